@@ -1,0 +1,56 @@
+# make train   fresh machine -> .venv -> trains `basic`, scores it, writes a replay
+# make test    fresh machine -> .venv -> the test suite
+# make check   ruff, ruff format, mypy, import rule
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+INSTALLED := .venv/.installed
+INSTALLED_DEV := .venv/.installed-dev
+RUN := runs/basic/ppo-seed0
+
+.PHONY: train test test-slow test-gpu check format install install-dev tensorboard clean
+
+train: $(INSTALLED)
+	$(BIN)/python train.py basic --run-dir $(RUN)
+	$(BIN)/python evaluate.py score $(RUN)
+	$(BIN)/python evaluate.py replay $(RUN)
+
+test: $(INSTALLED_DEV)
+	$(BIN)/python -m pytest
+
+test-slow: $(INSTALLED_DEV)
+	$(BIN)/python -m pytest -m slow --timeout 3600
+
+test-gpu: $(INSTALLED_DEV)
+	$(BIN)/python -m pytest -m gpu
+
+check: $(INSTALLED_DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --config setup.cfg
+
+format: $(INSTALLED_DEV)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+tensorboard: $(INSTALLED)
+	$(BIN)/tensorboard --logdir runs --samples_per_plugin scalars=0,images=100
+
+install: $(INSTALLED)
+install-dev: $(INSTALLED_DEV)
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+$(INSTALLED): setup.cfg constraints.txt | $(BIN)/python
+	$(PIP) --constraint constraints.txt --editable .
+	@$(BIN)/python -c "import cv2" || { echo "OpenCV needs two system libraries: apt-get install libgl1 libglib2.0-0"; exit 1; }
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	$(PIP) --constraint constraints.txt --editable ".[atari,box2d,minigrid,dev]"
+	@touch $@
+
+clean:
+	rm -rf .venv build *.egg-info

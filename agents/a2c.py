@@ -1,0 +1,61 @@
+"""Advantage actor-critic, the synchronous form of A3C (Mnih et al. 2016). Axes: t, n a minibatch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from agents.agent import Agent, AgentConfig, Metrics
+from agents.rollout import Minibatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class A2CConfig(AgentConfig):
+    """Hyper-parameters of A2C: short rollouts, each used once."""
+
+    rollout_length: int = 8
+    """Env steps in each environment between two updates, T."""
+    learning_rate: float = 7e-4
+    """Step size of the optimiser."""
+    gae_lambda: float = 1.0
+    """Generalised advantage estimation: 1 is the n-step return of the paper."""
+    normalize_advantages: bool = False
+    """Give the advantages of each minibatch mean 0 and deviation 1."""
+
+
+def policy_gradient_loss(agent: Agent[AgentConfig], batch: Minibatch) -> tuple[Tensor, Metrics]:
+    """Compute -log pi(a) A, with a critic's loss and an entropy bonus (Williams 1992; Mnih et al.).
+
+    Args:
+        agent: whose policy and coefficients are used.
+        batch: the minibatch.
+    """
+    config = agent.config
+    distribution, values, _ = agent.policy(batch.obs, batch.memory_state, batch.episode_starts)
+    advantages = agent.normalized(batch.advantages)
+    policy_loss = -(distribution.log_prob(batch.actions) * advantages).mean()
+    value_loss = (batch.returns - values).pow(2).mean()
+    entropy = distribution.entropy().mean()
+    loss = policy_loss + config.value_coef * value_loss - config.entropy_coef * entropy
+    return loss, {
+        "loss": loss,
+        "policy_loss": policy_loss,
+        "value_loss": value_loss,
+        "entropy_loss": -entropy,
+    }
+
+
+class A2C(Agent[A2CConfig]):
+    """Learns from each short rollout once."""
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """Make the paper's optimiser, RMSProp, with the decay and epsilon it used."""
+        return torch.optim.RMSprop(
+            self.policy.parameters(), self.config.learning_rate, alpha=0.99, eps=1e-5
+        )
+
+    def loss(self, batch: Minibatch) -> tuple[Tensor, Metrics]:
+        """See `policy_gradient_loss`."""
+        return policy_gradient_loss(self, batch)  # type: ignore[arg-type] # A2CConfig is an AgentConfig

@@ -1,0 +1,203 @@
+"""What all agents share: their configuration and the update that turns a rollout into a better policy.
+
+An agent is a subclass of `Agent` in a file of its own: a configuration, a way to estimate
+advantages, and a loss. Axes: T rollout length, N environments, t, n a minibatch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from agents.normalization import RewardScaler
+from agents.policy import Policy
+from agents.returns import explained_variance, gae, next_values
+from agents.rollout import Minibatch, Rollout, minibatches
+
+Metrics = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentConfig:
+    """Hyper-parameters that every agent has.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    rollout_length: int = 128
+    """Env steps in each environment between two updates, T."""
+    num_epochs: int = 1
+    """Passes over a rollout in an update."""
+    minibatch_size: int | None = None
+    """Env steps in a minibatch. Default: the whole rollout."""
+    learning_rate: float = 2.5e-4
+    """Step size of the optimiser."""
+    anneal_learning_rate: bool = False
+    """Lower the learning rate linearly to zero over the training."""
+    gamma: float = 0.99
+    """Discount of an env step."""
+    gae_lambda: float = 0.95
+    """Generalised advantage estimation: 0 trusts the values, 1 the rewards."""
+    value_coef: float = 0.5
+    """Weight of the critic's loss."""
+    entropy_coef: float = 0.01
+    """Weight of the entropy bonus, which keeps the policy exploring."""
+    max_grad_norm: float = 0.5
+    """Gradients are scaled down to at most this norm."""
+    normalize_advantages: bool = True
+    """Give the advantages of each minibatch mean 0 and deviation 1."""
+    reward_scale: float = 1.0
+    """Factor on rewards, for learning only: what is reported stays native."""
+    normalize_returns: bool = False
+    """Divide rewards by the running deviation of returns, for learning only."""
+    normalize_obs: bool = False
+    """Normalise observed vectors by running mean and deviation, saved with the policy."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("rollout_length", "num_epochs", "minibatch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name in ("learning_rate", "max_grad_norm", "reward_scale"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}")
+        for name in ("gamma", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        for name in ("value_coef", "entropy_coef"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+
+
+ConfigT = TypeVar("ConfigT", bound=AgentConfig)
+
+
+class Agent(ABC, Generic[ConfigT]):
+    """Learns a policy from rollouts.
+
+    Args:
+        policy: what is learned, already on its device.
+        config: hyper-parameters.
+        num_envs: N.
+        total_updates: over how many updates the learning rate is annealed.
+    """
+
+    def __init__(
+        self, policy: Policy, config: ConfigT, *, num_envs: int, total_updates: int
+    ) -> None:
+        self.policy = policy
+        self.config = config
+        self.total_updates = total_updates
+        self.num_updates = 0
+        self.optimizer = self.make_optimizer()
+        self.reward_scaler = RewardScaler(num_envs, config.gamma).to(policy.device)
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """Make the optimiser: Adam, with the epsilon of OpenAI's baselines."""
+        return torch.optim.Adam(self.policy.parameters(), self.config.learning_rate, eps=1e-5)
+
+    def estimate(self, rollout: Rollout, rewards: Tensor) -> tuple[Tensor, Tensor]:
+        """Estimate how good each action was; GAE unless an agent says otherwise.
+
+        Args:
+            rollout: what happened.
+            rewards: (T, N) float32, its rewards as scaled for learning.
+
+        Returns:
+            (T, N) float32 advantages, and (T, N) float32 returns for the critic to predict.
+        """
+        advantages = gae(
+            rewards,
+            rollout.values,
+            following_values(rollout),
+            rollout.dones,
+            gamma=self.config.gamma,
+            gae_lambda=self.config.gae_lambda,
+        )
+        return advantages, advantages + rollout.values
+
+    @abstractmethod
+    def loss(self, batch: Minibatch) -> tuple[Tensor, Metrics]:
+        """Compute the loss of a minibatch, a scalar, and what of it is worth logging."""
+
+    def should_stop(self, metrics: Metrics) -> bool:
+        """Tell, before a step of the optimiser, whether to leave the rest of the update."""
+        return False
+
+    def update(self, rollout: Rollout) -> dict[str, float]:
+        """Improve the policy by what happened.
+
+        Returns:
+            Metrics, averaged over the minibatches.
+        """
+        config = self.config
+        self._anneal()
+        advantages, returns = self.estimate(rollout, self.scale(rollout))
+        collected: dict[str, list[Tensor]] = defaultdict(list)
+        stop = False
+        for _ in range(config.num_epochs):
+            for batch in minibatches(
+                rollout,
+                advantages,
+                returns,
+                minibatch_size=config.minibatch_size or rollout.rewards.numel(),
+                recurrent=self.policy.is_recurrent,
+            ):
+                loss, metrics = self.loss(batch)
+                for name, value in metrics.items():
+                    collected[name].append(value.detach())
+                stop = self.should_stop(metrics)
+                if stop:
+                    break
+                self.optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call] # untyped in torch
+                norm = nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
+                collected["grad_norm"].append(norm)
+                self.optimizer.step()
+            if stop:
+                break
+        # The normalisers stand still while a rollout is collected and learned from.
+        self.policy.observe(rollout.obs)
+        self.num_updates += 1
+        means = {name: float(torch.stack(v).float().mean()) for name, v in collected.items()}
+        return means | {
+            "explained_variance": explained_variance(rollout.values.flatten(), returns.flatten()),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+        }
+
+    def scale(self, rollout: Rollout) -> Tensor:
+        """Scale a rollout's rewards for learning, (T, N) float32."""
+        rewards = rollout.rewards * self.config.reward_scale
+        if self.config.normalize_returns:
+            rewards = self.reward_scaler(rewards, rollout.dones)
+        return rewards
+
+    def normalized(self, advantages: Tensor) -> Tensor:
+        """Normalise a minibatch's advantages, if so configured."""
+        if not self.config.normalize_advantages or advantages.numel() < 2:
+            return advantages
+        return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+
+    def _anneal(self) -> None:
+        if self.config.anneal_learning_rate:
+            left = max(0.0, 1.0 - self.num_updates / self.total_updates)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.config.learning_rate * left
+
+
+def following_values(rollout: Rollout) -> Tensor:
+    """Give the value of the state each step of a rollout led to, see `next_values`."""
+    return next_values(
+        rollout.values,
+        rollout.last_values,
+        rollout.final_values,
+        rollout.terminated,
+        rollout.truncated,
+    )

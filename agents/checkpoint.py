@@ -1,0 +1,240 @@
+"""What is in a policy file and in a checkpoint. Both are safetensors with JSON in their metadata.
+
+`policy.safetensors` is all that is needed to play: weights, how they are arranged, and the world
+they were trained in. `checkpoint/training.safetensors` is all that is needed to go on training.
+Nothing here unpickles, and a file is replaced only by a whole new one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import msgspec
+import torch
+from gymnasium import spaces
+from perception import ImageSpec, PerceptionConfig, VectorSpec
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from agents.agent import Agent
+from agents.policy import Policy, Specs
+
+_FORMAT = 1
+_METADATA_KEY = "doomgrad"
+T = TypeVar("T")
+
+
+class FileError(ValueError):
+    """A file is not what it should be: its message is one line that says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyFile:
+    """What a policy file holds.
+
+    Attributes:
+        policy: ready to play.
+        env: fields of the configuration of the world it was trained in.
+        about: how it was trained: agent, seed, env steps.
+    """
+
+    policy: Policy
+    env: dict[str, Any]
+    about: dict[str, Any]
+
+
+def decode(kind: type[T], data: Any) -> T:
+    """Turn parsed JSON into a dataclass, strictly: unknown keys and wrong types are refused.
+
+    Raises:
+        FileError: If the data does not fit.
+    """
+    _refuse_unknown_keys(kind, data)
+    try:
+        return msgspec.convert(data, kind)
+    except (msgspec.ValidationError, ValueError, TypeError) as error:
+        raise FileError(str(error)) from None
+
+
+def _refuse_unknown_keys(kind: Any, data: Any) -> None:
+    if not (is_dataclass(kind) and isinstance(data, Mapping)):
+        return
+    types = get_type_hints(kind)
+    known = {field.name for field in fields(kind)}
+    for key, value in data.items():
+        if key not in known:
+            raise FileError(f"{kind.__name__} has no field {key!r}")
+        _refuse_unknown_keys(types[key], value)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file by a whole new one: whoever reads it finds the old or the new content."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_policy(
+    path: Path, policy: Policy, *, env: Mapping[str, Any], about: Mapping[str, Any]
+) -> None:
+    """Write a policy file.
+
+    Args:
+        path: where.
+        policy: what.
+        env: fields of the world's configuration.
+        about: how it was trained.
+    """
+    description = {
+        "env": dict(env),
+        "about": dict(about),
+        "perception": asdict(policy.config),
+        "specs": {name: asdict(spec) for name, spec in policy.specs.items()},
+        "actions": _describe_space(policy.action_space),
+        "normalize_obs": policy.normalize_obs,
+    }
+    write_atomically(path, _encode(policy.state_dict(), description))
+
+
+def load_policy(path: Path) -> PolicyFile:
+    """Read a policy file.
+
+    Raises:
+        FileError: If it is not one, is damaged, or its weights do not fit its description.
+    """
+    tensors, description = _read(path)
+    try:
+        specs: Specs = {
+            name: decode(ImageSpec if "shape" in spec else VectorSpec, spec)
+            for name, spec in description["specs"].items()
+        }
+        policy = Policy(
+            specs,
+            _parse_space(description["actions"]),
+            decode(PerceptionConfig, description["perception"]),
+            normalize_obs=bool(description["normalize_obs"]),
+        )
+        policy.load_state_dict(tensors)
+        env, about = dict(description["env"]), dict(description["about"])
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise FileError(f"{path} is not a policy of doomgrad: {reason}") from error
+    return PolicyFile(policy=policy.eval(), env=env, about=about)
+
+
+def save_training(path: Path, agent: Agent[Any], state: Mapping[str, Any]) -> None:
+    """Write all that going on needs: weights, optimiser, statistics, generator and counters.
+
+    Args:
+        path: where.
+        agent: what learns.
+        state: further counters, as JSON.
+    """
+    optimizer = agent.optimizer.state_dict()
+    tensors = {f"policy/{name}": tensor for name, tensor in agent.policy.state_dict().items()}
+    for name, tensor in agent.reward_scaler.state_dict().items():
+        tensors[f"reward_scaler/{name}"] = tensor
+    for parameter, values in optimizer["state"].items():
+        for name, tensor in values.items():
+            tensors[f"optimizer/{parameter}/{name}"] = tensor
+    tensors["generator"] = torch.get_rng_state()
+    counters = {"num_updates": agent.num_updates, "state": dict(state)}
+    write_atomically(path, _encode(tensors, counters))
+
+
+def load_training(path: Path, agent: Agent[Any]) -> dict[str, Any]:
+    """Put an agent back to where it was saved.
+
+    Args:
+        path: a file that `save_training` wrote.
+        agent: a fresh agent of the same configuration.
+
+    Returns:
+        The further counters.
+
+    Raises:
+        FileError: If the file is damaged or belongs to another configuration.
+    """
+    tensors, counters = _read(path)
+    try:
+        agent.policy.load_state_dict(_under("policy/", tensors))
+        agent.reward_scaler.load_state_dict(_under("reward_scaler/", tensors))
+        optimizer = agent.optimizer.state_dict()
+        optimizer["state"] = {}
+        for name, tensor in _under("optimizer/", tensors).items():
+            parameter, _, key = name.partition("/")
+            optimizer["state"].setdefault(int(parameter), {})[key] = tensor
+        agent.optimizer.load_state_dict(optimizer)
+        torch.set_rng_state(tensors["generator"])
+        agent.num_updates = counters["num_updates"]
+        return dict(counters["state"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise FileError(
+            f"{path} belongs to another configuration ({reason}); use --fresh to start over"
+        ) from error
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _encode(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> bytes:
+    metadata = {_METADATA_KEY: json.dumps({"format": _FORMAT, **description})}
+    return save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, metadata)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        description = json.loads(metadata[_METADATA_KEY])
+        if description["format"] != _FORMAT:
+            raise FileError(
+                f"{path} is of format {description['format']}; this program reads {_FORMAT}"
+            )
+    except FileNotFoundError:
+        raise FileError(f"there is no file at {path}") from None
+    except (SafetensorError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise FileError(f"{path} is damaged, or no safetensors file: {reason}") from error
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise FileError(f"{path} was not written by doomgrad: it lacks its description") from error
+    return tensors, description
+
+
+def _describe_space(space: spaces.Space[Any]) -> dict[str, Any]:
+    if isinstance(space, spaces.Discrete):
+        return {"kind": "discrete", "sizes": [int(space.n)]}
+    if isinstance(space, spaces.MultiDiscrete):
+        return {"kind": "multi_discrete", "sizes": [int(n) for n in space.nvec]}
+    kind = "multi_binary" if isinstance(space, spaces.MultiBinary) else "box"
+    assert space.shape is not None
+    return {"kind": kind, "sizes": list(space.shape)}
+
+
+def _parse_space(description: Mapping[str, Any]) -> spaces.Space[Any]:
+    kind, sizes = description["kind"], [int(n) for n in description["sizes"]]
+    if kind == "discrete":
+        return spaces.Discrete(sizes[0])
+    if kind == "multi_discrete":
+        return spaces.MultiDiscrete(sizes)
+    if kind == "multi_binary":
+        return spaces.MultiBinary(sizes[0])
+    if kind == "box":
+        return spaces.Box(-float("inf"), float("inf"), (sizes[0],))
+    raise ValueError(f"unknown kind of actions {kind!r}")

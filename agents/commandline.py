@@ -1,0 +1,86 @@
+"""Command lines: flags from dataclasses, presets under them, one clear line for what is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+T = TypeVar("T")
+
+
+class UsageError(ValueError):
+    """A command line asks for what cannot be: its message is one line that says what would work."""
+
+
+def parse(kind: Any, arguments: Sequence[str], *, program: str, default: Any = None) -> Any:
+    """Parse a command line into a dataclass, or into one of several (subcommands).
+
+    Args:
+        kind: the dataclass, or a union of them.
+        arguments: the command line without the program's name.
+        program: the program's name, for `--help`.
+        default: an instance whose values are the defaults.
+
+    Raises:
+        UsageError: If it cannot be parsed.
+        SystemExit: After `--help`.
+    """
+    output = io.StringIO()
+    kwargs = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(output):
+            return tyro.cli(
+                kind,
+                args=list(arguments),
+                prog=program,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+                **kwargs,
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UsageError(_one_line(output.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """Reduce tyro's boxed explanation to its message and its first suggestion."""
+    lines = [line.strip(" │") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    message: list[str] = []
+    for line in lines:
+        if line.startswith("───"):
+            break
+        message.append(line)
+    text = " ".join(message)
+    suggestion = re.search(r"Perhaps you meant:.*?(--[\w-]+)", " ".join(lines), re.DOTALL)
+    return f"{text}; did you mean {suggestion.group(1)}?" if suggestion else text
+
+
+def with_fields(config: T, values: Mapping[str, Any]) -> T:
+    """Replace fields of a dataclass, and of the dataclasses within it, by name.
+
+    Names that it does not have are passed over: a preset also serves agents that lack a field.
+    """
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(config):  # type: ignore[arg-type] # any dataclass
+        current = getattr(config, field.name)
+        if dataclasses.is_dataclass(current):
+            changes[field.name] = with_fields(current, values)
+        elif field.name in values:
+            changes[field.name] = values[field.name]
+    return dataclasses.replace(config, **changes)  # type: ignore[type-var] # any dataclass
+
+
+def run(program: Callable[[Sequence[str]], int], user_errors: tuple[type[Exception], ...]) -> int:
+    """Run a program and turn what a user can cause into one line on stderr and exit status 2."""
+    try:
+        return program(sys.argv[1:])
+    except user_errors as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2

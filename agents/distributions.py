@@ -1,0 +1,201 @@
+"""What a policy puts out: distributions over each kind of action space, and the heads that make them.
+
+Axes: ... any leading axes (B, or T and N), A choices, F features.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from perception.encoders import orthogonal
+from torch import Generator, Tensor, nn
+
+# Small weights at the start: every action is about as likely as any other (Andrychowicz et al. 2021).
+_POLICY_GAIN = 0.01
+
+
+class Distribution(ABC):
+    """A distribution over actions, with leading axes of its own."""
+
+    @abstractmethod
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        """Draw actions, (...) int64 for one choice, (..., A) otherwise."""
+
+    @abstractmethod
+    def mode(self) -> Tensor:
+        """Give the most likely actions, shaped as `sample` does."""
+
+    @abstractmethod
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Give (...) float32 log-probabilities of whole actions, in nats."""
+
+    @abstractmethod
+    def entropy(self) -> Tensor:
+        """Give (...) float32 entropies of whole actions, in nats."""
+
+    @abstractmethod
+    def probabilities(self) -> Tensor:
+        """Give (..., A) float32 probabilities of every choice; A is 0 where actions are continuous."""
+
+
+class Categorical(Distribution):
+    """One choice of A, from (..., A) logits."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.log_probs = logits.log_softmax(-1)
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        """See `Distribution.sample`."""
+        probs = self.log_probs.exp()
+        flat = torch.multinomial(probs.flatten(0, -2), 1, generator=generator)
+        return flat.reshape(probs.shape[:-1])
+
+    def mode(self) -> Tensor:
+        """See `Distribution.mode`."""
+        return self.log_probs.argmax(-1)
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """See `Distribution.log_prob`."""
+        return self.log_probs.gather(-1, actions.long()[..., None])[..., 0]
+
+    def entropy(self) -> Tensor:
+        """See `Distribution.entropy`."""
+        return -(self.log_probs.exp() * self.log_probs).sum(-1)
+
+    def probabilities(self) -> Tensor:
+        """See `Distribution.probabilities`."""
+        return self.log_probs.exp()
+
+
+class MultiCategorical(Distribution):
+    """Independent choices, from the concatenated (..., sum of sizes) logits of all."""
+
+    def __init__(self, logits: Tensor, sizes: Sequence[int]) -> None:
+        self.parts = [Categorical(part) for part in logits.split(list(sizes), dim=-1)]
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        """See `Distribution.sample`."""
+        return torch.stack([part.sample(generator) for part in self.parts], dim=-1)
+
+    def mode(self) -> Tensor:
+        """See `Distribution.mode`."""
+        return torch.stack([part.mode() for part in self.parts], dim=-1)
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """See `Distribution.log_prob`."""
+        each = zip(self.parts, actions.unbind(-1), strict=True)
+        return torch.stack([part.log_prob(chosen) for part, chosen in each]).sum(0)
+
+    def entropy(self) -> Tensor:
+        """See `Distribution.entropy`."""
+        return torch.stack([part.entropy() for part in self.parts]).sum(0)
+
+    def probabilities(self) -> Tensor:
+        """See `Distribution.probabilities`."""
+        return torch.cat([part.probabilities() for part in self.parts], dim=-1)
+
+
+class Bernoulli(Distribution):
+    """Independent switches, from (..., A) logits of being on."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        """See `Distribution.sample`."""
+        return torch.bernoulli(self.logits.sigmoid(), generator=generator).long()
+
+    def mode(self) -> Tensor:
+        """See `Distribution.mode`."""
+        return (self.logits > 0).long()
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """See `Distribution.log_prob`."""
+        signs = 2.0 * actions - 1.0
+        return nn.functional.logsigmoid(signs * self.logits).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """See `Distribution.entropy`."""
+        # H = softplus(x) - x sigmoid(x)
+        each = nn.functional.softplus(self.logits) - self.logits * self.logits.sigmoid()
+        return each.sum(-1)
+
+    def probabilities(self) -> Tensor:
+        """See `Distribution.probabilities`."""
+        return self.logits.sigmoid()
+
+
+class Gaussian(Distribution):
+    """Independent normal actions, from (..., A) means and (A,) logarithms of deviations."""
+
+    def __init__(self, mean: Tensor, log_std: Tensor) -> None:
+        self.mean = mean
+        self.log_std = log_std.expand_as(mean)
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        """See `Distribution.sample`."""
+        noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device)
+        return self.mean + self.log_std.exp() * noise
+
+    def mode(self) -> Tensor:
+        """See `Distribution.mode`."""
+        return self.mean
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """See `Distribution.log_prob`."""
+        z = (actions - self.mean) / self.log_std.exp()
+        return (-0.5 * z**2 - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """See `Distribution.entropy`."""
+        return (0.5 + 0.5 * math.log(2 * math.pi) + self.log_std).sum(-1)
+
+    def probabilities(self) -> Tensor:
+        """See `Distribution.probabilities`."""
+        return self.mean[..., :0]
+
+
+class ActionHead(nn.Module):
+    """Turn features into a distribution over an action space.
+
+    Args:
+        space: Discrete, MultiDiscrete, MultiBinary or a flat Box.
+        num_features: F.
+
+    Raises:
+        ValueError: If the space is of another kind.
+    """
+
+    def __init__(self, space: spaces.Space[Any], num_features: int) -> None:
+        super().__init__()
+        self.space = space
+        if isinstance(space, spaces.Discrete):
+            self.sizes = [int(space.n)]
+        elif isinstance(space, spaces.MultiDiscrete):
+            self.sizes = [int(n) for n in space.nvec]
+        elif isinstance(space, (spaces.MultiBinary, spaces.Box)) and len(space.shape) == 1:
+            self.sizes = [space.shape[0]]
+        else:
+            raise ValueError(
+                f"actions {space} are not supported; Discrete, MultiDiscrete, MultiBinary and "
+                "flat Box are"
+            )
+        self.layer = orthogonal(nn.Linear(num_features, sum(self.sizes)), _POLICY_GAIN)
+        if isinstance(space, spaces.Box):
+            self.log_std = nn.Parameter(torch.zeros(self.sizes[0]))
+
+    def forward(self, features: Tensor) -> Distribution:
+        """Give the distribution for (..., F) float32 features."""
+        outputs = self.layer(features)
+        if isinstance(self.space, spaces.Discrete):
+            return Categorical(outputs)
+        if isinstance(self.space, spaces.MultiDiscrete):
+            return MultiCategorical(outputs, self.sizes)
+        if isinstance(self.space, spaces.MultiBinary):
+            return Bernoulli(outputs)
+        return Gaussian(outputs, self.log_std)

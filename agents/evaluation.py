@@ -1,0 +1,167 @@
+"""Playing episodes to score a policy, and what their returns say.
+
+Axes: N environments, E episodes, A choices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+
+from agents.episodes import Episode
+from agents.policy import Decision, Player
+from agents.sampler import GroupedEnvs, Transition, as_tensors
+
+_RESAMPLES = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """What the returns of E episodes say.
+
+    Attributes:
+        episodes: E.
+        mean: mean return.
+        std: standard deviation of the returns.
+        ci_low: lower end of the 95 % bootstrap interval of the mean.
+        ci_high: its upper end.
+        median: median return.
+        min: lowest return.
+        max: highest return.
+        mean_length: mean length in env steps.
+    """
+
+    episodes: int
+    mean: float
+    std: float
+    ci_low: float
+    ci_high: float
+    median: float
+    min: float
+    max: float
+    mean_length: float
+
+    def as_dict(self) -> dict[str, float]:
+        """Give the fields as a dictionary, for JSON."""
+        return asdict(self)
+
+
+def play_episodes(
+    player: Player,
+    envs: GroupedEnvs,
+    *,
+    num_episodes: int,
+    seed: int,
+    greedy: bool,
+    device: torch.device | None = None,
+) -> Iterator[Episode]:
+    """Play the episodes with seeds `seed` to `seed + num_episodes - 1`.
+
+    Which environment plays which episode is settled beforehand (environment i plays seeds i, i + N,
+    ...): were it first come, first served, short episodes would be counted more often.
+
+    Args:
+        player: who plays.
+        envs: N environments, all in one group.
+        num_episodes: E.
+        seed: the first episode's.
+        greedy: take the most likely actions instead of drawing.
+        device: where the player thinks; default: the CPU.
+
+    Yields:
+        Episodes, in the order in which they end.
+    """
+    device = device or torch.device("cpu")
+    num_envs = envs.num_envs
+    assert envs.num_groups == 1, "evaluation steps all environments together"
+    generator = torch.Generator(device).manual_seed(seed)
+    envs.reset(seed=seed)
+    state = player.initial_state(num_envs).to(device)
+    starts = torch.ones(num_envs, dtype=torch.bool, device=device)
+    seeds = envs.episode_seeds
+    steps: list[list[_Step]] = [[] for _ in range(num_envs)]
+    left = num_episodes
+    while left:
+        obs = as_tensors(envs.current_obs(0), device)
+        decision = player.act(obs, state, starts, greedy=greedy, generator=generator)
+        state = decision.memory_state
+        actions = decision.actions.cpu().numpy()
+        envs.send(0, actions)
+        transition = envs.receive(0)
+        _append(steps, actions, decision, transition)
+        dones = transition.terminated | transition.truncated
+        starts = torch.from_numpy(dones).to(device)
+        for lane in np.flatnonzero(dones):
+            if seeds[lane] < seed + num_episodes:
+                statistics = dict(
+                    zip(envs.episode_keys, transition.episode[lane].tolist(), strict=True)
+                )
+                yield _join(steps[lane], int(seeds[lane]), greedy, statistics)
+                left -= 1
+            steps[lane] = []
+            seeds[lane] += num_envs
+
+
+_Step = tuple[Any, float, float, NDArray[np.float32]]
+
+
+def _append(
+    steps: list[list[_Step]], actions: NDArray[Any], decision: Decision, transition: Transition
+) -> None:
+    values, probabilities = decision.values.cpu().numpy(), decision.probabilities.cpu().numpy()
+    for lane, episode in enumerate(steps):
+        reward = float(transition.rewards[lane])
+        episode.append((actions[lane].copy(), reward, float(values[lane]), probabilities[lane]))
+
+
+def _join(
+    steps: Sequence[_Step], seed: int, greedy: bool, statistics: dict[str, float]
+) -> Episode:
+    actions, rewards, values, probabilities = zip(*steps, strict=True)
+    return Episode(
+        seed=seed,
+        greedy=greedy,
+        actions=np.array(actions),
+        rewards=np.array(rewards, np.float64),
+        values=np.array(values, np.float32),
+        probabilities=np.array(probabilities, np.float32),
+        statistics=statistics,
+    )
+
+
+def score_episodes(episodes: Sequence[Episode]) -> Score:
+    """Summarise returns, with a 95 % percentile-bootstrap interval of the mean.
+
+    Raises:
+        ValueError: If there are no episodes.
+    """
+    if not episodes:
+        raise ValueError("no episodes were played")
+    returns = np.array([episode.episode_return for episode in episodes])
+    low = high = float(returns.mean())
+    if returns.min() < returns.max():
+        interval = stats.bootstrap(
+            (returns,),
+            np.mean,
+            n_resamples=_RESAMPLES,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+        low, high = float(interval.low), float(interval.high)
+    return Score(
+        episodes=len(returns),
+        mean=float(returns.mean()),
+        std=float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
+        ci_low=low,
+        ci_high=high,
+        median=float(np.median(returns)),
+        min=float(returns.min()),
+        max=float(returns.max()),
+        mean_length=float(np.mean([len(episode.rewards) for episode in episodes])),
+    )

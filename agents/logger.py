@@ -1,0 +1,139 @@
+"""Logging through Stable-Baselines3's Logger: TensorBoard, CSV and a progress bar, one record each.
+
+Tags are the ones Stable-Baselines3 uses, so that its runs and ours overlay in TensorBoard. The x
+axis is env steps.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from stable_baselines3.common.logger import (
+    CSVOutputFormat,
+    HParam,
+    KVWriter,
+    Logger,
+    TensorBoardOutputFormat,
+)
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch.utils.tensorboard.writer import SummaryWriter
+
+_NOT_IN_TEXT = ("stdout", "csv", "json", "log")
+# Without a terminal, a line is printed each time this share of the training has passed.
+_SHARE_PER_LINE = 0.05
+
+
+class ProgressWriter(KVWriter):
+    """Shows records as a progress bar with return, speed and time left; as lines without a terminal.
+
+    Args:
+        total: env steps of the whole training.
+        start: env steps already done.
+    """
+
+    def __init__(self, total: int, start: int) -> None:
+        self._total, self._next_line = total, float(start)
+        self._console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("return [bold]{task.fields[returned]}[/] · {task.fields[speed]} frames/s"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task(
+            "training", total=total, completed=start, returned="–", speed="–"
+        )
+        self._bar.start()
+
+    def write(
+        self,
+        key_values: dict[str, Any],
+        key_excluded: dict[str, tuple[str, ...]],
+        step: int = 0,
+    ) -> None:
+        """Show one record."""
+        if "time/fps" not in key_values:
+            return
+        returned = _number(key_values.get("rollout/ep_rew_mean"))
+        speed = f"{key_values['time/fps']:,.0f}"
+        self._bar.update(self._task, completed=step, returned=returned, speed=speed)
+        if self._bar.disable and step >= self._next_line:
+            self._next_line = step + _SHARE_PER_LINE * self._total
+            line = f"{step:>9,} / {self._total:,} env steps · return {returned} · {speed} frames/s"
+            self._console.print(line, highlight=False)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._console.print(line, highlight=False)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+class RunLogger(Logger):
+    """Stable-Baselines3's Logger on a run folder, going on where an earlier part stopped.
+
+    Args:
+        folder: the run folder.
+        total: env steps of the whole training.
+        start: env steps already done; what was logged after them is superseded.
+    """
+
+    def __init__(self, folder: Path, *, total: int, start: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.progress = ProgressWriter(total, start)
+        board = TensorBoardOutputFormat(str(folder))
+        if start:
+            board.writer.close()
+            board.writer = SummaryWriter(str(folder), purge_step=start + 1)
+        self._board = board.writer
+        formats = [self.progress, board, _continued_csv(folder / "progress.csv", start)]
+        super().__init__(str(folder), formats)  # type: ignore[arg-type] # KVWriters all
+
+    def record_config(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        """Fill the HParams tab.
+
+        Args:
+            config: the hyper-parameters by name.
+            metrics: tags that belong to them; their values are looked up by TensorBoard.
+        """
+        plain = {
+            key: value if isinstance(value, (int, float, bool, str)) else str(value)
+            for key, value in config.items()
+        }
+        self.record("hparams", HParam(plain, dict(metrics)), exclude=_NOT_IN_TEXT)
+
+    def record_gif(self, tag: str, gif: bytes, width: int, height: int, step: int) -> None:
+        """Put an animation into the Images tab; TensorBoard's own way for videos is broken."""
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
+        summary = Summary(value=[Summary.Value(tag=tag, image=image)])
+        assert self._board.file_writer is not None
+        self._board.file_writer.add_summary(summary, step)
+
+
+def _continued_csv(path: Path, start: int) -> CSVOutputFormat:
+    """Open progress.csv with the rows up to env step `start` kept."""
+    rows: list[dict[str, str]] = []
+    if path.exists():
+        with path.open(newline="") as file:
+            rows = [
+                row for row in csv.DictReader(file) if int(row["time/total_timesteps"]) <= start
+            ]
+    output = CSVOutputFormat(str(path))
+    for row in rows:
+        output.write(row, {}, int(row["time/total_timesteps"]))
+    return output

@@ -1,0 +1,79 @@
+"""Proximal policy optimisation (Schulman et al. 2017).
+
+The details follow "The 37 Implementation Details of Proximal Policy Optimization" (Huang et al.
+2022); where they differ from it, Stable-Baselines3. Axes: t, n a minibatch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from agents.agent import Agent, AgentConfig, Metrics
+from agents.rollout import Minibatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOConfig(AgentConfig):
+    """Hyper-parameters of PPO."""
+
+    num_epochs: int = 4
+    """Passes over a rollout in an update."""
+    minibatch_size: int | None = 256
+    """Env steps in a minibatch. Default: the whole rollout."""
+    clip_coef: float = 0.2
+    """How far the probability of an action may move in an update before its gradient stops."""
+    value_clip_coef: float | None = None
+    """How far values may move in an update. Default: freely."""
+    target_kl: float | None = None
+    """Leave the rest of an update once the policy has moved 1.5 times this far, in nats."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        for name in ("clip_coef", "value_clip_coef", "target_kl"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be greater than 0, got {value}")
+
+
+class PPO(Agent[PPOConfig]):
+    """Learns from each rollout several times, never moving far from the policy that made it."""
+
+    def loss(self, batch: Minibatch) -> tuple[Tensor, Metrics]:
+        """Compute the clipped loss (Schulman et al. 2017, equations 7 and 9)."""
+        config = self.config
+        distribution, values, _ = self.policy(batch.obs, batch.memory_state, batch.episode_starts)
+        advantages = self.normalized(batch.advantages)
+
+        log_ratio = distribution.log_prob(batch.actions) - batch.logprobs
+        ratio = log_ratio.exp()
+        clipped = ratio.clamp(1 - config.clip_coef, 1 + config.clip_coef)
+        policy_loss = -torch.min(advantages * ratio, advantages * clipped).mean()
+
+        if config.value_clip_coef is not None:
+            change = (values - batch.values).clamp(-config.value_clip_coef, config.value_clip_coef)
+            values = batch.values + change
+        value_loss = (batch.returns - values).pow(2).mean()
+
+        entropy = distribution.entropy().mean()
+        loss = policy_loss + config.value_coef * value_loss - config.entropy_coef * entropy
+        with torch.no_grad():
+            # An estimator of the KL divergence of low variance (Schulman 2020).
+            approx_kl = (ratio - 1 - log_ratio).mean()
+            clip_fraction = ((ratio - 1).abs() > config.clip_coef).float().mean()
+        return loss, {
+            "loss": loss,
+            "policy_gradient_loss": policy_loss,
+            "value_loss": value_loss,
+            "entropy_loss": -entropy,
+            "approx_kl": approx_kl,
+            "clip_fraction": clip_fraction,
+        }
+
+    def should_stop(self, metrics: Metrics) -> bool:
+        """Stop once the policy has moved 1.5 times `target_kl`."""
+        target = self.config.target_kl
+        return target is not None and float(metrics["approx_kl"]) > 1.5 * target

@@ -1,0 +1,40 @@
+"""REINFORCE with a value baseline (Williams 1992): the ancestor, as in Karpathy's "Pong from pixels".
+
+An action is as good as all that was paid after it, less what was to be expected. Axes: T rollout
+length, N environments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from agents.a2c import policy_gradient_loss
+from agents.agent import Agent, AgentConfig, Metrics, following_values
+from agents.returns import discounted_returns
+from agents.rollout import Minibatch, Rollout
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReinforceConfig(AgentConfig):
+    """Hyper-parameters of REINFORCE: long rollouts, each used once."""
+
+    rollout_length: int = 256
+    """Env steps in each environment between two updates, T."""
+    learning_rate: float = 1e-3
+    """Step size of the optimiser."""
+
+
+class Reinforce(Agent[ReinforceConfig]):
+    """Learns from whole returns; the critic is only a baseline."""
+
+    def estimate(self, rollout: Rollout, rewards: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the discounted return, less the baseline, as the advantage."""
+        following = following_values(rollout)
+        returns = discounted_returns(rewards, following, rollout.dones, gamma=self.config.gamma)
+        return returns - rollout.values, returns
+
+    def loss(self, batch: Minibatch) -> tuple[Tensor, Metrics]:
+        """See `policy_gradient_loss`."""
+        return policy_gradient_loss(self, batch)  # type: ignore[arg-type] # ReinforceConfig is an AgentConfig

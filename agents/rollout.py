@@ -1,0 +1,134 @@
+"""A rollout: what N environments went through in T steps, and cutting it into minibatches.
+
+Axes: T rollout length, N environments, S and M rows and width of the memory's state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """T steps of N environments, on the policy's device; valid until the next one is collected.
+
+    Attributes:
+        obs: parts by name, each (T, N, ...): what the policy saw before acting.
+        actions: (T, N) or (T, N, A).
+        logprobs: (T, N) float32, of the actions under the policy that took them.
+        values: (T, N) float32, of the observations under that policy.
+        rewards: (T, N) float32, native.
+        terminated: (T, N) bool, the world ended with this step.
+        truncated: (T, N) bool, time ran out with this step.
+        final_values: (T, N) float32, value of the last observation where truncated, else 0.
+        episode_starts: (T, N) bool, whether obs is an episode's first.
+        memory_state: (S, N, M) float32, the memory's state before the first step.
+        last_values: (N,) float32, values of the observations after the last step.
+    """
+
+    obs: dict[str, Tensor]
+    actions: Tensor
+    logprobs: Tensor
+    values: Tensor
+    rewards: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    final_values: Tensor
+    episode_starts: Tensor
+    memory_state: Tensor
+    last_values: Tensor
+
+    @property
+    def dones(self) -> Tensor:
+        """(T, N) bool, whether an episode ended with the step, in either way."""
+        return self.terminated | self.truncated
+
+
+@dataclass(frozen=True, kw_only=True)
+class Minibatch:
+    """A part of a rollout, still as sequences: t steps of n environments.
+
+    Without memory it is one step of many environments, (1, B).
+
+    Attributes:
+        obs: parts by name, each (t, n, ...).
+        actions: (t, n) or (t, n, A).
+        logprobs: (t, n) float32, under the policy that acted.
+        values: (t, n) float32, under that policy.
+        advantages: (t, n) float32.
+        returns: (t, n) float32, what the critic is to predict.
+        episode_starts: (t, n) bool.
+        memory_state: (S, n, M) float32.
+    """
+
+    obs: dict[str, Tensor]
+    actions: Tensor
+    logprobs: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+    episode_starts: Tensor
+    memory_state: Tensor
+
+
+def minibatches(
+    rollout: Rollout,
+    advantages: Tensor,
+    returns: Tensor,
+    *,
+    minibatch_size: int,
+    recurrent: bool,
+) -> Iterator[Minibatch]:
+    """Go once through a rollout in random order.
+
+    With memory, whole environments go together, because a sequence must be run from its start;
+    without, single steps are shuffled.
+
+    Args:
+        rollout: T steps of N environments.
+        advantages: (T, N) float32.
+        returns: (T, N) float32.
+        minibatch_size: steps in a minibatch; with memory rounded down to whole environments.
+        recurrent: whether the policy has memory.
+    """
+    steps, num_envs = rollout.rewards.shape
+    whole = Minibatch(
+        obs=rollout.obs,
+        advantages=advantages,
+        returns=returns,
+        **{
+            name: getattr(rollout, name)
+            for name in ("actions", "logprobs", "values", "episode_starts", "memory_state")
+        },
+    )
+    if recurrent:
+        count = max(1, minibatch_size // steps)
+        for lanes in torch.randperm(num_envs).to(rollout.rewards.device).split(count):
+            yield _select(whole, lanes, lanes)
+    else:
+        whole = _flatten(whole)
+        nobody = torch.zeros(0, dtype=torch.long)
+        order = torch.randperm(steps * num_envs).to(rollout.rewards.device)
+        for chosen in order.split(minibatch_size):
+            yield _select(whole, chosen, nobody)
+
+
+def _flatten(batch: Minibatch) -> Minibatch:
+    """Turn T steps of N environments into one step of T * N."""
+    parts = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    state = parts.pop("memory_state")
+    obs = {name: part.flatten(0, 1)[None] for name, part in parts.pop("obs").items()}
+    flat = {name: part.flatten(0, 1)[None] for name, part in parts.items()}
+    return Minibatch(obs=obs, memory_state=state, **flat)
+
+
+def _select(batch: Minibatch, lanes: Tensor, state_lanes: Tensor) -> Minibatch:
+    parts = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    state = parts.pop("memory_state").index_select(1, state_lanes)
+    obs = {name: part.index_select(1, lanes) for name, part in parts.pop("obs").items()}
+    chosen = {name: part.index_select(1, lanes) for name, part in parts.items()}
+    return Minibatch(obs=obs, memory_state=state, **chosen)

@@ -1,0 +1,147 @@
+"""The run folder: what a training leaves behind, enough to score it, watch it and go on with it.
+
+```
+config.json          everything needed to repeat it
+policy.safetensors   latest            best.safetensors   best by evaluation
+checkpoint/          what going on needs
+episodes/*.npz       recorded episodes
+events.out.tfevents* TensorBoard       progress.csv       the same scalars
+evaluation.json      what `score` found                   replay.mp4
+```
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agents.checkpoint import FileError, PolicyFile, load_policy, write_atomically
+
+_PACKAGES = ("torch", "numpy", "gymnasium", "vizdoom", "stable-baselines3", "opencv-python")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where everything of a run is."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        """Everything needed to repeat the run."""
+        return self.path / "config.json"
+
+    @property
+    def policy_file(self) -> Path:
+        """The latest policy."""
+        return self.path / "policy.safetensors"
+
+    @property
+    def best_file(self) -> Path:
+        """The policy that scored best in an evaluation during training."""
+        return self.path / "best.safetensors"
+
+    @property
+    def training_file(self) -> Path:
+        """What going on with the training needs."""
+        return self.path / "checkpoint" / "training.safetensors"
+
+    @property
+    def episodes(self) -> Path:
+        """Recorded episodes."""
+        return self.path / "episodes"
+
+    def clear(self) -> None:
+        """Remove what a run wrote, and nothing else."""
+        for name in ("config.json", "policy.safetensors", "best.safetensors", "progress.csv"):
+            (self.path / name).unlink(missing_ok=True)
+        for name in ("evaluation.json", "replay.mp4"):
+            (self.path / name).unlink(missing_ok=True)
+        for events in self.path.glob("events.out.tfevents*"):
+            events.unlink()
+        for folder in ("checkpoint", "episodes"):
+            shutil.rmtree(self.path / folder, ignore_errors=True)
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write a configuration with what else it takes to repeat the run."""
+        content = {
+            "config": config,
+            "command": " ".join(sys.argv),
+            "python": platform.python_version(),
+            "versions": {name: version(name) for name in _PACKAGES},
+            "git": git_revision(),
+            "hardware": hardware(),
+        }
+        write_atomically(self.config_file, (json.dumps(content, indent=2, default=str) + "\n").encode())
+
+    def read_config(self) -> dict[str, Any]:
+        """Read the configuration that `write_config` wrote.
+
+        Raises:
+            FileError: If it is missing or damaged.
+        """
+        try:
+            content = json.loads(self.config_file.read_text())
+            return dict(content["config"])
+        except FileNotFoundError:
+            raise FileError(f"{self.path} is not a run folder: it has no config.json") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FileError(f"{self.config_file} is damaged") from error
+
+
+def find_policy(run: Path) -> tuple[PolicyFile, RunFolder]:
+    """Load the policy of a run: the best one by evaluation if there is one, else the latest.
+
+    Args:
+        run: a run folder or a policy file.
+
+    Returns:
+        The policy, and the folder that results about it belong into.
+
+    Raises:
+        FileError: If there is none.
+    """
+    if run.is_file():
+        return load_policy(run), RunFolder(run.parent)
+    folder = RunFolder(run)
+    if not run.is_dir():
+        known = sorted(str(p.parent) for p in Path("runs").glob("*/*/config.json"))
+        hint = f"there are {', '.join(known[:5])}" if known else "train one with train.py"
+        raise FileError(f"there is no run at {run}; {hint}")
+    for file in (folder.best_file, folder.policy_file):
+        if file.is_file():
+            return load_policy(file), folder
+    raise FileError(f"{run} holds no policy.safetensors, so it is no run folder, or an unborn one")
+
+
+def git_revision() -> str | None:
+    """Give the commit of the code, marked `-dirty` if it was changed; None outside a checkout."""
+    here = Path(__file__).parent
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def hardware() -> dict[str, Any]:
+    """Describe the machine as far as it matters for speed."""
+    model = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        model = names[0] if names else model
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cpu": model, "cores": os.cpu_count(), "gpu": gpu, "system": platform.system()}

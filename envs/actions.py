@@ -1,0 +1,183 @@
+"""What an action means: choices of an agent turned into the buttons of Doom.
+
+Buttons that exclude each other (turn left, turn right) form a group; a choice from each group is
+one move of the player. An agent sees either one Discrete choice among all combinations, or one
+choice for each group (MultiDiscrete). Choice 0 always presses nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from envs.config import Actions
+
+# The largest number of combinations for which `auto` still makes one Discrete choice of them.
+AUTO_COMBINATIONS = 24
+# Combinations beyond this are refused: a policy head of thousands learns nothing.
+MAX_COMBINATIONS = 1024
+
+# Groups in the order in which an agent sees them: a name, then the buttons that exclude each other.
+_EXCLUSIVE: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("turn", ("TURN_LEFT", "TURN_RIGHT", "TURN180")),
+    ("move", ("MOVE_FORWARD", "MOVE_BACKWARD")),
+    ("strafe", ("MOVE_LEFT", "MOVE_RIGHT")),
+    ("look", ("LOOK_UP", "LOOK_DOWN")),
+    ("fly", ("MOVE_UP", "MOVE_DOWN", "LAND")),
+    ("attack", ("ATTACK", "ALTATTACK", "RELOAD", "ZOOM")),
+    (
+        "weapon",
+        (
+            *(f"SELECT_WEAPON{i}" for i in range(10)),
+            "SELECT_NEXT_WEAPON",
+            "SELECT_PREV_WEAPON",
+            "DROP_SELECTED_WEAPON",
+        ),
+    ),
+    (
+        "item",
+        ("SELECT_NEXT_ITEM", "SELECT_PREV_ITEM", "ACTIVATE_SELECTED_ITEM", "DROP_SELECTED_ITEM"),
+    ),
+    ("stance", ("JUMP", "CROUCH")),
+)
+
+# The largest value each delta button is binned to: degrees a tic for turning and looking,
+# map units a tic for moving (a running player moves about 16).
+_DELTA_LIMITS = {
+    "TURN_LEFT_RIGHT_DELTA": 10.0,
+    "LOOK_UP_DOWN_DELTA": 5.0,
+    "MOVE_FORWARD_BACKWARD_DELTA": 16.0,
+    "MOVE_LEFT_RIGHT_DELTA": 16.0,
+    "MOVE_UP_DOWN_DELTA": 16.0,
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Choices that exclude each other; the first presses nothing.
+
+    Attributes:
+        name: what is chosen, such as `turn`.
+        choices: for each choice its name and the values of the buttons it sets.
+    """
+
+    name: str
+    choices: tuple[tuple[str, dict[str, float]], ...]
+
+
+def button_name(button: str) -> str:
+    """Name a button for a reader: `MOVE_LEFT` is `move left`."""
+    return button.lower().replace("_", " ")
+
+
+def group_buttons(buttons: Sequence[str], delta_bins: int) -> tuple[Group, ...]:
+    """Sort buttons into groups of choices that exclude each other.
+
+    Args:
+        buttons: names of engine buttons.
+        delta_bins: how many values each delta button takes; odd.
+
+    Returns:
+        One group for each exclusive set, then for each other binary button, then for each delta
+        button, whose bins are spaced quadratically: fine near zero, coarse far from it.
+    """
+    groups, remaining = [], list(buttons)
+    for name, members in _EXCLUSIVE:
+        present = [button for button in members if button in remaining]
+        if present:
+            choices = [("", {}), *((button_name(b), {b: 1.0}) for b in present)]
+            groups.append(Group(name, tuple(choices)))
+            remaining = [button for button in remaining if button not in present]
+    for button in [b for b in remaining if not b.endswith("_DELTA")]:
+        label = button_name(button)
+        groups.append(Group(label, (("", {}), (label, {button: 1.0}))))
+    for button in [b for b in remaining if b.endswith("_DELTA")]:
+        limit, label = _DELTA_LIMITS[button], button_name(button.removesuffix("_DELTA"))
+        steps = np.linspace(-1.0, 1.0, delta_bins)
+        values = sorted((np.sign(steps) * steps**2 * limit).tolist(), key=abs)
+        choices = [("", {}), *((f"{label} {v:+g}", {button: v}) for v in values[1:])]
+        groups.append(Group(label, tuple(choices)))
+    return tuple(groups)
+
+
+class ActionSet:
+    """An agent's actions as a Gymnasium space, and the buttons each of them presses.
+
+    Args:
+        buttons: the engine's buttons, in the engine's order.
+        actions: one choice among `combinations`, one choice for each of `groups`, or `auto`.
+        delta_bins: how many values each delta button takes.
+
+    Raises:
+        ValueError: If there are too many combinations for one choice.
+    """
+
+    def __init__(self, buttons: Sequence[str], actions: Actions, delta_bins: int) -> None:
+        self.groups = group_buttons(buttons, delta_bins)
+        sizes = [len(group.choices) for group in self.groups]
+        count = int(np.prod(sizes))
+        if actions == "auto":
+            actions = "combinations" if count <= AUTO_COMBINATIONS else "groups"
+        if actions == "combinations" and count > MAX_COMBINATIONS:
+            raise ValueError(
+                f"{count} button combinations are too many for one choice; use --actions groups"
+            )
+        self.space: spaces.Discrete[Any] | spaces.MultiDiscrete[Any]
+        if actions == "combinations":
+            self.space = spaces.Discrete(count)
+            self._combinations = list(itertools.product(*(range(size) for size in sizes)))
+        else:
+            self.space = spaces.MultiDiscrete(sizes)
+        index = {button: i for i, button in enumerate(buttons)}
+        # For each group and choice, the button values it sets: (choices, buttons) float64.
+        self._values = []
+        for group in self.groups:
+            values = np.zeros((len(group.choices), len(buttons)))
+            for choice, (_, pressed) in enumerate(group.choices):
+                for button, value in pressed.items():
+                    values[choice, index[button]] = value
+            self._values.append(values)
+        if isinstance(self.space, spaces.Discrete):
+            self._table = [self._press(combination) for combination in self._combinations]
+
+    @property
+    def names(self) -> list[list[str]]:
+        """Names of the choices: one list for a Discrete space, one for each group otherwise."""
+        if isinstance(self.space, spaces.Discrete):
+            return [[self.describe(action) for action in range(int(self.space.n))]]
+        return [[name or "-" for name, _ in group.choices] for group in self.groups]
+
+    def buttons(self, action: Any) -> list[float]:
+        """Give the value of each engine button, in the engine's order.
+
+        Args:
+            action: an element of the space.
+
+        Raises:
+            ValueError: If the action is not in the space.
+        """
+        if isinstance(self.space, spaces.Discrete):
+            choice = int(action)
+            if not 0 <= choice < len(self._table):
+                raise ValueError(f"action {action} is not in {self.space}")
+            return self._table[choice]
+        if not self.space.contains(np.asarray(action, dtype=self.space.dtype)):
+            raise ValueError(f"action {action} is not in {self.space}")
+        return self._press([int(choice) for choice in action])
+
+    def describe(self, action: Any) -> str:
+        """Name an action, as in `move left + attack`; `-` where nothing is pressed."""
+        if isinstance(self.space, spaces.Discrete):
+            action = self._combinations[int(action)]
+        names = [g.choices[int(c)][0] for g, c in zip(self.groups, action, strict=True)]
+        return " + ".join(name for name in names if name) or "-"
+
+    def _press(self, choices: Sequence[int]) -> list[float]:
+        pressed = [v[c] for v, c in zip(self._values, choices, strict=True)]
+        values: list[float] = np.sum(pressed, axis=0).tolist()
+        return values

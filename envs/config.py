@@ -1,0 +1,61 @@
+"""What a world looks like to an agent: one frozen dataclass, readable from JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Observation = Literal["palette", "rgb", "gray"]
+ExtraChannel = Literal["depth", "labels", "automap"]
+Actions = Literal["auto", "combinations", "groups"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvConfig:
+    """How a world is observed and acted upon.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    env: str = "basic"
+    """A scenario, a Gymnasium id, a Freedoom map (`freedoom2:MAP01`) or a path to a ViZDoom .cfg."""
+    frame_skip: int | None = None
+    """Frames an env step lasts, with the action held. Default: 4 in Doom and Atari, 1 elsewhere."""
+    observation: Observation = "palette"
+    """How pixels are sent. palette: Doom's colour indices, lossless at one byte a pixel; rgb; gray."""
+    height: int = 72
+    """Height of the observed screen in pixels."""
+    width: int = 128
+    """Width of the observed screen in pixels."""
+    frame_stack: int = 1
+    """How many of the last screens are observed together, oldest first along the channels."""
+    extra_channels: tuple[ExtraChannel, ...] = ()
+    """Doom only: further buffers as channels of the screen."""
+    variables: bool = False
+    """Doom only: observe the scenario's game variables (health, ammunition) beside the screen."""
+    actions: Actions = "auto"
+    """Doom only: one choice among button combinations, or one choice for each independent group.
+    auto: combinations where there are at most 24, groups otherwise."""
+    delta_bins: int = 5
+    """Doom only: into how many values each continuous (delta) button is binned; odd, with 0 between."""
+    skill: int | None = None
+    """Doom only: difficulty, 1 to 5. Default: the scenario's own, part of the task."""
+    time_limit: int | None = None
+    """Doom only: tics until an episode is truncated. Default: the scenario's own."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name, low in (("height", 1), ("width", 1), ("frame_stack", 1), ("delta_bins", 3)):
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if self.delta_bins % 2 == 0:
+            raise ValueError(f"delta_bins must be odd, so that 0 is one of them: {self.delta_bins}")
+        for name in ("frame_skip", "time_limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.skill is not None and not 1 <= self.skill <= 5:
+            raise ValueError(f"skill must be between 1 and 5, got {self.skill}")
+        if len(set(self.extra_channels)) != len(self.extra_channels):
+            raise ValueError(f"extra_channels names one twice: {self.extra_channels}")

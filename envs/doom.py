@@ -1,0 +1,267 @@
+"""Doom as a Gymnasium environment, with true ends and true last frames.
+
+Axes: H, W the observed screen, C its channels (the base channels, then the extra ones, repeated for
+each stacked frame, oldest first).
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections import deque
+from typing import Any
+
+import cv2
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from envs.actions import ActionSet
+from envs.cfg import GameSpec, game_spec
+from envs.config import EnvConfig
+from envs.engine import end_engine, smallest_resolution, start_engine
+from envs.errors import EnvError
+from envs.wad import read_palette
+
+FRAMES_PER_SECOND = 35  # Doom's tics a second
+
+# Counters of the player's deeds: reported as differences within the episode, because the engine
+# carries some of them over from one episode to the next.
+COUNTERS = {
+    "kills": "KILLCOUNT",
+    "items": "ITEMCOUNT",
+    "secrets": "SECRETCOUNT",
+    "hits": "HITCOUNT",
+    "hits_taken": "HITS_TAKEN",
+    "damage": "DAMAGECOUNT",
+    "damage_taken": "DAMAGE_TAKEN",
+}
+
+# What divides a game variable before an agent sees it, so that usual values lie within 0 to 1.
+_SCALES = {"HEALTH": 100.0, "ARMOR": 100.0, "ANGLE": 360.0, "PITCH": 90.0, "ROLL": 180.0}
+_SCALES |= {"SELECTED_WEAPON": 10.0, "ATTACK_READY": 1.0, "ALTATTACK_READY": 1.0, "ON_GROUND": 1.0}
+_SCALES_BY_PREFIX = {"AMMO": 50.0, "SELECTED_WEAPON_AMMO": 50.0, "WEAPON": 1.0}
+_SCALES_BY_PREFIX |= {"POSITION": 1000.0, "VELOCITY": 20.0, "CAMERA": 1000.0, "USER": 100.0}
+_OTHER_SCALE = 10.0
+_VARIABLE_BOUND = 10.0  # normalised variables are clipped to +- this
+
+
+class DoomEnv(gym.Env[Any, Any]):
+    """One game of Doom, stepped tic by tic, drawn only when an agent looks.
+
+    Observation space: a (H, W, C) uint8 Box, the screen; with `variables` a Dict of `screen` and
+    `variables`, a (V,) float32 Box. Action space: Discrete or MultiDiscrete, see `ActionSet`;
+    `action_names` names the choices. Reward: the scenario's native reward over the env step.
+
+    An episode is `terminated` by death or by the scenario's goal, and `truncated` when its time
+    runs out; then the last observation is the true last frame. After death the engine draws no
+    more, and the last observation is the last frame it drew. `info` holds the game variables by
+    name, and at the end `episode`: return `r`, length `l` in env steps, `frames`, and `COUNTERS`.
+
+    The engine starts at the first reset. The same seed and actions give the same episode,
+    bit by bit.
+
+    Args:
+        config: how the world is observed and acted upon.
+        render_mode: None or `rgb_array`.
+
+    Raises:
+        EnvError: If there is no such world, or its files cannot be read.
+    """
+
+    def __init__(self, config: EnvConfig, render_mode: str | None = None) -> None:
+        spec = game_spec(config.env)
+        if spec is None:
+            raise EnvError(f"{config.env} is not a world of Doom")
+        self.config = config
+        self.game_spec: GameSpec = spec
+        self.frame_skip = config.frame_skip or 4
+        self.time_limit = config.time_limit or spec.time_limit
+        self.palette: NDArray[np.uint8] = read_palette(spec.iwad, spec.wad)  # (256, 3) RGB
+        # Per instance, not per class: the channels of what is observed, `palette` among them.
+        base = {"palette": ("palette",), "gray": ("gray",), "rgb": ("red", "green", "blue")}
+        extra = tuple({"automap": "palette"}.get(name, name) for name in config.extra_channels)
+        self.channels: tuple[str, ...] = (*base[config.observation], *extra) * config.frame_stack
+        self.metadata = {
+            "render_modes": ["rgb_array"],
+            "render_fps": FRAMES_PER_SECOND / self.frame_skip,
+            "channels": self.channels,
+            "palette": self.palette,
+        }
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise EnvError(f"render_mode {render_mode!r} is not supported; use 'rgb_array'")
+        self.render_mode = render_mode
+        self._actions = ActionSet(spec.buttons, config.actions, config.delta_bins)
+        self.action_space = self._actions.space
+        self.action_names = self._actions.names
+        self.observation_space = self._observation_space()
+        counters = [name for name in COUNTERS.values() if name not in spec.variables]
+        self.info_keys: tuple[str, ...] = (*spec.variables, *counters)
+        self.episode_keys: tuple[str, ...] = ("r", "l", "frames", *COUNTERS)
+        self._scales = np.array([_scale(name) for name in spec.variables], np.float32)
+        self._game: Any = None
+        self._done = True
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode.
+
+        Args:
+            seed: decides the whole episode together with the actions; without it, the next one
+                of the environment's own generator is drawn.
+            options: unused.
+
+        Returns:
+            The first observation, and the info with the episode's own seed as `episode_seed`.
+        """
+        super().reset(seed=seed)
+        if self._game is None:
+            self._start()
+        if seed is None:
+            seed = int(self.np_random.integers(2**31))
+        self._game.set_seed(seed % 2**32)
+        self._game.new_episode()
+        self._done, self._tics, self._return, self._length = False, 0, 0.0, 0
+        self._look(first=True)
+        self._first = self._counters()
+        return self._observation(), {**self._info(), "episode_seed": seed}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Hold an action for `frame_skip` tics, or until the episode ends.
+
+        Args:
+            action: an element of the action space.
+
+        Returns:
+            observation, native reward, terminated, truncated, info.
+        """
+        if self._done:
+            raise EnvError("the episode has ended; call reset() before step()")
+        tics = self.frame_skip
+        if self.time_limit is not None:
+            tics = min(tics, self.time_limit - self._tics)
+        reward = self._game.make_action(self._actions.buttons(action), tics)
+        self._tics += tics
+        self._return += reward
+        self._length += 1
+        terminated = self._game.is_episode_finished()
+        truncated = not terminated and self._tics == self.time_limit
+        if not terminated:
+            self._look()
+        self._done = terminated or truncated
+        info = self._info()
+        if self._done:
+            info["episode"] = self._episode()
+        return self._observation(), reward, terminated, truncated, info
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """Give the screen as the engine drew it, (height, width, 3) uint8 RGB."""
+        return self.palette[self._screen] if self.render_mode == "rgb_array" else None
+
+    def close(self) -> None:
+        """End the engine."""
+        if self._game is not None:
+            self._end()
+            self._game = None
+        self._done = True
+
+    def describe_action(self, action: Any) -> str:
+        """Name what an action presses, as in `move left + attack`."""
+        return self._actions.describe(action)
+
+    def _start(self) -> None:
+        config = self.config
+        settings = dict(self.game_spec.settings)
+        if config.skill is not None:
+            settings["doom_skill"] = config.skill
+        spec = GameSpec(**{**vars(self.game_spec), "settings": settings})
+        game, scratch = start_engine(
+            spec,
+            resolution=smallest_resolution(config.width, config.height),
+            variables=self.info_keys,
+            buffers=tuple(config.extra_channels),
+        )
+        self._game = game
+        self._end = weakref.finalize(self, end_engine, game, scratch)
+
+    def _observation_space(self) -> spaces.Space[Any]:
+        config = self.config
+        shape = (config.height, config.width, len(self.channels))
+        screen = spaces.Box(0, 255, shape, np.uint8)
+        if not config.variables:
+            return screen
+        if not self.game_spec.variables:
+            raise EnvError(f"{config.env} has no game variables to observe; leave out --variables")
+        bounds = (len(self.game_spec.variables),)
+        variables = spaces.Box(-_VARIABLE_BOUND, _VARIABLE_BOUND, bounds, np.float32)
+        return spaces.Dict({"screen": screen, "variables": variables})
+
+    def _look(self, first: bool = False) -> None:
+        """Fetch the frame and the variables of this tic from the engine."""
+        state = self._game.get_state()
+        self._screen = state.screen_buffer
+        self._variables = state.game_variables
+        frame = self._decode(state)
+        if first:
+            self._frames = deque([frame] * self.config.frame_stack, self.config.frame_stack)
+        else:
+            self._frames.append(frame)
+
+    def _decode(self, state: Any) -> NDArray[np.uint8]:
+        """Turn the engine's buffers into (H, W, C) uint8 of one frame."""
+        size = (self.config.width, self.config.height)
+        layers = []
+        if self.config.observation == "palette":
+            # Indices have no mean: the nearest one is taken.
+            layers.append(cv2.resize(state.screen_buffer, size, interpolation=cv2.INTER_NEAREST))
+        else:
+            screen = self.palette[state.screen_buffer]
+            if self.config.observation == "gray":
+                screen = cv2.cvtColor(screen, cv2.COLOR_RGB2GRAY)
+            layers.append(cv2.resize(screen, size, interpolation=cv2.INTER_AREA))
+        for name in self.config.extra_channels:
+            buffer = getattr(state, f"{name}_buffer")
+            layers.append(cv2.resize(buffer, size, interpolation=cv2.INTER_NEAREST))
+        return layers[0].reshape(*size[::-1], -1) if len(layers) == 1 else np.dstack(layers)
+
+    def _observation(self) -> Any:
+        screen = self._frames[0] if len(self._frames) == 1 else np.concatenate(self._frames, -1)
+        if not self.config.variables:
+            return screen
+        variables = self._variables[: len(self._scales)].astype(np.float32) / self._scales
+        return {
+            "screen": screen,
+            "variables": np.clip(variables, -_VARIABLE_BOUND, _VARIABLE_BOUND),
+        }
+
+    def _info(self) -> dict[str, Any]:
+        return dict(zip(self.info_keys, self._variables.tolist(), strict=True))
+
+    def _counters(self) -> dict[str, float]:
+        # Asked for one by one, because a finished episode has no state.
+        return {name: self._game.get_game_variable(v) for name, v in _counter_variables()}
+
+    def _episode(self) -> dict[str, float]:
+        now = self._counters()
+        return {
+            "r": self._return,
+            "l": self._length,
+            "frames": self._tics,
+            **{name: now[name] - self._first[name] for name in COUNTERS},
+        }
+
+
+@functools.cache
+def _counter_variables() -> tuple[tuple[str, Any], ...]:
+    from vizdoom import GameVariable
+
+    return tuple((name, GameVariable.__members__[v]) for name, v in COUNTERS.items())
+
+
+def _scale(variable: str) -> float:
+    if variable in _SCALES:
+        return _SCALES[variable]
+    by_prefix = (s for prefix, s in _SCALES_BY_PREFIX.items() if variable.startswith(prefix))
+    return next(by_prefix, _OTHER_SCALE)

@@ -1,0 +1,137 @@
+"""Names of worlds: what may be asked for, and making it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+
+from envs.cfg import game_spec
+from envs.config import EnvConfig
+from envs.doom import DoomEnv
+from envs.errors import EnvError
+from envs.pixels import adapt
+from envs.scenarios import FREEDOOM_MAPS, SCENARIOS, camel_case
+
+# Families of Gymnasium ids that another package registers: pattern -> (module, our extra).
+_PACKAGES = {
+    r"ALE/": ("ale_py", "atari"),
+    r"(MiniGrid|BabyAI)-": ("minigrid", "minigrid"),
+}
+# Environments of Gymnasium's own that need a further package: pattern -> our extra.
+_EXTRAS = {r"(CarRacing|LunarLander|BipedalWalker)": "box2d"}
+
+
+def _doomgrad_ids() -> dict[str, str]:
+    """Map our Gymnasium ids to the names of their worlds."""
+    ids = {f"doomgrad/{camel_case(name)}-v0": name for name in SCENARIOS}
+    for game, maps in FREEDOOM_MAPS.items():
+        ids |= {f"doomgrad/{game.capitalize()}{m}-v0": f"{game}:{m}" for m in maps}
+    return ids
+
+
+DOOMGRAD_IDS = _doomgrad_ids()
+
+
+def register() -> None:
+    """Register every bundled world of Doom with Gymnasium."""
+    for env_id, name in DOOMGRAD_IDS.items():
+        gym.register(env_id, entry_point="envs.registry:make_doom", kwargs={"env": name})
+
+
+def make_doom(*, env: str, render_mode: str | None = None, **options: Any) -> DoomEnv:
+    """Make a world of Doom: what `gymnasium.make("doomgrad/...")` calls.
+
+    Args:
+        env: a scenario, a Freedoom map, or a path to a .cfg or .wad.
+        render_mode: None or `rgb_array`.
+        **options: fields of `EnvConfig`.
+    """
+    return DoomEnv(EnvConfig(env=env, **options), render_mode)
+
+
+def canonical_name(env: str) -> str:
+    """Give the one name of a world: scenarios and Freedoom maps by their short name.
+
+    Raises:
+        EnvError: If there is no such world; the message names the closest.
+    """
+    env = DOOMGRAD_IDS.get(env, env)
+    if game_spec(env) is not None:
+        return env
+    _import_package(env)
+    try:
+        gym.spec(env)
+    except (gym.error.Error, ImportError) as error:
+        raise EnvError(_unknown(env)) from error
+    return env
+
+
+def folder_name(env: str) -> str:
+    """Turn a world's name into one for a folder: `freedoom2:MAP01` is `freedoom2-map01`."""
+    if env.lower().endswith((".cfg", ".wad")):
+        env = Path(env).stem
+    return re.sub(r"[^\w.-]+", "-", env.lower() if ":" in env else env)
+
+
+def make(config: EnvConfig, render_mode: str | None = None) -> gym.Env[Any, Any]:
+    """Make the world a configuration describes.
+
+    Raises:
+        EnvError: If there is none, if a package for it is missing, or if its spaces are not
+            supported.
+    """
+    name = canonical_name(config.env)
+    if game_spec(name) is not None:
+        return DoomEnv(replace(config, env=name), render_mode)
+    doom_only = {"extra_channels": (), "variables": False, "skill": None, "time_limit": None}
+    for option, default in doom_only.items():
+        if getattr(config, option) != default:
+            raise EnvError(f"{option} is an option for worlds of Doom, which {name} is not")
+    options: dict[str, Any] = {"render_mode": render_mode}
+    if name.startswith("ALE/"):
+        # Skipping is ours to do, or the game would skip twice.
+        options["frameskip"] = 1
+        config = replace(config, frame_skip=frames_per_env_step(config))
+    try:
+        env = gym.make(name, **options)
+    except gym.error.DependencyNotInstalled as error:
+        extra = next((e for pattern, e in _EXTRAS.items() if re.match(pattern, name)), None)
+        command = f'pip install "doomgrad[{extra}]"' if extra else str(error)
+        raise EnvError(f"{name} needs a package that is missing: {command}") from error
+    except Exception as error:
+        raise EnvError(f"{name} could not be made: {error}") from error
+    if name.startswith("MiniGrid-"):
+        env = importlib.import_module("minigrid.wrappers").ImgObsWrapper(env)
+    return adapt(env, config)
+
+
+def frames_per_env_step(config: EnvConfig) -> int:
+    """Give how many frames of the game one decision of the agent lasts."""
+    skips_by_itself = config.env.startswith("ALE/") or game_spec(config.env) is not None
+    return config.frame_skip or (4 if skips_by_itself else 1)
+
+
+def _import_package(env: str) -> None:
+    """Import the package that registers an id, so that Gymnasium knows it."""
+    for pattern, (module, extra) in _PACKAGES.items():
+        if re.match(pattern, env):
+            try:
+                package = importlib.import_module(module)
+            except ImportError as error:
+                message = f'{env} needs a package that is missing: pip install "doomgrad[{extra}]"'
+                raise EnvError(message) from error
+            gym.register_envs(package)
+
+
+def _unknown(env: str) -> str:
+    names = [*SCENARIOS, *DOOMGRAD_IDS, *gym.registry]
+    lowered = {name.lower(): name for name in reversed(names)}
+    close = difflib.get_close_matches(env.lower(), lowered, n=1, cutoff=0.4)
+    hint = f"did you mean {lowered[close[0]]}?" if close else f"try one of {', '.join(SCENARIOS)}"
+    return f"there is no world called {env!r}; {hint}"

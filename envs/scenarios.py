@@ -1,0 +1,274 @@
+"""The worlds of Doom as data: what each scenario rewards, how it is played, what it scores.
+
+Every value was read from the scenario's own files and its scripts, or measured: the engine's
+documentation is wrong about several rewards. Rewards are per tic (35 tics a second) or per event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A mean return at native reward, and where it comes from."""
+
+    mean: float
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """One bundled scenario: a ViZDoom .cfg and what is true of it.
+
+    Attributes:
+        name: snake_case name, also the name of the .cfg.
+        rewards: what is paid, in words; the reward the environment returns is exactly this.
+        buttons: engine buttons in the .cfg's order.
+        skill: Doom's difficulty, 1 (easiest) to 5 (nightmare); part of the task.
+        time_limit: tics until the episode is truncated, counted from its first decision.
+        noop: mean return of doing nothing.
+        random: mean return of uniformly random actions.
+        reference: a good policy's mean return, with its source.
+        note: what a player should know beside the rewards.
+    """
+
+    name: str
+    rewards: str
+    buttons: tuple[str, ...]
+    skill: int
+    time_limit: int
+    noop: float
+    random: float
+    reference: Score | None = None
+    note: str = ""
+
+
+_SF_HUB = "Sample Factory's published models, other protocol"
+_STRAFE_ATTACK = ("MOVE_LEFT", "MOVE_RIGHT", "ATTACK")
+_TURN_ATTACK = ("TURN_LEFT", "TURN_RIGHT", "ATTACK")
+_TURN_FORWARD = ("TURN_LEFT", "TURN_RIGHT", "MOVE_FORWARD")
+_BASIC_REWARDS = "kill +106 (ends the episode), shot -5, -1 a tic"
+
+# `noop` and `random` are means over 100 episodes at seeds 0 to 99, frame_skip 4, written by
+# benchmarks/baselines.py (results in benchmarks/results/baselines.json).
+SCENARIOS: dict[str, Scenario] = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario(
+            name="basic",
+            rewards=_BASIC_REWARDS,
+            buttons=_STRAFE_ATTACK,
+            skill=5,
+            time_limit=300,
+            noop=0.0,
+            random=0.0,
+            reference=Score(mean=80.4, source="a scripted player told where the monster stands"),
+        ),
+        Scenario(
+            name="basic_audio",
+            rewards=_BASIC_REWARDS,
+            buttons=_STRAFE_ATTACK,
+            skill=5,
+            time_limit=300,
+            noop=0.0,
+            random=0.0,
+            note="the monster is invisible and heard; sound is not observed, so this is played blind",
+        ),
+        Scenario(
+            name="basic_notifications",
+            rewards="right kill +106, wrong kill -44, shot -5, -1 a tic",
+            buttons=_STRAFE_ATTACK,
+            skill=5,
+            time_limit=300,
+            noop=0.0,
+            random=0.0,
+            note="the target is named in a text message, which is not observed",
+        ),
+        Scenario(
+            name="simpler_basic",
+            rewards=_BASIC_REWARDS,
+            buttons=_STRAFE_ATTACK,
+            skill=5,
+            time_limit=300,
+            noop=0.0,
+            random=0.0,
+            reference=Score(mean=80.4, source="a scripted player told where the monster stands"),
+        ),
+        Scenario(
+            name="learning",
+            rewards=_BASIC_REWARDS,
+            buttons=_STRAFE_ATTACK,
+            skill=3,
+            time_limit=300,
+            noop=0.0,
+            random=0.0,
+        ),
+        Scenario(
+            name="rocket_basic",
+            rewards=_BASIC_REWARDS,
+            buttons=_STRAFE_ATTACK,
+            skill=3,
+            time_limit=300,
+            noop=0.0,
+            random=0.0,
+            note="a rocket launcher that does not aim by itself",
+        ),
+        Scenario(
+            name="deadly_corridor",
+            rewards="distance gained towards the vest (0 to 1312), vest +1000, death -100",
+            buttons=(
+                "MOVE_LEFT",
+                "MOVE_RIGHT",
+                "ATTACK",
+                "MOVE_FORWARD",
+                "MOVE_BACKWARD",
+                "TURN_LEFT",
+                "TURN_RIGHT",
+            ),
+            skill=5,
+            time_limit=2100,
+            noop=0.0,
+            random=0.0,
+            reference=Score(mean=1708.0, source=_SF_HUB),
+        ),
+        Scenario(
+            name="defend_the_center",
+            rewards="kill +1, death -1",
+            buttons=_TURN_ATTACK,
+            skill=3,
+            time_limit=2100,
+            noop=0.0,
+            random=0.0,
+            reference=Score(mean=24.6, source=_SF_HUB),
+            note="26 bullets: 25 is nearly perfect",
+        ),
+        Scenario(
+            name="defend_the_line",
+            rewards="kill +1 (monsters killing each other count too), death -1",
+            buttons=_TURN_ATTACK,
+            skill=3,
+            time_limit=2100,
+            noop=0.0,
+            random=0.0,
+            reference=Score(mean=38.4, source=_SF_HUB),
+            note="the .cfg sets no time limit; this one is ours",
+        ),
+        Scenario(
+            name="health_gathering",
+            rewards="+1 a tic alive, death -100",
+            buttons=_TURN_FORWARD,
+            skill=3,
+            time_limit=2100,
+            noop=0.0,
+            random=0.0,
+            reference=Score(mean=2100.0, source="survival to the time limit, the maximum"),
+        ),
+        Scenario(
+            name="health_gathering_supreme",
+            rewards="+1 a tic alive, death -100",
+            buttons=_TURN_FORWARD,
+            skill=3,
+            time_limit=2100,
+            noop=0.0,
+            random=0.0,
+            reference=Score(mean=2100.0, source="survival to the time limit, the maximum"),
+            note="a maze; health is not visible without `--variables`",
+        ),
+        Scenario(
+            name="my_way_home",
+            rewards="vest +1 (ends the episode), -0.0001 a tic",
+            buttons=("TURN_LEFT", "TURN_RIGHT", "MOVE_FORWARD", "MOVE_LEFT", "MOVE_RIGHT"),
+            skill=5,
+            time_limit=2100,
+            noop=0.0,
+            random=0.0,
+            reference=Score(mean=0.98, source=_SF_HUB),
+        ),
+        Scenario(
+            name="predict_position",
+            rewards="kill +1, -0.001 a tic",
+            buttons=_TURN_ATTACK,
+            skill=1,
+            time_limit=300,
+            noop=0.0,
+            random=0.0,
+            note="one rocket; the episode ends 45 tics after the shot",
+        ),
+        Scenario(
+            name="take_cover",
+            rewards="+1 a tic alive",
+            buttons=("MOVE_LEFT", "MOVE_RIGHT"),
+            skill=4,
+            time_limit=2100,
+            noop=0.0,
+            random=0.0,
+            reference=Score(mean=1092.0, source="World Models, Ha and Schmidhuber 2018, other protocol"),
+            note="the .cfg sets no time limit; this one is ours",
+        ),
+        Scenario(
+            name="deathmatch",
+            rewards="per kill: zombie 1, shotgunner 3, marine 3, demon 3, chaingunner 4, hell knight 10",
+            buttons=(
+                "ATTACK",
+                "SPEED",
+                "STRAFE",
+                "MOVE_RIGHT",
+                "MOVE_LEFT",
+                "MOVE_BACKWARD",
+                "MOVE_FORWARD",
+                "TURN_RIGHT",
+                "TURN_LEFT",
+                "SELECT_WEAPON1",
+                "SELECT_WEAPON2",
+                "SELECT_WEAPON3",
+                "SELECT_WEAPON4",
+                "SELECT_WEAPON5",
+                "SELECT_WEAPON6",
+                "SELECT_NEXT_WEAPON",
+                "SELECT_PREV_WEAPON",
+                "LOOK_UP_DOWN_DELTA",
+                "TURN_LEFT_RIGHT_DELTA",
+                "MOVE_LEFT_RIGHT_DELTA",
+            ),
+            skill=3,
+            time_limit=4200,
+            noop=0.0,
+            random=0.0,
+            reference=Score(mean=100.99, source="tsilva's VizdoomDeathmatch-v1 PPO, other protocol"),
+        ),
+    )
+}
+
+# Buttons of a whole Freedoom game, in the order of the bundled freedoom1.cfg and freedoom2.cfg.
+FREEDOOM_BUTTONS = (
+    "ATTACK",
+    "SPEED",
+    "STRAFE",
+    "USE",
+    "MOVE_RIGHT",
+    "MOVE_LEFT",
+    "MOVE_BACKWARD",
+    "MOVE_FORWARD",
+    "TURN_RIGHT",
+    "TURN_LEFT",
+    "SELECT_WEAPON1",
+    "SELECT_WEAPON2",
+    "SELECT_WEAPON3",
+    "SELECT_WEAPON4",
+    "SELECT_WEAPON5",
+    "SELECT_WEAPON6",
+    "SELECT_WEAPON7",
+    "SELECT_NEXT_WEAPON",
+    "SELECT_PREV_WEAPON",
+)
+
+FREEDOOM_MAPS: dict[str, tuple[str, ...]] = {
+    "freedoom1": tuple(f"E{e}M{m}" for e in range(1, 5) for m in range(1, 10)),
+    "freedoom2": tuple(f"MAP{m:02d}" for m in range(1, 33)),
+}
+
+
+def camel_case(name: str) -> str:
+    """Turn a snake_case scenario name into the CamelCase of its Gymnasium id."""
+    return "".join(part.capitalize() for part in name.split("_"))

@@ -1,0 +1,101 @@
+"""Pictures that move: H.264 files, GIFs, words drawn on frames, frames in a terminal.
+
+Axes: H, W a frame in pixels.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
+
+
+def write_mp4(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> int:
+    """Write an H.264 video that every browser plays.
+
+    Args:
+        path: where; a file there is replaced once the video is complete.
+        frames: (H, W, 3) uint8 RGB, all of one even size.
+        fps: frames a second.
+
+    Returns:
+        How many frames were written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    count = 0
+    try:
+        options = {"movflags": "faststart"}
+        with av.open(str(temporary), "w", format="mp4", options=options) as container:
+            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
+            stream.pix_fmt = "yuv420p"
+            stream.options = {"preset": "veryfast", "crf": "20"}
+            for frame in frames:
+                if count == 0:
+                    stream.height, stream.width = frame.shape[:2]
+                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+                container.mux(stream.encode(picture))
+                count += 1
+            container.mux(stream.encode())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count
+
+
+def gif_bytes(frames: Sequence[NDArray[np.uint8]], fps: float) -> bytes:
+    """Encode (H, W, 3) uint8 RGB frames as an animated GIF that repeats for ever."""
+    # One palette for all frames keeps the colours from flickering.
+    first = Image.fromarray(frames[len(frames) // 2]).quantize(256)
+    images = [Image.fromarray(f).quantize(palette=first, dither=0) for f in frames]
+    buffer = io.BytesIO()
+    images[0].save(
+        buffer, "GIF", save_all=True, append_images=images[1:], duration=1000 / fps, loop=0
+    )
+    return buffer.getvalue()
+
+
+def draw_caption(frame: NDArray[np.uint8], left: str, right: str) -> NDArray[np.uint8]:
+    """Draw words onto the lower edge of an (H, W, 3) uint8 RGB frame, on a darkened bar."""
+    frame = frame.copy()
+    height, width = frame.shape[:2]
+    scale = max(0.35, height / 800)
+    bar = round(42 * scale)
+    frame[-bar:] //= 3
+    thickness = 1 if scale < 0.9 else 2
+    baseline = height - round(14 * scale)
+    right_width = cv2.getTextSize(right, _FONT, scale, thickness)[0][0]
+    margin = round(12 * scale)
+    for text, x in ((left, margin), (right, width - right_width - margin)):
+        place = (x, baseline)
+        cv2.putText(frame, text, place, _FONT, scale, _BLACK, thickness + 1, cv2.LINE_AA)
+        cv2.putText(frame, text, place, _FONT, scale, _WHITE, thickness, cv2.LINE_AA)
+    return frame
+
+
+def half_blocks(frame: NDArray[np.uint8], columns: int) -> str:
+    """Turn an (H, W, 3) uint8 RGB frame into text for a terminal with 24-bit colours.
+
+    Each character is an upper half block: its colour is one pixel, its background the one below.
+    """
+    height, width = frame.shape[:2]
+    rows = max(1, round(columns * height / width / 2))
+    small = cv2.resize(frame, (columns, 2 * rows), interpolation=cv2.INTER_AREA)
+    lines = []
+    for upper, lower in zip(small[::2], small[1::2], strict=True):
+        cells = (
+            f"\x1b[38;2;{a[0]};{a[1]};{a[2]};48;2;{b[0]};{b[1]};{b[2]}m\u2580"
+            for a, b in zip(upper.tolist(), lower.tolist(), strict=True)
+        )
+        lines.append("".join(cells) + "\x1b[0m")
+    return "\n".join(lines)

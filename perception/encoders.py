@@ -1,0 +1,151 @@
+"""Encoders: from decoded frames or vectors to features.
+
+A new encoder is one class here with a constructor `(config, input_shape)`, an attribute
+`num_features` and a `forward` to (B, num_features), and one line in `ENCODERS`.
+
+Axes: B batch, P planes, H, W screen, D numbers of a vector, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """Layer sizes of all encoders.
+
+    Raises:
+        ValueError: If a size is not positive.
+    """
+
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Widths of the MLP that encodes vectors."""
+    conv_channels: tuple[int, int, int] = (32, 64, 64)
+    """Channels of the Nature CNN's three convolutions (8x8 by 4, 4x4 by 2, 3x3 by 1)."""
+    impala_channels: tuple[int, ...] = (16, 32, 32)
+    """Channels of the IMPALA ResNet's stages, each halving the image."""
+    features: int = 512
+    """Width of the layer after an image encoder's convolutions."""
+
+    def __post_init__(self) -> None:
+        """Check sizes."""
+        sizes = (*self.hidden_sizes, *self.conv_channels, *self.impala_channels, self.features)
+        if min(sizes) < 1:
+            raise ValueError(f"layer sizes must be positive: {self}")
+
+
+def orthogonal(layer: nn.Module, gain: float = sqrt(2.0)) -> nn.Module:
+    """Initialise weights orthogonally and biases with zero (Engstrom et al. 2020, section 4).
+
+    Args:
+        layer: a linear or convolution layer.
+        gain: scale of the weights; sqrt(2) keeps the variance through a ReLU.
+    """
+    assert isinstance(layer.weight, Tensor)
+    nn.init.orthogonal_(layer.weight, gain)
+    if isinstance(layer.bias, Tensor):
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class MLP(nn.Module):
+    """Tanh layers, (B, ...) float32 to (B, F); images are flattened."""
+
+    def __init__(self, config: EncoderConfig, input_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        size = int(torch.Size(input_shape).numel())
+        layers: list[nn.Module] = [nn.Flatten()]
+        for width in config.hidden_sizes:
+            layers += [orthogonal(nn.Linear(size, width)), nn.Tanh()]
+            size = width
+        self.layers = nn.Sequential(*layers)
+        self.num_features = size
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Encode (B, ...) float32 to (B, F) float32."""
+        features: Tensor = self.layers(inputs)
+        return features
+
+
+class NatureCNN(nn.Module):
+    """Three convolutions and a layer, (B, P, H, W) to (B, F) (Mnih et al. 2015, Methods)."""
+
+    def __init__(self, config: EncoderConfig, input_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        a, b, c = config.conv_channels
+        self.layers = nn.Sequential(
+            *(orthogonal(nn.Conv2d(input_shape[0], a, 8, stride=4)), nn.ReLU()),
+            *(orthogonal(nn.Conv2d(a, b, 4, stride=2)), nn.ReLU()),
+            *(orthogonal(nn.Conv2d(b, c, 3, stride=1)), nn.ReLU()),
+            nn.Flatten(),
+        )
+        size = _output_size(self.layers, input_shape, smallest=36)
+        self.layers.extend([orthogonal(nn.Linear(size, config.features)), nn.ReLU()])
+        self.num_features = config.features
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Encode (B, P, H, W) float32 in [0, 1] to (B, F) float32."""
+        features: Tensor = self.layers(inputs)
+        return features
+
+
+class _Residual(nn.Module):
+    """Two convolutions around which the input is carried unchanged."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            *(nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)),
+            *(nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)),
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs + self.layers(inputs)
+
+
+class ImpalaResNet(nn.Module):
+    """Stages of a convolution, a halving and two residual blocks (Espeholt et al. 2018, figure 3)."""
+
+    def __init__(self, config: EncoderConfig, input_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        planes = input_shape[0]
+        layers: list[nn.Module] = []
+        for channels in config.impala_channels:
+            layers += [nn.Conv2d(planes, channels, 3, padding=1), nn.MaxPool2d(3, 2, padding=1)]
+            layers += [_Residual(channels), _Residual(channels)]
+            planes = channels
+        self.layers = nn.Sequential(*layers, nn.ReLU(), nn.Flatten())
+        size = _output_size(self.layers, input_shape, smallest=8)
+        self.layers.extend([orthogonal(nn.Linear(size, config.features)), nn.ReLU()])
+        self.num_features = config.features
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Encode (B, P, H, W) float32 in [0, 1] to (B, F) float32."""
+        features: Tensor = self.layers(inputs)
+        return features
+
+
+def _output_size(layers: nn.Module, input_shape: tuple[int, ...], smallest: int) -> int:
+    """Find the width of what convolutions put out, by running them once."""
+    if min(input_shape[1:]) < smallest:
+        height, width = input_shape[1:]
+        raise ValueError(
+            f"a screen of {height}x{width} is too small for this encoder, which needs "
+            f"{smallest}x{smallest}; raise --height and --width or use --encoder mlp"
+        )
+    with torch.no_grad():
+        return int(layers(torch.zeros(1, *input_shape)).shape[1])
+
+
+ENCODERS: dict[str, Callable[[EncoderConfig, tuple[int, ...]], nn.Module]] = {
+    "nature": NatureCNN,
+    "impala": ImpalaResNet,
+    "mlp": MLP,
+}
+"""Image encoders by name; vectors are always encoded by an MLP."""

@@ -1,0 +1,92 @@
+"""Perception as a whole: parts of an observation, decoded, encoded, joined and remembered.
+
+Axes: T time, N environments, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from perception.decode import Decoder, ImageSpec, VectorSpec
+from perception.encoders import ENCODERS, MLP, EncoderConfig
+from perception.memory import MEMORIES
+
+Spec = ImageSpec | VectorSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerceptionConfig:
+    """How an agent sees and remembers.
+
+    Raises:
+        ValueError: If a size is not positive.
+    """
+
+    encoder: Literal["nature", "impala", "mlp"] = "nature"
+    """Encoder of images; vectors are always encoded by an MLP."""
+    memory: Literal["none", "lstm", "gru"] = "none"
+    """What is carried from one env step to the next."""
+    memory_size: int = 256
+    """Width of the memory."""
+    layers: EncoderConfig = field(default_factory=EncoderConfig)
+
+    def __post_init__(self) -> None:
+        """Check sizes."""
+        if self.memory_size < 1:
+            raise ValueError(f"memory_size must be at least 1, got {self.memory_size}")
+
+
+class Perception(nn.Module):
+    """Turn observations into features, and remember.
+
+    Args:
+        specs: parts of an observation by name.
+        config: which encoder and memory.
+    """
+
+    def __init__(self, specs: Mapping[str, Spec], config: PerceptionConfig) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict()
+        size = 0
+        for name, spec in specs.items():
+            encoder: nn.Module
+            if isinstance(spec, ImageSpec):
+                decoder = Decoder(spec)
+                shape = (decoder.num_planes, *spec.shape[:2])
+                convolutions = ENCODERS[config.encoder](config.layers, shape)
+                encoder, width = nn.Sequential(decoder, convolutions), convolutions.num_features
+            else:
+                encoder = MLP(config.layers, (spec.size,))
+                width = encoder.num_features
+            self.encoders[name] = encoder
+            assert isinstance(width, int)
+            size += width
+        self.memory = MEMORIES[config.memory](size, config.memory_size)
+        self.num_features = self.memory.num_features
+
+    def forward(
+        self, obs: Mapping[str, Tensor], memory_state: Tensor, episode_starts: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Perceive a sequence.
+
+        Args:
+            obs: parts by name, each (T, N, ...).
+            memory_state: (S, N, M) float32, the state before the first step.
+            episode_starts: (T, N) bool; where true, memory is cleared before that step.
+
+        Returns:
+            (T, N, F) float32 features, and the memory's state after the last step.
+        """
+        steps, num_envs = episode_starts.shape
+        # Encoders know no time: (T * N, ...) in, (T * N, F) out.
+        parts = [encoder(obs[name].flatten(0, 1)) for name, encoder in self.encoders.items()]
+        features = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        features, memory_state = self.memory(
+            features.unflatten(0, (steps, num_envs)), memory_state, episode_starts
+        )
+        return features, memory_state

@@ -1,0 +1,444 @@
+"""Train an agent: `python train.py ENV [options]`; `python train.py ENV --help` lists them.
+
+ENV is a scenario (basic, defend_the_center, ...), any Gymnasium id (CartPole-v1, ALE/Pong-v5, ...), a
+Freedoom map (freedoom2:MAP01) or a path to a ViZDoom .cfg. The same command on a run folder that
+exists goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+import numpy as np
+import torch
+import tyro
+
+from agents import AGENTS, Agent, AgentConfig, Policy, Sampler, observation_specs
+from agents.checkpoint import FileError, load_training, save_policy, save_training
+from agents.commandline import UsageError, parse, run, with_fields
+from agents.episodes import save_episode
+from agents.evaluation import Score, play_episodes, score_episodes
+from agents.logger import RunLogger
+from agents.presets import preset
+from agents.run import RunFolder
+from envs import EnvConfig, EnvError, SharedVectorEnv, canonical_name, folder_name
+from envs.registry import frames_per_env_step
+from envs.replay import playback_fps, resimulate
+from envs.video import gif_bytes
+from perception import PerceptionConfig
+
+# Episode seeds: scoring plays from 0, evaluation during training from 2^29, training from 2^30, so
+# that no policy is ever judged by an episode it learned from or was selected by.
+_EVALUATION_SEED = 2**29
+_TRAINING_SEED = 2**30
+_GIF_FRAMES, _GIF_SIZE = 100, (160, 120)
+
+LearningT = TypeVar("LearningT", bound=AgentConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class World(EnvConfig):
+    """The same, with the world's name as the command's first word."""
+
+    env: tyro.conf.Positional[str] = "basic"
+    """The world: a scenario, a Gymnasium id, a Freedoom map or a path to a .cfg."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Generic[LearningT]):
+    """Everything a training is made of.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    env: World
+    perception: PerceptionConfig = field(default_factory=PerceptionConfig)
+    learning: LearningT
+    agent: str = "ppo"
+    """Who learns: ppo, a2c or reinforce."""
+    total_env_steps: int = 1_000_000
+    """How long to train, in decisions of the agent over all environments."""
+    num_envs: int = 8
+    """Environments that run in parallel, N."""
+    num_workers: int | None = None
+    """Processes that hold them. Default: one for each CPU core."""
+    num_groups: int = 1
+    """Groups of environments that alternate: one plays while the policy thinks about another."""
+    seed: int = 0
+    """Decides everything random in the training."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the policy lives. auto: the GPU if there is one."""
+    run_dir: Path | None = None
+    """Where to write. Default: runs/ENV/AGENT-seedS."""
+    fresh: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Start over, although the run folder exists."""
+    eval_every: int | None = None
+    """Env steps between evaluations. Default: a tenth of the training."""
+    eval_episodes: int = 20
+    """Episodes of an evaluation."""
+    patience: int | None = None
+    """Stop after this many evaluations without a better one. Default: never."""
+    checkpoint_every_s: float = 60.0
+    """Seconds between checkpoints."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if self.agent not in AGENTS:
+            raise ValueError(f"there is no agent {self.agent!r}; there are {', '.join(AGENTS)}")
+        for name in ("total_env_steps", "num_envs", "num_workers", "num_groups", "eval_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name in ("eval_episodes", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.num_envs % self.num_groups:
+            raise ValueError(
+                f"num_envs ({self.num_envs}) must be a multiple of num_groups ({self.num_groups})"
+            )
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed must be between 0 and 2^31 - 1, got {self.seed}")
+
+
+@dataclass
+class Progress:
+    """How far a training is; saved with every checkpoint."""
+
+    env_steps: int = 0
+    episodes: int = 0
+    seconds: float = 0.0
+    next_episode_seed: int = _TRAINING_SEED
+    next_evaluation: int = 0
+    best_score: float | None = None
+    evaluations_since_best: int = 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train as a command line says, and return the exit status."""
+    config = read_command_line(arguments)
+    folder = RunFolder(config.run_dir or default_run_dir(config))
+    if config.fresh:
+        folder.clear()
+    if folder.config_file.exists():
+        refuse_other_config(folder, config)
+    with until_interrupted() as signals:
+        train(config, folder, signals)
+    return 128 + signals[0] if signals else 0
+
+
+def train(config: TrainConfig[Any], folder: RunFolder, signals: list[int]) -> None:
+    """Train until the end, a signal, or until evaluations have stopped improving."""
+    torch.manual_seed(config.seed)
+    device = choose_device(config.device)
+    envs = SharedVectorEnv(config.env, config.num_envs, config.num_workers, config.num_groups)
+    with contextlib.closing(envs):
+        specs = observation_specs(envs.single_observation_space, envs.metadata)
+        normalize_obs = config.learning.normalize_obs
+        policy = Policy(specs, envs.single_action_space, config.perception, normalize_obs)
+        per_update = config.num_envs * config.learning.rollout_length
+        agent: Agent[Any] = AGENTS[config.agent][1](
+            policy.to(device),
+            config.learning,
+            num_envs=config.num_envs,
+            total_updates=-(-config.total_env_steps // per_update),
+        )
+        progress = resume(folder, agent, config)
+        if progress.env_steps >= config.total_env_steps:
+            print(f"{folder.path} is already trained for {progress.env_steps:,} env steps; ask for "
+                  "more with --total-env-steps, or start over with --fresh")  # fmt: skip
+            return
+        folder.write_config(asdict(config))
+        logger = RunLogger(folder.path, total=config.total_env_steps, start=progress.env_steps)
+        logger.record_config(flat(asdict(config)), {"eval/mean_reward": 0.0})
+        sampler = Sampler(
+            envs,
+            policy,
+            rollout_length=config.learning.rollout_length,
+            seed=progress.next_episode_seed,
+        )
+        evaluation = Evaluation(config, folder, policy, logger)
+        returns: deque[float] = deque(maxlen=100)
+        lengths: deque[float] = deque(maxlen=100)
+        saved = time.monotonic()
+        with contextlib.closing(logger), contextlib.closing(evaluation):
+            while progress.env_steps < config.total_env_steps and not signals:
+                started = time.monotonic()
+                rollout = sampler.collect()
+                metrics = agent.update(rollout)
+                seconds = time.monotonic() - started
+
+                progress.env_steps += per_update
+                progress.seconds += seconds
+                progress.episodes += len(sampler.finished_episodes)
+                progress.next_episode_seed = int(envs.episode_seeds.max()) + config.num_envs
+                returns.extend(e["r"] for e in sampler.finished_episodes)
+                lengths.extend(e["l"] for e in sampler.finished_episodes)
+                log_episodes(logger, sampler.finished_episodes, returns, lengths)
+                sampler.finished_episodes.clear()
+                log_update(logger, metrics, config, progress, per_update / seconds)
+
+                ended = progress.env_steps >= config.total_env_steps
+                if progress.env_steps >= progress.next_evaluation or ended:
+                    evaluation.run(progress, envs)
+                logger.dump(progress.env_steps)
+                if config.patience and progress.evaluations_since_best >= config.patience:
+                    logger.progress.say(f"no better evaluation in the last {config.patience}: done")
+                    break
+                if time.monotonic() - saved > config.checkpoint_every_s:
+                    save(folder, agent, config, progress)
+                    saved = time.monotonic()
+            save(folder, agent, config, progress)
+    report_end(folder, progress, config, interrupted=bool(signals))
+
+
+class Evaluation:
+    """Scores the policy every so often on episodes of its own, keeps the best and shows one."""
+
+    def __init__(
+        self, config: TrainConfig[Any], folder: RunFolder, policy: Policy, logger: RunLogger
+    ) -> None:
+        self._config, self._folder, self._policy, self._logger = config, folder, policy, logger
+        num_envs = min(config.num_envs, config.eval_episodes)
+        self._envs = SharedVectorEnv(config.env, num_envs, config.num_workers)
+        self._every = config.eval_every or max(1, config.total_env_steps // 10)
+
+    def run(self, progress: Progress, training_envs: SharedVectorEnv) -> Score:
+        """Evaluate now; actions are drawn, as in training."""
+        episodes = sorted(
+            play_episodes(
+                self._policy,
+                self._envs,
+                num_episodes=self._config.eval_episodes,
+                seed=_EVALUATION_SEED,
+                greedy=False,
+                device=self._policy.device,
+            ),
+            key=lambda episode: episode.seed,
+        )
+        score = score_episodes(episodes)
+        while progress.next_evaluation <= progress.env_steps:
+            progress.next_evaluation += self._every
+        progress.evaluations_since_best += 1
+        if progress.best_score is None or score.mean >= progress.best_score:
+            progress.best_score, progress.evaluations_since_best = score.mean, 0
+            save_policy_file(self._folder.best_file, self._policy, self._config, progress)
+        self._logger.record("eval/mean_reward", score.mean)
+        self._logger.record("eval/mean_ep_length", score.mean_length)
+        env = asdict(self._config.env)
+        for episode in episodes:
+            name = f"evaluation-{progress.env_steps:010d}-{episode.seed - _EVALUATION_SEED:03d}.npz"
+            save_episode(self._folder.episodes / name, episode, env)
+        if "rgb_array" in training_envs.metadata.get("render_modes", ()):
+            self._show(episodes[0].seed, episodes[0].actions, progress.env_steps)
+        self._logger.progress.say(
+            f"{progress.env_steps:>9,} env steps · evaluation {score.mean:,.2f} "
+            f"± {score.std:,.2f} over {score.episodes} episodes"
+        )
+        return score
+
+    def _show(self, seed: int, actions: Any, step: int) -> None:
+        """Put an episode's beginning into TensorBoard as an animation, one picture an env step."""
+        pictures: dict[int, Any] = {}
+        for moment in resimulate(self._config.env, seed, actions, _GIF_SIZE):
+            if moment.step >= _GIF_FRAMES:
+                break
+            pictures[moment.step] = moment.image
+        fps = playback_fps(self._config.env) / frames_per_env_step(self._config.env)
+        gif = gif_bytes(list(pictures.values()), fps)
+        self._logger.record_gif("eval/episode", gif, *_GIF_SIZE, step)
+
+    def close(self) -> None:
+        """Close the environments."""
+        self._envs.close()
+
+
+def read_command_line(arguments: Sequence[str]) -> TrainConfig[Any]:
+    """Parse the command line; the defaults under it are the world's and the agent's preset.
+
+    Raises:
+        UsageError: If something on it is unknown or out of range.
+        EnvError: If there is no such world.
+    """
+    asks_help = any(a in ("-h", "--help") for a in arguments)
+    named = bool(arguments) and not arguments[0].startswith("-")
+    if not named and not asks_help:
+        raise UsageError("name a world first, as in: python train.py basic; --help tells more")
+    env = canonical_name(arguments[0]) if named else "basic"
+    agent = "ppo"
+    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        if flag.startswith("--agent"):
+            agent = flag.partition("=")[2] or value
+    if agent not in AGENTS:
+        raise UsageError(f"there is no agent {agent!r}; there are {', '.join(AGENTS)}")
+    kind = AGENTS[agent][0]
+    default = TrainConfig(env=World(env=env), learning=kind(), agent=agent)
+    default = with_fields(default, preset(env, agent))
+    rest = [env, *arguments[1:]] if named else arguments
+    config: TrainConfig[Any] = parse(
+        TrainConfig[kind],  # type: ignore[valid-type] # chosen at run time
+        rest,
+        program="python train.py",
+        default=default,
+    )
+    return config
+
+
+def default_run_dir(config: TrainConfig[Any]) -> Path:
+    """Give the run folder of a configuration that names none."""
+    return Path("runs") / folder_name(config.env.env) / f"{config.agent}-seed{config.seed}"
+
+
+# What may change between two parts of one training: it decides how long and how, not what is learned.
+_MAY_CHANGE = {"total_env_steps", "num_workers", "device", "run_dir", "fresh", "eval_every"}
+_MAY_CHANGE |= {"eval_episodes", "patience", "checkpoint_every_s"}
+
+
+def refuse_other_config(folder: RunFolder, config: TrainConfig[Any]) -> None:
+    """Go on only with the configuration that a run was begun with.
+
+    Raises:
+        FileError: If the folder's differs in what is learned.
+    """
+    before, now = flat(folder.read_config()), flat(asdict(config))
+    for name, value in now.items():
+        if name not in _MAY_CHANGE and _plain(before.get(name)) != _plain(value):
+            raise FileError(
+                f"{folder.path} holds a run with {name} {before.get(name)}, not {value}; "
+                "choose another --run-dir, or start over with --fresh"
+            )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Flatten nested configuration; the names of all fields differ."""
+    result: dict[str, Any] = {}
+    for key, value in config.items():
+        result |= flat(value) if isinstance(value, dict) else {key: value}
+    return result
+
+
+def choose_device(device: str) -> torch.device:
+    """Turn `auto` into what this machine has.
+
+    Raises:
+        UsageError: If a GPU is asked for where there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: PyTorch finds no GPU here; use --device cpu")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def resume(folder: RunFolder, agent: Agent[Any], config: TrainConfig[Any]) -> Progress:
+    """Put the agent back to the folder's last checkpoint, or begin."""
+    if not folder.training_file.exists():
+        # Seeds of different trainings lie a million episodes apart.
+        offset = config.seed * 1_000_003 % (_TRAINING_SEED // 2)
+        every = config.eval_every or max(1, config.total_env_steps // 10)
+        return Progress(next_episode_seed=_TRAINING_SEED + offset, next_evaluation=every)
+    progress = Progress(**load_training(folder.training_file, agent))
+    print(f"going on at {progress.env_steps:,} env steps in {folder.path}", file=sys.stderr)
+    return progress
+
+
+def save(
+    folder: RunFolder, agent: Agent[Any], config: TrainConfig[Any], progress: Progress
+) -> None:
+    """Write a checkpoint and the latest policy."""
+    save_training(folder.training_file, agent, asdict(progress))
+    save_policy_file(folder.policy_file, agent.policy, config, progress)
+
+
+def save_policy_file(
+    path: Path, policy: Policy, config: TrainConfig[Any], progress: Progress
+) -> None:
+    """Write a policy with the world and the training it comes from."""
+    about = {"agent": config.agent, "seed": config.seed, "env_steps": progress.env_steps}
+    about["seconds"] = round(progress.seconds, 1)
+    save_policy(path, policy, env=asdict(config.env), about=about)
+
+
+def log_episodes(
+    logger: RunLogger,
+    finished: list[dict[str, float]],
+    returns: deque[float],
+    lengths: deque[float],
+) -> None:
+    """Record returns and lengths of the last 100 episodes, and what else these told."""
+    if returns:
+        logger.record("rollout/ep_rew_mean", float(np.mean(returns)))
+        logger.record("rollout/ep_len_mean", float(np.mean(lengths)))
+    for key in finished[0] if finished else ():
+        if key not in ("r", "l", "t"):
+            logger.record(f"rollout/ep_{key}_mean", float(np.mean([e[key] for e in finished])))
+
+
+def log_update(
+    logger: RunLogger,
+    metrics: dict[str, float],
+    config: TrainConfig[Any],
+    progress: Progress,
+    env_steps_per_s: float,
+) -> None:
+    """Record an update's metrics and the speed."""
+    for name, value in metrics.items():
+        logger.record(f"train/{name}", value)
+    logger.record("time/fps", env_steps_per_s * frames_per_env_step(config.env))
+    logger.record("time/env_steps_per_s", env_steps_per_s)
+    logger.record("time/total_timesteps", progress.env_steps)
+    logger.record("time/time_elapsed", progress.seconds)
+    logger.record("time/episodes", progress.episodes)
+
+
+@contextlib.contextmanager
+def until_interrupted() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them; a second one ends the process at once."""
+    received: list[int] = []
+
+    def remember(number: int, frame: Any) -> None:
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+        print("stopping after this update; once more to stop at once", file=sys.stderr)
+
+    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def report_end(
+    folder: RunFolder, progress: Progress, config: TrainConfig[Any], interrupted: bool
+) -> None:
+    """Say what came of it and what can be done with it."""
+    speed = progress.env_steps / max(progress.seconds, 1e-9)
+    verb = "interrupted at" if interrupted else "trained for"
+    print(f"{verb} {progress.env_steps:,} env steps in {progress.seconds:,.0f} s ({speed:,.0f}/s)")
+    if progress.best_score is not None:
+        print(f"best evaluation during training: {progress.best_score:,.2f}")
+    print(f"score it:  python evaluate.py score {folder.path}")
+    print(f"watch it:  python evaluate.py replay {folder.path}")
+
+
+def command() -> None:
+    """Run as the console script `doomgrad-train`."""
+    sys.exit(run(main, (UsageError, EnvError, FileError)))
+
+
+if __name__ == "__main__":
+    command()
