@@ -17,13 +17,13 @@ from typing import Any, TypeVar, get_type_hints
 import msgspec
 import torch
 from gymnasium import spaces
-from perception import ImageSpec, PerceptionConfig, VectorSpec
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from agents.agent import Agent
 from agents.policy import Policy, Specs
+from perception import ImageSpec, PerceptionConfig, VectorSpec
 
 _FORMAT = 1
 _METADATA_KEY = "doomgrad"

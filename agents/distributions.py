@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 from gymnasium import spaces
-from perception.encoders import orthogonal
 from torch import Generator, Tensor, nn
+
+from perception.encoders import orthogonal
 
 # Small weights at the start: every action is about as likely as any other (Andrychowicz et al. 2021).
 _POLICY_GAIN = 0.01

@@ -120,9 +120,7 @@ def _append(
         episode.append((actions[lane].copy(), reward, float(values[lane]), probabilities[lane]))
 
 
-def _join(
-    steps: Sequence[_Step], seed: int, greedy: bool, statistics: dict[str, float]
-) -> Episode:
+def _join(steps: Sequence[_Step], seed: int, greedy: bool, statistics: dict[str, float]) -> Episode:
     actions, rewards, values, probabilities = zip(*steps, strict=True)
     return Episode(
         seed=seed,

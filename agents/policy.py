@@ -10,12 +10,12 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from gymnasium import spaces
-from perception import ImageSpec, Perception, PerceptionConfig, VectorSpec
-from perception.encoders import orthogonal
 from torch import Generator, Tensor, nn
 
 from agents.distributions import ActionHead, Distribution
 from agents.normalization import ObservationNormalizer
+from perception import ImageSpec, Perception, PerceptionConfig, VectorSpec
+from perception.encoders import orthogonal
 
 Obs = Mapping[str, Tensor]
 Specs = Mapping[str, ImageSpec | VectorSpec]

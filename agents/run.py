@@ -83,7 +83,9 @@ class RunFolder:
             "git": git_revision(),
             "hardware": hardware(),
         }
-        write_atomically(self.config_file, (json.dumps(content, indent=2, default=str) + "\n").encode())
+        write_atomically(
+            self.config_file, (json.dumps(content, indent=2, default=str) + "\n").encode()
+        )
 
     def read_config(self) -> dict[str, Any]:
         """Read the configuration that `write_config` wrote.

@@ -176,7 +176,9 @@ def _parse(path: Path) -> dict[str, str]:
                 "see the keys in ViZDoom's own scenarios"
             )
         value = match.group(3).strip()
-        values[key] = f"{values[key]} {value}" if match.group(2) == "+=" and key in values else value
+        values[key] = (
+            f"{values[key]} {value}" if match.group(2) == "+=" and key in values else value
+        )
     if not values:
         raise EnvError(f"{path} is not a ViZDoom .cfg: it sets nothing")
     return values

@@ -51,7 +51,10 @@ def adapt(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[Any, Any]:
             )
         # A vector of float32, whatever was nested in it.
         env = wrappers.FlattenObservation(env)
-        low, high = (np.asarray(b, np.float32) for b in (env.observation_space.low, env.observation_space.high))  # type: ignore[attr-defined] # flattened: a Box
+        low, high = (
+            np.asarray(b, np.float32)
+            for b in (env.observation_space.low, env.observation_space.high)
+        )  # type: ignore[attr-defined] # flattened: a Box
         env = wrappers.TransformObservation(
             env, _as_float32, spaces.Box(low, high, dtype=np.float32)
         )
@@ -69,7 +72,9 @@ def _as_float32(observation: Any) -> NDArray[np.float32]:
 def _check_actions(env: gym.Env[Any, Any]) -> None:
     space = env.action_space
     supported = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Box)
-    if not isinstance(space, supported) or (isinstance(space, spaces.Box) and len(space.shape) != 1):
+    if not isinstance(space, supported) or (
+        isinstance(space, spaces.Box) and len(space.shape) != 1
+    ):
         raise EnvError(
             f"its actions are {space}, which is not supported; Discrete, MultiDiscrete, "
             "MultiBinary and flat Box are"

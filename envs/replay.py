@@ -94,6 +94,4 @@ def _picture(env: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
         return image
     # Shrink by averaging, enlarge by repeating pixels: they are meant to be seen.
     shrinking = size[0] < image.shape[1]
-    return cv2.resize(
-        image, size, interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_NEAREST
-    )
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_NEAREST)

@@ -203,7 +203,9 @@ SCENARIOS: dict[str, Scenario] = {
             time_limit=2100,
             noop=0.0,
             random=0.0,
-            reference=Score(mean=1092.0, source="World Models, Ha and Schmidhuber 2018, other protocol"),
+            reference=Score(
+                mean=1092.0, source="World Models, Ha and Schmidhuber 2018, other protocol"
+            ),
             note="the .cfg sets no time limit; this one is ours",
         ),
         Scenario(
@@ -235,7 +237,9 @@ SCENARIOS: dict[str, Scenario] = {
             time_limit=4200,
             noop=0.0,
             random=0.0,
-            reference=Score(mean=100.99, source="tsilva's VizdoomDeathmatch-v1 PPO, other protocol"),
+            reference=Score(
+                mean=100.99, source="tsilva's VizdoomDeathmatch-v1 PPO, other protocol"
+            ),
         ),
     )
 }

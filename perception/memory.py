@@ -81,9 +81,7 @@ class _Recurrent(Memory):
             return self._run(features, state)
         return self._run_pieces(features, state, episode_starts)
 
-    def _run(
-        self, inputs: Tensor | PackedSequence, state: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _run(self, inputs: Tensor | PackedSequence, state: Tensor) -> tuple[Tensor, Tensor]:
         rows = len(state)
         outputs, after = self.layer(inputs, tuple(state.split(1)) if rows == 2 else state)
         return outputs, torch.cat(after) if rows == 2 else after
