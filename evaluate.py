@@ -341,9 +341,9 @@ def print_scores(title: str, scores: dict[str, Score], config: EnvConfig) -> Non
     for column in ("mean", "95 % interval", "std", "median", "min", "max", "env steps"):
         table.add_column(column, justify="right")
     for name, s in scores.items():
-        row = (f"{s.mean:,.2f}", f"{s.ci_low:,.2f} to {s.ci_high:,.2f}", f"{s.std:,.2f}")
-        row += (f"{s.median:,.2f}", f"{s.min:,.2f}", f"{s.max:,.2f}", f"{s.mean_length:,.0f}")
-        table.add_row(name, *row)
+        spread = [f"{n:,.2f}" for n in (s.std, s.median, s.min, s.max)]
+        interval = f"{s.ci_low:,.2f} to {s.ci_high:,.2f}"
+        table.add_row(name, f"{s.mean:,.2f}", interval, *spread, f"{s.mean_length:,.0f}")
     scenario = SCENARIOS.get(config.env)
     if scenario and scenario.reference:
         reference = scenario.reference

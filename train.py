@@ -1,6 +1,6 @@
 """Train an agent: `python train.py ENV [options]`; `python train.py ENV --help` lists them.
 
-ENV is a scenario (basic, defend_the_center, ...), any Gymnasium id (CartPole-v1, ALE/Pong-v5, ...), a
+ENV is a scenario (basic, defend_the_center, ...), a Gymnasium id (CartPole-v1, ALE/Pong-v5, ...), a
 Freedoom map (freedoom2:MAP01) or a path to a ViZDoom .cfg. The same command on a run folder that
 exists goes on where it stopped.
 """
@@ -298,7 +298,7 @@ def default_run_dir(config: TrainConfig[Any]) -> Path:
     return Path("runs") / folder_name(config.env.env) / f"{config.agent}-seed{config.seed}"
 
 
-# What may change between two parts of one training: it decides how long and how, not what is learned.
+# What may change between two parts of one training: it does not change what is learned.
 _MAY_CHANGE = {"total_env_steps", "num_workers", "device", "run_dir", "fresh", "eval_every"}
 _MAY_CHANGE |= {"eval_episodes", "patience", "checkpoint_every_s"}
 
@@ -406,7 +406,7 @@ def log_update(
 
 @contextlib.contextmanager
 def until_interrupted() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a second one ends the process at once."""
+    """Collect SIGINT and SIGTERM instead of dying of them; a second one ends it at once."""
     received: list[int] = []
 
     def remember(number: int, frame: Any) -> None:

@@ -1,4 +1,7 @@
-"""Advantage actor-critic, the synchronous form of A3C (Mnih et al. 2016). Axes: t, n a minibatch."""
+"""Advantage actor-critic, the synchronous form of A3C (Mnih et al. 2016).
+
+Axes: t, n a minibatch.
+"""
 
 from __future__ import annotations
 

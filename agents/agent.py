@@ -1,4 +1,4 @@
-"""What all agents share: their configuration and the update that turns a rollout into a better policy.
+"""What all agents share: configuration, and the update that makes a policy better by a rollout.
 
 An agent is a subclass of `Agent` in a file of its own: a configuration, a way to estimate
 advantages, and a loss. Axes: T rollout length, N environments, t, n a minibatch.
@@ -157,7 +157,7 @@ class Agent(ABC, Generic[ConfigT]):
                 if stop:
                     break
                 self.optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call] # untyped in torch
+                loss.backward()
                 norm = nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
                 collected["grad_norm"].append(norm)
                 self.optimizer.step()

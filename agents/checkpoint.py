@@ -69,7 +69,7 @@ def _refuse_unknown_keys(kind: Any, data: Any) -> None:
     known = {field.name for field in fields(kind)}
     for key, value in data.items():
         if key not in known:
-            raise FileError(f"{kind.__name__} has no field {key!r}")
+            raise FileError(f"there is no field {key!r}")
         _refuse_unknown_keys(types[key], value)
 
 
@@ -118,7 +118,7 @@ def load_policy(path: Path) -> PolicyFile:
     tensors, description = _read(path)
     try:
         specs: Specs = {
-            name: decode(ImageSpec if "shape" in spec else VectorSpec, spec)
+            name: decode(ImageSpec, spec) if "shape" in spec else decode(VectorSpec, spec)
             for name, spec in description["specs"].items()
         }
         policy = Policy(

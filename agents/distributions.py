@@ -1,4 +1,4 @@
-"""What a policy puts out: distributions over each kind of action space, and the heads that make them.
+"""What a policy puts out: distributions over every kind of action space, and heads that make them.
 
 Axes: ... any leading axes (B, or T and N), A choices, F features.
 """
@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 
 from perception.encoders import orthogonal
 
-# Small weights at the start: every action is about as likely as any other (Andrychowicz et al. 2021).
+# Small weights at the start: all actions are about as likely (Andrychowicz et al. 2021).
 _POLICY_GAIN = 0.01
 
 
@@ -41,7 +41,7 @@ class Distribution(ABC):
 
     @abstractmethod
     def probabilities(self) -> Tensor:
-        """Give (..., A) float32 probabilities of every choice; A is 0 where actions are continuous."""
+        """Give (..., A) float32 probabilities of every choice; A is 0 for continuous actions."""
 
 
 class Categorical(Distribution):

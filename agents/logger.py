@@ -29,7 +29,7 @@ _SHARE_PER_LINE = 0.05
 
 
 class ProgressWriter(KVWriter):
-    """Shows records as a progress bar with return, speed and time left; as lines without a terminal.
+    """Shows records as a progress bar with return, speed and time left; else as lines.
 
     Args:
         total: env steps of the whole training.
@@ -50,7 +50,7 @@ class ProgressWriter(KVWriter):
             disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task(
-            "training", total=total, completed=start, returned="–", speed="–"
+            "training", total=total, completed=start, returned="-", speed="-"
         )
         self._bar.start()
 
@@ -81,7 +81,7 @@ class ProgressWriter(KVWriter):
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"
+    return "-" if value is None else f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 class RunLogger(Logger):
@@ -102,7 +102,7 @@ class RunLogger(Logger):
             board.writer = SummaryWriter(str(folder), purge_step=start + 1)
         self._board = board.writer
         formats = [self.progress, board, _continued_csv(folder / "progress.csv", start)]
-        super().__init__(str(folder), formats)  # type: ignore[arg-type] # KVWriters all
+        super().__init__(str(folder), formats)
 
     def record_config(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Fill the HParams tab.
@@ -121,8 +121,8 @@ class RunLogger(Logger):
         """Put an animation into the Images tab; TensorBoard's own way for videos is broken."""
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
         summary = Summary(value=[Summary.Value(tag=tag, image=image)])
-        assert self._board.file_writer is not None
-        self._board.file_writer.add_summary(summary, step)
+        writer = self._board._get_file_writer()  # the public way to write a summary is add_image
+        writer.add_summary(summary, step)
 
 
 def _continued_csv(path: Path, start: int) -> CSVOutputFormat:

@@ -1,4 +1,4 @@
-"""REINFORCE with a value baseline (Williams 1992): the ancestor, as in Karpathy's "Pong from pixels".
+"""REINFORCE with a value baseline (Williams 1992), as in Karpathy's "Pong from pixels".
 
 An action is as good as all that was paid after it, less what was to be expected. Axes: T rollout
 length, N environments.

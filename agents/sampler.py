@@ -152,7 +152,7 @@ class Sampler:
             self._value_last_obs(t, lanes, transition)
 
     def _value_last_obs(self, t: int, lanes: slice, transition: Transition) -> None:
-        """Value the real last observations of episodes that time cut off, before memory is cleared."""
+        """Value the real last observations of episodes that time cut off."""
         cut = np.flatnonzero(transition.truncated)
         obs = as_tensors({n: p[cut] for n, p in transition.final_obs.items()}, self.policy.device)
         where = torch.from_numpy(cut).to(self.policy.device) + lanes.start

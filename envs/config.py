@@ -19,11 +19,11 @@ class EnvConfig:
     """
 
     env: str = "basic"
-    """A scenario, a Gymnasium id, a Freedoom map (`freedoom2:MAP01`) or a path to a ViZDoom .cfg."""
+    """A scenario, a Gymnasium id, a Freedoom map (`freedoom2:MAP01`) or a path to a .cfg, .wad."""
     frame_skip: int | None = None
     """Frames an env step lasts, with the action held. Default: 4 in Doom and Atari, 1 elsewhere."""
     observation: Observation = "palette"
-    """How pixels are sent. palette: Doom's colour indices, lossless at one byte a pixel; rgb; gray."""
+    """How pixels are sent. palette: Doom's colour indices, lossless in one byte a pixel."""
     height: int = 72
     """Height of the observed screen in pixels."""
     width: int = 128
@@ -38,7 +38,7 @@ class EnvConfig:
     """Doom only: one choice among button combinations, or one choice for each independent group.
     auto: combinations where there are at most 24, groups otherwise."""
     delta_bins: int = 5
-    """Doom only: into how many values each continuous (delta) button is binned; odd, with 0 between."""
+    """Doom only: how many values each continuous (delta) button is binned to; odd."""
     skill: int | None = None
     """Doom only: difficulty, 1 to 5. Default: the scenario's own, part of the task."""
     time_limit: int | None = None

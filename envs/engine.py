@@ -23,11 +23,20 @@ from envs.cfg import ENGINE_FOLDER, GameSpec
 from envs.errors import EnvError
 
 # 4:3 screens the engine can draw, smallest first, as (width, height).
-RESOLUTIONS = ((160, 120), (200, 150), (256, 192), (320, 240), (400, 300), (512, 384), (640, 480))
-RESOLUTIONS += ((800, 600), (1024, 768), (1280, 960), (1600, 1200))
+RESOLUTIONS: tuple[tuple[int, int], ...] = (
+    *((160, 120), (200, 150), (256, 192), (320, 240), (400, 300), (512, 384), (640, 480)),
+    *((800, 600), (1024, 768), (1280, 960), (1600, 1200)),
+)
 
 _STARTS = 3  # Starting many engines at once can fail; the next attempt succeeds.
 _SCRATCH_PREFIX = "doomgrad-engine-"
+_ENGINE_ERRORS = (
+    vizdoom.ViZDoomErrorException,
+    vizdoom.ViZDoomUnexpectedExitException,
+    vizdoom.FileDoesNotExistException,
+    vizdoom.MessageQueueException,
+    vizdoom.SharedMemoryException,
+)
 _working_directory = threading.Lock()
 
 
@@ -70,7 +79,7 @@ def start_engine(
             except vizdoom.ViZDoomErrorException:
                 if attempt == _STARTS - 1:
                     raise
-    except vizdoom.ViZDoomException as error:
+    except _ENGINE_ERRORS as error:
         end_engine(game, scratch)
         raise EnvError(f"the Doom engine did not start: {error}") from error
     return game, scratch

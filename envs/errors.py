@@ -2,4 +2,4 @@
 
 
 class EnvError(ValueError):
-    """Something about a world is not as asked: its message is one line that says what would work."""
+    """A world is not as asked: the message is one line that says what would work."""

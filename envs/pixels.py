@@ -51,13 +51,10 @@ def adapt(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[Any, Any]:
             )
         # A vector of float32, whatever was nested in it.
         env = wrappers.FlattenObservation(env)
-        low, high = (
-            np.asarray(b, np.float32)
-            for b in (env.observation_space.low, env.observation_space.high)
-        )  # type: ignore[attr-defined] # flattened: a Box
-        env = wrappers.TransformObservation(
-            env, _as_float32, spaces.Box(low, high, dtype=np.float32)
-        )
+        flat = env.observation_space
+        assert isinstance(flat, spaces.Box)
+        low, high = flat.low.astype(np.float32), flat.high.astype(np.float32)
+        env = wrappers.TransformObservation(env, _as_float32, spaces.Box(low, high))
     if isinstance(env.action_space, spaces.Box):
         if env.action_space.is_bounded():
             env = wrappers.RescaleAction(env, np.float32(-1.0), np.float32(1.0))
@@ -140,10 +137,10 @@ class Pixels(gym.Wrapper[Any, Any, Any, Any]):
         self._frames.append(self._process(observation))
         return np.concatenate(self._frames, -1), float(reward), terminated, truncated, info
 
-    def _process(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _process(self, image: Any) -> NDArray[np.uint8]:
         if image.ndim == 3 and image.shape[2] == 3 and not self._rgb:
             image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         elif image.ndim == 2 and self._rgb:
             image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-        image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
-        return image.reshape(*self._size[::-1], -1)
+        resized: NDArray[Any] = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
+        return resized.reshape(*self._size[::-1], -1)

@@ -93,5 +93,6 @@ def _picture(env: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
     if image.shape[1::-1] == size:
         return image
     # Shrink by averaging, enlarge by repeating pixels: they are meant to be seen.
-    shrinking = size[0] < image.shape[1]
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_NEAREST)
+    how = cv2.INTER_AREA if size[0] < image.shape[1] else cv2.INTER_NEAREST
+    resized: NDArray[Any] = cv2.resize(image, size, interpolation=how)
+    return resized

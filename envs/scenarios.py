@@ -73,7 +73,7 @@ SCENARIOS: dict[str, Scenario] = {
             time_limit=300,
             noop=0.0,
             random=0.0,
-            note="the monster is invisible and heard; sound is not observed, so this is played blind",
+            note="the monster is heard, not seen; sound is not observed, so this is played blind",
         ),
         Scenario(
             name="basic_notifications",
@@ -210,7 +210,7 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             name="deathmatch",
-            rewards="per kill: zombie 1, shotgunner 3, marine 3, demon 3, chaingunner 4, hell knight 10",
+            rewards="kill +1 zombie, +3 shotgunner, marine, demon, +4 chaingunner, +10 hell knight",
             buttons=(
                 "ATTACK",
                 "SPEED",

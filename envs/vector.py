@@ -174,7 +174,8 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
     @property
     def episode_seeds(self) -> NDArray[np.int64]:
         """(N,) int64, the seeds of the running episodes."""
-        return self._arrays.seeds.copy()
+        seeds: NDArray[np.int64] = self._arrays.seeds.copy()
+        return seeds
 
     def reset(
         self,

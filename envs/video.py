@@ -57,7 +57,7 @@ def gif_bytes(frames: Sequence[NDArray[np.uint8]], fps: float) -> bytes:
     """Encode (H, W, 3) uint8 RGB frames as an animated GIF that repeats for ever."""
     # One palette for all frames keeps the colours from flickering.
     first = Image.fromarray(frames[len(frames) // 2]).quantize(256)
-    images = [Image.fromarray(f).quantize(palette=first, dither=0) for f in frames]
+    images = [Image.fromarray(f).quantize(palette=first, dither=Image.Dither.NONE) for f in frames]
     buffer = io.BytesIO()
     images[0].save(
         buffer, "GIF", save_all=True, append_images=images[1:], duration=1000 / fps, loop=0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def first_map(path: Path) -> str:
         EnvError: If it holds none.
     """
     lumps = read_directory(path)
-    for (name, _, _), (following, _, _) in zip(lumps, lumps[1:], strict=False):
+    for (name, _, _), (following, _, _) in itertools.pairwise(lumps):
         if following in ("THINGS", "TEXTMAP"):
             return name
     raise EnvError(f"{path} holds no map")

@@ -48,9 +48,12 @@ class Lanes:
     """The environments of one worker, each bound to its lane of the shared arrays."""
 
     def __init__(self, job: Job, memory: int) -> None:
-        config = EnvConfig(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in job.config.items()}
-        )
+        # JSON knows no tuples.
+        options: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in job.config.items()
+        }
+        config = EnvConfig(**options)
         lanes = [lane for group in job.groups for lane in group]
         self._stride = job.num_envs
         self._envs: dict[int, gym.Env[Any, Any]] = {lane: make(config) for lane in lanes}

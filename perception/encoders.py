@@ -54,7 +54,13 @@ def orthogonal(layer: nn.Module, gain: float = sqrt(2.0)) -> nn.Module:
     return layer
 
 
-class MLP(nn.Module):
+class Encoder(nn.Module):
+    """What every encoder is: a module that also says how wide its features are."""
+
+    num_features: int
+
+
+class MLP(Encoder):
     """Tanh layers, (B, ...) float32 to (B, F); images are flattened."""
 
     def __init__(self, config: EncoderConfig, input_shape: tuple[int, ...]) -> None:
@@ -73,7 +79,7 @@ class MLP(nn.Module):
         return features
 
 
-class NatureCNN(nn.Module):
+class NatureCNN(Encoder):
     """Three convolutions and a layer, (B, P, H, W) to (B, F) (Mnih et al. 2015, Methods)."""
 
     def __init__(self, config: EncoderConfig, input_shape: tuple[int, ...]) -> None:
@@ -106,11 +112,12 @@ class _Residual(nn.Module):
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return inputs + self.layers(inputs)
+        residual: Tensor = self.layers(inputs)
+        return inputs + residual
 
 
-class ImpalaResNet(nn.Module):
-    """Stages of a convolution, a halving and two residual blocks (Espeholt et al. 2018, figure 3)."""
+class ImpalaResNet(Encoder):
+    """Stages of convolution, halving and two residual blocks (Espeholt et al. 2018, figure 3)."""
 
     def __init__(self, config: EncoderConfig, input_shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -143,7 +150,7 @@ def _output_size(layers: nn.Module, input_shape: tuple[int, ...], smallest: int)
         return int(layers(torch.zeros(1, *input_shape)).shape[1])
 
 
-ENCODERS: dict[str, Callable[[EncoderConfig, tuple[int, ...]], nn.Module]] = {
+ENCODERS: dict[str, Callable[[EncoderConfig, tuple[int, ...]], Encoder]] = {
     "nature": NatureCNN,
     "impala": ImpalaResNet,
     "mlp": MLP,

@@ -108,7 +108,7 @@ class _Recurrent(Memory):
         last_piece = piece[torch.arange(1, num_envs + 1, device=piece.device) * steps - 1]
         before = state.new_zeros(len(state), len(lengths), state.shape[2])
         before[:, first_piece] = state
-        outputs, after = self._run(packed, before)  # type: ignore[arg-type] # a PackedSequence
+        outputs, after = self._run(packed, before)
         unpacked, _ = pad_packed_sequence(outputs)  # type: ignore[arg-type] # as it went in
         joined = unpacked[place, piece].unflatten(0, (num_envs, steps)).transpose(0, 1)
         return joined, after[:, last_piece]

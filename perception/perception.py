@@ -54,18 +54,16 @@ class Perception(nn.Module):
         self.encoders = nn.ModuleDict()
         size = 0
         for name, spec in specs.items():
-            encoder: nn.Module
             if isinstance(spec, ImageSpec):
                 decoder = Decoder(spec)
                 shape = (decoder.num_planes, *spec.shape[:2])
-                convolutions = ENCODERS[config.encoder](config.layers, shape)
-                encoder, width = nn.Sequential(decoder, convolutions), convolutions.num_features
+                image_encoder = ENCODERS[config.encoder](config.layers, shape)
+                self.encoders[name] = nn.Sequential(decoder, image_encoder)
+                size += image_encoder.num_features
             else:
-                encoder = MLP(config.layers, (spec.size,))
-                width = encoder.num_features
-            self.encoders[name] = encoder
-            assert isinstance(width, int)
-            size += width
+                vector_encoder = MLP(config.layers, (spec.size,))
+                self.encoders[name] = vector_encoder
+                size += vector_encoder.num_features
         self.memory = MEMORIES[config.memory](size, config.memory_size)
         self.num_features = self.memory.num_features
 
