@@ -147,7 +147,7 @@ def train(config: TrainConfig[Any], folder: RunFolder, signals: list[int]) -> No
         policy = Policy(specs, envs.single_action_space, config.perception, normalize_obs)
         per_update = config.num_envs * config.learning.rollout_length
         agent: Agent[Any] = AGENTS[config.agent][1](
-            policy.to(device),
+            policy.to(device, memory_format=torch.channels_last),
             config.learning,
             num_envs=config.num_envs,
             total_updates=-(-config.total_env_steps // per_update),

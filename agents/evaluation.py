@@ -16,7 +16,7 @@ from scipy import stats
 
 from agents.episodes import Episode
 from agents.policy import Decision, Player
-from agents.sampler import GroupedEnvs, Transition, as_tensors
+from agents.sampler import GroupedEnvs, Transition, as_tensors, single_thread
 
 _RESAMPLES = 10_000
 
@@ -89,7 +89,8 @@ def play_episodes(
     left = num_episodes
     while left:
         obs = as_tensors(envs.current_obs(0), device)
-        decision = player.act(obs, state, starts, greedy=greedy, generator=generator)
+        with single_thread():
+            decision = player.act(obs, state, starts, greedy=greedy, generator=generator)
         state = decision.memory_state
         actions = decision.actions.cpu().numpy()
         envs.send(0, actions)

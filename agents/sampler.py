@@ -5,7 +5,8 @@ Axes: T rollout length, N environments, n environments of one group.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -71,6 +72,21 @@ class GroupedEnvs(Protocol):
         """Wait for a group that was sent actions."""
 
 
+@contextlib.contextmanager
+def single_thread() -> Iterator[None]:
+    """Let torch use one thread: while games are played, they need the other cores.
+
+    Threads that wait for each other in every small operation, on cores that games occupy, cost more
+    than they bring. The update, when games stand still, has them all again.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def as_tensors(parts: Mapping[str, NDArray[Any]], device: torch.device) -> dict[str, Tensor]:
     """View (on CPU) or copy (elsewhere) arrays as tensors."""
     return {name: torch.from_numpy(part).to(device) for name, part in parts.items()}
@@ -109,6 +125,10 @@ class Sampler:
 
         Statistics of the episodes that ended are appended to `finished_episodes`.
         """
+        with single_thread():
+            return self._collect()
+
+    def _collect(self) -> Rollout:
         storage = self._storage
         storage.memory_state.copy_(self._memory_state)
         for t in range(self.rollout_length):
