@@ -145,9 +145,11 @@ def train(config: TrainConfig[Any], folder: RunFolder, signals: list[int]) -> No
         specs = observation_specs(envs.single_observation_space, envs.metadata)
         normalize_obs = config.learning.normalize_obs
         policy = Policy(specs, envs.single_action_space, config.perception, normalize_obs)
+        # Weights lie as decoded frames do; the overload is missing in torch's annotations.
+        policy.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         per_update = config.num_envs * config.learning.rollout_length
         agent: Agent[Any] = AGENTS[config.agent][1](
-            policy.to(device, memory_format=torch.channels_last),
+            policy,
             config.learning,
             num_envs=config.num_envs,
             total_updates=-(-config.total_env_steps // per_update),

@@ -177,7 +177,7 @@ class ActionHead(nn.Module):
         self.space = space
         if isinstance(space, spaces.Discrete):
             self.sizes = [int(space.n)]
-        elif isinstance(space, spaces.MultiDiscrete):
+        elif isinstance(space, spaces.MultiDiscrete) and len(space.shape) == 1:
             self.sizes = [int(n) for n in space.nvec]
         elif isinstance(space, (spaces.MultiBinary, spaces.Box)) and len(space.shape) == 1:
             self.sizes = [space.shape[0]]

@@ -15,7 +15,7 @@ import vizdoom
 
 from envs.errors import EnvError
 from envs.scenarios import FREEDOOM_BUTTONS, FREEDOOM_MAPS, SCENARIOS
-from envs.wad import first_map, read_directory
+from envs.wad import first_map, maps, read_directory
 
 BUNDLED = Path(vizdoom.scenarios_path)
 ENGINE_FOLDER = BUNDLED.parent
@@ -58,6 +58,7 @@ _HARMLESS_ARGUMENTS = re.compile(r"(\+sv_noautoaim [01]\s*)*")
 # Keys may be written with or without underscores; a .cfg larger than this is not one.
 _KEYS = {key.replace("_", ""): key for key in (*_SETTINGS, *_OWN_KEYS, *_PASSED_OVER)}
 _MAX_BYTES = 65_536
+_MAX_NUMBER = 1_000_000  # An engine told to start at a later tic would not come back for minutes.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +135,13 @@ def read_cfg(path: Path) -> GameSpec:
     wad = None
     if "doom_scenario_path" in values:
         wad = _find_wad(path, values["doom_scenario_path"])
+    # A name that is no map's would hang the engine, or be a command to it.
+    known = maps(iwad) if wad is None else [*maps(wad), *maps(iwad)]
+    if not known:
+        raise EnvError(f"{path} names WADs that hold no map")
+    map_name = values.get("doom_map", "map01" if "MAP01" in known else known[0])
+    if map_name.upper() not in known:
+        raise EnvError(f"{path}: there is no map {map_name[:60]!r}; there is {known[0]}")
     buttons = _names(path, values.get("available_buttons", ""), vizdoom.Button)
     if not buttons:
         raise EnvError(f"{path} names no available_buttons, so nothing could be played")
@@ -141,7 +149,7 @@ def read_cfg(path: Path) -> GameSpec:
     return GameSpec(
         wad=wad,
         iwad=iwad,
-        map=values.get("doom_map", "map01"),
+        map=map_name,
         buttons=buttons,
         variables=_names(path, values.get("available_game_variables", ""), vizdoom.GameVariable),
         time_limit=time_limit or None,
@@ -162,8 +170,7 @@ def _parse(path: Path) -> dict[str, str]:
         raise EnvError(f"{path} is not a ViZDoom .cfg: it is not readable text") from None
     text = re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE)
     # Values in braces may span lines.
-    text = re.sub(r"\{([^}]*)\}", lambda match: " ".join(match.group(1).split()), text)
-    text = re.sub(r"=\s*\n\s*", "= ", text)
+    text = re.sub(r"\s*\{([^}]*)\}", lambda match: " " + " ".join(match.group(1).split()), text)
     values: dict[str, str] = {}
     for line in text.splitlines():
         if not line.strip():
@@ -188,7 +195,10 @@ def _convert(path: Path, key: str, text: str, kind: type[int] | type[float] | ty
     try:
         if kind is bool:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        return kind(text)
+        number = kind(text)
+        if not (0 if kind is int else -_MAX_NUMBER) <= number <= _MAX_NUMBER:
+            raise ValueError
+        return number
     except (KeyError, ValueError):
         raise EnvError(f"{path}: {key} = {text!r} is not a {kind.__name__}") from None
 

@@ -66,8 +66,11 @@ def canonical_name(env: str) -> str:
         return env
     _import_package(env)
     try:
-        gym.spec(env)
-    except (gym.error.Error, ImportError) as error:
+        module, _, name = env.rpartition(":")
+        if module:  # `package:Name-v0`: importing the package registers the id
+            importlib.import_module(module)
+        gym.spec(name)
+    except (gym.error.Error, ImportError, TypeError) as error:
         raise EnvError(_unknown(env)) from error
     return env
 
@@ -93,7 +96,8 @@ def make(config: EnvConfig, render_mode: str | None = None) -> gym.Env[Any, Any]
     for option, default in doom_only.items():
         if getattr(config, option) != default:
             raise EnvError(f"{option} is an option for worlds of Doom, which {name} is not")
-    options: dict[str, Any] = {"render_mode": render_mode}
+    # Not every environment takes a render mode.
+    options: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     if name.startswith("ALE/"):
         # Skipping is ours to do, or the game would skip twice.
         options["frameskip"] = 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import re
 import struct
 from pathlib import Path
 
@@ -28,10 +30,13 @@ def read_directory(path: Path) -> list[tuple[str, int, int]]:
                 raise EnvError(f"{path} is not a WAD")
             file.seek(offset)
             entries = [struct.unpack("<ii8s", file.read(16)) for _ in range(count)]
+            end = file.seek(0, os.SEEK_END)
     except FileNotFoundError:
         raise EnvError(f"there is no WAD at {path}") from None
     except (struct.error, OSError, ValueError):
         raise EnvError(f"{path} is not a WAD, or is damaged") from None
+    if any(size > 0 and not 0 <= start <= end - size for start, size, _ in entries):
+        raise EnvError(f"{path} is damaged: it ends before its last lump")
     return [
         (name.rstrip(b"\0").decode("ascii", "replace"), start, size)
         for start, size, name in entries
@@ -55,14 +60,26 @@ def read_palette(iwad: Path, wad: Path | None) -> NDArray[np.uint8]:
     raise EnvError(f"{iwad} holds no palette (PLAYPAL); name an IWAD such as freedoom2.wad")
 
 
+def maps(path: Path) -> list[str]:
+    """Name the maps of a WAD in file order, in capitals.
+
+    A name that is more than a word is passed over: the engine is told names within commands.
+    """
+    lumps = read_directory(path)
+    return [
+        name.upper()
+        for (name, _, _), (following, _, _) in itertools.pairwise(lumps)
+        if following in ("THINGS", "TEXTMAP") and re.fullmatch(r"\w+", name, re.ASCII)
+    ]
+
+
 def first_map(path: Path) -> str:
     """Name the first map of a WAD.
 
     Raises:
         EnvError: If it holds none.
     """
-    lumps = read_directory(path)
-    for (name, _, _), (following, _, _) in itertools.pairwise(lumps):
-        if following in ("THINGS", "TEXTMAP"):
-            return name
-    raise EnvError(f"{path} holds no map")
+    names = maps(path)
+    if not names:
+        raise EnvError(f"{path} holds no map")
+    return names[0]
