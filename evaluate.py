@@ -5,9 +5,13 @@ RUN is a run folder or a policy file. `python evaluate.py COMMAND --help` lists 
 
 from __future__ import annotations
 
+import os
+
+# Before torch is imported: threads that wait sleep, instead of taking the cores from the games.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import contextlib
 import json
-import os
 import re
 import sys
 import time

@@ -7,6 +7,11 @@ exists goes on where it stopped.
 
 from __future__ import annotations
 
+import os
+
+# Before torch is imported: threads that wait sleep, instead of taking the cores from the games.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import contextlib
 import signal
 import sys
