@@ -13,7 +13,7 @@ RUN := runs/basic/ppo-seed0
 train: $(INSTALLED)
 	$(BIN)/python train.py basic --run-dir $(RUN)
 	$(BIN)/python evaluate.py score $(RUN)
-	$(BIN)/python evaluate.py replay $(RUN)
+	$(BIN)/python evaluate.py replay $(RUN) --count 10
 
 test: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest

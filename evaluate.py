@@ -39,7 +39,11 @@ from envs.registry import frames_per_env_step
 from envs.replay import Moment, playback_fps, resimulate
 from envs.video import draw_caption, half_blocks, write_mp4
 
+# What a user can cause; its message is one line that says what would work.
+USER_ERRORS = (UsageError, EnvError, FileError)
+
 _CONSOLE = Console()
+_STANDSTILL_S = 0.5
 RunPath = tyro.conf.Positional[Path]
 
 
@@ -75,12 +79,18 @@ class ReplayCommand:
     """A run folder or a policy file."""
     episode: str = "best"
     """best, worst or last of the recorded episodes, or a seed that was scored."""
+    count: int = 1
+    """How many episodes to show, one after another: the chosen one and those next to it."""
     out: Path | None = None
     """Where to write. Default: replay.mp4 in the run folder."""
     size: str = "640x480"
     """Width and height in pixels, both even."""
     overlay: bool = True
     """Write action, return and value onto the picture."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _check_at_least_one(self, "count")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,37 +202,38 @@ def score(command: ScoreCommand) -> None:
 
 
 def replay(command: ReplayCommand) -> None:
-    """Write the video of a recorded episode, or of a new one where none is recorded."""
+    """Write the video of recorded episodes, or of a new one where none is recorded."""
     size = parse_size(command.size)
     file, folder = find_policy(command.run)
     config = env_config(file, command.run)
     if command.run.is_dir() and any(folder.episodes.glob("*.npz")):
-        episode, recorded = choose_episode(folder.episodes, command.episode)
-        config = decode(EnvConfig, recorded)
+        chosen = choose_episodes(folder.episodes, command.episode, command.count)
     else:
         with vector_env(config, 1, 1) as envs:
             check_fits(file, envs, command.run)
-            (episode,) = play(file.policy, envs, 1, seed=0, greedy=False)
+            chosen = play(file.policy, envs, command.count, seed=0)
     out = command.out or folder.path / "replay.mp4"
-    total = 0.0
+    fps = playback_fps(config)
 
     def pictures() -> Iterator[Any]:
-        nonlocal total
-        for moment in resimulate(config, episode.seed, episode.actions, size):
-            total += moment.reward
-            yield captioned(moment, episode, total) if command.overlay else moment.image
+        for episode in chosen:
+            total = 0.0
+            for moment in resimulate(config, episode.seed, episode.actions, size):
+                total += moment.reward
+                image = captioned(moment, episode, total) if command.overlay else moment.image
+                yield image
+            # The end stands still for a moment, so that it can be seen.
+            yield from [image] * round(fps * _STANDSTILL_S)
+            if not np.isclose(total, episode.episode_return, rtol=1e-6, atol=1e-6):
+                _CONSOLE.print(
+                    f"[bold red]the game differs from the recording:[/] the episode with "
+                    f"seed {episode.seed} returned {total:g}, not {episode.episode_return:g}"
+                )
 
     with _CONSOLE.status(f"writing {out}"):
-        fps = playback_fps(config)
         frames = write_mp4(out, pictures(), fps)
-    if not np.isclose(total, episode.episode_return, rtol=1e-6, atol=1e-6):
-        _CONSOLE.print(
-            f"[bold red]this game differs from the recorded one:[/] it returned {total:g}, "
-            f"the recording {episode.episode_return:g}"
-        )
-    _CONSOLE.print(
-        f"{out}: {frames} frames, {frames / fps:.1f} s, return {episode.episode_return:,.2f}"
-    )
+    returns = ", ".join(f"{episode.episode_return:,.2f}" for episode in chosen)
+    _CONSOLE.print(f"{out}: {frames / fps:.1f} s, return {returns}")
 
 
 def watch(command: WatchCommand) -> None:
@@ -342,37 +353,37 @@ def print_scores(title: str, scores: dict[str, Score], config: EnvConfig) -> Non
     """Print scores as a table, with the reference where one is known."""
     table = Table(title=title, title_justify="left")
     table.add_column("player")
-    for column in ("mean", "95 % interval", "std", "median", "min", "max", "env steps"):
-        table.add_column(column, justify="right")
+    for column in ("mean", "95 % interval", "std", "median", "env steps"):
+        table.add_column(column, justify="right", no_wrap=True)
     for name, s in scores.items():
-        spread = [f"{n:,.2f}" for n in (s.std, s.median, s.min, s.max)]
         interval = f"{s.ci_low:,.2f} to {s.ci_high:,.2f}"
-        table.add_row(name, f"{s.mean:,.2f}", interval, *spread, f"{s.mean_length:,.0f}")
+        numbers = (f"{s.mean:,.2f}", interval, f"{s.std:,.2f}", f"{s.median:,.2f}")
+        table.add_row(name, *numbers, f"{s.mean_length:,.0f}")
     scenario = SCENARIOS.get(config.env)
     if scenario and scenario.reference:
         reference = scenario.reference
-        table.add_row("reference", f"{reference.mean:,.2f}", *[""] * 6)
+        table.add_row("reference", f"{reference.mean:,.2f}")
         table.caption = f"reference: {reference.source}"
     _CONSOLE.print(table)
 
 
-def choose_episode(folder: Path, wanted: str) -> tuple[Episode, dict[str, Any]]:
-    """Choose a recorded episode: best, worst or last, or the scored one with a seed.
+def choose_episodes(folder: Path, wanted: str, count: int) -> list[Episode]:
+    """Choose recorded episodes: best, worst or last ones, or scored ones from a seed on.
 
     Raises:
         UsageError: If there is no such episode.
     """
     files = sorted(folder.glob("score-*.npz")) or sorted(folder.glob("*.npz"))
     if wanted == "last":
-        return load_episode(files[-1])
-    loaded = [load_episode(file) for file in files]
+        return [load_episode(file)[0] for file in files[-count:]]
+    episodes = [load_episode(file)[0] for file in files]
     if wanted in ("best", "worst"):
-        choose = max if wanted == "best" else min
-        return choose(loaded, key=lambda pair: pair[0].episode_return)
-    for episode, env in loaded:
+        episodes.sort(key=lambda e: e.episode_return, reverse=wanted == "best")
+        return episodes[:count]
+    for place, episode in enumerate(episodes):
         if str(episode.seed) == wanted:
-            return episode, env
-    seeds = sorted({episode.seed for episode, _ in loaded})
+            return episodes[place : place + count]
+    seeds = sorted({episode.seed for episode in episodes})
     raise UsageError(
         f"no episode {wanted!r} is recorded in {folder}; there are best, worst, last, and the "
         f"seeds {seeds[0]} to {seeds[-1]}"
@@ -424,7 +435,7 @@ def _check_at_least_one(command: Any, *names: str) -> None:
 def command() -> None:
     """Run as the console script `doomgrad-evaluate`."""
     torch.set_grad_enabled(False)
-    sys.exit(run(main, (UsageError, EnvError, FileError)))
+    sys.exit(run(main, USER_ERRORS))
 
 
 if __name__ == "__main__":

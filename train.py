@@ -13,11 +13,10 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import contextlib
-import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -28,7 +27,7 @@ import tyro
 
 from agents import AGENTS, Agent, AgentConfig, Policy, Sampler, observation_specs
 from agents.checkpoint import FileError, load_training, save_policy, save_training
-from agents.commandline import UsageError, parse, run, with_fields
+from agents.commandline import UsageError, parse, run, until_interrupted, with_fields
 from agents.episodes import save_episode
 from agents.evaluation import Score, play_episodes, score_episodes
 from agents.logger import RunLogger
@@ -38,13 +37,16 @@ from envs import EnvConfig, EnvError, SharedVectorEnv, canonical_name, folder_na
 from envs.registry import frames_per_env_step
 from envs.replay import playback_fps, resimulate
 from envs.video import gif_bytes
-from perception import PerceptionConfig
+from perception import PerceptionConfig, PerceptionError
 
 # Episode seeds: scoring plays from 0, evaluation during training from 2^29, training from 2^30, so
 # that no policy is ever judged by an episode it learned from or was selected by.
 _EVALUATION_SEED = 2**29
 _TRAINING_SEED = 2**30
 _GIF_FRAMES, _GIF_SIZE = 100, (160, 120)
+
+# What a user can cause; its message is one line that says what would work.
+USER_ERRORS = (UsageError, EnvError, FileError, PerceptionError)
 
 LearningT = TypeVar("LearningT", bound=AgentConfig)
 
@@ -411,24 +413,6 @@ def log_update(
     logger.record("time/episodes", progress.episodes)
 
 
-@contextlib.contextmanager
-def until_interrupted() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a second one ends it at once."""
-    received: list[int] = []
-
-    def remember(number: int, frame: Any) -> None:
-        received.append(number)
-        signal.signal(number, signal.SIG_DFL)
-        print("stopping after this update; once more to stop at once", file=sys.stderr)
-
-    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def report_end(
     folder: RunFolder, progress: Progress, config: TrainConfig[Any], interrupted: bool
 ) -> None:
@@ -444,7 +428,7 @@ def report_end(
 
 def command() -> None:
     """Run as the console script `doomgrad-train`."""
-    sys.exit(run(main, (UsageError, EnvError, FileError)))
+    sys.exit(run(main, USER_ERRORS))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ import contextlib
 import dataclasses
 import io
 import re
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import tyro
@@ -84,3 +85,21 @@ def run(program: Callable[[Sequence[str]], int], user_errors: tuple[type[Excepti
     except user_errors as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+@contextlib.contextmanager
+def until_interrupted() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them; a second one ends it at once."""
+    received: list[int] = []
+
+    def remember(number: int, frame: Any) -> None:
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+        print("stopping after this update; once more to stop at once", file=sys.stderr)
+
+    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

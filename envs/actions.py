@@ -16,6 +16,7 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.config import Actions
+from envs.errors import EnvError
 
 # The largest number of combinations for which `auto` still makes one Discrete choice of them.
 AUTO_COMBINATIONS = 24
@@ -114,7 +115,7 @@ class ActionSet:
         delta_bins: how many values each delta button takes.
 
     Raises:
-        ValueError: If there are too many combinations for one choice.
+        EnvError: If there are too many combinations for one choice.
     """
 
     def __init__(self, buttons: Sequence[str], actions: Actions, delta_bins: int) -> None:
@@ -124,7 +125,7 @@ class ActionSet:
         if actions == "auto":
             actions = "combinations" if count <= AUTO_COMBINATIONS else "groups"
         if actions == "combinations" and count > MAX_COMBINATIONS:
-            raise ValueError(
+            raise EnvError(
                 f"{count} button combinations are too many for one choice; use --actions groups"
             )
         self.space: spaces.Discrete[Any] | spaces.MultiDiscrete[Any]

@@ -136,12 +136,12 @@ def read_cfg(path: Path) -> GameSpec:
     if "doom_scenario_path" in values:
         wad = _find_wad(path, values["doom_scenario_path"])
     # A name that is no map's would hang the engine, or be a command to it.
-    known = maps(iwad) if wad is None else [*maps(wad), *maps(iwad)]
-    if not known:
+    own = (maps(wad) if wad else []) or maps(iwad)
+    if not own:
         raise EnvError(f"{path} names WADs that hold no map")
-    map_name = values.get("doom_map", "map01" if "MAP01" in known else known[0])
-    if map_name.upper() not in known:
-        raise EnvError(f"{path}: there is no map {map_name[:60]!r}; there is {known[0]}")
+    map_name = values.get("doom_map", "map01" if "MAP01" in own else own[0])
+    if map_name.upper() not in (*own, *maps(iwad)):
+        raise EnvError(f"{path}: there is no map {map_name[:60]!r}; there is {own[0]}")
     buttons = _names(path, values.get("available_buttons", ""), vizdoom.Button)
     if not buttons:
         raise EnvError(f"{path} names no available_buttons, so nothing could be played")

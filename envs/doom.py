@@ -27,7 +27,7 @@ from envs.wad import read_palette
 FRAMES_PER_SECOND = 35  # Doom's tics a second
 
 # Counters of the player's deeds: reported as differences within the episode, because the engine
-# carries some of them over from one episode to the next.
+# carries some of them over from one episode to the next (a shot that hits while it restarts).
 COUNTERS = {
     "kills": "KILLCOUNT",
     "items": "ITEMCOUNT",
@@ -99,6 +99,7 @@ class DoomEnv(gym.Env[Any, Any]):
         counters = [name for name in COUNTERS.values() if name not in spec.variables]
         self.info_keys: tuple[str, ...] = (*spec.variables, *counters)
         self.episode_keys: tuple[str, ...] = ("r", "l", "frames", *COUNTERS)
+        self._is_counter = np.isin(self.info_keys, list(COUNTERS.values()))
         self._scales = np.array([_scale(name) for name in spec.variables], np.float32)
         self._game: Any = None
         self._done = True
@@ -124,7 +125,10 @@ class DoomEnv(gym.Env[Any, Any]):
         self._game.set_seed(seed % 2**32)
         self._game.new_episode()
         self._done, self._tics, self._return, self._length = False, 0, 0.0, 0
+        self._carried_over = np.zeros(len(self.info_keys))
         self._look(first=True)
+        self._carried_over = np.where(self._is_counter, self._variables, 0.0)
+        self._variables -= self._carried_over
         self._first = self._counters()
         return self._observation(), {**self._info(), "episode_seed": seed}
 
@@ -202,7 +206,7 @@ class DoomEnv(gym.Env[Any, Any]):
         """Fetch the frame and the variables of this tic from the engine."""
         state = self._game.get_state()
         self._screen = state.screen_buffer
-        self._variables = state.game_variables
+        self._variables: NDArray[np.float64] = state.game_variables - self._carried_over
         frame = self._decode(state)
         if first:
             self._frames = deque([frame] * self.config.frame_stack, self.config.frame_stack)

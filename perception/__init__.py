@@ -1,7 +1,7 @@
 """From frames to features to memory: what every agent here sees and remembers with."""
 
 from perception.decode import ImageSpec, VectorSpec
-from perception.encoders import ENCODERS, EncoderConfig
+from perception.encoders import ENCODERS, EncoderConfig, PerceptionError
 from perception.memory import MEMORIES, Memory
 from perception.perception import Perception, PerceptionConfig
 
@@ -13,5 +13,6 @@ __all__ = [
     "Memory",
     "Perception",
     "PerceptionConfig",
+    "PerceptionError",
     "VectorSpec",
 ]

@@ -16,6 +16,10 @@ import torch
 from torch import Tensor, nn
 
 
+class PerceptionError(ValueError):
+    """An encoder cannot see what it is shown: the message is one line that says what would work."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """Layer sizes of all encoders.
@@ -142,7 +146,7 @@ def _output_size(layers: nn.Module, input_shape: tuple[int, ...], smallest: int)
     """Find the width of what convolutions put out, by running them once."""
     if min(input_shape[1:]) < smallest:
         height, width = input_shape[1:]
-        raise ValueError(
+        raise PerceptionError(
             f"a screen of {height}x{width} is too small for this encoder, which needs "
             f"{smallest}x{smallest}; raise --height and --width or use --encoder mlp"
         )

@@ -1,0 +1,177 @@
+"""The evaluation commands, as a user runs them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import evaluate
+import train
+from agents.commandline import run
+from agents.episodes import load_episode
+
+ROOT = Path(__file__).parent.parent
+
+
+def succeed(monkeypatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
+    assert run(evaluate.main, evaluate.USER_ERRORS) == 0
+
+
+def refused(capsys, monkeypatch, *arguments: str) -> str:
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
+    assert run(evaluate.main, evaluate.USER_ERRORS) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def tiny_run(folder: Path, *arguments: str) -> Path:
+    tiny = ["--num-envs", "4", "--rollout-length", "16", "--total-env-steps", "128"]
+    tiny += ["--eval-episodes", "2", "--eval-every", "128", "--run-dir", str(folder)]
+    assert train.main([*arguments, *tiny]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def doom_run(tmp_path_factory) -> Path:
+    return tiny_run(tmp_path_factory.mktemp("doom"), "basic", "--memory", "gru")
+
+
+@pytest.fixture(scope="module")
+def cartpole_run(tmp_path_factory) -> Path:
+    return tiny_run(tmp_path_factory.mktemp("cartpole"), "CartPole-v1")
+
+
+def test_score_stands_beside_noop_random_and_the_reference(doom_run, monkeypatch, capsys):
+    succeed(monkeypatch, "score", str(doom_run), "--episodes", "6", "--num-envs", "4")
+    table = capsys.readouterr().out
+    for word in ("sampled", "greedy", "random", "noop", "reference", "80.40"):
+        assert word in table
+    result = json.loads((doom_run / "evaluation.json").read_text())
+    assert result["protocol"] == {
+        **{"episodes": 6, "seeds": [0, 5], "reward": "native", "skill": 5},
+        **{"frame_skip": 4, "time_limit_frames": 300},
+    }
+    assert result["mean"] == result["scores"]["sampled"]["mean"]
+    assert result["mean"] == pytest.approx(np.mean(result["returns"]["sampled"]))
+    assert result["scores"]["noop"]["mean"] == -300
+    # What was scored was recorded, seed by seed.
+    recorded = sorted((doom_run / "episodes").glob("score-greedy-*.npz"))
+    returns = [load_episode(path)[0].episode_return for path in recorded]
+    assert returns == result["returns"]["greedy"]
+
+
+def test_score_gives_the_same_twice_and_json_where_asked(doom_run, monkeypatch, tmp_path):
+    first, second = tmp_path / "1.json", tmp_path / "2.json"
+    for path in (first, second):
+        options = ("--episodes", "3", "--greedy", "--json", str(path))
+        succeed(monkeypatch, "score", str(doom_run / "policy.safetensors"), *options)
+    assert first.read_text() == second.read_text()
+    assert json.loads(first.read_text())["scores"].keys() == {"greedy", "random", "noop"}
+
+
+def test_replay_writes_every_frame_of_the_recorded_episode(doom_run, monkeypatch, capsys):
+    succeed(monkeypatch, "replay", str(doom_run), "--episode", "last", "--size", "320x240")
+    assert "differs" not in capsys.readouterr().out
+    with av.open(str(doom_run / "replay.mp4")) as video:
+        stream = video.streams.video[0]
+        assert (stream.codec_context.name, stream.width, stream.height) == ("h264", 320, 240)
+        assert float(stream.average_rate) == 35
+        frames = sum(1 for _ in video.decode(stream))
+    files = sorted((doom_run / "episodes").glob("score-*.npz"))
+    files = files or sorted((doom_run / "episodes").glob("*.npz"))
+    episode, _ = load_episode(files[-1])
+    standstill = round(35 * 0.5)
+    assert frames <= 4 * len(episode.rewards) + 1 + standstill
+    assert frames > 4 * (len(episode.rewards) - 1) + standstill
+
+
+def test_replay_of_a_policy_file_plays_new_episodes(cartpole_run, monkeypatch, tmp_path):
+    out = tmp_path / "video.mp4"
+    policy = str(cartpole_run / "policy.safetensors")
+    succeed(monkeypatch, "replay", policy, "--out", str(out), "--count", "2", "--no-overlay")
+    assert out.stat().st_size > 1000
+
+
+def test_watch_in_a_terminal(doom_run, tmp_path):
+    command = [sys.executable, str(ROOT / "evaluate.py"), "watch", str(doom_run)]
+    options = ["--episodes", "1", "--seed", "7", "--speed", "100", "--terminal"]
+    done = subprocess.run(
+        [*command, *options], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert "\u2580" in done.stdout
+    assert "episode with seed 7: return" in done.stdout
+
+
+def test_compare_ranks_on_the_same_seeds(doom_run, monkeypatch, capsys, tmp_path):
+    out = tmp_path / "compare.json"
+    files = [str(doom_run / "policy.safetensors"), str(doom_run / "best.safetensors")]
+    succeed(monkeypatch, "compare", *files, "--episodes", "4", "--json", str(out))
+    scores = json.loads(out.read_text())["scores"]
+    assert scores.keys() == {*files, "random", "noop"}
+    means = [score["mean"] for score in scores.values()]
+    assert means == sorted(means, reverse=True)
+
+
+def test_worlds_without_nothing_to_do_have_no_noop(cartpole_run, monkeypatch, capsys):
+    succeed(monkeypatch, "score", str(cartpole_run), "--episodes", "4")
+    table = capsys.readouterr().out
+    assert "random" in table
+    assert "noop" not in table
+
+
+def test_bad_input_gets_one_line(capsys, monkeypatch, tmp_path, doom_run, cartpole_run):
+    for arguments, expected in (
+        (["score", "nowhere"], "there is no run at nowhere"),
+        (["score", str(tmp_path)], "holds no policy.safetensors"),
+        (["score", str(doom_run), "--episodes", "0"], "episodes must be at least 1"),
+        (["score", str(doom_run), "--episode", "5"], "--episodes"),
+        (["replay", str(doom_run), "--episode", "999"], "no episode '999'"),
+        (["replay", str(doom_run), "--size", "641x480"], "--size 641x480"),
+        (["replay", str(doom_run), "--size", "big"], "--size big"),
+        (["watch", str(doom_run), "--speed", "0"], "speed must be greater than 0"),
+        (["compare", str(doom_run), str(cartpole_run)], "runs of one world"),
+        (["scor", str(doom_run)], "score"),
+        ([], "score"),
+    ):
+        assert expected in refused(capsys, monkeypatch, *arguments), arguments
+
+
+def test_foreign_and_damaged_policies_get_one_line(capsys, monkeypatch, tmp_path, doom_run):
+    whole = (doom_run / "policy.safetensors").read_bytes()
+    path = tmp_path / "policy.safetensors"
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"weight": torch.zeros(3)}, foreign)
+    for content, expected in (
+        (whole[: len(whole) // 2], "is damaged"),
+        (b"", "is damaged"),
+        (b"\x80\x04garbage" * 10, "is damaged"),
+        (foreign.read_bytes(), "was not written by doomgrad"),
+        # The same file, saying that it was trained in another world.
+        (
+            whole.replace(b'"env\\": \\"basic\\"', b'"env\\": \\"bassc\\"'),
+            "no world called 'bassc'",
+        ),
+    ):
+        path.write_bytes(content)
+        assert expected in refused(capsys, monkeypatch, "score", str(path))
+
+
+def test_a_policy_for_another_world_gets_one_line(capsys, monkeypatch, tmp_path, doom_run):
+    whole = (doom_run / "policy.safetensors").read_bytes()
+    changed = whole.replace(b'\\"width\\": 80', b'\\"width\\": 90')
+    assert changed != whole
+    path = tmp_path / "policy.safetensors"
+    path.write_bytes(changed)
+    assert "observes something else than basic shows" in refused(
+        capsys, monkeypatch, "score", str(path)
+    )

@@ -1,0 +1,197 @@
+"""The training command, as a user runs it."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import train
+from agents.checkpoint import load_policy
+from agents.commandline import run
+
+ROOT = Path(__file__).parent.parent
+TRAIN = [sys.executable, str(ROOT / "train.py")]
+# A Doom training of some seconds, which exercises everything.
+TINY = ["basic", "--num-envs", "4", "--rollout-length", "16", "--eval-episodes", "4"]
+
+
+def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*TRAIN, *arguments], cwd=cwd, capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def refused(capsys, monkeypatch, *arguments: str) -> str:
+    """Run in this process; it must print one line, no traceback, and return 2."""
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    assert run(train.main, train.USER_ERRORS) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory) -> Path:
+    """A tiny training on real Doom, run to its end."""
+    folder = tmp_path_factory.mktemp("train")
+    done = command(*TINY, "--total-env-steps", "512", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_run_folder_has_everything(finished_run):
+    run_dir = finished_run / "runs" / "basic" / "ppo-seed0"
+    content = json.loads((run_dir / "config.json").read_text())
+    assert content["config"]["learning"]["rollout_length"] == 16
+    assert content["versions"]["vizdoom"].startswith("1.")
+    assert {"command", "git", "hardware", "python"} <= content.keys()
+    assert load_policy(run_dir / "policy.safetensors").about["env_steps"] == 512
+    assert load_policy(run_dir / "best.safetensors").env["env"] == "basic"
+    assert list((run_dir / "episodes").glob("*.npz"))
+    # Nothing else is written, neither there nor where the command was typed.
+    assert [p.name for p in finished_run.iterdir()] == ["runs"]
+    names = {p.name.partition(".1")[0] for p in run_dir.iterdir()}
+    assert names == {
+        *("config.json", "policy.safetensors", "best.safetensors", "progress.csv"),
+        *("checkpoint", "episodes", "events.out.tfevents"),
+    }
+
+
+def test_tensorboard_and_csv_hold_the_same_scalars(finished_run):
+    run_dir = finished_run / "runs" / "basic" / "ppo-seed0"
+    board = EventAccumulator(str(run_dir), size_guidance={"scalars": 0, "images": 0}).Reload()
+    with (run_dir / "progress.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for tag in ("rollout/ep_rew_mean", "time/fps", "train/value_loss", "eval/mean_reward"):
+        logged = {event.step: event.value for event in board.Scalars(tag)}
+        written = {int(r["time/total_timesteps"]): float(r[tag]) for r in rows if r[tag]}
+        assert logged.keys() == written.keys()
+        assert logged == pytest.approx(written, rel=1e-5)
+    assert [event.step for event in board.Scalars("time/fps")] == list(range(64, 513, 64))
+    assert board.Images("eval/episode")[0].encoded_image_string.startswith(b"GIF89a")
+
+
+def test_the_same_command_says_that_it_is_done_and_more_steps_go_on(finished_run):
+    again = command(*TINY, "--total-env-steps", "512", cwd=finished_run)
+    assert again.returncode == 0
+    assert "already trained for 512 env steps" in again.stdout
+    more = command(*TINY, "--total-env-steps", "640", cwd=finished_run)
+    assert more.returncode == 0
+    assert "going on at 512 env steps" in more.stderr
+    with (finished_run / "runs/basic/ppo-seed0/progress.csv").open() as file:
+        steps = [int(row["time/total_timesteps"]) for row in csv.DictReader(file)]
+    assert steps == list(range(64, 641, 64))
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_leaves_nothing_behind(tmp_path, number, status):
+    arguments = [*TINY, "--total-env-steps", "1000000", "--eval-every", "1000000"]
+    process = subprocess.Popen(
+        [*TRAIN, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    progress = tmp_path / "runs" / "basic" / "ppo-seed0" / "progress.csv"
+    deadline = time.monotonic() + 120
+    while not (progress.exists() and progress.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == status, errors.decode()
+    assert b"Traceback" not in errors
+    assert b"interrupted at" in output
+    assert (progress.parent / "checkpoint" / "training.safetensors").exists()
+    more = command(*arguments[:-4], "--total-env-steps", "64", cwd=tmp_path)
+    assert "already trained" in more.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "name a world first"),
+        (["--num-envs", "4"], "name a world first"),
+        (["bassic"], "did you mean basic?"),
+        (["CartPole-v11"], "did you mean CartPole-v1?"),
+        (["freedoom2:MAP99"], "freedoom2:MAP01 to freedoom2:MAP32"),
+        (["basic", "--agent", "pppo"], "there are ppo, a2c, reinforce"),
+        (["basic", "--lerning-rate", "1"], "did you mean --learning-rate?"),
+        (["basic", "--agent", "a2c", "--clip-coef", "1"], "--clip-coef"),
+        (["basic", "--num-envs", "0"], "num_envs must be at least 1"),
+        (["basic", "--num-envs", "many"], "--num-envs"),
+        (["basic", "--num-envs", "3", "--num-groups", "2"], "multiple of num_groups"),
+        (["basic", "--learning-rate", "-1"], "learning_rate must be greater than 0"),
+        (["basic", "--learning-rate", "nan"], "learning_rate must be greater than 0"),
+        (["basic", "--gamma", "1.5"], "gamma must be between 0 and 1"),
+        (["basic", "--height", "0"], "height must be at least 1"),
+        (["basic", "--height", "20", "--width", "20"], "too small for this encoder"),
+        (["basic", "--skill", "6"], "skill must be between 1 and 5"),
+        (["basic", "--seed", "-1"], "seed must be between 0"),
+        (["basic", "--encoder", "resnet"], "nature"),
+        (["basic", "--device", "cuda"], "no GPU"),
+        (["deathmatch", "--actions", "combinations"], "use --actions groups"),
+        (["CartPole-v1", "--variables"], "variables is an option for worlds of Doom"),
+        (["missing.cfg"], "there is no ViZDoom .cfg at missing.cfg"),
+    ],
+)
+def test_bad_input_gets_one_line(capsys, monkeypatch, tmp_path, arguments, expected):
+    monkeypatch.chdir(tmp_path)
+    assert expected in refused(capsys, monkeypatch, *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("hello, world", "is not a .cfg that may be loaded"),
+        ("doom_scenario_path = nowhere.wad\navailable_buttons = { ATTACK }", "nowhere.wad"),
+        ("vizdoom_path = /bin/sh\navailable_buttons = { ATTACK }", "vizdoom_path"),
+        (b"\xff\xfe\x00binary", "not readable text"),
+    ],
+)
+def test_a_bad_cfg_gets_one_line(capsys, monkeypatch, tmp_path, content, expected):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "mine.cfg"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert expected in refused(capsys, monkeypatch, "mine.cfg")
+
+
+def test_a_run_folder_of_another_world_is_left_alone(capsys, monkeypatch, finished_run):
+    run_dir = finished_run / "runs" / "basic" / "ppo-seed0"
+    before = {p: p.read_bytes() for p in run_dir.rglob("*") if p.is_file()}
+    for arguments, expected in (
+        (["health_gathering"], "holds a run with env basic, not health_gathering"),
+        (["basic"], "holds a run with"),
+        (["basic", "--agent", "a2c"], "holds a run with"),
+    ):
+        line = refused(capsys, monkeypatch, *arguments, "--run-dir", str(run_dir))
+        assert expected in line
+        assert "--fresh" in line
+    assert {p: p.read_bytes() for p in run_dir.rglob("*") if p.is_file()} == before
+
+
+def test_a_damaged_run_folder_gets_one_line(capsys, monkeypatch, tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    assert "is damaged" in refused(capsys, monkeypatch, "basic", "--run-dir", str(tmp_path))
+
+
+def test_errors_of_the_real_command_have_status_2_and_no_traceback(tmp_path):
+    done = command("bassic", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "error: there is no world called 'bassic'; did you mean basic?\n"
+    assert done.stdout == ""
+
+
+def test_help_shows_the_preset_of_the_world(tmp_path):
+    done = command("basic", "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "(default: 60)" in done.stdout.replace("\n", " ")
+    assert "env options" in done.stdout
+    assert os.listdir(tmp_path) == []
