@@ -37,7 +37,7 @@ from envs import SCENARIOS, EnvConfig, EnvError, SharedVectorEnv
 from envs.cfg import game_spec
 from envs.registry import frames_per_env_step
 from envs.replay import Moment, playback_fps, resimulate
-from envs.video import draw_caption, half_blocks, write_mp4
+from envs.video import draw_caption, half_blocks, write_gif, write_mp4
 
 # What a user can cause; its message is one line that says what would work.
 USER_ERRORS = (UsageError, EnvError, FileError)
@@ -81,8 +81,10 @@ class ReplayCommand:
     """best, worst or last of the recorded episodes, or a seed that was scored."""
     count: int = 1
     """How many episodes to show, one after another: the chosen one and those next to it."""
+    seconds: float | None = None
+    """Show only so much of each episode."""
     out: Path | None = None
-    """Where to write. Default: replay.mp4 in the run folder."""
+    """Where to write: .mp4 or .gif. Default: replay.mp4 in the run folder."""
     size: str = "640x480"
     """Width and height in pixels, both even."""
     overlay: bool = True
@@ -91,6 +93,8 @@ class ReplayCommand:
     def __post_init__(self) -> None:
         """Check ranges."""
         _check_at_least_one(self, "count")
+        if self.seconds is not None and not self.seconds > 0:
+            raise ValueError(f"seconds must be greater than 0, got {self.seconds}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,10 +222,12 @@ def replay(command: ReplayCommand) -> None:
     def pictures() -> Iterator[Any]:
         for episode in chosen:
             total = 0.0
-            for moment in resimulate(config, episode.seed, episode.actions, size):
+            moments = resimulate(config, episode.seed, episode.actions, size)
+            for number, moment in enumerate(moments):
                 total += moment.reward
-                image = captioned(moment, episode, total) if command.overlay else moment.image
-                yield image
+                if command.seconds is None or number < command.seconds * fps:
+                    image = captioned(moment, episode, total) if command.overlay else moment.image
+                    yield image
             # The end stands still for a moment, so that it can be seen.
             yield from [image] * round(fps * _STANDSTILL_S)
             if not np.isclose(total, episode.episode_return, rtol=1e-6, atol=1e-6):
@@ -231,7 +237,8 @@ def replay(command: ReplayCommand) -> None:
                 )
 
     with _CONSOLE.status(f"writing {out}"):
-        frames = write_mp4(out, pictures(), fps)
+        write = write_gif if out.suffix == ".gif" else write_mp4
+        frames = write(out, pictures(), fps)
     returns = ", ".join(f"{episode.episode_return:,.2f}" for episode in chosen)
     _CONSOLE.print(f"{out}: {frames / fps:.1f} s, return {returns}")
 

@@ -355,6 +355,7 @@ def choose_device(device: str) -> torch.device:
 def resume(folder: RunFolder, agent: Agent[Any], config: TrainConfig[Any]) -> Progress:
     """Put the agent back to the folder's last checkpoint, or begin."""
     if not folder.training_file.exists():
+        folder.clear()  # A run that ended before its first checkpoint is begun again.
         # Seeds of different trainings lie a million episodes apart.
         offset = config.seed * 1_000_003 % (_TRAINING_SEED // 2)
         every = config.eval_every or max(1, config.total_env_steps // 10)

@@ -129,8 +129,8 @@ def load_policy(path: Path) -> PolicyFile:
         )
         policy.load_state_dict(tensors)
         env, about = dict(description["env"]), dict(description["about"])
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        reason = _reason(error)
         raise FileError(f"{path} is not a policy of doomgrad: {reason}") from error
     return PolicyFile(policy=policy.eval(), env=env, about=about)
 
@@ -181,11 +181,16 @@ def load_training(path: Path, agent: Agent[Any]) -> dict[str, Any]:
         torch.set_rng_state(tensors["generator"])
         agent.num_updates = counters["num_updates"]
         return dict(counters["state"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        reason = _reason(error)
         raise FileError(
             f"{path} belongs to another configuration ({reason}); use --fresh to start over"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Reduce an error to one line; PyTorch puts what is wrong below a heading."""
+    return str(error).splitlines()[-1].strip()
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

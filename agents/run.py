@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -28,6 +27,11 @@ import torch
 
 from agents.checkpoint import FileError, PolicyFile, load_policy, write_atomically
 
+_WRITTEN = (
+    *("policy.safetensors", "best.safetensors", "checkpoint/training.safetensors"),
+    *("episodes/*.npz", "events.out.tfevents*", "progress.csv", "evaluation.json", "replay.mp4"),
+    "config.json",  # Last: it marks the folder as a run's.
+)
 _PACKAGES = ("torch", "numpy", "gymnasium", "vizdoom", "stable-baselines3", "opencv-python")
 
 
@@ -63,15 +67,12 @@ class RunFolder:
         return self.path / "episodes"
 
     def clear(self) -> None:
-        """Remove what a run wrote, and nothing else."""
-        for name in ("config.json", "policy.safetensors", "best.safetensors", "progress.csv"):
-            (self.path / name).unlink(missing_ok=True)
-        for name in ("evaluation.json", "replay.mp4"):
-            (self.path / name).unlink(missing_ok=True)
-        for events in self.path.glob("events.out.tfevents*"):
-            events.unlink()
-        for folder in ("checkpoint", "episodes"):
-            shutil.rmtree(self.path / folder, ignore_errors=True)
+        """Remove what a run wrote; a folder that holds no run is left alone."""
+        if not self.config_file.exists():
+            return
+        for pattern in _WRITTEN:
+            for file in self.path.glob(pattern):
+                file.unlink()
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write a configuration with what else it takes to repeat the run."""

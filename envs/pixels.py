@@ -138,6 +138,8 @@ class Pixels(gym.Wrapper[Any, Any, Any, Any]):
         return np.concatenate(self._frames, -1), float(reward), terminated, truncated, info
 
     def _process(self, image: Any) -> NDArray[np.uint8]:
+        if image.ndim == 3 and image.shape[2] == 1:
+            image = image[..., 0]
         if image.ndim == 3 and image.shape[2] == 3 and not self._rgb:
             image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         elif image.ndim == 2 and self._rgb:

@@ -6,6 +6,7 @@ Axes: H, W a frame in pixels.
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
+_GIF_STRIDE = 3
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 
@@ -63,6 +65,17 @@ def gif_bytes(frames: Sequence[NDArray[np.uint8]], fps: float) -> bytes:
         buffer, "GIF", save_all=True, append_images=images[1:], duration=1000 / fps, loop=0
     )
     return buffer.getvalue()
+
+
+def write_gif(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> int:
+    """Write an animated GIF of every third frame: browsers show at most about 15 a second well.
+
+    Args and result are those of `write_mp4`.
+    """
+    kept = list(itertools.islice(frames, 0, None, _GIF_STRIDE))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gif_bytes(kept, fps / _GIF_STRIDE))
+    return len(kept) * _GIF_STRIDE
 
 
 def draw_caption(frame: NDArray[np.uint8], left: str, right: str) -> NDArray[np.uint8]:

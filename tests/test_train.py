@@ -177,6 +177,21 @@ def test_a_run_folder_of_another_world_is_left_alone(capsys, monkeypatch, finish
     assert {p: p.read_bytes() for p in run_dir.rglob("*") if p.is_file()} == before
 
 
+def test_fresh_starts_over_and_removes_only_what_a_run_wrote(tmp_path):
+    for name in ("notes.txt", "episodes/mine.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    begin = ["CartPole-v1", "--total-env-steps", "256", "--run-dir", str(tmp_path)]
+    assert train.main(begin) == 0
+    first = load_policy(tmp_path / "policy.safetensors").policy.state_dict()
+    assert train.main([*begin, "--fresh"]) == 0
+    again = load_policy(tmp_path / "policy.safetensors").policy.state_dict()
+    assert all((again[name] == first[name]).all() for name in first)
+    assert len(list(tmp_path.glob("events.out.tfevents*"))) == 1
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "episodes" / "mine.txt").read_text() == "mine"
+
+
 def test_a_damaged_run_folder_gets_one_line(capsys, monkeypatch, tmp_path):
     (tmp_path / "config.json").write_text("{")
     assert "is damaged" in refused(capsys, monkeypatch, "basic", "--run-dir", str(tmp_path))
@@ -189,9 +204,10 @@ def test_errors_of_the_real_command_have_status_2_and_no_traceback(tmp_path):
     assert done.stdout == ""
 
 
-def test_help_shows_the_preset_of_the_world(tmp_path):
+def test_help_shows_the_preset_of_the_world(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     done = command("basic", "--help", cwd=tmp_path)
     assert done.returncode == 0
-    assert "(default: 60)" in done.stdout.replace("\n", " ")
+    assert "Height of the observed screen in pixels. (default: 60)" in done.stdout
     assert "env options" in done.stdout
     assert os.listdir(tmp_path) == []
