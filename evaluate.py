@@ -48,27 +48,37 @@ RunPath = tyro.conf.Positional[Path]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreCommand:
-    """Play episodes at fixed seeds and report their native returns."""
+class Scoring:
+    """Which episodes are played, and how."""
 
-    run: RunPath
-    """A run folder (its best policy is scored) or a policy file."""
     episodes: int = 100
     """How many episodes."""
     seed: int = 0
     """Seed of the first episode; the others follow. Training never plays these."""
     greedy: bool = False
-    """Score only the most likely actions; otherwise drawn ones and they are both scored."""
+    """Take the most likely actions instead of drawing them."""
     num_envs: int = 16
     """Environments in parallel."""
     json: Path | None = None
-    """Also write the scores here; for a run folder they are always in its evaluation.json."""
+    """Also write the scores here."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
         _check_at_least_one(self, "episodes", "num_envs")
         if not 0 <= self.seed < 2**29:
             raise ValueError(f"seed must be between 0 and 2^29 - 1, got {self.seed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreCommand(Scoring):
+    """Play episodes at fixed seeds and report their native returns.
+
+    Without --greedy, drawn and most likely actions are both scored. A run folder keeps the result
+    as evaluation.json.
+    """
+
+    run: RunPath
+    """A run folder (its best policy is scored) or a policy file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,25 +131,15 @@ class WatchCommand:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareCommand:
+class CompareCommand(Scoring):
     """Let several policies play the same episodes, and tabulate their native returns."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run folders or policy files, all trained in one world."""
-    episodes: int = 100
-    """How many episodes each."""
-    seed: int = 0
-    """Seed of the first episode."""
-    greedy: bool = False
-    """Take the most likely actions instead of drawing them."""
-    num_envs: int = 16
-    """Environments in parallel."""
-    json: Path | None = None
-    """Also write the scores here."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        _check_at_least_one(self, "episodes", "num_envs")
+        super().__post_init__()
         if not self.runs:
             raise ValueError("name at least one run")
 

@@ -15,13 +15,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import contextlib
 import sys
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-import numpy as np
 import torch
 import tyro
 
@@ -116,6 +114,11 @@ class TrainConfig(Generic[LearningT]):
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"seed must be between 0 and 2^31 - 1, got {self.seed}")
 
+    @property
+    def env_steps_per_update(self) -> int:
+        """Env steps in a rollout of all environments."""
+        return self.num_envs * self.learning.rollout_length
+
 
 @dataclass
 class Progress:
@@ -144,7 +147,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def train(config: TrainConfig[Any], folder: RunFolder, signals: list[int]) -> None:
-    """Train until the end, a signal, or until evaluations have stopped improving."""
+    """Set everything up, or back to where it was saved, and learn."""
     torch.manual_seed(config.seed)
     device = choose_device(config.device)
     envs = SharedVectorEnv(config.env, config.num_envs, config.num_workers, config.num_groups)
@@ -154,12 +157,11 @@ def train(config: TrainConfig[Any], folder: RunFolder, signals: list[int]) -> No
         policy = Policy(specs, envs.single_action_space, config.perception, normalize_obs)
         # Weights lie as decoded frames do; the overload is missing in torch's annotations.
         policy.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        per_update = config.num_envs * config.learning.rollout_length
         agent: Agent[Any] = AGENTS[config.agent][1](
             policy,
             config.learning,
             num_envs=config.num_envs,
-            total_updates=-(-config.total_env_steps // per_update),
+            total_updates=-(-config.total_env_steps // config.env_steps_per_update),
         )
         progress = resume(folder, agent, config)
         if progress.env_steps >= config.total_env_steps:
@@ -167,47 +169,63 @@ def train(config: TrainConfig[Any], folder: RunFolder, signals: list[int]) -> No
                   "more with --total-env-steps, or start over with --fresh")  # fmt: skip
             return
         folder.write_config(asdict(config))
-        logger = RunLogger(folder.path, total=config.total_env_steps, start=progress.env_steps)
-        logger.record_config(flat(asdict(config)), {"eval/mean_reward": 0.0})
         sampler = Sampler(
             envs,
             policy,
             rollout_length=config.learning.rollout_length,
             seed=progress.next_episode_seed,
         )
-        evaluation = Evaluation(config, folder, policy, logger)
-        returns: deque[float] = deque(maxlen=100)
-        lengths: deque[float] = deque(maxlen=100)
-        saved = time.monotonic()
-        with contextlib.closing(logger), contextlib.closing(evaluation):
-            while progress.env_steps < config.total_env_steps and not signals:
-                started = time.monotonic()
-                rollout = sampler.collect()
-                metrics = agent.update(rollout)
-                seconds = time.monotonic() - started
+        logger = RunLogger(folder.path, total=config.total_env_steps, start=progress.env_steps)
+        logger.record_config(flat(asdict(config)), {"eval/mean_reward": 0.0})
+        with contextlib.closing(logger):
+            learn(config, folder, sampler, agent, logger, progress, signals)
+    report_end(folder, progress, interrupted=bool(signals))
 
-                progress.env_steps += per_update
-                progress.seconds += seconds
-                progress.episodes += len(sampler.finished_episodes)
-                progress.next_episode_seed = int(envs.episode_seeds.max()) + config.num_envs
-                returns.extend(e["r"] for e in sampler.finished_episodes)
-                lengths.extend(e["l"] for e in sampler.finished_episodes)
-                log_episodes(logger, sampler.finished_episodes, returns, lengths)
-                sampler.finished_episodes.clear()
-                log_update(logger, metrics, config, progress, per_update / seconds)
 
-                ended = progress.env_steps >= config.total_env_steps
-                if progress.env_steps >= progress.next_evaluation or ended:
-                    evaluation.run(progress, envs)
-                logger.dump(progress.env_steps)
-                if config.patience and progress.evaluations_since_best >= config.patience:
-                    logger.progress.say(f"no better evaluation in the last {config.patience}: done")
-                    break
-                if time.monotonic() - saved > config.checkpoint_every_s:
-                    save(folder, agent, config, progress)
-                    saved = time.monotonic()
-            save(folder, agent, config, progress)
-    report_end(folder, progress, config, interrupted=bool(signals))
+def learn(
+    config: TrainConfig[Any],
+    folder: RunFolder,
+    sampler: Sampler,
+    agent: Agent[Any],
+    logger: RunLogger,
+    progress: Progress,
+    signals: list[int],
+) -> None:
+    """Collect, update, log, evaluate, save: until the end, a signal, or evaluations stand still."""
+    frames = frames_per_env_step(config.env)
+    saved = time.monotonic()
+    with contextlib.closing(Evaluation(config, folder, agent.policy, logger)) as evaluation:
+        while progress.env_steps < config.total_env_steps and not signals:
+            started = time.monotonic()
+            rollout = sampler.collect()
+            metrics = agent.update(rollout)
+            seconds = time.monotonic() - started
+
+            progress.env_steps += config.env_steps_per_update
+            progress.seconds += seconds
+            progress.episodes += len(sampler.finished_episodes)
+            progress.next_episode_seed = int(sampler.envs.episode_seeds.max()) + config.num_envs
+            env_steps_per_s = config.env_steps_per_update / seconds
+            logger.record_episodes(sampler.finished_episodes)
+            sampler.finished_episodes.clear()
+            logger.record_update(metrics)
+            logger.record("time/fps", frames * env_steps_per_s)
+            logger.record("time/env_steps_per_s", env_steps_per_s)
+            logger.record("time/total_timesteps", progress.env_steps)
+            logger.record("time/time_elapsed", progress.seconds)
+            logger.record("time/episodes", progress.episodes)
+
+            ended = progress.env_steps >= config.total_env_steps
+            if progress.env_steps >= progress.next_evaluation or ended:
+                evaluation.run(progress)
+            logger.dump(progress.env_steps)
+            if config.patience and progress.evaluations_since_best >= config.patience:
+                logger.progress.say(f"no better evaluation in the last {config.patience}: done")
+                break
+            if time.monotonic() - saved > config.checkpoint_every_s:
+                save(folder, agent, config, progress)
+                saved = time.monotonic()
+        save(folder, agent, config, progress)
 
 
 class Evaluation:
@@ -221,7 +239,7 @@ class Evaluation:
         self._envs = SharedVectorEnv(config.env, num_envs, config.num_workers)
         self._every = config.eval_every or max(1, config.total_env_steps // 10)
 
-    def run(self, progress: Progress, training_envs: SharedVectorEnv) -> Score:
+    def run(self, progress: Progress) -> Score:
         """Evaluate now; actions are drawn, as in training."""
         episodes = sorted(
             play_episodes(
@@ -247,7 +265,7 @@ class Evaluation:
         for episode in episodes:
             name = f"evaluation-{progress.env_steps:010d}-{episode.seed - _EVALUATION_SEED:03d}.npz"
             save_episode(self._folder.episodes / name, episode, env)
-        if "rgb_array" in training_envs.metadata.get("render_modes", ()):
+        if "rgb_array" in self._envs.metadata.get("render_modes", ()):
             self._show(episodes[0].seed, episodes[0].actions, progress.env_steps)
         self._logger.progress.say(
             f"{progress.env_steps:>9,} env steps · evaluation {score.mean:,.2f} "
@@ -382,41 +400,7 @@ def save_policy_file(
     save_policy(path, policy, env=asdict(config.env), about=about)
 
 
-def log_episodes(
-    logger: RunLogger,
-    finished: list[dict[str, float]],
-    returns: deque[float],
-    lengths: deque[float],
-) -> None:
-    """Record returns and lengths of the last 100 episodes, and what else these told."""
-    if returns:
-        logger.record("rollout/ep_rew_mean", float(np.mean(returns)))
-        logger.record("rollout/ep_len_mean", float(np.mean(lengths)))
-    for key in finished[0] if finished else ():
-        if key not in ("r", "l", "t"):
-            logger.record(f"rollout/ep_{key}_mean", float(np.mean([e[key] for e in finished])))
-
-
-def log_update(
-    logger: RunLogger,
-    metrics: dict[str, float],
-    config: TrainConfig[Any],
-    progress: Progress,
-    env_steps_per_s: float,
-) -> None:
-    """Record an update's metrics and the speed."""
-    for name, value in metrics.items():
-        logger.record(f"train/{name}", value)
-    logger.record("time/fps", env_steps_per_s * frames_per_env_step(config.env))
-    logger.record("time/env_steps_per_s", env_steps_per_s)
-    logger.record("time/total_timesteps", progress.env_steps)
-    logger.record("time/time_elapsed", progress.seconds)
-    logger.record("time/episodes", progress.episodes)
-
-
-def report_end(
-    folder: RunFolder, progress: Progress, config: TrainConfig[Any], interrupted: bool
-) -> None:
+def report_end(folder: RunFolder, progress: Progress, *, interrupted: bool) -> None:
     """Say what came of it and what can be done with it."""
     speed = progress.env_steps / max(progress.seconds, 1e-9)
     verb = "interrupted at" if interrupted else "trained for"

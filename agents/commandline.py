@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import os
 import re
 import signal
 import sys
@@ -59,6 +60,9 @@ def _one_line(box: str) -> str:
             break
         message.append(line)
     text = " ".join(message)
+    subcommands = re.search(r"Available subcommands: ([\w, -]+)", " ".join(lines))
+    if subcommands:
+        return f"{text}; there are {subcommands.group(1).strip()}"
     suggestion = re.search(r"Perhaps you meant:.*?(--[\w-]+)", " ".join(lines), re.DOTALL)
     return f"{text}; did you mean {suggestion.group(1)}?" if suggestion else text
 
@@ -82,6 +86,10 @@ def run(program: Callable[[Sequence[str]], int], user_errors: tuple[type[Excepti
     """Run a program and turn what a user can cause into one line on stderr and exit status 2."""
     try:
         return program(sys.argv[1:])
+    except BrokenPipeError:
+        # Whoever read the output, `head` say, has seen enough.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 # closed with the process
+        return 0
     except user_errors as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

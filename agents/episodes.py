@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,11 @@ class Episode:
         return float(self.statistics["r"])
 
 
+# What NumPy and the standard library raise for archives that are cut off, foreign or garbled.
+_DAMAGE = (
+    *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
 _ARRAYS = ("actions", "rewards", "values", "probabilities")
 
 
@@ -88,6 +95,6 @@ def load_episode(path: Path) -> tuple[Episode, dict[str, Any]]:
         env = dict(about["env"])
     except FileNotFoundError:
         raise FileError(f"there is no episode at {path}") from None
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise FileError(f"{path} is not a recorded episode, or is damaged") from error
     return episode, env

@@ -7,8 +7,10 @@ axis is env steps.
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console
@@ -24,6 +26,8 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard.writer import SummaryWriter
 
 _NOT_IN_TEXT = ("stdout", "csv", "json", "log")
+_EPISODES = 100  # Means are over so many episodes, as in Stable-Baselines3.
+_NOT_AVERAGED = ("r", "l", "t")  # Return and length have tags of their own; t is wall time.
 # Without a terminal, a line is printed each time this share of the training has passed.
 _SHARE_PER_LINE = 0.05
 
@@ -101,6 +105,8 @@ class RunLogger(Logger):
             board.writer.close()
             board.writer = SummaryWriter(str(folder), purge_step=start + 1)
         self._board = board.writer
+        self._returns: deque[float] = deque(maxlen=_EPISODES)
+        self._lengths: deque[float] = deque(maxlen=_EPISODES)
         formats = [self.progress, board, _continued_csv(folder / "progress.csv", start)]
         super().__init__(str(folder), formats)
 
@@ -117,6 +123,26 @@ class RunLogger(Logger):
         }
         self.record("hparams", HParam(plain, dict(metrics)), exclude=_NOT_IN_TEXT)
 
+    def record_episodes(self, finished: Sequence[Mapping[str, float]]) -> None:
+        """Record return and length of the last 100 episodes, and the other means of these.
+
+        Args:
+            finished: statistics of the episodes that ended since the last call.
+        """
+        self._returns.extend(episode["r"] for episode in finished)
+        self._lengths.extend(episode["l"] for episode in finished)
+        if self._returns:
+            self.record("rollout/ep_rew_mean", fmean(self._returns))
+            self.record("rollout/ep_len_mean", fmean(self._lengths))
+        for key in finished[0] if finished else ():
+            if key not in _NOT_AVERAGED:
+                self.record(f"rollout/ep_{key}_mean", fmean(e[key] for e in finished))
+
+    def record_update(self, metrics: Mapping[str, float]) -> None:
+        """Record the metrics of an update."""
+        for name, value in metrics.items():
+            self.record(f"train/{name}", value)
+
     def record_gif(self, tag: str, gif: bytes, width: int, height: int, step: int) -> None:
         """Put an animation into the Images tab; TensorBoard's own way for videos is broken."""
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
@@ -129,10 +155,9 @@ def _continued_csv(path: Path, start: int) -> CSVOutputFormat:
     """Open progress.csv with the rows up to env step `start` kept."""
     rows: list[dict[str, str]] = []
     if path.exists():
-        with path.open(newline="") as file:
-            rows = [
-                row for row in csv.DictReader(file) if int(row["time/total_timesteps"]) <= start
-            ]
+        # A program that was killed may have left half a line.
+        lines = [line for line in path.read_text().splitlines(True) if line.endswith("\n")]
+        rows = [row for row in csv.DictReader(lines) if int(row["time/total_timesteps"]) <= start]
     output = CSVOutputFormat(str(path))
     for row in rows:
         output.write(row, {}, int(row["time/total_timesteps"]))

@@ -83,7 +83,10 @@ class _Worker:
         ready, _, _ = select.select([self.connection], [], [], _ANSWER_WITHIN_S)
         if not ready:
             raise RuntimeError(f"a worker has not answered for {_ANSWER_WITHIN_S:.0f} seconds")
-        answer = self.connection.recv(2, socket.MSG_WAITALL)
+        try:
+            answer = self.connection.recv(2, socket.MSG_WAITALL)
+        except ConnectionResetError:  # It died before it read what it was sent.
+            answer = b""
         if len(answer) < 2:
             status = self.process.wait(_CLOSE_WITHIN_S)
             raise RuntimeError(f"a worker process died with exit status {status}")
@@ -159,9 +162,11 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         memory = create_memory(example, num_envs)
         self._arrays: Arrays = map_arrays(memory, example, num_envs)
         example.close()
-        shares = [np.array_split(group, self.num_workers) for group in self.groups]
+        # Dealt like cards: every worker holds some, and of each group about as many as any other.
+        workers = range(self.num_workers)
+        shares = [[group[group % self.num_workers == w] for w in workers] for group in self.groups]
         self._workers = []
-        for w in range(self.num_workers):
+        for w in workers:
             groups = [share[w].tolist() for share in shares]
             self._workers.append(_Worker(Job(asdict(config), num_envs, groups), memory))
         os.close(memory)
@@ -252,6 +257,7 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
             group: which group.
             actions: first axis n.
         """
+        self._expect_idle(group)
         self._arrays.actions[self._slices[group]] = actions
         self._command(STEP, group)
 
@@ -288,9 +294,12 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
             episode=arrays.episode[lanes],
         )
 
-    def _command(self, command: int, group: int) -> None:
+    def _expect_idle(self, group: int) -> None:
         if group in self._in_flight:
             raise EnvError(f"group {group} has not been received since it was last sent actions")
+
+    def _command(self, command: int, group: int) -> None:
+        self._expect_idle(group)
         for worker in self._in_group[group]:
             worker.send(command, group)
         self._in_flight[group] = command
