@@ -1,0 +1,1 @@
+"""Tests of agents/, one file per module."""

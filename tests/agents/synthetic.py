@@ -1,0 +1,104 @@
+"""Policies and rollouts made of random numbers, for tests that need no world."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from agents import Policy
+from agents.rollout import Rollout
+from perception import EncoderConfig, ImageSpec, PerceptionConfig, VectorSpec
+
+SMALL_LAYERS = EncoderConfig(
+    hidden_sizes=(8,), conv_channels=(4, 4, 4), impala_channels=(4, 4), features=16
+)
+PALETTE = tuple((i, 255 - i, i // 2) for i in range(256))
+IMAGE = ImageSpec(shape=(36, 40, 2), channels=("palette", "depth"), palette=PALETTE)
+VECTOR = VectorSpec(size=3)
+
+
+def make_policy(
+    *,
+    specs=None,
+    actions=None,
+    encoder="nature",
+    memory="none",
+    memory_size=6,
+    layers=SMALL_LAYERS,
+    normalize_obs=False,
+    seed=0,
+):
+    """Make a small policy; by default it sees a vector of 3 and chooses one of 3."""
+    torch.manual_seed(seed)
+    config = PerceptionConfig(
+        encoder=encoder, memory=memory, memory_size=memory_size, layers=layers
+    )
+    return Policy(specs or {"obs": VECTOR}, actions or spaces.Discrete(3), config, normalize_obs)
+
+
+def make_obs(specs, *leading, seed=0):
+    """Draw observations with given leading axes."""
+    rng = np.random.default_rng(seed)
+    obs = {}
+    for name, spec in specs.items():
+        if isinstance(spec, ImageSpec):
+            pixels = rng.integers(256, size=(*leading, *spec.shape), dtype=np.uint8)
+            obs[name] = torch.from_numpy(pixels)
+        else:
+            numbers = rng.standard_normal((*leading, spec.size), dtype=np.float32)
+            obs[name] = torch.from_numpy(numbers)
+    return obs
+
+
+def make_rollout(policy, steps, num_envs, *, seed=0, noise=0.0):
+    """Let a policy act on random observations in which episodes end at random.
+
+    Args:
+        policy: who acts.
+        steps: T.
+        num_envs: N.
+        seed: draws everything.
+        noise: deviation of noise on logprobs and values, as if an older policy had acted.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    obs = make_obs(policy.specs, steps, num_envs, seed=seed)
+    ends = rng.integers(8, size=(steps, num_envs))
+    terminated, truncated = torch.from_numpy(ends == 0), torch.from_numpy(ends == 1)
+    starts = torch.ones(steps, num_envs, dtype=torch.bool)
+    starts[1:] = (terminated | truncated)[:-1]
+    state = policy.initial_state(num_envs)
+    with torch.no_grad():
+        distribution, values, _ = policy(obs, state, starts)
+        actions = distribution.sample(generator)
+        logprobs = distribution.log_prob(actions)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    return Rollout(
+        obs=obs,
+        actions=actions,
+        logprobs=logprobs + noise * draw(steps, num_envs),
+        values=values + noise * draw(steps, num_envs),
+        rewards=draw(steps, num_envs),
+        terminated=terminated,
+        truncated=truncated,
+        final_values=draw(steps, num_envs) * truncated,
+        episode_starts=starts,
+        memory_state=state,
+        last_values=draw(num_envs),
+    )
+
+
+def weights(module):
+    """Copy all parameters and buffers."""
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def assert_same(left, right):
+    """Compare two dictionaries of tensors bit for bit."""
+    assert left.keys() == right.keys()
+    for name in left:
+        assert torch.equal(left[name], right[name]), name

@@ -1,0 +1,199 @@
+"""Tests of `agents.agent`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from agents import AGENTS, PPO, AgentConfig, PPOConfig, Sampler
+from agents.agent import following_values
+from agents.returns import gae
+from perception import VectorSpec
+from tests.agents.synthetic import assert_same, make_policy, make_rollout, weights
+from tests.agents.toy import LocalEnvs
+
+STEPS, NUM_ENVS = 16, 4
+
+
+def make_agent(name="ppo", *, memory="none", total_updates=1, seed=0, **options):
+    kind, learner = AGENTS[name]
+    policy = make_policy(memory=memory, seed=seed)
+    return learner(policy, kind(**options), num_envs=NUM_ENVS, total_updates=total_updates)
+
+
+@pytest.mark.parametrize("memory", ["none", "lstm", "gru"])
+@pytest.mark.parametrize("name", AGENTS)
+def test_an_update_moves_every_parameter_and_keeps_all_finite(name, memory):
+    agent = make_agent(name, memory=memory)
+    before = weights(agent.policy)
+    metrics = agent.update(make_rollout(agent.policy, STEPS, NUM_ENVS))
+    for key, tensor in agent.policy.state_dict().items():
+        assert torch.isfinite(tensor).all(), key
+        assert not torch.equal(tensor, before[key]), key
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert {"loss", "value_loss", "entropy_loss", "grad_norm"} <= metrics.keys()
+    assert agent.num_updates == 1
+
+
+@pytest.mark.parametrize("memory", ["none", "lstm"])
+@pytest.mark.parametrize("name", AGENTS)
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(name, memory):
+    def train(seed):
+        agent = make_agent(name, memory=memory, seed=seed, minibatch_size=20, num_epochs=2)
+        for update in range(3):
+            agent.update(make_rollout(agent.policy, STEPS, NUM_ENVS, seed=update))
+        return weights(agent.policy)
+
+    assert_same(train(0), train(0))
+    left, right = train(0), train(1)
+    assert any(not torch.equal(left[name], right[name]) for name in left)
+
+
+def test_the_rollout_is_left_as_it_was():
+    agent = make_agent(minibatch_size=8, normalize_returns=True, reward_scale=0.1)
+    rollout = make_rollout(agent.policy, STEPS, NUM_ENVS)
+    before = {name: part.clone() for name, part in vars(rollout).items() if name != "obs"}
+    agent.update(rollout)
+    for name, part in before.items():
+        assert torch.equal(getattr(rollout, name), part), name
+
+
+def test_the_learning_rate_falls_linearly_to_its_last_step_and_stays_above_zero():
+    agent = make_agent(learning_rate=0.1, anneal_learning_rate=True, total_updates=4)
+    rollout = make_rollout(agent.policy, STEPS, NUM_ENVS)
+    rates = [agent.update(rollout)["learning_rate"] for _ in range(4)]
+    assert rates == pytest.approx([0.1, 0.075, 0.05, 0.025])
+    # Going on beyond the end of the training learns no more, and never with a negative step.
+    assert agent.update(rollout)["learning_rate"] == 0.0
+    assert agent.update(rollout)["learning_rate"] == 0.0
+
+
+def test_the_learning_rate_stays_where_it_is_not_annealed():
+    agent = make_agent(learning_rate=0.1, total_updates=2)
+    rollout = make_rollout(agent.policy, STEPS, NUM_ENVS)
+    assert [agent.update(rollout)["learning_rate"] for _ in range(3)] == [0.1] * 3
+
+
+def test_gradients_are_clipped_to_their_greatest_norm():
+    agent = make_agent("a2c", max_grad_norm=0.01)
+    rollout = make_rollout(agent.policy, STEPS, NUM_ENVS)
+    norm = agent.update(rollout)["grad_norm"]
+    assert norm > 0.01  # what is reported is the norm before
+    squares = sum(p.grad.square().sum() for p in agent.policy.parameters())
+    assert float(squares.sqrt()) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_epochs_and_minibatches_are_as_many_as_configured():
+    for memory, steps in (("none", 3 * -(-64 // 20)), ("lstm", 3 * NUM_ENVS)):
+        agent = make_agent(memory=memory, num_epochs=3, minibatch_size=20)
+        agent.update(make_rollout(agent.policy, STEPS, NUM_ENVS))
+        assert int(agent.optimizer.state_dict()["state"][0]["step"]) == steps
+
+
+def test_a_last_minibatch_of_one_step_does_no_harm():
+    agent = make_agent(minibatch_size=STEPS * NUM_ENVS - 1)
+    agent.update(make_rollout(agent.policy, STEPS, NUM_ENVS))
+    assert all(torch.isfinite(p).all() for p in agent.policy.parameters())
+
+
+def test_advantages_are_normalised_if_configured():
+    advantages = torch.tensor([[1.0, 2.0, 3.0, 6.0]])
+    # mean 3, deviation sqrt((4 + 1 + 0 + 9) / 3)
+    expected = (advantages - 3) / math.sqrt(14 / 3)
+    torch.testing.assert_close(make_agent().normalized(advantages), expected)
+    raw = make_agent(normalize_advantages=False)
+    assert torch.equal(raw.normalized(advantages), advantages)
+    equal = torch.full((1, 4), 2.0)
+    assert not make_agent().normalized(equal).any()
+
+
+@pytest.mark.parametrize("name", ["ppo", "a2c"])
+def test_advantages_are_estimated_from_scaled_rewards(name):
+    agent = make_agent(name, reward_scale=0.5, gamma=0.9, gae_lambda=0.8)
+    rollout = make_rollout(agent.policy, STEPS, NUM_ENVS)
+    rewards = agent.scale(rollout)
+    assert torch.equal(rewards, 0.5 * rollout.rewards)
+    advantages, returns = agent.estimate(rollout, rewards)
+    following = following_values(rollout)
+    assert torch.equal(following[rollout.terminated], torch.zeros(int(rollout.terminated.sum())))
+    cut = rollout.truncated & ~rollout.terminated
+    assert torch.equal(following[cut], rollout.final_values[cut])
+    expected = gae(rewards, rollout.values, following, rollout.dones, gamma=0.9, gae_lambda=0.8)
+    assert torch.equal(advantages, expected)
+    assert torch.equal(returns, expected + rollout.values)
+
+
+def test_a_reward_scale_equals_scaled_rewards():
+    first, second = make_agent(reward_scale=0.01), make_agent()
+    rollout = make_rollout(first.policy, STEPS, NUM_ENVS)
+    scaled = dataclasses.replace(rollout, rewards=rollout.rewards * 0.01)
+    for agent, data in ((first, rollout), (second, scaled)):
+        torch.manual_seed(0)
+        agent.update(data)
+    assert_same(weights(first.policy), weights(second.policy))
+
+
+@pytest.mark.parametrize("options", [{"reward_scale": 0.01}, {"normalize_returns": True}], ids=str)
+def test_scaling_does_not_change_reported_rewards(options):
+    config = PPOConfig(rollout_length=16, **options)
+    policy = make_policy(specs={"obs": VectorSpec(size=2)})
+    agent = PPO(policy, config, num_envs=2, total_updates=4)
+    envs = LocalEnvs("tests.agents.toy:Counter-v0", 2)
+    sampler = Sampler(envs, policy, rollout_length=16, seed=0)
+    for _ in range(4):
+        rollout = sampler.collect()
+        agent.update(rollout)
+        # What was paid is ten times the step's number and the action.
+        paid = 10 * rollout.obs["obs"][..., 1] + rollout.actions
+        assert torch.equal(rollout.rewards, paid)
+    for episode in sampler.finished_episodes:
+        least = sum(10 * step for step in range(int(episode["l"])))
+        assert least <= episode["r"] <= least + 2 * episode["l"]
+        assert episode["r"] == round(episode["r"])
+
+
+def test_normalised_observations_change_only_after_an_update():
+    policy = make_policy(normalize_obs=True)
+    agent = PPO(policy, PPOConfig(num_epochs=1), num_envs=NUM_ENVS, total_updates=1)
+    rollout = make_rollout(policy, STEPS, NUM_ENVS)
+    metrics = agent.update(rollout)
+    # Had the statistics moved before the update, the policy would not be the one that acted.
+    assert metrics["approx_kl"] == pytest.approx(0, abs=1e-6)
+    seen = rollout.obs["obs"].flatten(0, 1).double()
+    normalizer = policy.normalizers["obs"]
+    torch.testing.assert_close(normalizer.mean, seen.mean(0))
+    assert normalizer.count == STEPS * NUM_ENVS
+
+
+@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("rollout_length", 0, "must be at least 1, got 0"),
+        ("num_epochs", 0, "must be at least 1, got 0"),
+        ("minibatch_size", 0, "must be at least 1, got 0"),
+        ("learning_rate", 0.0, "must be greater than 0, got 0.0"),
+        ("learning_rate", float("nan"), "must be greater than 0, got nan"),
+        ("max_grad_norm", -1.0, "must be greater than 0, got -1.0"),
+        ("reward_scale", 0.0, "must be greater than 0, got 0.0"),
+        ("gamma", 1.01, "must be between 0 and 1, got 1.01"),
+        ("gamma", float("nan"), "must be between 0 and 1, got nan"),
+        ("gae_lambda", -0.1, "must be between 0 and 1, got -0.1"),
+        ("value_coef", -0.1, "must not be negative, got -0.1"),
+        ("entropy_coef", float("nan"), "must not be negative, got nan"),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(name, field, value, message):
+    with pytest.raises(ValueError, match=f"^{field} {message}$"):
+        AGENTS[name][0](**{field: value})
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_configurations_are_frozen_and_derived_from_the_common_one(name):
+    config = AGENTS[name][0]()
+    assert isinstance(config, AgentConfig)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.gamma = 0.5

@@ -1,0 +1,210 @@
+"""Tests of `agents.distributions`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import distributions as oracle
+
+from agents.distributions import (
+    ActionHead,
+    Bernoulli,
+    Categorical,
+    Gaussian,
+    MultiCategorical,
+)
+
+SIZES = [2, 3, 4]
+LOG_STD = torch.tensor([-0.5, 0.0, 0.7])
+
+
+def categorical(logits):
+    return Categorical(logits), oracle.Categorical(logits=logits)
+
+
+def bernoulli(logits):
+    return Bernoulli(logits), oracle.Independent(oracle.Bernoulli(logits=logits), 1)
+
+
+def gaussian(mean):
+    log_std = LOG_STD[: mean.shape[-1]]
+    normal = oracle.Normal(mean, log_std.exp().expand_as(mean))
+    return Gaussian(mean, log_std), oracle.Independent(normal, 1)
+
+
+PAIRS = {"categorical": categorical, "bernoulli": bernoulli, "gaussian": gaussian}
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+@settings(max_examples=25, deadline=None)
+@given(
+    leading=st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    seed=st.integers(0, 2**31),
+    scale=st.sampled_from([0.1, 1.0, 20.0]),
+)
+def test_log_prob_and_entropy_equal_those_of_torch(kind, leading, seed, scale):
+    generator = torch.Generator().manual_seed(seed)
+    parameters = scale * torch.randn(*leading, 3, generator=generator)
+    ours, theirs = PAIRS[kind](parameters)
+    actions = ours.sample(generator)
+    assert actions.shape == theirs.sample().shape
+    log_prob, entropy = ours.log_prob(actions), ours.entropy()
+    assert log_prob.shape == entropy.shape == torch.Size(leading)
+    expected = theirs.log_prob(actions.float())
+    torch.testing.assert_close(log_prob, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(entropy, theirs.entropy(), rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(leading=st.lists(st.integers(1, 4), min_size=1, max_size=2), seed=st.integers(0, 2**31))
+def test_independent_choices_add_up_those_of_torch(leading, seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(*leading, sum(SIZES), generator=generator)
+    ours = MultiCategorical(logits, SIZES)
+    theirs = [oracle.Categorical(logits=part) for part in logits.split(SIZES, -1)]
+    actions = ours.sample(generator)
+    assert actions.shape == (*leading, 3)
+    log_prob = sum(d.log_prob(actions[..., i]) for i, d in enumerate(theirs))
+    torch.testing.assert_close(ours.log_prob(actions), log_prob, rtol=1e-4, atol=1e-5)
+    entropy = sum(d.entropy() for d in theirs)
+    torch.testing.assert_close(ours.entropy(), entropy, rtol=1e-4, atol=1e-5)
+
+
+DRAWS = 40_000
+# Five standard deviations of the frequency of a fair coin, so that only a wrong sampler fails.
+TOLERANCE = 5 * 0.5 / DRAWS**0.5
+
+
+def draws(parameters):
+    return parameters.expand(DRAWS // 100, 100, -1), torch.Generator().manual_seed(0)
+
+
+def test_sampled_choices_are_as_frequent_as_they_are_probable():
+    logits, generator = draws(torch.tensor([0.0, 1.0, -1.0, 3.0]))
+    distribution = Categorical(logits)
+    samples = distribution.sample(generator)
+    assert samples.dtype == torch.int64
+    frequencies = samples.flatten().bincount(minlength=4) / DRAWS
+    expected = torch.tensor([0.0, 1.0, -1.0, 3.0]).softmax(0)
+    torch.testing.assert_close(frequencies, expected, rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(distribution.probabilities()[0, 0], expected)
+
+
+def test_each_of_several_choices_is_as_frequent_as_it_is_probable():
+    logits = torch.tensor([0.5, -0.5, 1.0, 0.0, -1.0, 2.0, 0.0, 0.0, 0.0])
+    distribution = MultiCategorical(draws(logits)[0], SIZES)
+    samples = distribution.sample(torch.Generator().manual_seed(0)).flatten(0, 1)
+    expected = [part.softmax(0) for part in logits.split(SIZES)]
+    for i, probabilities in enumerate(expected):
+        frequencies = samples[:, i].bincount(minlength=SIZES[i]) / DRAWS
+        torch.testing.assert_close(frequencies, probabilities, rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(distribution.probabilities()[0, 0], torch.cat(expected))
+    # They are drawn independently of each other.
+    assert np.corrcoef(samples.T)[0, 1] == pytest.approx(0, abs=0.03)
+
+
+def test_switches_are_on_as_often_as_is_probable():
+    logits, generator = draws(torch.tensor([-2.0, 0.0, 1.0]))
+    distribution = Bernoulli(logits)
+    samples = distribution.sample(generator)
+    assert set(samples.unique().tolist()) == {0, 1}
+    expected = torch.tensor([-2.0, 0.0, 1.0]).sigmoid()
+    torch.testing.assert_close(samples.float().mean((0, 1)), expected, rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(distribution.probabilities()[0, 0], expected)
+
+
+def test_numbers_have_the_mean_and_deviation_asked_for():
+    mean, generator = draws(torch.tensor([-1.0, 0.0, 4.0]))
+    distribution = Gaussian(mean, LOG_STD)
+    samples = distribution.sample(generator).flatten(0, 1)
+    torch.testing.assert_close(samples.mean(0), mean[0, 0], rtol=0, atol=0.06)
+    torch.testing.assert_close(samples.std(0), LOG_STD.exp(), rtol=0.02, atol=0)
+    assert distribution.probabilities().shape == (DRAWS // 100, 100, 0)
+
+
+def test_mode_is_the_most_likely_action():
+    logits = torch.tensor([[[0.0, 2.0, 1.0], [5.0, -1.0, 0.0]]])
+    assert Categorical(logits).mode().tolist() == [[1, 0]]
+    assert MultiCategorical(logits, [1, 2]).mode().tolist() == [[[0, 0], [0, 1]]]
+    assert Bernoulli(logits - 0.5).mode().tolist() == [[[0, 1, 1], [1, 0, 0]]]
+    assert torch.equal(Gaussian(logits, LOG_STD).mode(), logits)
+
+
+def test_samples_repeat_with_the_generator_and_differ_without():
+    for make in (categorical, bernoulli, gaussian):
+        distribution, _ = make(torch.zeros(5, 20, 3))
+        first, again = (distribution.sample(torch.Generator().manual_seed(1)) for _ in range(2))
+        assert torch.equal(first, again)
+        assert not torch.equal(first, distribution.sample(torch.Generator().manual_seed(2)))
+
+
+def test_probabilities_of_extreme_logits_stay_finite():
+    logits = torch.tensor([[1e4, -1e4, 0.0]], requires_grad=True)
+    for distribution, action in ((Categorical(logits), [1]), (Bernoulli(logits), [[0, 1, 1]])):
+        value = distribution.log_prob(torch.tensor(action)) + distribution.entropy()
+        assert torch.isfinite(value).all()
+        (gradient,) = torch.autograd.grad(value.sum(), logits)
+        assert torch.isfinite(gradient).all()
+
+
+SPACES = {
+    "discrete": (spaces.Discrete(4), Categorical, (), 4),
+    "multi_discrete": (spaces.MultiDiscrete([2, 3]), MultiCategorical, (2,), 5),
+    "multi_binary": (spaces.MultiBinary(3), Bernoulli, (3,), 3),
+    "box": (spaces.Box(-1, 1, (2,), np.float32), Gaussian, (2,), 0),
+}
+
+
+@pytest.mark.parametrize("kind", SPACES)
+def test_a_head_fits_its_action_space(kind):
+    space, expected, shape, choices = SPACES[kind]
+    torch.manual_seed(0)
+    head = ActionHead(space, 8)
+    features = torch.randn(5, 3, 8)
+    distribution = head(features)
+    assert isinstance(distribution, expected)
+    actions = distribution.sample()
+    assert actions.shape == distribution.mode().shape == (5, 3, *shape)
+    assert distribution.log_prob(actions).shape == distribution.entropy().shape == (5, 3)
+    assert distribution.probabilities().shape == (5, 3, choices)
+    if kind != "box":
+        assert all(space.contains(a) for a in actions.flatten(0, 1).numpy())
+
+
+@pytest.mark.parametrize("kind", SPACES)
+def test_every_parameter_of_a_head_learns(kind):
+    torch.manual_seed(0)
+    head = ActionHead(SPACES[kind][0], 8)
+    distribution = head(torch.randn(5, 3, 8))
+    actions = distribution.sample().detach()
+    (distribution.log_prob(actions).square().sum() + distribution.entropy().sum()).backward()
+    for name, parameter in head.named_parameters():
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_a_new_head_finds_all_actions_about_as_likely():
+    torch.manual_seed(0)
+    probabilities = ActionHead(spaces.Discrete(5), 64)(torch.randn(100, 64)).probabilities()
+    torch.testing.assert_close(probabilities, torch.full((100, 5), 0.2), rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(-1, 1, (2, 2)),
+        spaces.Box(-1, 1, ()),
+        spaces.MultiBinary([2, 2]),
+        spaces.MultiDiscrete([[2, 3], [4, 5]]),
+        spaces.Text(5),
+        spaces.Tuple([spaces.Discrete(2)]),
+        spaces.Dict(a=spaces.Discrete(2)),
+    ],
+    ids=str,
+)
+def test_other_spaces_are_refused_with_those_that_work(space):
+    with pytest.raises(ValueError, match=r"not supported; Discrete, MultiDiscrete, MultiBinary"):
+        ActionHead(space, 8)

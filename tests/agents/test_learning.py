@@ -1,0 +1,191 @@
+"""Tests that agents learn, each with fixed seeds and a stated score."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from agents import AGENTS, Policy, Sampler, observation_specs
+from agents.checkpoint import load_policy
+from agents.evaluation import play_episodes, score_episodes
+from perception import EncoderConfig, PerceptionConfig
+from tests.agents.synthetic import assert_same, weights
+from tests.agents.toy import LocalEnvs
+
+ROOT = Path(__file__).parents[2]
+
+
+def learn(
+    env,
+    env_steps,
+    *,
+    agent="ppo",
+    memory="none",
+    num_envs=8,
+    seed=0,
+    hidden_sizes=(64, 64),
+    memory_size=64,
+    **options,
+):
+    """Train in this process and give the policy."""
+    torch.manual_seed(seed)
+    kind, learner = AGENTS[agent]
+    config = kind(**options)
+    envs = LocalEnvs(env, num_envs)
+    layers = EncoderConfig(hidden_sizes=hidden_sizes)
+    perception = PerceptionConfig(memory=memory, memory_size=memory_size, layers=layers)
+    specs = observation_specs(envs.single_observation_space, {})
+    policy = Policy(specs, envs.single_action_space, perception, config.normalize_obs)
+    updates = env_steps // (num_envs * config.rollout_length)
+    learning = learner(policy, config, num_envs=num_envs, total_updates=updates)
+    sampler = Sampler(envs, policy, rollout_length=config.rollout_length, seed=10_000 + seed)
+    for _ in range(updates):
+        learning.update(sampler.collect())
+    return policy
+
+
+def mean_return(policy, env, episodes, *, greedy=False, num_envs=10):
+    envs = LocalEnvs(env, num_envs)
+    played = play_episodes(policy, envs, num_episodes=episodes, seed=0, greedy=greedy)
+    return score_episodes(list(played)).mean
+
+
+def test_the_cartpole_preset_solves_cartpole_from_the_command_line(tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, str(ROOT / "train.py"), "CartPole-v1", "--run-dir", str(run)]
+    command += ["--device", "cpu", "--eval-episodes", "4", "--eval-every", "1000000"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    policy = load_policy(run / "policy.safetensors").policy
+    assert mean_return(policy, "CartPole-v1", 100, greedy=True) >= 475
+    assert mean_return(policy, "CartPole-v1", 100) >= 475
+
+
+# Positions alone do not tell where a pole is falling; memory makes velocities of them.
+MASKED = "tests.agents.toy:MaskedCartPole-v1"
+MASKED_OPTIONS = {
+    **{"num_envs": 16, "rollout_length": 64, "minibatch_size": 256, "num_epochs": 8},
+    **{"learning_rate": 2e-3, "anneal_learning_rate": True, "gamma": 0.98, "gae_lambda": 0.95},
+    **{"entropy_coef": 0.0, "target_kl": 0.02, "reward_scale": 0.05, "normalize_obs": True},
+    **{"hidden_sizes": (32,), "memory_size": 32},
+}
+MASKED_STEPS = 70_000
+
+
+def test_hidden_velocities_are_inferred_by_an_lstm():
+    policy = learn(MASKED, MASKED_STEPS, memory="lstm", **MASKED_OPTIONS)
+    assert mean_return(policy, MASKED, 50) >= 450
+
+
+def test_hidden_velocities_cannot_be_inferred_without_memory():
+    policy = learn(MASKED, MASKED_STEPS, memory="none", **MASKED_OPTIONS)
+    assert mean_return(policy, MASKED, 50) < 200
+    assert mean_return(policy, MASKED, 50, greedy=True) < 200
+
+
+RECALL = "tests.agents.toy:Recall-v0"
+RECALL_OPTIONS = {
+    **{"num_envs": 16, "rollout_length": 16, "minibatch_size": 64, "num_epochs": 4},
+    **{"learning_rate": 3e-3, "gamma": 0.9, "hidden_sizes": (16,), "memory_size": 16},
+}
+
+
+@pytest.mark.parametrize("memory", ["lstm", "gru"])
+def test_a_bit_is_remembered_for_a_step(memory):
+    policy = learn(RECALL, 6_000, memory=memory, **RECALL_OPTIONS)
+    assert mean_return(policy, RECALL, 200, greedy=True) == 1.0
+    assert mean_return(policy, RECALL, 200) > 0.9
+
+
+def test_a_bit_cannot_be_remembered_without_memory():
+    policy = learn(RECALL, 6_000, memory="none", **RECALL_OPTIONS)
+    assert mean_return(policy, RECALL, 200) == pytest.approx(0.5, abs=0.15)
+
+
+# Of 16: what random actions reach, and what is to be reached.
+IDENTITY = {
+    "Discrete": (5.3, 15),
+    "MultiDiscrete": (6.7, 15),
+    "MultiBinary": (8, 15),
+    "Box": (7, 14),
+}
+IDENTITY_OPTIONS = {
+    **{"gamma": 0.0, "entropy_coef": 0.0, "anneal_learning_rate": True},
+    **{"hidden_sizes": (32,), "num_envs": 16},
+}
+
+
+@pytest.mark.parametrize("actions", IDENTITY)
+def test_ppo_learns_to_do_as_told_in_every_action_space(actions):
+    env, (before, after) = f"tests.agents.toy:Identity{actions}-v0", IDENTITY[actions]
+    options = {"rollout_length": 16, "minibatch_size": 64, "learning_rate": 1e-2}
+    untrained = learn(env, 0, **options, **IDENTITY_OPTIONS)
+    assert mean_return(untrained, env, 50) < before + 1.5
+    policy = learn(env, 12_000, **options, **IDENTITY_OPTIONS)
+    assert mean_return(policy, env, 50, greedy=True) >= after
+
+
+@pytest.mark.parametrize("agent", ["a2c", "reinforce"])
+def test_a2c_and_reinforce_learn_to_do_as_told(agent):
+    env = "tests.agents.toy:IdentityDiscrete-v0"
+    options = {"rollout_length": 8, "learning_rate": 1e-2, "normalize_advantages": True}
+    policy = learn(env, 12_000, agent=agent, **options, **IDENTITY_OPTIONS)
+    assert mean_return(policy, env, 50, greedy=True) >= 15
+
+
+CARTPOLE_OPTIONS = {
+    **{"num_envs": 16, "gamma": 0.98, "reward_scale": 0.05, "entropy_coef": 0.0},
+    **{"anneal_learning_rate": True},
+}
+
+
+@pytest.mark.parametrize(
+    ("agent", "options"),
+    [
+        ("a2c", {"rollout_length": 32, "learning_rate": 5e-3, "gae_lambda": 0.95}),
+        ("reinforce", {"rollout_length": 64, "learning_rate": 1e-2}),
+    ],
+)
+def test_a2c_and_reinforce_balance_a_pole(agent, options):
+    policy = learn("CartPole-v1", 100_000, agent=agent, **options, **CARTPOLE_OPTIONS)
+    assert mean_return(policy, "CartPole-v1", 20) >= 300
+
+
+def constant_value(env):
+    """Learn what a world that pays 1 a step is worth, by one-step bootstrapping, gamma 0.9."""
+    policy = learn(
+        f"tests.agents.toy:{env}",
+        20_000,
+        **{"num_envs": 8, "rollout_length": 16, "minibatch_size": None, "num_epochs": 8},
+        **{"gamma": 0.9, "gae_lambda": 0.0, "entropy_coef": 0.0, "learning_rate": 1e-2},
+        **{"max_grad_norm": 1e9, "anneal_learning_rate": True, "hidden_sizes": (4,)},
+    )
+    start = torch.ones(1, dtype=torch.bool)
+    return float(policy.value({"obs": torch.ones(1, 1)}, policy.initial_state(1), start)[0])
+
+
+def test_a_time_limit_does_not_end_what_is_to_be_expected():
+    # V = 1 + 0.9 V, so V = 1 / (1 - 0.9).
+    assert constant_value("Truncated-v0") == pytest.approx(10.0, abs=0.2)
+
+
+def test_the_end_of_the_world_does():
+    # Every eighth step is followed by nothing: V = 1 + 0.9 * 7/8 V, so V = 1 / (1 - 0.7875).
+    assert constant_value("Terminated-v0") == pytest.approx(1 / (1 - 0.7875), abs=0.1)
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("memory", ["none", "lstm"])
+def test_the_same_seed_trains_bit_identical_weights_and_another_seed_others(agent, memory):
+    def train(seed):
+        policy = learn("CartPole-v1", 4_200, agent=agent, memory=memory, seed=seed)
+        return weights(policy)
+
+    first = train(0)
+    assert_same(first, train(0))
+    other = train(1)
+    assert not any(torch.equal(first[name], other[name]) for name in first)

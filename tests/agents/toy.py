@@ -1,0 +1,229 @@
+"""Worlds whose right answers are known, registered so that `tests.agents.toy:Name-v0` names one.
+
+Workers of a vector environment import this module by that name.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.classic_control import CartPoleEnv
+
+from envs import EnvConfig, make
+
+
+class Counter(gym.Env):
+    """Observes (seed, steps so far); pays ten times the step's number plus the action.
+
+    An episode lasts 3 + seed % 5 steps; even seeds terminate, odd ones are truncated.
+    """
+
+    observation_space = spaces.Box(0.0, 1e6, (2,), np.float32)
+    action_space = spaces.Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._seed, self._step = seed, 0
+        return self._observe(), {}
+
+    def step(self, action):
+        assert action in self.action_space
+        reward = 10.0 * self._step + float(action)
+        self._step += 1
+        over = self._step == counter_length(self._seed)
+        return self._observe(), reward, over and self._seed % 2 == 0, over and self._seed % 2, {}
+
+    def _observe(self):
+        return np.array([self._seed, self._step], np.float32)
+
+
+def counter_length(seed: int) -> int:
+    return 3 + seed % 5
+
+
+class Constant(gym.Env):
+    """Observes 1 and pays 1 for eight steps, then ends in the way it was told to."""
+
+    observation_space = spaces.Box(0.0, 1.0, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+    length = 8
+
+    def __init__(self, *, terminates: bool) -> None:
+        self._terminates = terminates
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._step = 0
+        return np.ones(1, np.float32), {}
+
+    def step(self, action):
+        self._step += 1
+        over = self._step == self.length
+        terminated, truncated = over and self._terminates, over and not self._terminates
+        return np.ones(1, np.float32), 1.0, terminated, truncated, {}
+
+
+class Identity(gym.Env):
+    """Observes what action is asked for; pays up to 1 for it. Episodes last 16 steps.
+
+    Wanted choices are observed one-hot, wanted switches and numbers as they are.
+    """
+
+    length = 16
+
+    def __init__(self, *, actions: spaces.Space[Any]) -> None:
+        self.action_space = actions
+        size = spaces.flatdim(actions)
+        self.observation_space = spaces.Box(-1.0, 1.0, (size,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._step = 0
+        return self._ask(), {}
+
+    def step(self, action):
+        if isinstance(self.action_space, spaces.Box):
+            reward = 1.0 - float(np.abs(action - self._wanted).mean())
+        else:
+            reward = float((np.asarray(action) == self._wanted).mean())
+        self._step += 1
+        return self._ask(), reward, False, self._step == self.length, {}
+
+    def _ask(self):
+        space = self.action_space
+        if isinstance(space, spaces.Box):
+            self._wanted = self.np_random.uniform(-0.8, 0.8, space.shape).astype(np.float32)
+            return self._wanted
+        if isinstance(space, spaces.MultiBinary):
+            self._wanted = self.np_random.integers(2, size=space.shape)
+        elif isinstance(space, spaces.MultiDiscrete):
+            self._wanted = self.np_random.integers(space.nvec)
+        else:
+            self._wanted = self.np_random.integers(space.n)
+        return spaces.flatten(space, self._wanted).astype(np.float32)
+
+
+class Recall(gym.Env):
+    """Shows a bit, hides it, and pays 1 if the action of the second step repeats it."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._bit, self._step = int(self.np_random.integers(2)), 0
+        return np.array([2 * self._bit - 1, 1], np.float32), {}
+
+    def step(self, action):
+        self._step += 1
+        over = self._step == 2
+        reward = float(over and action == self._bit)
+        return np.zeros(2, np.float32), reward, over, False, {}
+
+
+class MaskedCartPole(CartPoleEnv):
+    """CartPole of which only positions are observed: velocities must be inferred over time."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode=render_mode)
+        high = self.observation_space.high[[0, 2]]
+        self.observation_space = spaces.Box(-high, high, dtype=np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        observation, info = super().reset(seed=seed, options=options)
+        return observation[[0, 2]], info
+
+    def step(self, action):
+        observation, *rest = super().step(action)
+        return observation[[0, 2]], *rest
+
+
+ACTION_SPACES: dict[str, spaces.Space[Any]] = {
+    "Discrete": spaces.Discrete(3),
+    "MultiDiscrete": spaces.MultiDiscrete([2, 3]),
+    "MultiBinary": spaces.MultiBinary(2),
+    "Box": spaces.Box(-1.0, 1.0, (2,), np.float32),
+}
+
+gym.register("Counter-v0", entry_point=Counter)
+gym.register("Truncated-v0", entry_point=Constant, kwargs={"terminates": False})
+gym.register("Terminated-v0", entry_point=Constant, kwargs={"terminates": True})
+gym.register("Recall-v0", entry_point=Recall)
+gym.register("MaskedCartPole-v1", entry_point=MaskedCartPole, max_episode_steps=500)
+for _name, _space in ACTION_SPACES.items():
+    gym.register(f"Identity{_name}-v0", entry_point=Identity, kwargs={"actions": _space})
+
+
+class Transition(NamedTuple):
+    """See `agents.sampler.Transition`."""
+
+    obs: dict[str, Any]
+    rewards: Any
+    terminated: Any
+    truncated: Any
+    final_obs: dict[str, Any]
+    episode: Any
+
+
+class LocalEnvs:
+    """Environments in this process, as `agents.sampler.GroupedEnvs` asks for, in one group.
+
+    A small world answers sooner than a message to another process. Seeds are dealt out as
+    `envs.SharedVectorEnv` does.
+    """
+
+    num_groups = 1
+    episode_keys = ("r", "l")
+
+    def __init__(self, env_id: str, num_envs: int) -> None:
+        self.num_envs = num_envs
+        self._envs = [make(EnvConfig(env=env_id)) for _ in range(num_envs)]
+        self.single_observation_space = self._envs[0].observation_space
+        self.single_action_space = self._envs[0].action_space
+        shape = (num_envs, *self.single_observation_space.shape)
+        self._obs, self._final_obs = np.zeros((2, *shape), np.float32)
+        self._rewards = np.zeros(num_envs)
+        self._terminated, self._truncated = np.zeros((2, num_envs), np.bool_)
+        self._episode = np.zeros((num_envs, 2))
+        self._seeds = np.arange(num_envs)
+
+    @property
+    def episode_seeds(self):
+        return self._seeds.copy()
+
+    def reset(self, *, seed):
+        self._seeds[:] = seed + np.arange(self.num_envs)
+        for lane in range(self.num_envs):
+            self._begin(lane)
+
+    def current_obs(self, group):
+        return {"obs": self._obs}
+
+    def send(self, group, actions):
+        for lane, env in enumerate(self._envs):
+            obs, reward, terminated, truncated, info = env.step(actions[lane])
+            self._rewards[lane] = reward
+            self._terminated[lane], self._truncated[lane] = terminated, truncated
+            if terminated or truncated:
+                self._final_obs[lane] = obs
+                self._episode[lane] = info["episode"]["r"], info["episode"]["l"]
+                self._seeds[lane] += self.num_envs
+                self._begin(lane)
+            else:
+                self._obs[lane] = obs
+
+    def receive(self, group):
+        return Transition(
+            self.current_obs(group),
+            self._rewards,
+            self._terminated,
+            self._truncated,
+            {"obs": self._final_obs},
+            self._episode,
+        )
+
+    def _begin(self, lane):
+        self._obs[lane] = self._envs[lane].reset(seed=int(self._seeds[lane]))[0]

@@ -1,0 +1,38 @@
+"""No test may leave behind an engine, a worker, a scratch folder or shared memory."""
+
+import os
+import tempfile
+import uuid
+
+import pytest
+
+from tests.envs import processes
+
+_ENDING_TAKES_S = 2.0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def engine_record(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("engines")
+    os.environ[processes.MARKER] = uuid.uuid4().hex
+    # Engines of other programs, which may run at the same time, use the machine's own folder.
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    processes.record_engines(folder)
+    yield folder
+    _expect_nothing_beyond(set(), folder)
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing_behind(engine_record):
+    before = processes.leftovers(engine_record)
+    yield
+    _expect_nothing_beyond(before, engine_record)
+
+
+def _expect_nothing_beyond(before, engine_record):
+    def clean() -> bool:
+        return processes.leftovers(engine_record) <= before
+
+    if not processes.wait_until(clean, _ENDING_TAKES_S):
+        left = sorted(processes.leftovers(engine_record) - before)
+        pytest.fail("left behind:\n" + "\n".join(left))

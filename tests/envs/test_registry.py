@@ -1,0 +1,157 @@
+"""Names of worlds, and what is said about those that cannot be made."""
+
+import gymnasium as gym
+import pytest
+
+from envs import SCENARIOS, DoomEnv, EnvConfig, EnvError, canonical_name, folder_name, make
+from envs.registry import DOOMGRAD_IDS, frames_per_env_step
+from envs.scenarios import FREEDOOM_MAPS
+from tests.envs import processes
+from tests.envs.maps import room, write_wad
+
+
+def test_every_bundled_world_is_registered_once():
+    maps = sum(len(names) for names in FREEDOOM_MAPS.values())
+    assert len(DOOMGRAD_IDS) == len(SCENARIOS) + maps
+    assert set(DOOMGRAD_IDS) == {name for name in gym.registry if name.startswith("doomgrad/")}
+    assert DOOMGRAD_IDS["doomgrad/DefendTheCenter-v0"] == "defend_the_center"
+    assert DOOMGRAD_IDS["doomgrad/Freedoom2MAP01-v0"] == "freedoom2:MAP01"
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ("basic", "basic"),
+        ("doomgrad/Basic-v0", "basic"),
+        ("doomgrad/Freedoom1E1M1-v0", "freedoom1:E1M1"),
+        ("freedoom2:MAP01", "freedoom2:MAP01"),
+        ("CartPole-v1", "CartPole-v1"),
+        ("ALE/Pong-v5", "ALE/Pong-v5"),
+        ("tests.envs.toy:Shifted-v0", "tests.envs.toy:Shifted-v0"),
+    ],
+)
+def test_a_world_has_one_name(asked, name):
+    assert canonical_name(asked) == name
+
+
+@pytest.mark.parametrize(
+    ("asked", "closest"),
+    [
+        ("basci", "basic"),
+        ("Basic", "basic"),
+        ("defend_center", "defend_the_center"),
+        ("health-gathering", "health_gathering"),
+        ("Cartpole-v1", "CartPole-v1"),
+        ("CartPole-v9", "CartPole-v1"),
+        ("doomgrad/basic-v0", "doomgrad/Basic-v0"),
+        ("ALE/Pog-v5", "ALE/Pong-v5"),
+    ],
+)
+def test_an_unknown_world_is_told_the_closest(asked, closest):
+    with pytest.raises(EnvError, match=f"did you mean {closest}\\?$") as refusal:
+        canonical_name(asked)
+    assert repr(asked) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("asked", ["", "xyzzyxyzzy", "no.such.module:Name-v0", ":", "???"])
+def test_a_world_like_no_other_gets_one_line(asked):
+    with pytest.raises(EnvError, match="there is no world called") as refusal:
+        make(EnvConfig(env=asked))
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_error_is_one_a_caller_may_take_for_a_bad_value():
+    assert issubclass(EnvError, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("env", "folder"),
+    [
+        ("basic", "basic"),
+        ("freedoom2:MAP01", "freedoom2-map01"),
+        ("ALE/Pong-v5", "ALE-Pong-v5"),
+        ("CartPole-v1", "CartPole-v1"),
+        ("/home/me/my maps/Arena.cfg", "Arena"),
+        ("maps/two words.wad", "two-words"),
+    ],
+)
+def test_names_of_folders(env, folder):
+    assert folder_name(env) == folder
+
+
+@pytest.mark.parametrize("env", ["../../etc", "a/../b", "/", "ALE/../x"])
+def test_a_folders_name_is_one_folder(env):
+    assert "/" not in folder_name(env)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("extra_channels", ("depth",)),
+        ("variables", True),
+        ("skill", 3),
+        ("time_limit", 100),
+    ],
+)
+def test_options_of_doom_are_refused_elsewhere(option, value):
+    with pytest.raises(EnvError, match=f"{option} is an option for worlds of Doom, which CartPole"):
+        make(EnvConfig(env="CartPole-v1", **{option: value}))
+
+
+def test_worlds_of_doom_are_made_by_any_name(tmp_path):
+    path = write_wad(tmp_path / "own.wad", room())
+    for name in ("basic", "doomgrad/Basic-v0", "freedoom1:E1M1", str(path)):
+        env = make(EnvConfig(env=name))
+        assert isinstance(env, DoomEnv)
+        env.close()
+    assert make(EnvConfig(env="doomgrad/Basic-v0")).config.env == "basic"
+
+
+@pytest.mark.parametrize(
+    ("env", "skip", "frames"),
+    [
+        ("basic", None, 4),
+        ("basic", 2, 2),
+        ("freedoom2:MAP01", None, 4),
+        ("ALE/Pong-v5", None, 4),
+        ("ALE/Pong-v5", 3, 3),
+        ("CartPole-v1", None, 1),
+        ("CartPole-v1", 2, 2),
+    ],
+)
+def test_frames_of_an_env_step(env, skip, frames):
+    assert frames_per_env_step(EnvConfig(env=env, frame_skip=skip)) == frames
+
+
+def test_a_mode_that_cannot_be_drawn_is_refused():
+    with pytest.raises(EnvError, match="render_mode 'human' is not supported"):
+        make(EnvConfig(env="basic"), render_mode="human")
+
+
+# A module that is None in `sys.modules` cannot be imported, as if it were not installed.
+WITHOUT = """
+import sys
+for name in {names!r}:
+    sys.modules[name] = None
+from envs import EnvConfig, EnvError, make
+make(EnvConfig()).close()
+try:
+    make(EnvConfig(env={env!r}))
+except EnvError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("names", "env", "extra"),
+    [
+        (["ale_py"], "ALE/Pong-v5", "atari"),
+        (["minigrid"], "MiniGrid-MemoryS7-v0", "minigrid"),
+        (["Box2D"], "CarRacing-v3", "box2d"),
+        (["Box2D"], "LunarLander-v3", "box2d"),
+    ],
+)
+def test_a_missing_package_is_named_in_one_line(names, env, extra, tmp_path):
+    said = processes.run_script(WITHOUT.format(names=names, env=env), tmp_path)
+    assert said == f'{env} needs a package that is missing: pip install "doomgrad[{extra}]"\n'

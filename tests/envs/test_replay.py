@@ -1,0 +1,96 @@
+"""Recorded episodes played again: the same rewards, more and larger pictures."""
+
+import numpy as np
+import pytest
+
+from envs import EnvConfig, make
+from envs.replay import playback_fps, resimulate
+from tests.envs.raw import NATIVE, doom, random_actions
+
+LARGE = (640, 480)
+
+
+def record(config, seed, count=40):
+    """Play random actions; give those taken, their rewards and the frames that they lasted."""
+    env = make(config)
+    env.action_space.seed(0)
+    env.reset(seed=seed)
+    actions, rewards, frames = [], [], 0
+    for _ in range(count):
+        actions.append(env.action_space.sample())
+        _, reward, terminated, truncated, info = env.step(actions[-1])
+        rewards.append(reward)
+        if terminated or truncated:
+            frames = info["episode"].get("frames", len(actions))
+            break
+    env.close()
+    return actions, rewards, frames
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        EnvConfig(env="basic", frame_stack=2, variables=True, extra_channels=("depth",)),
+        EnvConfig(env="deadly_corridor", time_limit=90),
+        EnvConfig(env="health_gathering", time_limit=50, observation="gray", frame_skip=3),
+        EnvConfig(env="deathmatch", time_limit=30),
+    ],
+    ids=lambda config: config.env,
+)
+def test_every_tic_is_shown_with_the_rewards_that_were_recorded(config):
+    actions, rewards, frames = record(config, 3)
+    moments = list(resimulate(config, 3, np.array(actions), LARGE))
+    assert {moment.image.shape for moment in moments} == {(480, 640, 3)}
+    assert {moment.image.dtype for moment in moments} == {np.dtype(np.uint8)}
+    assert len(moments) == 1 + frames
+    assert moments[0].reward == 0
+    by_step = [sum(m.reward for m in moments[1:] if m.step == s) for s in range(len(actions))]
+    assert by_step == pytest.approx(rewards)
+    assert sum(moment.reward for moment in moments) == pytest.approx(sum(rewards))
+
+
+def test_pictures_are_those_of_the_episode():
+    with doom("basic", "rgb_array", **NATIVE) as env:
+        actions = random_actions(env, 12)
+        env.reset(seed=5)
+        seen = [env.render()]
+        for action in actions:
+            env.step(action)
+            seen.append(env.render())
+    shown = [moment.image for moment in resimulate(EnvConfig(), 5, actions, (160, 120))]
+    np.testing.assert_array_equal(shown[::4], seen)
+
+
+def test_actions_are_named():
+    actions = [0, 3, 5]
+    moments = list(resimulate(EnvConfig(), 0, actions, (160, 120)))
+    assert [moments[i].action for i in (0, 1, 5, 9)] == [
+        *("", "-"),
+        *("move left + attack", "move right + attack"),
+    ]
+    assert [moment.step for moment in moments] == [0] + [0] * 4 + [1] * 4 + [2] * 4
+
+
+@pytest.mark.parametrize("size", [(160, 120), (300, 200), (64, 64), (2000, 1500)])
+def test_pictures_have_the_size_asked_for(size):
+    images = resimulate(EnvConfig(), 0, [0], size)
+    assert next(images).image.shape == (size[1], size[0], 3)
+    images.close()
+
+
+def test_worlds_that_are_not_of_doom_are_shown_too():
+    config = EnvConfig(env="CartPole-v1")
+    actions, rewards, _ = record(config, 1, count=500)
+    moments = list(resimulate(config, 1, actions, (320, 240)))
+    assert len(moments) == 1 + len(actions)
+    assert sum(moment.reward for moment in moments) == sum(rewards)
+    assert moments[-1].image.shape == (240, 320, 3)
+    assert (moments[0].image != moments[-1].image).any()
+    assert moments[-1].action == str(actions[-1])
+
+
+@pytest.mark.parametrize(
+    ("env", "fps"), [("basic", 35), ("CartPole-v1", 50), ("MiniGrid-MemoryS7-v0", 10)]
+)
+def test_pictures_a_second_are_the_games_own(env, fps):
+    assert playback_fps(EnvConfig(env=env)) == fps

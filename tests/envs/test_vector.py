@@ -1,0 +1,478 @@
+"""Many environments at once against one after another, and what happens when one goes wrong."""
+
+import os
+import pickle
+import signal
+import socket
+import time
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from envs import EnvConfig, EnvError, SharedVectorEnv, make
+from envs.vector import _Worker
+from tests.envs import processes
+
+DOOM = EnvConfig(env="defend_the_center", variables=True, time_limit=60)
+TOY = "tests.envs.toy"
+
+
+@pytest.fixture
+def open_envs():
+    opened = []
+
+    def open_envs(config, *numbers, **options):
+        config = EnvConfig(env=config) if isinstance(config, str) else config
+        opened.append(SharedVectorEnv(config, *numbers, **options))
+        return opened[-1]
+
+    yield open_envs
+    for envs in opened:
+        envs.close()
+
+
+def random_batches(envs, steps):
+    envs.action_space.seed(0)
+    return [envs.action_space.sample() for _ in range(steps)]
+
+
+def equal(a, b):
+    np.testing.assert_equal(a, b)
+
+
+class OneByOne:
+    """What `SharedVectorEnv` promises, written as plainly as can be."""
+
+    def __init__(self, config, num_envs):
+        self.envs = [make(config) for _ in range(num_envs)]
+
+    def reset(self, seed):
+        self.seeds = [seed + i for i in range(len(self.envs))]
+        return [env.reset(seed=s) for env, s in zip(self.envs, self.seeds, strict=True)]
+
+    def step(self, actions):
+        """Give (obs, reward, terminated, truncated, info, final obs, final info) of each."""
+        results = []
+        for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
+            obs, reward, terminated, truncated, info = env.step(action)
+            final = (None, None)
+            if terminated or truncated:
+                self.seeds[i] += len(self.envs)
+                final = (obs, info)
+                obs, info = env.reset(seed=self.seeds[i])
+            results.append((obs, reward, terminated, truncated, info, *final))
+        return results
+
+    def close(self):
+        for env in self.envs:
+            env.close()
+
+
+@pytest.fixture
+def one_by_one():
+    reference = OneByOne(DOOM, 4)
+    yield reference
+    reference.close()
+
+
+def unbatch(obs, lane):
+    return {name: part[lane] for name, part in obs.items()} if isinstance(obs, dict) else obs[lane]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_equals_stepping_one_environment_after_another(open_envs, one_by_one, workers):
+    envs = open_envs(DOOM, 4, num_workers=workers, num_groups=2)
+    obs, infos = envs.reset(seed=7)
+    for lane, (expected, info) in enumerate(one_by_one.reset(7)):
+        equal(unbatch(obs, lane), expected)
+        assert {key: infos[key][lane] for key in envs.info_keys} == {
+            key: info[key] for key in envs.info_keys
+        }
+    ends = 0
+    for actions in random_batches(envs, 40):
+        obs, rewards, terminated, truncated, infos = envs.step(actions)
+        for lane, expected in enumerate(one_by_one.step(actions)):
+            equal(unbatch(obs, lane), expected[0])
+            assert (rewards[lane], terminated[lane], truncated[lane]) == expected[1:4]
+            info, final_obs, final_info = expected[4:]
+            assert {k: infos[k][lane] for k in envs.info_keys} == {
+                k: info[k] for k in envs.info_keys
+            }
+            ended = final_obs is not None
+            assert ended == (terminated[lane] or truncated[lane])
+            if not ended:
+                assert "final_obs" not in infos or infos["final_obs"][lane] is None
+                continue
+            ends += 1
+            equal(infos["final_obs"][lane], final_obs)
+            finals = infos["final_info"]
+            assert {k: finals[k][lane] for k in envs.info_keys} == {
+                k: final_info[k] for k in envs.info_keys
+            }
+            assert {k: finals["episode"][k][lane] for k in envs.episode_keys} == (
+                final_info["episode"]
+            )
+            for mask in (infos["_final_obs"], infos["_final_info"], finals["_episode"]):
+                assert mask[lane]
+        assert envs.episode_seeds.tolist() == one_by_one.seeds
+    assert ends >= 8
+
+
+def test_agrees_with_gymnasiums_vector_environment(open_envs):
+    ours = open_envs("CartPole-v1", 3, num_workers=2)
+    wrapped = gym.wrappers.RecordEpisodeStatistics
+    theirs = SyncVectorEnv(
+        [lambda: wrapped(gym.make("CartPole-v1"))] * 3, autoreset_mode=AutoresetMode.SAME_STEP
+    )
+    try:
+        assert ours.single_observation_space == theirs.single_observation_space
+        assert ours.observation_space == theirs.observation_space
+        assert ours.action_space == theirs.action_space
+        assert ours.metadata["autoreset_mode"] == theirs.metadata["autoreset_mode"]
+        equal(ours.reset(seed=5)[0], theirs.reset(seed=5)[0])
+        running = np.ones(3, bool)  # After an end they draw seeds of their own.
+        ends = 0
+        for actions in random_batches(ours, 60):
+            one, other = ours.step(actions), theirs.step(actions)
+            ended = (one[2] | one[3]) & running
+            for a, b in zip(one[1:4], other[1:4], strict=True):
+                assert a.dtype == b.dtype
+                equal(a[running], b[running])
+            for lane in np.flatnonzero(ended):
+                ends += 1
+                equal(one[4]["final_obs"][lane], other[4]["final_obs"][lane])
+                for key in ("r", "l"):
+                    episodes = [
+                        infos["final_info"]["episode"][key][lane] for infos in (one[4], other[4])
+                    ]
+                    assert episodes[0] == episodes[1]
+            running &= ~ended
+            equal(one[0][running], other[0][running])
+        assert ends == 3
+    finally:
+        theirs.close()
+
+
+def test_seeds_of_the_episodes_are_known(open_envs):
+    envs = open_envs(f"{TOY}:Shifted-v0", 4, num_workers=2)
+    obs, _ = envs.reset(seed=10)
+    assert obs[:, 2].tolist() == [10, 11, 12, 13]
+    seen = [set() for _ in range(4)]
+    for _ in range(6 * 5):
+        obs = envs.step(np.full(4, 5))[0]
+        for lane in range(4):
+            seen[lane].add(int(obs[lane, 2]))
+    assert seen == [{10 + lane + 4 * k for k in range(6)} for lane in range(4)]
+    assert envs.episode_seeds.tolist() == [30, 31, 32, 33]
+
+
+def test_one_seed_for_each_environment_may_be_given(open_envs):
+    envs = open_envs(f"{TOY}:Shifted-v0", 3, num_workers=1)
+    assert envs.reset(seed=[5, 1, 9])[0][:, 2].tolist() == [5, 1, 9]
+    with pytest.raises(EnvError, match="2 seeds were given for 3 environments"):
+        envs.reset(seed=[1, 2])
+
+
+def test_without_a_seed_the_next_of_the_generator_is_drawn(open_envs):
+    envs = open_envs(f"{TOY}:Shifted-v0", 2, num_workers=1)
+    envs.reset(seed=1)
+    first, second = (envs.reset()[0][:, 2].tolist() for _ in range(2))
+    assert first != second
+    envs.reset(seed=1)
+    assert [envs.reset()[0][:, 2].tolist() for _ in range(2)] == [first, second]
+
+
+@pytest.mark.parametrize("kind", ["Shifted", "Bounded", "Groups", "Switches"])
+def test_every_kind_of_action_arrives(open_envs, kind):
+    envs = open_envs(f"{TOY}:{kind}-v0", 4, num_workers=2, num_groups=2)
+    single = make(EnvConfig(env=f"{TOY}:{kind}-v0"))
+    envs.reset(seed=0)
+    single.reset(seed=0)
+    for actions in random_batches(envs, 4):
+        equal(envs.step(actions)[0][0], single.step(actions[0])[0])
+
+
+def test_groups_are_sent_and_received_apart(open_envs):
+    whole = open_envs(DOOM, 4, num_workers=2)
+    halves = open_envs(DOOM, 4, num_workers=2, num_groups=2)
+    assert [group.tolist() for group in halves.groups] == [[0, 1], [2, 3]]
+    whole.reset(seed=3)
+    halves.reset(seed=3)
+    for group in (0, 1):
+        equal(
+            halves.current_obs(group)["screen"], halves.reset(seed=3)[0]["screen"][2 * group :][:2]
+        )
+    batches = random_batches(whole, 30)
+    halves.send(0, batches[0][:2])
+    ends = 0
+    for now, later in zip(batches, [*batches[1:], None], strict=True):
+        halves.send(1, now[2:])
+        obs, rewards, terminated, truncated, infos = whole.step(now)
+        for group, lanes in enumerate((slice(0, 2), slice(2, 4))):
+            got = halves.receive(group)
+            for part, value in got.obs.items():
+                equal(value, obs[part][lanes])
+            equal(got.rewards, rewards[lanes])
+            equal(got.terminated, terminated[lanes])
+            equal(got.truncated, truncated[lanes])
+            for lane in np.flatnonzero(got.terminated | got.truncated):
+                ends += 1
+                final = infos["final_obs"][lanes][lane]
+                for part, value in got.final_obs.items():
+                    equal(value[lane], final[part])
+                episode = infos["final_info"]["episode"]
+                assert got.episode[lane].tolist() == [
+                    episode[key][lanes][lane] for key in halves.episode_keys
+                ]
+            if group == 0 and later is not None:
+                halves.send(0, later[:2])
+    assert ends >= 4
+    equal(whole.episode_seeds, halves.episode_seeds)
+
+
+def test_what_was_returned_stays_as_it_was(open_envs):
+    envs = open_envs("basic", 2, num_workers=1)
+    first = envs.reset(seed=0)[0]
+    copy = first.copy()
+    _, rewards, terminated, *_ = envs.step(np.array([1, 3]))
+    kept = rewards.copy()
+    envs.step(np.array([3, 1]))
+    equal(first, copy)
+    equal(rewards, kept)
+    assert not terminated.any()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ({"num_envs": 0}, "num_envs must be at least 1, got 0"),
+        ({"num_envs": -3}, "num_envs must be at least 1"),
+        ({"num_envs": 2, "num_workers": 0}, "num_workers must be at least 1, got 0"),
+        (
+            {"num_envs": 4, "num_groups": 3},
+            r"num_envs \(4\) must be a multiple of num_groups \(3\)",
+        ),
+        ({"num_envs": 4, "num_groups": 0}, "must be a multiple of num_groups"),
+        ({"num_envs": 2, "num_groups": 4}, "must be a multiple of num_groups"),
+    ],
+)
+def test_refuses_numbers_that_do_not_fit(numbers, said):
+    with pytest.raises(EnvError, match=said):
+        SharedVectorEnv(EnvConfig(), **numbers)
+
+
+def test_refuses_a_world_that_does_not_exist_before_starting_anything():
+    with pytest.raises(EnvError, match="did you mean basic"):
+        SharedVectorEnv(EnvConfig(env="basci"), 2)
+
+
+def test_there_are_never_more_workers_than_environments_and_none_is_idle(open_envs):
+    assert open_envs(f"{TOY}:Shifted-v0", 2, num_workers=9).num_workers == 2
+    envs = open_envs(f"{TOY}:Shifted-v0", 4, num_workers=3, num_groups=2)
+    envs.reset(seed=0)
+    envs.step(np.full(4, 5))
+    held = [{w for g in envs._in_group for w in g}]
+    assert len(held[0]) == envs.num_workers == 3
+    assert all(worker.process.poll() is None for worker in envs._workers)
+
+
+def test_send_and_receive_take_turns(open_envs):
+    envs = open_envs(f"{TOY}:Shifted-v0", 4, num_workers=1, num_groups=2)
+    envs.reset(seed=0)
+    with pytest.raises(EnvError, match=r"group 0 was not sent actions; call send\(\) first"):
+        envs.receive(0)
+    envs.send(1, np.array([5, 6]))
+    with pytest.raises(EnvError, match="group 1 has not been received"):
+        envs.send(1, np.array([7, 7]))
+    # What was refused has not touched what was sent.
+    assert envs.receive(1).obs["obs"][:, 0].tolist() == [5, 6]
+    with pytest.raises(EnvError, match="group 1 was not sent actions"):
+        envs.receive(1)
+
+
+def test_reset_takes_in_what_is_still_under_way(open_envs):
+    envs = open_envs(f"{TOY}:Shifted-v0", 4, num_workers=2, num_groups=2)
+    envs.reset(seed=0)
+    envs.send(0, np.array([5, 5]))
+    assert envs.reset(seed=20)[0][:, 1:].tolist() == [[0, 20 + i] for i in range(4)]
+    assert envs.step(np.full(4, 6))[1].tolist() == [1, 1, 1, 1]
+
+
+def test_an_error_in_an_environment_is_raised_here_with_its_traceback(open_envs):
+    envs = open_envs(f"{TOY}:Broken-v0", 3, num_workers=2)
+    envs.reset(seed=0)
+    for _ in range(2):
+        envs.step(np.zeros(3, int))
+    with pytest.raises(RuntimeError, match="a worker failed") as failure:
+        envs.step(np.zeros(3, int))
+    assert "ZeroDivisionError: the toy broke" in str(failure.value)
+    assert "Traceback" in str(failure.value)
+    assert "toy.py" in str(failure.value)
+
+
+def test_an_action_outside_the_space_is_raised_here(open_envs):
+    envs = open_envs("basic", 2, num_workers=1)
+    envs.reset(seed=0)
+    with pytest.raises(RuntimeError, match=r"action 6 is not in Discrete\(6\)"):
+        envs.step(np.array([0, 6]))
+
+
+@pytest.mark.parametrize("when", ["idle", "at work", "with more to do"])
+def test_a_worker_that_is_killed_is_noticed_at_once(open_envs, when):
+    envs = open_envs(f"{TOY}:Shifted-v0", 4, num_workers=2, num_groups=2)
+    envs.reset(seed=0)
+    process = envs._workers[0].process
+    if when != "idle":
+        process.send_signal(signal.SIGSTOP)
+        envs.send(0, np.array([5, 5]))
+        if when == "with more to do":
+            envs.send(1, np.array([5, 5]))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    started = time.monotonic()
+    take = (lambda: envs.step(np.full(4, 5))) if when == "idle" else (lambda: envs.receive(0))
+    with pytest.raises(RuntimeError, match="a worker process died with exit status -9"):
+        take()
+    assert time.monotonic() - started < 2.0
+
+
+def test_a_killed_workers_engines_die_with_it(open_envs):
+    before = set(processes.command_lines(os.environ[processes.MARKER]))
+    envs = open_envs("basic", 4, num_workers=2)
+    envs.reset(seed=0)
+    running = processes.command_lines(os.environ[processes.MARKER])
+    engines = {p: c for p, c in running.items() if processes.is_engine(c) and p not in before}
+    assert len(engines) == 4
+    for worker in envs._workers:
+        worker.process.send_signal(signal.SIGKILL)
+    died = processes.wait_until(lambda: not any(map(processes.is_running, engines)), 2.0)
+    processes.remove_traces(engines.values())
+    assert died
+
+
+def test_closing_ends_every_worker_and_may_be_done_twice(open_envs):
+    envs = open_envs("basic", 4, num_workers=2)
+    envs.reset(seed=0)
+    envs.send(0, np.zeros(4, int))
+    workers = [worker.process for worker in envs._workers]
+    started = time.monotonic()
+    envs.close()
+    assert time.monotonic() - started < 3.0
+    assert [worker.poll() for worker in workers] == [0, 0]
+    envs.close()
+
+
+def test_closing_kills_a_worker_that_hangs(open_envs, monkeypatch):
+    monkeypatch.setattr("envs.vector._CLOSE_WITHIN_S", 0.3)
+    envs = open_envs(f"{TOY}:Shifted-v0", 2, num_workers=2)
+    envs.reset(seed=0)
+    hanging = envs._workers[0].process
+    hanging.send_signal(signal.SIGSTOP)
+    envs.close()
+    assert hanging.poll() == -signal.SIGKILL
+    assert envs._workers[1].process.poll() == 0
+
+
+def test_a_worker_that_hangs_is_reported(open_envs, monkeypatch):
+    envs = open_envs(f"{TOY}:Shifted-v0", 2, num_workers=1)
+    envs.reset(seed=0)
+    monkeypatch.setattr("envs.vector._ANSWER_WITHIN_S", 0.3)
+    process = envs._workers[0].process
+    process.send_signal(signal.SIGSTOP)
+    with pytest.raises(RuntimeError, match="a worker has not answered for 0 seconds"):
+        envs.step(np.full(2, 5))
+    process.send_signal(signal.SIGCONT)
+
+
+def test_a_step_sends_two_bytes_to_each_worker_and_gets_two_back(open_envs, monkeypatch):
+    envs = open_envs("basic", 4, num_workers=2, num_groups=2)
+    envs.reset(seed=0)
+    counted = []
+    for worker in envs._workers:
+        counted.append(CountingSocket(worker.connection))
+        worker.connection = counted[-1]
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("pickled")
+
+    monkeypatch.setattr(pickle, "dumps", refuse)
+    monkeypatch.setattr(pickle, "loads", refuse)
+    steps = 5
+    for _ in range(steps):
+        envs.step(np.zeros(4, int))
+    groups = [sum(worker in group for group in envs._in_group) for worker in envs._workers]
+    assert groups == [2, 2]
+    assert [(c.sent, c.received) for c in counted] == [(2 * 2 * steps, 2 * 2 * steps)] * 2
+    assert all(isinstance(worker, _Worker) for worker in envs._workers)
+
+
+class CountingSocket:
+    """A socket that counts the bytes that pass through it."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection, self.sent, self.received = connection, 0, 0
+
+    def sendall(self, data):
+        self.sent += len(data)
+        self.connection.sendall(data)
+
+    def recv(self, *args):
+        data = self.connection.recv(*args)
+        self.received += len(data)
+        return data
+
+    def fileno(self):
+        return self.connection.fileno()
+
+    def close(self):
+        self.connection.close()
+
+
+PLAIN = """
+import numpy as np
+from envs import EnvConfig, SharedVectorEnv
+envs = SharedVectorEnv(EnvConfig(), 2, num_workers=2)
+envs.reset(seed=0)
+print(envs.step(np.zeros(2, int))[1].tolist())
+{end}
+"""
+
+
+@pytest.mark.parametrize("end", ["envs.close()", "", "del envs", "raise SystemExit"])
+def test_a_script_needs_no_main_guard_nor_even_close(tmp_path, end):
+    script = tmp_path / "script.py"
+    script.write_text(PLAIN.format(end=end))
+    said = processes.run_script(f"import runpy; runpy.run_path({str(script)!r})", tmp_path)
+    assert said == "[-4.0, -4.0]\n"
+    assert list(tmp_path.iterdir()) == [script]
+
+
+def test_a_script_is_run_as_a_file(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(PLAIN.format(end="envs.close()"))
+    code = f"import subprocess, sys; subprocess.run([sys.executable, {str(script)!r}], check=True)"
+    assert processes.run_script(code, tmp_path) == "[-4.0, -4.0]\n"
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_and_engines_die_with_the_main_process(tmp_path, how):
+    script = PLAIN.format(end="import sys, time\nsys.stdout.flush()\ntime.sleep(60)")
+    mark = f"{tmp_path}"
+    owner = processes.start_script(script, mark, tmp_path)
+    try:
+        assert owner.stdout.readline() == "[-4.0, -4.0]\n"
+        running = processes.command_lines(mark)
+        running.pop(owner.pid)
+        kinds = [(processes.is_engine(c), processes.is_worker(c)) for c in running.values()]
+        assert sorted(kinds) == [(False, True)] * 2 + [(True, False)] * 2
+    finally:
+        owner.send_signal(how)
+        owner.communicate()
+    gone = processes.wait_until(lambda: not any(map(processes.is_running, running)), 2.0)
+    left = processes.shared_memory(running.values())
+    assert gone
+    # Workers are not killed: they notice, and clear up.
+    assert left == []
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,141 @@
+"""Files of moving pictures, read back by other libraries; words and blocks drawn from frames."""
+
+import io
+import re
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from envs.video import draw_caption, gif_bytes, half_blocks, write_gif, write_mp4
+
+
+def clip(count=10, height=48, width=64):
+    """Frames of one colour each, darker to brighter."""
+    shades = np.linspace(20, 220, count).astype(np.uint8)
+    return [np.full((height, width, 3), shade, np.uint8) for shade in shades]
+
+
+def walk(count):
+    """Frames of a bright square that walks over a dark ground."""
+    frames = np.full((count, 48, 64, 3), (20, 40, 60), np.uint8)
+    for step, frame in enumerate(frames):
+        frame[10:20, 5 * step : 5 * step + 8] = (240, 200, 160)
+    return list(frames)
+
+
+@pytest.mark.parametrize(("size", "fps"), [((48, 64), 35.0), ((480, 640), 8.75), ((120, 160), 30)])
+def test_mp4_is_what_every_browser_plays(tmp_path, size, fps):
+    path = tmp_path / "new folder" / "clip.mp4"
+    frames = clip(12, *size)
+    assert write_mp4(path, iter(frames), fps) == 12
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert container.format.name.startswith("mov,mp4")
+        assert stream.codec_context.name == "h264"
+        assert stream.codec_context.pix_fmt == "yuv420p"
+        assert (stream.height, stream.width) == size
+        assert float(stream.average_rate) == pytest.approx(fps)
+        decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(decoded) == 12
+    for ours, theirs in zip(frames, decoded, strict=True):
+        assert abs(float(ours.mean()) - float(theirs.mean())) < 6
+    assert [entry.name for entry in path.parent.iterdir()] == ["clip.mp4"]
+    # It can be played before it is all there.
+    content = path.read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat")
+
+
+def test_mp4_replaces_a_file_only_once_it_is_complete(tmp_path):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"what was there")
+
+    def broken():
+        yield from clip(5)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_mp4(path, broken(), 30)
+    assert path.read_bytes() == b"what was there"
+    assert list(tmp_path.iterdir()) == [path]
+    write_mp4(path, clip(5), 30)
+    assert path.read_bytes() != b"what was there"
+
+
+def test_mp4_takes_frames_that_are_views(tmp_path):
+    mirrored = [frame[:, ::-1] for frame in clip(3)]
+    assert write_mp4(tmp_path / "clip.mp4", mirrored, 10) == 3
+
+
+def test_gif_has_the_frames_at_their_speed_and_repeats():
+    frames = walk(7)
+    with Image.open(io.BytesIO(gif_bytes(frames, 10))) as image:
+        assert image.format == "GIF"
+        assert image.n_frames == 7
+        assert image.size == (64, 48)
+        assert image.info["loop"] == 0
+        assert image.info["duration"] == 100
+        for index, frame in enumerate(frames):
+            image.seek(index)
+            np.testing.assert_array_equal(np.asarray(image.convert("RGB")), frame)
+
+
+def test_gif_shows_the_colours_of_a_picture():
+    scene = np.random.default_rng(0).integers(0, 4, (48, 64, 3)).astype(np.uint8) * 80
+    with Image.open(io.BytesIO(gif_bytes([scene, 240 - scene, scene], 5))) as image:
+        first = np.asarray(image.convert("RGB"), float)
+    assert np.abs(first - scene).mean() < 5
+
+
+def test_gif_files_keep_every_third_frame(tmp_path):
+    path = tmp_path / "new folder" / "clip.gif"
+    write_gif(path, iter(walk(9)), 30)
+    with Image.open(path) as image:
+        assert image.n_frames == 3
+        assert image.info["duration"] == 100
+
+
+@pytest.mark.parametrize("size", [(48, 64), (480, 640), (120, 160)])
+def test_a_caption_darkens_the_lower_edge_and_leaves_its_input(size):
+    frame = np.full((*size, 3), 150, np.uint8)
+    copy = frame.copy()
+    drawn = draw_caption(frame, "left", "right")
+    np.testing.assert_array_equal(frame, copy)
+    assert drawn.shape == frame.shape
+    assert drawn.dtype == np.uint8
+    assert drawn is not frame
+    np.testing.assert_array_equal(drawn[: size[0] // 2], frame[: size[0] // 2])
+    assert drawn[-1, 0].tolist() == [50, 50, 50]
+    assert (drawn[-size[0] // 3 :] > 200).any()
+
+
+def test_a_caption_has_both_its_words():
+    frame = np.zeros((480, 640, 3), np.uint8)
+    lit = [draw_caption(frame, *words) > 0 for words in (("a", ""), ("", "b"), ("a", "b"))]
+    assert lit[0][:, :320].any()
+    assert not lit[0][:, 320:].any()
+    assert lit[1][:, 320:].any()
+    assert not lit[1][:, :320].any()
+    np.testing.assert_array_equal(lit[2], lit[0] | lit[1])
+
+
+CELL = re.compile(r"\x1b\[38;2;(\d+);(\d+);(\d+);48;2;(\d+);(\d+);(\d+)m\u2580")
+
+
+@pytest.mark.parametrize(
+    ("size", "columns", "rows"),
+    [((120, 160), 80, 30), ((480, 640), 40, 15), ((72, 128), 64, 18), ((10, 200), 20, 1)],
+)
+def test_half_blocks_fill_the_columns_and_keep_the_proportions(size, columns, rows):
+    lines = half_blocks(np.zeros((*size, 3), np.uint8), columns).split("\n")
+    assert len(lines) == rows
+    for line in lines:
+        assert len(CELL.findall(line)) == columns
+        assert CELL.sub("", line) == "\x1b[0m"
+
+
+def test_a_half_block_is_two_pixels():
+    frame = np.array([[[1, 2, 3], [7, 8, 9]], [[4, 5, 6], [10, 11, 12]]], np.uint8)
+    cells = CELL.findall(half_blocks(frame, 2))
+    assert cells == [("1", "2", "3", "4", "5", "6"), ("7", "8", "9", "10", "11", "12")]

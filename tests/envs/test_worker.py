@@ -1,0 +1,150 @@
+"""A worker process by itself: its two file descriptors, its messages, its end."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from envs import EnvConfig, make
+from envs.shared import create_memory, map_arrays
+from envs.worker import CLOSE, FAILED, RESET, STEP, Job
+from tests.envs import processes
+
+ANSWER_TAKES_S = 30.0
+
+
+class Worker:
+    """The main process's side of one worker, written down from the protocol."""
+
+    def __init__(self, config, groups):
+        example = make(config)
+        lanes = sum(map(len, groups))
+        memory = create_memory(example, lanes)
+        self.arrays = map_arrays(memory, example, lanes)
+        example.close()
+        self.socket, theirs = socket.socketpair()
+        self.socket.settimeout(ANSWER_TAKES_S)
+        code = "from envs.worker import main; main()"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, str(theirs.fileno()), str(memory)],
+            pass_fds=(theirs.fileno(), memory),
+            env={**os.environ, "PYTHONPATH": str(processes.ROOT)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        theirs.close()
+        os.close(memory)
+        job = Job(asdict(config), lanes, groups)
+        self.socket.sendall(json.dumps(asdict(job)).encode() + b"\n")
+
+    def ask(self, command, group=0):
+        self.socket.sendall(bytes((command, group)))
+        return self.socket.recv(2, socket.MSG_WAITALL)
+
+    def end(self):
+        """Give the exit status and what was printed."""
+        self.socket.close()
+        try:
+            _, printed = self.process.communicate(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        return self.process.returncode, printed
+
+
+@pytest.fixture
+def start():
+    started = []
+
+    def start(config, groups=([0],)):
+        started.append(Worker(config, [list(group) for group in groups]))
+        return started[-1]
+
+    yield start
+    for worker in started:
+        worker.end()
+
+
+def test_answers_every_command_with_itself(start):
+    worker = start(EnvConfig(), groups=([0], [1]))
+    for command, group in ((RESET, 1), (RESET, 0), (STEP, 0), (STEP, 1), (STEP, 0)):
+        assert worker.ask(command, group) == bytes((command, group))
+
+
+def test_steps_only_the_group_it_is_told_to(start):
+    worker = start(EnvConfig(frame_skip=2), groups=([0], [1]))
+    worker.ask(RESET, 0)
+    worker.ask(RESET, 1)
+    worker.ask(STEP, 1)
+    assert worker.arrays.rewards.tolist() == [0, -2]
+    worker.ask(STEP, 0)
+    assert worker.arrays.rewards.tolist() == [-2, -2]
+
+
+def test_writes_what_the_environment_returns(start):
+    config = EnvConfig(env="basic", variables=True, time_limit=8, extra_channels=("depth",))
+    worker = start(config)
+    arrays, env = worker.arrays, make(config)
+    arrays.seeds[0] = 3
+    worker.ask(RESET)
+    obs, _ = env.reset(seed=3)
+    for action in (3, 1):
+        for part, value in obs.items():
+            np.testing.assert_array_equal(arrays.obs[part][0], value)
+        arrays.actions[0] = action
+        worker.ask(STEP)
+        obs, reward, terminated, truncated, info = env.step(action)
+        assert arrays.rewards[0] == reward
+        assert (arrays.terminated[0], arrays.truncated[0]) == (terminated, truncated)
+    assert arrays.truncated[0]
+    for part, value in obs.items():
+        np.testing.assert_array_equal(arrays.final_obs[part][0], value)
+    assert arrays.episode[0].tolist() == list(info["episode"].values())
+    assert arrays.final_info[0].tolist() == [info[key] for key in env.info_keys]
+    # The next episode has begun, with the seed that is N further.
+    assert arrays.seeds[0] == 3 + 1
+    for part, value in env.reset(seed=4)[0].items():
+        np.testing.assert_array_equal(arrays.obs[part][0], value)
+    env.close()
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_ends_in_silence_when_told_or_left_alone(start, told):
+    worker = start(EnvConfig())
+    worker.ask(RESET)
+    if told:
+        worker.socket.sendall(bytes((CLOSE, 0)))
+    assert worker.end() == (0, "")
+
+
+def test_ends_with_its_engines_when_terminated(start):
+    worker = start(EnvConfig())
+    worker.ask(RESET)
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.end() == (0, "")
+
+
+def test_goes_on_when_interrupted(start):
+    worker = start(EnvConfig())
+    worker.ask(RESET)
+    worker.process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    assert worker.ask(STEP) == bytes((STEP, 0))
+
+
+def test_reports_what_went_wrong_and_ends(start):
+    worker = start(EnvConfig(env="tests.envs.toy:Broken-v0"))
+    assert worker.ask(RESET) == bytes((RESET, 0))
+    assert [worker.ask(STEP)[0] for _ in range(3)] == [STEP, STEP, FAILED]
+    with worker.socket.makefile("rb") as report:
+        said = report.read().decode()
+    assert said.startswith("Traceback")
+    assert said.endswith("ZeroDivisionError: the toy broke\n")
+    assert worker.end() == (0, "")

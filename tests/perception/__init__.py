@@ -1,0 +1,1 @@
+"""Tests of perception/, one file per module."""

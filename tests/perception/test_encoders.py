@@ -1,0 +1,112 @@
+"""Tests of `perception.encoders`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from perception.encoders import ENCODERS, MLP, EncoderConfig, ImpalaResNet, NatureCNN, orthogonal
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize(("height", "width"), [(60, 80), (72, 128), (84, 84), (36, 37)])
+def test_images_become_features(encoder, height, width):
+    config = EncoderConfig(features=33, hidden_sizes=(32, 33))
+    module = ENCODERS[encoder](config, (4, height, width))
+    features = module(torch.rand(5, 4, height, width))
+    assert module.num_features == 33
+    assert features.shape == (5, 33)
+    assert features.dtype == torch.float32
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_every_weight_takes_part(encoder):
+    torch.manual_seed(0)
+    config = EncoderConfig(
+        conv_channels=(4, 4, 4), impala_channels=(4, 4), hidden_sizes=(9, 9), features=9
+    )
+    module = ENCODERS[encoder](config, (3, 40, 44))
+    module(torch.rand(8, 3, 40, 44)).square().sum().backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_images_are_encoded_each_by_itself(encoder):
+    torch.manual_seed(0)
+    module = ENCODERS[encoder](EncoderConfig(), (1, 48, 48))
+    images = torch.rand(6, 1, 48, 48)
+    together = module(images)
+    alone = torch.cat([module(image[None]) for image in images])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_vectors_become_features():
+    module = MLP(EncoderConfig(hidden_sizes=(16, 7)), (3,))
+    features = module(torch.randn(5, 3))
+    assert features.shape == (5, 7)
+    assert module.num_features == 7
+    assert features.abs().max() <= 1  # tanh
+
+
+def test_an_mlp_without_layers_passes_numbers_on():
+    module = MLP(EncoderConfig(hidden_sizes=()), (3,))
+    vectors = torch.randn(5, 3)
+    assert module.num_features == 3
+    assert torch.equal(module(vectors), vectors)
+
+
+@pytest.mark.parametrize(("encoder", "smallest"), [(NatureCNN, 36), (ImpalaResNet, 8)])
+def test_too_small_a_screen_is_refused_with_what_would_work(encoder, smallest):
+    encoder(EncoderConfig(), (1, smallest, smallest))
+    for height, width in ((smallest - 1, 100), (100, smallest - 1)):
+        with pytest.raises(ValueError, match=f"{height}x{width} is too small") as error:
+            encoder(EncoderConfig(), (1, height, width))
+        message = str(error.value)
+        assert f"needs {smallest}x{smallest}" in message
+        assert "--height" in message
+        assert "--encoder mlp" in message
+        assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"hidden_sizes": (64, 0)},
+        {"conv_channels": (32, -1, 64)},
+        {"impala_channels": (0,)},
+        {"features": 0},
+    ],
+    ids=str,
+)
+def test_sizes_must_be_positive(sizes):
+    with pytest.raises(ValueError, match="must be positive"):
+        EncoderConfig(**sizes)
+
+
+def test_orthogonal_weights_keep_lengths():
+    torch.manual_seed(0)
+    layer = orthogonal(nn.Linear(16, 8), gain=3.0)
+    torch.testing.assert_close(layer.weight @ layer.weight.T, 9.0 * torch.eye(8))
+    assert not layer.bias.any()
+    assert orthogonal(nn.Linear(4, 4, bias=False)).bias is None
+
+
+def test_the_nature_network_is_the_published_one():
+    # Mnih et al. 2015, Methods: 84x84x4 in; 32 of 8x8 by 4, 64 of 4x4 by 2, 64 of 3x3 by 1; 512.
+    module = NatureCNN(EncoderConfig(), (4, 84, 84))
+    convolutions = [layer for layer in module.layers if isinstance(layer, nn.Conv2d)]
+    shapes = [(c.out_channels, c.kernel_size[0], c.stride[0]) for c in convolutions]
+    assert shapes == [(32, 8, 4), (64, 4, 2), (64, 3, 1)]
+    last = module.layers[-2]
+    assert (last.in_features, last.out_features) == (7 * 7 * 64, 512)
+
+
+def test_the_impala_network_is_the_published_one():
+    # Espeholt et al. 2018, figure 3: three stages of 16, 32, 32 channels, 15 convolutions.
+    module = ImpalaResNet(EncoderConfig(), (3, 72, 96))
+    convolutions = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+    assert [c.out_channels for c in convolutions] == [16] * 5 + [32] * 10
+    assert module.layers[-2].in_features == 32 * 9 * 12
