@@ -238,9 +238,9 @@ def replay(command: ReplayCommand) -> None:
 
     with _CONSOLE.status(f"writing {out}"):
         write = write_gif if out.suffix == ".gif" else write_mp4
-        frames = write(out, pictures(), fps)
+        seconds = write(out, pictures(), fps)
     returns = ", ".join(f"{episode.episode_return:,.2f}" for episode in chosen)
-    _CONSOLE.print(f"{out}: {frames / fps:.1f} s, return {returns}")
+    _CONSOLE.print(f"{out}: {seconds:.1f} s, return {returns}")
 
 
 def watch(command: WatchCommand) -> None:

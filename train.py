@@ -33,7 +33,7 @@ from agents.presets import preset
 from agents.run import RunFolder
 from envs import EnvConfig, EnvError, SharedVectorEnv, canonical_name, folder_name
 from envs.registry import frames_per_env_step
-from envs.replay import playback_fps, resimulate
+from envs.replay import env_steps_per_second, resimulate
 from envs.video import gif_bytes
 from perception import PerceptionConfig, PerceptionError
 
@@ -280,8 +280,7 @@ class Evaluation:
             if moment.step >= _GIF_FRAMES:
                 break
             pictures[moment.step] = moment.image
-        fps = playback_fps(self._config.env) / frames_per_env_step(self._config.env)
-        gif = gif_bytes(list(pictures.values()), fps)
+        gif = gif_bytes(list(pictures.values()), env_steps_per_second(self._config.env))
         self._logger.record_gif("eval/episode", gif, *_GIF_SIZE, step)
 
     def close(self) -> None:

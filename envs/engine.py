@@ -3,7 +3,8 @@
 What can go wrong is worked around here, once. The engine writes files where it is started and
 silently obeys files lying there, so it starts in an empty scratch folder. It outlives a parent that
 is killed, so on Linux it is started through `setpriv --pdeathsig KILL`, which ties its life to the
-parent's. Paths in commands to it may not exceed about 100 characters, so none is ever sent.
+parent's. Its shared memory would outlive both, so its names are removed as soon as it is open.
+Paths in commands to it may not exceed about 100 characters, so none is ever sent.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ _ENGINE_ERRORS = (
     vizdoom.MessageQueueException,
     vizdoom.SharedMemoryException,
 )
+_SHARED_MEMORY = Path("/dev/shm")  # Where Linux keeps it; elsewhere nothing is found there.
 _working_directory = threading.Lock()
 
 
@@ -82,6 +84,7 @@ def start_engine(
     except _ENGINE_ERRORS as error:
         end_engine(game, scratch)
         raise EnvError(f"the Doom engine did not start: {error}") from error
+    _forget_names(game.get_instance_id())
     return game, scratch
 
 
@@ -120,6 +123,15 @@ def _configure(
     game.set_screen_resolution(ScreenResolution.__members__["RES_{}X{}".format(*resolution)])
     for buffer in buffers:
         getattr(game, f"set_{buffer}_buffer_enabled")(True)
+
+
+def _forget_names(instance_id: str) -> None:
+    """Remove the names of the memory that engine and game share, once both hold it.
+
+    What has no name goes with the last process that holds it, however that process ends.
+    """
+    for kind in ("SM", "MQCtr", "MQDoom"):
+        (_SHARED_MEMORY / f"ViZDoom{kind}{instance_id}").unlink(missing_ok=True)
 
 
 def _engine_command(scratch: Path) -> Path:

@@ -81,8 +81,8 @@ def _check_actions(env: gym.Env[Any, Any]) -> None:
 def _is_image(space: spaces.Space[Any]) -> bool:
     if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
         return False
-    height_width = space.shape[:2]
-    return len(space.shape) in (2, 3) and min(height_width) >= _SMALLEST_IMAGE
+    flat_or_coloured = len(space.shape) == 2 or (len(space.shape) == 3 and space.shape[2] in (1, 3))
+    return flat_or_coloured and min(space.shape[:2]) >= _SMALLEST_IMAGE
 
 
 def _is_flattenable(space: spaces.Space[Any]) -> bool:

@@ -63,7 +63,8 @@ def canonical_name(env: str) -> str:
     """
     env = DOOMGRAD_IDS.get(env, env)
     if game_spec(env) is not None:
-        return env
+        game, separator, map_name = env.partition(":")
+        return game + separator + map_name.upper() if game in FREEDOOM_MAPS else env
     _import_package(env)
     try:
         module, _, name = env.rpartition(":")

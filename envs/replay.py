@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.cfg import game_spec
 from envs.config import EnvConfig
 from envs.doom import FRAMES_PER_SECOND, DoomEnv
 from envs.engine import smallest_resolution
-from envs.registry import make
+from envs.registry import frames_per_env_step, make
 
 _FALLBACK_FPS = 30.0
 
@@ -38,15 +39,20 @@ class Moment:
     action: str
 
 
-def playback_fps(config: EnvConfig) -> float:
-    """Give the pictures a second at which a replay runs at the game's own speed."""
+def env_steps_per_second(config: EnvConfig) -> float:
+    """Give how many decisions an agent takes in a second of the game's own time."""
     env = make(config, render_mode="rgb_array")
-    try:
-        if isinstance(env, DoomEnv):
-            return float(FRAMES_PER_SECOND)
-        return float(env.metadata.get("render_fps") or _FALLBACK_FPS)
-    finally:
-        env.close()
+    env.close()
+    doom = isinstance(env, DoomEnv)
+    fps = FRAMES_PER_SECOND if doom else env.metadata.get("render_fps") or _FALLBACK_FPS
+    return float(fps) / frames_per_env_step(config)
+
+
+def playback_fps(config: EnvConfig) -> float:
+    """Give the pictures a second at which `resimulate` shows the game at its own speed."""
+    # Doom shows every frame, other games one for each env step.
+    pictures = frames_per_env_step(config) if game_spec(config.env) is not None else 1
+    return env_steps_per_second(config) * pictures
 
 
 def resimulate(

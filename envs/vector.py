@@ -197,6 +197,8 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         Returns:
             Observations with first axis N, and infos by Gymnasium's contract.
         """
+        if self.closed:
+            raise EnvError("the environments are closed; make new ones")
         for group in list(self._in_flight):
             self._finish(group)
         if seed is None:
@@ -256,9 +258,15 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         Args:
             group: which group.
             actions: first axis n.
+
+        Raises:
+            EnvError: If their shape is not the group's, or the group has not been received.
         """
         self._expect_idle(group)
-        self._arrays.actions[self._slices[group]] = actions
+        room = self._arrays.actions[self._slices[group]]
+        if np.shape(actions) != room.shape:
+            raise EnvError(f"actions have shape {np.shape(actions)}, not {room.shape}")
+        room[:] = actions
         self._command(STEP, group)
 
     def receive(self, group: int) -> Transition:

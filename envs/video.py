@@ -19,10 +19,11 @@ from PIL import Image
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _GIF_STRIDE = 3
+_PALETTE_FRAMES = 8
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 
-def write_mp4(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> int:
+def write_mp4(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> float:
     """Write an H.264 video that every browser plays.
 
     Args:
@@ -31,7 +32,7 @@ def write_mp4(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> in
         fps: frames a second.
 
     Returns:
-        How many frames were written.
+        How long it is, in seconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -52,14 +53,16 @@ def write_mp4(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> in
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    return count
+    return count / fps
 
 
 def gif_bytes(frames: Sequence[NDArray[np.uint8]], fps: float) -> bytes:
     """Encode (H, W, 3) uint8 RGB frames as an animated GIF that repeats for ever."""
-    # One palette for all frames keeps the colours from flickering.
-    first = Image.fromarray(frames[len(frames) // 2]).quantize(256)
-    images = [Image.fromarray(f).quantize(palette=first, dither=Image.Dither.NONE) for f in frames]
+    # One palette, of frames from beginning to end, keeps the colours from flickering.
+    sample = frames[:: -(-len(frames) // _PALETTE_FRAMES)]
+    palette = Image.fromarray(np.concatenate(sample)).quantize(256)
+    none = Image.Dither.NONE
+    images = [Image.fromarray(frame).quantize(palette=palette, dither=none) for frame in frames]
     buffer = io.BytesIO()
     images[0].save(
         buffer, "GIF", save_all=True, append_images=images[1:], duration=1000 / fps, loop=0
@@ -67,15 +70,15 @@ def gif_bytes(frames: Sequence[NDArray[np.uint8]], fps: float) -> bytes:
     return buffer.getvalue()
 
 
-def write_gif(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> int:
+def write_gif(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> float:
     """Write an animated GIF of every third frame: browsers show at most about 15 a second well.
 
-    Args and result are those of `write_mp4`.
+    Args and result are those of `write_mp4`; frames of any size will do.
     """
     kept = list(itertools.islice(frames, 0, None, _GIF_STRIDE))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gif_bytes(kept, fps / _GIF_STRIDE))
-    return len(kept) * _GIF_STRIDE
+    return len(kept) * _GIF_STRIDE / fps
 
 
 def draw_caption(frame: NDArray[np.uint8], left: str, right: str) -> NDArray[np.uint8]:

@@ -58,3 +58,14 @@ def test_the_working_directory_is_the_same_after_a_start(tmp_path, monkeypatch):
     end_engine(game, scratch)
     assert Path.cwd() == tmp_path
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_running_engine_has_no_named_shared_memory():
+    game, scratch = start_engine(game_spec("basic"), resolution=(160, 120), variables=())
+    try:
+        instance = game.get_instance_id()
+        assert list(Path("/dev/shm").glob(f"ViZDoom*{instance}")) == []
+        game.new_episode()
+        assert game.make_action([1, 0, 0], 4) == -4
+    finally:
+        end_engine(game, scratch)

@@ -29,7 +29,7 @@ def walk(count):
 def test_mp4_is_what_every_browser_plays(tmp_path, size, fps):
     path = tmp_path / "new folder" / "clip.mp4"
     frames = clip(12, *size)
-    assert write_mp4(path, iter(frames), fps) == 12
+    assert write_mp4(path, iter(frames), fps) == 12 / fps
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         assert container.format.name.startswith("mov,mp4")
@@ -65,7 +65,7 @@ def test_mp4_replaces_a_file_only_once_it_is_complete(tmp_path):
 
 def test_mp4_takes_frames_that_are_views(tmp_path):
     mirrored = [frame[:, ::-1] for frame in clip(3)]
-    assert write_mp4(tmp_path / "clip.mp4", mirrored, 10) == 3
+    assert write_mp4(tmp_path / "clip.mp4", mirrored, 10) == 3 / 10
 
 
 def test_gif_has_the_frames_at_their_speed_and_repeats():
