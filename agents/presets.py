@@ -17,6 +17,8 @@ _DOOM: dict[str, Any] = {
     **{"height": 60, "width": 80, "conv_channels": (16, 32, 32), "features": 256},
     **{"num_envs": 16, "num_groups": 2, "rollout_length": 64},
 }
+# With memory, minibatches are whole sequences: short ones hold more games each, which run side by side.
+_RECURRENT: dict[str, Any] = {"memory": "lstm", "rollout_length": 32}
 _DOOM_PPO: dict[str, Any] = {"learning_rate": 5e-4, "anneal_learning_rate": True}
 
 # Pixels of Atari: the settings of the 37-details article, with four gray frames of 84 x 84.
@@ -60,16 +62,17 @@ _WORLDS: dict[str, dict[str, Any]] = {
     # Health is not on the screen, and what was seen round the last corner matters.
     "health_gathering_supreme": {
         **_HUNDREDS,
-        **{"variables": True, "memory": "lstm", "total_env_steps": 2_000_000},
+        **_RECURRENT,
+        **{"variables": True, "total_env_steps": 2_000_000},
     },
     # Monsters come from behind: who was seen where must be remembered while turning.
-    "defend_the_center": {"memory": "lstm"},
-    "defend_the_line": {"memory": "lstm"},
+    "defend_the_center": _RECURRENT,
+    "defend_the_line": _RECURRENT,
     "take_cover": _HUNDREDS,
     # Fireballs fly for seconds; a maze is left by remembering it.
-    "my_way_home": {"memory": "lstm", "total_env_steps": 2_000_000},
-    "predict_position": {"memory": "lstm"},
-    "deathmatch": {"memory": "lstm", "total_env_steps": 5_000_000},
+    "my_way_home": {**_RECURRENT, "total_env_steps": 2_000_000},
+    "predict_position": _RECURRENT,
+    "deathmatch": {**_RECURRENT, "total_env_steps": 5_000_000},
 }
 
 # What one agent needs on one world beyond that.
