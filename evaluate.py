@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 # Before torch is imported: threads that wait for each other soon go to sleep, instead of taking the
-# cores from the games. Far fewer turns cost recurrent networks their speed, far more cost the games.
+# cores from the games. Fewer turns cost recurrent networks their speed, more cost the games.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import contextlib

@@ -17,7 +17,7 @@ _DOOM: dict[str, Any] = {
     **{"height": 60, "width": 80, "conv_channels": (16, 32, 32), "features": 256},
     **{"num_envs": 16, "num_groups": 2, "rollout_length": 64},
 }
-# With memory, minibatches are whole sequences: short ones hold more games each, which run side by side.
+# With memory, minibatches are whole sequences: of short ones, more games run side by side.
 _RECURRENT: dict[str, Any] = {"memory": "lstm", "rollout_length": 32}
 _DOOM_PPO: dict[str, Any] = {"learning_rate": 5e-4, "anneal_learning_rate": True}
 
