@@ -32,6 +32,7 @@ from agents.evaluation import Score, play_episodes, score_episodes
 from agents.logger import RunLogger
 from agents.presets import preset
 from agents.run import RunFolder
+from agents.stopwatch import Stopwatch
 from envs import EnvConfig, EnvError, SharedVectorEnv, canonical_name, folder_name
 from envs.registry import frames_per_env_step
 from envs.replay import env_steps_per_second, resimulate
@@ -180,7 +181,7 @@ def train(config: TrainConfig[Any], folder: RunFolder, signals: list[int]) -> No
         logger.record_config(flat(asdict(config)), {"eval/mean_reward": 0.0})
         with contextlib.closing(logger):
             learn(config, folder, sampler, agent, logger, progress, signals)
-    report_end(folder, progress, interrupted=bool(signals))
+    report_end(folder, progress, sampler.stopwatch, interrupted=bool(signals))
 
 
 def learn(
@@ -194,12 +195,13 @@ def learn(
 ) -> None:
     """Collect, update, log, evaluate, save: until the end, a signal, or evaluations stand still."""
     frames = frames_per_env_step(config.env)
-    saved = time.monotonic()
+    stopwatch, saved = sampler.stopwatch, time.monotonic()
     with contextlib.closing(Evaluation(config, folder, agent.policy, logger)) as evaluation:
         while progress.env_steps < config.total_env_steps and not signals:
             started = time.monotonic()
             rollout = sampler.collect()
             metrics = agent.update(rollout)
+            stopwatch.lap("update")
             seconds = time.monotonic() - started
 
             progress.env_steps += config.env_steps_per_update
@@ -215,10 +217,13 @@ def learn(
             logger.record("time/total_timesteps", progress.env_steps)
             logger.record("time/time_elapsed", progress.seconds)
             logger.record("time/episodes", progress.episodes)
+            for phase, share in stopwatch.shares().items():
+                logger.record(f"time/share_{phase}", share)
 
             ended = progress.env_steps >= config.total_env_steps
             if progress.env_steps >= progress.next_evaluation or ended:
                 evaluation.run(progress)
+                stopwatch.lap("evaluation")
             logger.dump(progress.env_steps)
             if config.patience and progress.evaluations_since_best >= config.patience:
                 logger.progress.say(f"no better evaluation in the last {config.patience}: done")
@@ -226,6 +231,7 @@ def learn(
             if time.monotonic() - saved > config.checkpoint_every_s:
                 save(folder, agent, config, progress)
                 saved = time.monotonic()
+            stopwatch.lap("logging")
         save(folder, agent, config, progress)
 
 
@@ -400,11 +406,14 @@ def save_policy_file(
     save_policy(path, policy, env=asdict(config.env), about=about)
 
 
-def report_end(folder: RunFolder, progress: Progress, *, interrupted: bool) -> None:
+def report_end(
+    folder: RunFolder, progress: Progress, stopwatch: Stopwatch, *, interrupted: bool
+) -> None:
     """Say what came of it and what can be done with it."""
     speed = progress.env_steps / max(progress.seconds, 1e-9)
     verb = "interrupted at" if interrupted else "trained for"
     print(f"{verb} {progress.env_steps:,} env steps in {progress.seconds:,.0f} s ({speed:,.0f}/s)")
+    print(f"time went to: {stopwatch.summary()}")
     if progress.best_score is not None:
         print(f"best evaluation during training: {progress.best_score:,.2f}")
     print(f"score it:  python evaluate.py score {folder.path}")

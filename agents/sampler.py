@@ -17,6 +17,7 @@ from torch import Tensor
 
 from agents.policy import Decision, Policy
 from agents.rollout import Rollout
+from agents.stopwatch import Stopwatch
 
 
 class Transition(Protocol):
@@ -119,11 +120,13 @@ class Sampler:
         self._memory_state = policy.initial_state(envs.num_envs).to(device)
         self._storage = _allocate(envs, shape, self._memory_state)
         self.finished_episodes: list[dict[str, float]] = []
+        self.stopwatch = Stopwatch()
 
     def collect(self) -> Rollout:
         """Play T steps in every environment.
 
-        Statistics of the episodes that ended are appended to `finished_episodes`.
+        Statistics of the episodes that ended are appended to `finished_episodes`; the stopwatch
+        counts `games` (waiting for them), `inference`, and `transfer` (all that is copied).
         """
         with single_thread():
             return self._collect()
@@ -138,13 +141,18 @@ class Sampler:
                 self._load_obs(t, group)
                 obs = {name: part[t, lanes] for name, part in storage.obs.items()}
                 storage.episode_starts[t, lanes] = self._starts[lanes]
+                self.stopwatch.lap("transfer")
                 decision = self.policy.act(obs, self._memory_state[:, lanes], self._starts[lanes])
+                actions = decision.actions.cpu().numpy()
+                self.stopwatch.lap("inference")
+                self.envs.send(group, actions)
                 self._store(t, lanes, decision)
-                self.envs.send(group, decision.actions.cpu().numpy())
         for group in range(self.envs.num_groups):
             self._receive(self.rollout_length - 1, group)
         last_obs = self._current_obs()
+        self.stopwatch.lap("transfer")
         storage.last_values.copy_(self.policy.value(last_obs, self._memory_state, self._starts))
+        self.stopwatch.lap("inference")
         return storage
 
     def _store(self, t: int, lanes: slice, decision: Decision) -> None:
@@ -157,7 +165,9 @@ class Sampler:
     def _receive(self, t: int, group: int) -> None:
         """Take in what step t led to."""
         lanes, storage = self._lanes[group], self._storage
+        self.stopwatch.lap("transfer")
         transition = self.envs.receive(group)
+        self.stopwatch.lap("games")
         dones = transition.terminated | transition.truncated
         storage.rewards[t, lanes] = torch.from_numpy(transition.rewards).float()
         storage.terminated[t, lanes] = torch.from_numpy(transition.terminated)
