@@ -151,7 +151,11 @@ def save_training(path: Path, agent: Agent[Any], state: Mapping[str, Any]) -> No
         for name, tensor in values.items():
             tensors[f"optimizer/{parameter}/{name}"] = tensor
     tensors["generator"] = torch.get_rng_state()
-    counters = {"num_updates": agent.num_updates, "state": dict(state)}
+    counters = {
+        "optimizer": type(agent.optimizer).__name__,
+        "num_updates": agent.num_updates,
+        "state": dict(state),
+    }
     write_atomically(path, _encode(tensors, counters))
 
 
@@ -172,6 +176,8 @@ def load_training(path: Path, agent: Agent[Any]) -> dict[str, Any]:
     try:
         agent.policy.load_state_dict(_under("policy/", tensors))
         agent.reward_scaler.load_state_dict(_under("reward_scaler/", tensors))
+        if counters["optimizer"] != type(agent.optimizer).__name__:
+            raise ValueError(f"its optimiser is {counters['optimizer']}")
         optimizer = agent.optimizer.state_dict()
         optimizer["state"] = {}
         for name, tensor in _under("optimizer/", tensors).items():

@@ -81,8 +81,8 @@ _AGENTS: dict[tuple[str, str], dict[str, Any]] = {
     ("basic", "ppo"): {"learning_rate": 1e-3},
     ("simpler_basic", "ppo"): {"learning_rate": 1e-3},
     ("learning", "ppo"): {"learning_rate": 1e-3},
-    # A pole that is balanced pays 1 a step for ever: scaled, so that the critic's loss does not drown
-    # the policy's; and steps that stop in time, or what was learned is lost again.
+    # Returns of 50 are scaled to about 1, for the critic's loss; large steps are fast, and without
+    # a limit on them what was learned is lost again.
     ("CartPole-v1", "ppo"): {
         **{"rollout_length": 64, "minibatch_size": 128, "num_epochs": 10, "learning_rate": 2e-3},
         **{"anneal_learning_rate": True, "gae_lambda": 0.95, "gamma": 0.98, "entropy_coef": 0.0},

@@ -59,6 +59,11 @@ def adapt(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[Any, Any]:
         if env.action_space.is_bounded():
             env = wrappers.RescaleAction(env, np.float32(-1.0), np.float32(1.0))
         env = wrappers.ClipAction(env)
+    if isinstance(env.action_space, spaces.Discrete) and env.action_space.start != 0:
+        # A policy counts its choices from 0.
+        start = env.action_space.start
+        choices = spaces.Discrete(int(env.action_space.n))
+        env = wrappers.TransformAction(env, lambda action: action + start, choices)
     return wrappers.RecordEpisodeStatistics(env)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +104,9 @@ def make(config: EnvConfig, render_mode: str | None = None) -> gym.Env[Any, Any]
         # Skipping is ours to do, or the game would skip twice.
         options["frameskip"] = 1
         config = replace(config, frame_skip=frames_per_env_step(config))
+    if render_mode == "rgb_array":
+        # SDL, which draws the classic environments, is to look for no display.
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     try:
         env = gym.make(name, **options)
     except gym.error.DependencyNotInstalled as error:
