@@ -133,9 +133,9 @@ def test_refuses_spaces_that_no_agent_here_supports(env, said):
 def test_holding_an_action_adds_up_rewards_until_the_end(open_env):
     env = open_env(f"{TOY}:Shifted-v0", frame_skip=4)
     env.reset(seed=1)
-    obs, reward, terminated, truncated, info = env.step(6)
+    obs, reward, terminated, truncated, info = env.step(1)
     assert (obs[1], reward, terminated, truncated) == (4, 1 + 2 + 3 + 4, False, False)
-    obs, reward, terminated, truncated, info = env.step(6)
+    obs, reward, terminated, truncated, info = env.step(1)
     assert (obs[1], reward, terminated, truncated) == (LENGTH, 5 + 6, False, True)
     assert info["episode"]["r"] == sum(range(1, LENGTH + 1))
     assert info["episode"]["l"] == 2
