@@ -34,8 +34,9 @@ format: $(INSTALLED_DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# By default TensorBoard drops points and all but ten pictures; 0, which is to keep all, shows none.
 tensorboard: $(INSTALLED)
-	$(BIN)/tensorboard --logdir runs --samples_per_plugin scalars=0,images=100
+	$(BIN)/tensorboard --logdir runs --samples_per_plugin scalars=100000,images=100
 
 install: $(INSTALLED)
 install-dev: $(INSTALLED_DEV)

@@ -1,12 +1,17 @@
 """The training command, as a user runs it."""
 
+import contextlib
 import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -79,6 +84,39 @@ def test_tensorboard_and_csv_hold_the_same_scalars(finished_run):
         assert logged == pytest.approx(written, rel=1e-5)
     assert [event.step for event in board.Scalars("time/fps")] == list(range(64, 513, 64))
     assert board.Images("eval/episode")[0].encoded_image_string.startswith(b"GIF89a")
+
+
+def test_make_tensorboard_shows_every_point(finished_run):
+    listed = subprocess.run(
+        ["make", "--dry-run", "tensorboard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    flags = listed.stdout.splitlines()[-1].partition("--logdir runs")[2].split()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    tensorboard = [
+        sys.executable,
+        "-m",
+        "tensorboard.main",
+        "--logdir",
+        "runs",
+        "--port",
+        str(port),
+    ]
+    server = subprocess.Popen([*tensorboard, *flags], cwd=finished_run, stderr=subprocess.DEVNULL)
+    query = urllib.parse.urlencode({"run": "basic/ppo-seed0", "tag": "time/fps"})
+    address = f"http://127.0.0.1:{port}/data/plugin/scalars/scalars?{query}"
+    points: list[list[float]] = []
+    deadline = time.monotonic() + 60
+    try:
+        while len(points) < 8 and time.monotonic() < deadline:
+            time.sleep(0.3)
+            with contextlib.suppress(urllib.error.URLError):
+                points = json.loads(urllib.request.urlopen(address).read())
+    finally:
+        server.terminate()
+        server.wait()
+    assert [step for _, step, _ in points] == list(range(64, 513, 64))
 
 
 def test_the_same_command_says_that_it_is_done_and_more_steps_go_on(finished_run):
