@@ -76,8 +76,8 @@ _FEW_HITS: dict[str, Any] = {"num_epochs": 8, "minibatch_size": 128, "learning_r
 
 # What one agent needs on one world beyond that.
 _AGENTS: dict[tuple[str, str], dict[str, Any]] = {
-    # Few hits tell where to aim, so each is learned from more often. An LSTM learns this too, but slower:
-    # what matters is on the screen.
+    # Few hits tell where to aim, so each is learned from more often. What matters is on the screen:
+    # an LSTM learns this too, but needs more env steps.
     ("defend_the_center", "ppo"): _FEW_HITS,
     ("defend_the_line", "ppo"): _FEW_HITS,
     # One small problem: large steps are safe and save time.
