@@ -66,9 +66,11 @@ _WORLDS: dict[str, dict[str, Any]] = {
         **{"variables": True, "total_env_steps": 2_000_000},
     },
     "take_cover": _HUNDREDS,
-    # Fireballs fly for seconds; a maze is left by remembering it.
+    # A maze is left by remembering where one has been.
     "my_way_home": {**_RECURRENT, "total_env_steps": 2_000_000},
+    # A rocket takes a second to arrive: it must be known which way its target was going.
     "predict_position": _RECURRENT,
+    # Monsters come from all sides of a large place.
     "deathmatch": {**_RECURRENT, "total_env_steps": 5_000_000},
 }
 
