@@ -1,6 +1,11 @@
 """No test may leave behind an engine, a worker, a scratch folder or shared memory."""
 
 import os
+
+# Before torch is imported: with one thread, results do not depend on the number of cores, and tests
+# that run worker processes do not fight them for cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import tempfile
 import uuid
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from agents import AGENTS, Policy, Sampler, observation_specs
-from agents.checkpoint import load_policy
 from agents.evaluation import play_episodes, score_episodes
+from agents.run import find_policy
 from perception import EncoderConfig, PerceptionConfig
 from tests.agents.synthetic import assert_same, weights
 from tests.agents.toy import LocalEnvs
@@ -57,10 +57,9 @@ def mean_return(policy, env, episodes, *, greedy=False, num_envs=10):
 def test_the_cartpole_preset_solves_cartpole_from_the_command_line(tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, str(ROOT / "train.py"), "CartPole-v1", "--run-dir", str(run)]
-    command += ["--device", "cpu", "--eval-episodes", "4", "--eval-every", "1000000"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
-    policy = load_policy(run / "policy.safetensors").policy
+    policy = find_policy(run)[0].policy
     assert mean_return(policy, "CartPole-v1", 100, greedy=True) >= 475
     assert mean_return(policy, "CartPole-v1", 100) >= 475
 
