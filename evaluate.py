@@ -17,7 +17,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agents import NoopPlayer, Player, RandomPlayer, observation_specs
-from agents.checkpoint import FileError, PolicyFile, decode, write_atomically
+from agents.checkpoint import FileError, PolicyFile, decode, describe_space, write_atomically
 from agents.commandline import UsageError, parse, run
 from agents.episodes import Episode, load_episode, save_episode
 from agents.evaluation import Score, play_episodes, score_episodes
@@ -66,8 +66,9 @@ class Scoring:
     def __post_init__(self) -> None:
         """Check ranges."""
         _check_at_least_one(self, "episodes", "num_envs")
-        if not 0 <= self.seed < 2**29:
-            raise ValueError(f"seed must be between 0 and 2^29 - 1, got {self.seed}")
+        _check_seed(self.seed)
+        if self.json is not None and self.json.is_dir():
+            raise ValueError(f"--json {self.json} is a folder; name a file")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +105,8 @@ class ReplayCommand:
     def __post_init__(self) -> None:
         """Check ranges."""
         _check_at_least_one(self, "count")
+        if self.out is not None and self.out.suffix not in (".mp4", ".gif"):
+            raise ValueError(f"--out {self.out}: a video is an .mp4 or a .gif")
         if self.seconds is not None and not self.seconds > 0:
             raise ValueError(f"seconds must be greater than 0, got {self.seconds}")
 
@@ -127,6 +130,10 @@ class WatchCommand:
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        if self.episodes is not None:
+            _check_at_least_one(self, "episodes")
+        if self.seed is not None:
+            _check_seed(self.seed)
         if not self.speed > 0:
             raise ValueError(f"speed must be greater than 0, got {self.speed}")
 
@@ -177,6 +184,9 @@ def score(command: ScoreCommand) -> None:
     returns: dict[str, list[float]] = {}
     with vector_env(config, command.num_envs, command.episodes) as envs:
         check_fits(file, envs, command.run)
+        if command.run.is_dir():
+            for old in folder.episodes.glob("score-*.npz"):
+                old.unlink()
         modes = {"greedy": True} if command.greedy else {"sampled": False, "greedy": True}
         players: list[tuple[str, Player, bool]] = [(m, file.policy, g) for m, g in modes.items()]
         players += [(name, player, False) for name, player in baselines(config, envs).items()]
@@ -187,14 +197,14 @@ def score(command: ScoreCommand) -> None:
             returns[name] = [episode.episode_return for episode in episodes]
             if player is file.policy and command.run.is_dir():
                 for episode in episodes:
-                    path = folder.episodes / f"score-{name}-{episode.seed:03d}.npz"
+                    path = folder.episodes / f"score-{name}-{episode.seed:09d}.npz"
                     save_episode(path, episode, vars(config))
     print_scores(f"{config.env}: native return", scores, config)
     headline = next(iter(scores.values()))
     result = {
         "env": config.env,
         "policy": file.about,
-        "protocol": protocol(config, command.episodes, command.seed),
+        "protocol": protocol(config, command),
         **headline.as_dict(),
         "scores": {name: s.as_dict() for name, s in scores.items()},
         "returns": returns,
@@ -214,16 +224,18 @@ def replay(command: ReplayCommand) -> None:
     if command.run.is_dir() and any(folder.episodes.glob("*.npz")):
         chosen = choose_episodes(folder.episodes, command.episode, command.count)
     else:
+        seed = int(command.episode) if command.episode.isdecimal() else 0
         with vector_env(config, 1, 1) as envs:
             check_fits(file, envs, command.run)
-            chosen = play(file.policy, envs, command.count, seed=0)
+            played = play(file.policy, envs, command.count, seed)
+        chosen = [(episode, config) for episode in played]
     out = command.out or folder.path / "replay.mp4"
     fps = playback_fps(config)
 
     def pictures() -> Iterator[Any]:
-        for episode in chosen:
+        for episode, world in chosen:
             total = 0.0
-            moments = resimulate(config, episode.seed, episode.actions, size)
+            moments = resimulate(world, episode.seed, episode.actions, size)
             for number, moment in enumerate(moments):
                 total += moment.reward
                 if command.seconds is None or number < command.seconds * fps:
@@ -240,7 +252,7 @@ def replay(command: ReplayCommand) -> None:
     with _CONSOLE.status(f"writing {out}"):
         write = write_gif if out.suffix == ".gif" else write_mp4
         seconds = write(out, pictures(), fps)
-    returns = ", ".join(f"{episode.episode_return:,.2f}" for episode in chosen)
+    returns = ", ".join(f"{episode.episode_return:,.2f}" for episode, _ in chosen)
     _CONSOLE.print(f"{out}: {seconds:.1f} s, return {returns}")
 
 
@@ -277,6 +289,9 @@ def compare(command: CompareCommand) -> None:
     worlds = {c.env for c in configs.values()}
     if len(worlds) > 1:
         raise UsageError(f"runs of one world can be compared, these are of {', '.join(worlds)}")
+    skips = {frames_per_env_step(c) for c in configs.values()}
+    if len(skips) > 1:
+        raise UsageError(f"runs of one frame_skip can be compared, these have {sorted(skips)}")
     scores: dict[str, Score] = {}
     for name, file in files.items():
         with vector_env(configs[name], command.num_envs, command.episodes) as envs:
@@ -291,7 +306,7 @@ def compare(command: CompareCommand) -> None:
     print_scores(f"{config.env}: native return", ranked, config)
     if command.json:
         result = {
-            "protocol": protocol(config, command.episodes, command.seed),
+            "protocol": protocol(config, command),
             "greedy": command.greedy,
             "scores": {name: s.as_dict() for name, s in ranked.items()},
         }
@@ -299,9 +314,12 @@ def compare(command: CompareCommand) -> None:
 
 
 def env_config(file: PolicyFile, run_path: Path) -> EnvConfig:
-    """Read the world a policy was trained in."""
+    """Read the world a policy was trained in, at its native skill and time limit.
+
+    Whatever a policy was trained at, it is judged by the same task as every other.
+    """
     try:
-        return decode(EnvConfig, file.env)
+        return replace(decode(EnvConfig, file.env), skill=None, time_limit=None)
     except FileError as error:
         raise FileError(f"{run_path} names a world that cannot be: {error}") from error
 
@@ -323,7 +341,7 @@ def check_fits(file: PolicyFile, envs: SharedVectorEnv, run_path: Path) -> None:
     if specs != file.policy.specs:
         raise FileError(f"{run_path} observes something else than {envs.config.env} shows")
     theirs, ours = file.policy.action_space, envs.single_action_space
-    if type(theirs) is not type(ours) or theirs.shape != ours.shape:
+    if describe_space(theirs) != describe_space(ours):
         raise FileError(f"{run_path} has actions {theirs}, {envs.config.env} has {ours}")
 
 
@@ -343,13 +361,14 @@ def play(
     return sorted(played, key=lambda episode: episode.seed)
 
 
-def protocol(config: EnvConfig, episodes: int, seed: int) -> dict[str, Any]:
+def protocol(config: EnvConfig, command: Scoring) -> dict[str, Any]:
     """State how scores came about."""
     spec = game_spec(config.env)
     skill = config.skill or (spec.settings.get("doom_skill", 3) if spec else None)
     return {
-        "episodes": episodes,
-        "seeds": [seed, seed + episodes - 1],
+        "episodes": command.episodes,
+        "seeds": [command.seed, command.seed + command.episodes - 1],
+        "num_envs": min(command.num_envs, command.episodes),
         "reward": "native",
         "skill": skill,
         "frame_skip": frames_per_env_step(config),
@@ -360,7 +379,7 @@ def protocol(config: EnvConfig, episodes: int, seed: int) -> dict[str, Any]:
 def print_scores(title: str, scores: dict[str, Score], config: EnvConfig) -> None:
     """Print scores as a table, with the reference where one is known."""
     table = Table(title=title, title_justify="left")
-    table.add_column("player")
+    table.add_column("player", overflow="fold")
     for column in ("mean", "95 % interval", "std", "median", "env steps"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, s in scores.items():
@@ -375,23 +394,28 @@ def print_scores(title: str, scores: dict[str, Score], config: EnvConfig) -> Non
     _CONSOLE.print(table)
 
 
-def choose_episodes(folder: Path, wanted: str, count: int) -> list[Episode]:
+def choose_episodes(folder: Path, wanted: str, count: int) -> list[tuple[Episode, EnvConfig]]:
     """Choose recorded episodes: best, worst or last ones, or scored ones from a seed on.
+
+    Returns:
+        Episodes, each with the world it was recorded in; drawn actions before most likely ones.
 
     Raises:
         UsageError: If there is no such episode.
     """
-    files = sorted(folder.glob("score-*.npz")) or sorted(folder.glob("*.npz"))
+    files = sorted(folder.glob("score-sampled-*.npz")) or sorted(folder.glob("score-*.npz"))
+    files = files or sorted(folder.glob("*.npz"))
+    loaded = [load_episode(file) for file in files]
+    recorded = [(episode, decode(EnvConfig, env)) for episode, env in loaded]
     if wanted == "last":
-        return [load_episode(file)[0] for file in files[-count:]]
-    episodes = [load_episode(file)[0] for file in files]
+        return recorded[-count:]
     if wanted in ("best", "worst"):
-        episodes.sort(key=lambda e: e.episode_return, reverse=wanted == "best")
-        return episodes[:count]
-    for place, episode in enumerate(episodes):
+        recorded.sort(key=lambda pair: pair[0].episode_return, reverse=wanted == "best")
+        return recorded[:count]
+    for place, (episode, _) in enumerate(recorded):
         if str(episode.seed) == wanted:
-            return episodes[place : place + count]
-    seeds = sorted({episode.seed for episode in episodes})
+            return recorded[place : place + count]
+    seeds = sorted({episode.seed for episode, _ in recorded})
     raise UsageError(
         f"no episode {wanted!r} is recorded in {folder}; there are best, worst, last, and the "
         f"seeds {seeds[0]} to {seeds[-1]}"
@@ -432,6 +456,11 @@ def show_terminal(image: Any) -> bool:
     sys.stdout.write("\x1b[H" + half_blocks(image, columns) + "\x1b[J\n")
     sys.stdout.flush()
     return True
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**29:
+        raise ValueError(f"seed must be between 0 and 2^29 - 1, got {seed}")
 
 
 def _check_at_least_one(command: Any, *names: str) -> None:

@@ -53,9 +53,9 @@ LearningT = TypeVar("LearningT", bound=AgentConfig)
 
 @dataclass(frozen=True, kw_only=True)
 class World(EnvConfig):
-    """The same, with the world's name as the command's first word."""
+    """How the world is observed and acted upon."""
 
-    env: tyro.conf.Positional[str] = "basic"
+    env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")] = "basic"
     """The world: a scenario, a Gymnasium id, a Freedoom map or a path to a .cfg."""
 
 
@@ -101,11 +101,8 @@ class TrainConfig(Generic[LearningT]):
         """Check ranges."""
         if self.agent not in AGENTS:
             raise ValueError(f"there is no agent {self.agent!r}; there are {', '.join(AGENTS)}")
-        for name in ("total_env_steps", "num_envs", "num_workers", "num_groups", "eval_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        for name in ("eval_episodes", "patience"):
+        counts = ("total_env_steps", "num_envs", "num_workers", "num_groups")
+        for name in (*counts, "eval_every", "eval_episodes", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -115,6 +112,11 @@ class TrainConfig(Generic[LearningT]):
             )
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"seed must be between 0 and 2^31 - 1, got {self.seed}")
+
+    @property
+    def evaluation_interval(self) -> int:
+        """Env steps between evaluations."""
+        return self.eval_every or max(1, self.total_env_steps // 10)
 
     @property
     def env_steps_per_update(self) -> int:
@@ -139,9 +141,9 @@ def main(arguments: Sequence[str]) -> int:
     """Train as a command line says, and return the exit status."""
     config = read_command_line(arguments)
     folder = RunFolder(config.run_dir or default_run_dir(config))
-    if config.fresh:
-        folder.clear()
-    if folder.config_file.exists():
+    if folder.path.is_file():
+        raise UsageError(f"--run-dir {folder.path} is a file; name a folder")
+    if folder.config_file.exists() and not config.fresh:
         refuse_other_config(folder, config)
     with until_interrupted() as signals:
         train(config, folder, signals)
@@ -166,10 +168,13 @@ def train(config: TrainConfig[Any], folder: RunFolder, signals: list[int]) -> No
             total_updates=-(-config.total_env_steps // config.env_steps_per_update),
         )
         progress = resume(folder, agent, config)
-        if progress.env_steps >= config.total_env_steps:
+        if is_over(config, progress):
             print(f"{folder.path} is already trained for {progress.env_steps:,} env steps; ask for "
                   "more with --total-env-steps, or start over with --fresh")  # fmt: skip
             return
+        # Nothing is removed before all that can be refused has been.
+        if progress.env_steps == 0:
+            folder.clear()
         folder.write_config(asdict(config))
         sampler = Sampler(
             envs,
@@ -182,6 +187,12 @@ def train(config: TrainConfig[Any], folder: RunFolder, signals: list[int]) -> No
         with contextlib.closing(logger):
             learn(config, folder, sampler, agent, logger, progress, signals)
     report_end(folder, progress, sampler.stopwatch, interrupted=bool(signals))
+
+
+def is_over(config: TrainConfig[Any], progress: Progress) -> bool:
+    """Tell whether a training has had its env steps, or has stopped getting better."""
+    stands_still = config.patience and progress.evaluations_since_best >= config.patience
+    return progress.env_steps >= config.total_env_steps or bool(stands_still)
 
 
 def learn(
@@ -197,7 +208,8 @@ def learn(
     frames = frames_per_env_step(config.env)
     stopwatch, saved = sampler.stopwatch, time.monotonic()
     with contextlib.closing(Evaluation(config, folder, agent.policy, logger)) as evaluation:
-        while progress.env_steps < config.total_env_steps and not signals:
+        stopwatch.lap("setup")
+        while not signals and not is_over(config, progress):
             started = time.monotonic()
             rollout = sampler.collect()
             metrics = agent.update(rollout)
@@ -225,9 +237,6 @@ def learn(
                 evaluation.run(progress)
                 stopwatch.lap("evaluation")
             logger.dump(progress.env_steps)
-            if config.patience and progress.evaluations_since_best >= config.patience:
-                logger.progress.say(f"no better evaluation in the last {config.patience}: done")
-                break
             if time.monotonic() - saved > config.checkpoint_every_s:
                 save(folder, agent, config, progress)
                 saved = time.monotonic()
@@ -244,7 +253,6 @@ class Evaluation:
         self._config, self._folder, self._policy, self._logger = config, folder, policy, logger
         num_envs = min(config.num_envs, config.eval_episodes)
         self._envs = SharedVectorEnv(config.env, num_envs, config.num_workers)
-        self._every = config.eval_every or max(1, config.total_env_steps // 10)
 
     def run(self, progress: Progress) -> Score:
         """Evaluate now; actions are drawn, as in training."""
@@ -261,10 +269,12 @@ class Evaluation:
         )
         score = score_episodes(episodes)
         while progress.next_evaluation <= progress.env_steps:
-            progress.next_evaluation += self._every
+            progress.next_evaluation += self._config.evaluation_interval
         progress.evaluations_since_best += 1
-        if progress.best_score is None or score.mean >= progress.best_score:
+        if progress.best_score is None or score.mean > progress.best_score:
             progress.best_score, progress.evaluations_since_best = score.mean, 0
+        # Of equals the later one is kept: it has seen more.
+        if score.mean == progress.best_score:
             save_policy_file(self._folder.best_file, self._policy, self._config, progress)
         self._logger.record("eval/mean_reward", score.mean)
         self._logger.record("eval/mean_ep_length", score.mean_length)
@@ -321,6 +331,7 @@ def read_command_line(arguments: Sequence[str]) -> TrainConfig[Any]:
         TrainConfig[kind],  # type: ignore[valid-type] # chosen at run time
         rest,
         program="python train.py",
+        description=__doc__,
         default=default,
     )
     return config
@@ -331,7 +342,7 @@ def default_run_dir(config: TrainConfig[Any]) -> Path:
     return Path("runs") / folder_name(config.env.env) / f"{config.agent}-seed{config.seed}"
 
 
-# What may change between two parts of one training: it does not change what is learned.
+# What may change between two parts of one training. More env steps also stretch what is annealed.
 _MAY_CHANGE = {"total_env_steps", "num_workers", "device", "run_dir", "fresh", "eval_every"}
 _MAY_CHANGE |= {"eval_episodes", "patience", "checkpoint_every_s"}
 
@@ -378,12 +389,15 @@ def choose_device(device: str) -> torch.device:
 
 def resume(folder: RunFolder, agent: Agent[Any], config: TrainConfig[Any]) -> Progress:
     """Put the agent back to the folder's last checkpoint, or begin."""
-    if not folder.training_file.exists():
-        folder.clear()  # A run that ended before its first checkpoint is begun again.
-        # Seeds of different trainings lie a million episodes apart.
-        offset = config.seed * 1_000_003 % (_TRAINING_SEED // 2)
-        every = config.eval_every or max(1, config.total_env_steps // 10)
-        return Progress(next_episode_seed=_TRAINING_SEED + offset, next_evaluation=every)
+    if config.fresh or not folder.training_file.exists():
+        if folder.policy_file.exists() and not config.fresh:
+            raise FileError(
+                f"{folder.path} holds a policy but no checkpoint to go on from; choose another "
+                "--run-dir, or start over with --fresh"
+            )
+        # Seeds of neighbouring trainings lie a million episodes apart.
+        first = _TRAINING_SEED + config.seed * 1_000_003 % (_TRAINING_SEED // 2)
+        return Progress(next_episode_seed=first, next_evaluation=config.evaluation_interval)
     progress = Progress(**load_training(folder.training_file, agent))
     print(f"going on at {progress.env_steps:,} env steps in {folder.path}", file=sys.stderr)
     return progress

@@ -54,7 +54,7 @@ class A2C(Agent[A2CConfig]):
     """Learns from each short rollout once."""
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        """Make the paper's optimiser, RMSProp, with the decay and epsilon it used."""
+        """Make RMSProp, as in the paper, with Stable-Baselines3's decay and epsilon."""
         return torch.optim.RMSprop(
             self.policy.parameters(), self.config.learning_rate, alpha=0.99, eps=1e-5
         )

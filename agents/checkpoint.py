@@ -103,7 +103,7 @@ def save_policy(
         "about": dict(about),
         "perception": asdict(policy.config),
         "specs": {name: asdict(spec) for name, spec in policy.specs.items()},
-        "actions": _describe_space(policy.action_space),
+        "actions": describe_space(policy.action_space),
         "normalize_obs": policy.normalize_obs,
     }
     write_atomically(path, _encode(policy.state_dict(), description))
@@ -228,7 +228,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, description
 
 
-def _describe_space(space: spaces.Space[Any]) -> dict[str, Any]:
+def describe_space(space: spaces.Space[Any]) -> dict[str, Any]:
+    """Describe an action space as JSON: its kind, and its sizes."""
     if isinstance(space, spaces.Discrete):
         return {"kind": "discrete", "sizes": [int(space.n)]}
     if isinstance(space, spaces.MultiDiscrete):

@@ -21,13 +21,21 @@ class UsageError(ValueError):
     """A command line asks for what cannot be: its message is one line that says what would work."""
 
 
-def parse(kind: Any, arguments: Sequence[str], *, program: str, default: Any = None) -> Any:
+def parse(
+    kind: Any,
+    arguments: Sequence[str],
+    *,
+    program: str,
+    description: str | None = None,
+    default: Any = None,
+) -> Any:
     """Parse a command line into a dataclass, or into one of several (subcommands).
 
     Args:
         kind: the dataclass, or a union of them.
         arguments: the command line without the program's name.
         program: the program's name, for `--help`.
+        description: what the program does, for `--help`.
         default: an instance whose values are the defaults.
 
     Raises:
@@ -42,6 +50,7 @@ def parse(kind: Any, arguments: Sequence[str], *, program: str, default: Any = N
                 kind,
                 args=list(arguments),
                 prog=program,
+                description=description,
                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
                 **kwargs,
             )
@@ -59,7 +68,7 @@ def _one_line(box: str) -> str:
         if line.startswith("───"):
             break
         message.append(line)
-    text = " ".join(message)
+    text = re.sub(r"^Error parsing [A-Z]\w*(\[\w*\])?: ", "", " ".join(message))
     subcommands = re.search(r"Available subcommands: ([\w, -]+)", " ".join(lines))
     if subcommands:
         return f"{text}; there are {subcommands.group(1).strip()}"

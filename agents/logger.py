@@ -124,7 +124,7 @@ class RunLogger(Logger):
         self.record("hparams", HParam(plain, dict(metrics)), exclude=_NOT_IN_TEXT)
 
     def record_episodes(self, finished: Sequence[Mapping[str, float]]) -> None:
-        """Record return and length of the last 100 episodes, and the other means of these.
+        """Record mean return and length of the last 100 episodes, and what else these told.
 
         Args:
             finished: statistics of the episodes that ended since the last call.
@@ -158,7 +158,10 @@ def _continued_csv(path: Path, start: int) -> CSVOutputFormat:
         # A program that was killed may have left half a line.
         lines = [line for line in path.read_text().splitlines(True) if line.endswith("\n")]
         rows = [row for row in csv.DictReader(lines) if int(row["time/total_timesteps"]) <= start]
-    output = CSVOutputFormat(str(path))
+    # Written beside it and put in its place, so that it is never half there; the file stays open.
+    beside = path.with_name(f".{path.name}.tmp")
+    output = CSVOutputFormat(str(beside))
     for row in rows:
         output.write(row, {}, int(row["time/total_timesteps"]))
+    beside.replace(path)
     return output

@@ -22,7 +22,7 @@ class PPOConfig(AgentConfig):
     num_epochs: int = 4
     """Passes over a rollout in an update."""
     minibatch_size: int | None = 256
-    """Env steps in a minibatch. Default: the whole rollout."""
+    """Env steps in a minibatch. None: the whole rollout."""
     clip_coef: float = 0.2
     """How far the probability of an action may move in an update before its gradient stops."""
     value_clip_coef: float | None = None

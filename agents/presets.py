@@ -11,21 +11,23 @@ from typing import Any
 
 # Every agent on every world of Doom. A screen of 80 x 60 is half the engine's smallest one in each
 # direction: enough to see what these scenarios ask for, and half the work of 128 x 72. The narrow
-# network keeps two CPU cores busy with games rather than with convolutions. Rollouts of 64 steps in
-# 16 games hold several episodes of the short scenarios, and enough of the long ones.
+# network keeps two CPU cores busy with games rather than with convolutions.
 _DOOM: dict[str, Any] = {
     **{"height": 60, "width": 80, "conv_channels": (16, 32, 32), "features": 256},
-    **{"num_envs": 16, "num_groups": 2, "rollout_length": 64},
+    **{"num_envs": 16, "num_groups": 2},
 }
-# With memory, minibatches are whole sequences: of short ones, more games run side by side.
-_RECURRENT: dict[str, Any] = {"memory": "lstm", "rollout_length": 32}
-_DOOM_PPO: dict[str, Any] = {"learning_rate": 5e-4, "anneal_learning_rate": True}
+# PPO learns from 64 steps of 16 games at a time: several episodes of the short scenarios, enough of
+# the long ones. With memory, minibatches are whole sequences: of short ones, more run side by side.
+_DOOM_PPO: dict[str, Any] = {
+    **{"learning_rate": 5e-4, "anneal_learning_rate": True, "rollout_length": 64},
+}
+_RECURRENT_PPO: dict[str, Any] = {**_DOOM_PPO, "rollout_length": 32}
+_RECURRENT: dict[str, Any] = {"memory": "lstm"}
 
 # Pixels of Atari: the settings of the 37-details article, with four gray frames of 84 x 84.
 _ATARI: dict[str, Any] = {
     **{"observation": "gray", "height": 84, "width": 84, "frame_stack": 4, "num_envs": 8},
-    **{"learning_rate": 2.5e-4, "entropy_coef": 0.01, "normalize_returns": True},
-    **{"anneal_learning_rate": True, "total_env_steps": 10_000_000},
+    **{"normalize_returns": True, "anneal_learning_rate": True, "total_env_steps": 10_000_000},
 }
 
 # Vectors: tanh layers, no images.
@@ -42,7 +44,9 @@ _FAMILIES: tuple[tuple[str, dict[str, Any]], ...] = (
         },
     ),
     (r"MiniGrid-", {**_CLASSIC, "normalize_obs": True, "total_env_steps": 500_000}),
-    (r"[A-Z]\w+-v\d+$|.+:\w+-v\d+$", _CLASSIC),
+    (r"([\w.-]+[/:])?[A-Z]\w+-v\d+$", _CLASSIC),
+    # A level of Freedoom may take an hour; learning needs to see an end within five minutes.
+    (r"freedoom\d:", {**_DOOM, "time_limit": 10_500}),
     (r".*", _DOOM),
 )
 
@@ -104,6 +108,7 @@ def preset(env: str, agent: str) -> dict[str, Any]:
         agent: the agent's name.
     """
     family = next(fields for pattern, fields in _FAMILIES if re.match(pattern, env))
-    if family is _DOOM and agent == "ppo":
-        family = {**_DOOM, **_DOOM_PPO}
-    return {**family, **_WORLDS.get(env, {}), **_AGENTS.get((env, agent), {})}
+    world = {**family, **_WORLDS.get(env, {})}
+    if agent == "ppo" and "conv_channels" in family:  # a world of Doom
+        world |= _RECURRENT_PPO if "memory" in world else _DOOM_PPO
+    return {**world, **_AGENTS.get((env, agent), {})}

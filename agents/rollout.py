@@ -111,7 +111,7 @@ def minibatches(
             yield _select(whole, lanes, lanes)
     else:
         whole = _flatten(whole)
-        nobody = torch.zeros(0, dtype=torch.long)
+        nobody = torch.zeros(0, dtype=torch.long, device=rollout.rewards.device)
         order = torch.randperm(steps * num_envs).to(rollout.rewards.device)
         for chosen in order.split(minibatch_size):
             yield _select(whole, chosen, nobody)

@@ -19,6 +19,7 @@ from agents.run import git_revision
 from envs import SCENARIOS, EnvConfig, SharedVectorEnv
 
 EPISODES = 100
+NUM_ENVS = 16  # As `evaluate.py score` plays: who acts when decides what is drawn.
 RESULTS = Path(__file__).parent / "results" / "baselines.json"
 
 
@@ -28,7 +29,7 @@ def main() -> None:
     for name in SCENARIOS:
         # Nobody looks, so the smallest screen will do.
         config = EnvConfig(env=name, height=8, width=8)
-        with contextlib.closing(SharedVectorEnv(config, num_envs=4)) as envs:
+        with contextlib.closing(SharedVectorEnv(config, num_envs=NUM_ENVS)) as envs:
             players = {
                 "noop": NoopPlayer(envs.single_action_space),
                 "random": RandomPlayer(envs.single_action_space),
@@ -41,7 +42,12 @@ def main() -> None:
             }
         means = {who: round(score["mean"], 3) for who, score in results[name].items()}
         print(name, means, flush=True)
-    content = {"episodes": EPISODES, "seeds": [0, EPISODES - 1], "git": git_revision()}
+    content = {
+        "episodes": EPISODES,
+        "num_envs": NUM_ENVS,
+        "seeds": [0, EPISODES - 1],
+        "git": git_revision(),
+    }
     RESULTS.write_text(json.dumps(content | {"scores": results}, indent=2) + "\n")
 
 

@@ -58,6 +58,7 @@ _HARMLESS_ARGUMENTS = re.compile(r"(\+sv_noautoaim [01]\s*)*")
 # Keys may be written with or without underscores; a .cfg larger than this is not one.
 _KEYS = {key.replace("_", ""): key for key in (*_SETTINGS, *_OWN_KEYS, *_PASSED_OVER)}
 _MAX_BYTES = 65_536
+_WAD_TIME_LIMIT = 10_500  # Five minutes, for a WAD that comes without a .cfg.
 _MAX_NUMBER = 1_000_000  # An engine told to start at a later tic would not come back for minutes.
 
 
@@ -110,7 +111,9 @@ def game_spec(env: str) -> GameSpec | None:
     if env.lower().endswith(".cfg"):
         return read_cfg(Path(env))
     if env.lower().endswith(".wad"):
-        return GameSpec(wad=Path(env).resolve(), map=first_map(Path(env)))
+        return GameSpec(
+            wad=Path(env).resolve(), map=first_map(Path(env)), time_limit=_WAD_TIME_LIMIT
+        )
     return None
 
 

@@ -57,7 +57,8 @@ class DoomEnv(gym.Env[Any, Any]):
     An episode is `terminated` by death or by the scenario's goal, and `truncated` when its time
     runs out; then the last observation is the true last frame. After death the engine draws no
     more, and the last observation is the last frame it drew. `info` holds the game variables by
-    name, and at the end `episode`: return `r`, length `l` in env steps, `frames`, and `COUNTERS`.
+    name, and at the end `episode`: return `r`, length `l` in env steps, `frames` (counting the last
+    action whole), and `COUNTERS`.
 
     The engine starts at the first reset. The same seed and actions give the same episode,
     bit by bit.

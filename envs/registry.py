@@ -65,7 +65,10 @@ def canonical_name(env: str) -> str:
     env = DOOMGRAD_IDS.get(env, env)
     if game_spec(env) is not None:
         game, separator, map_name = env.partition(":")
-        return game + separator + map_name.upper() if game in FREEDOOM_MAPS else env
+        if game in FREEDOOM_MAPS:
+            return game + separator + map_name.upper()
+        # A file is found from wherever the run is looked at.
+        return env if env in SCENARIOS else str(Path(env).resolve())
     _import_package(env)
     try:
         module, _, name = env.rpartition(":")
@@ -111,11 +114,11 @@ def make(config: EnvConfig, render_mode: str | None = None) -> gym.Env[Any, Any]
         env = gym.make(name, **options)
     except gym.error.DependencyNotInstalled as error:
         extra = next((e for pattern, e in _EXTRAS.items() if re.match(pattern, name)), None)
-        command = f'pip install "doomgrad[{extra}]"' if extra else str(error)
+        command = f'pip install -e ".[{extra}]"' if extra else str(error)
         raise EnvError(f"{name} needs a package that is missing: {command}") from error
     except Exception as error:
         raise EnvError(f"{name} could not be made: {error}") from error
-    if name.startswith("MiniGrid-"):
+    if re.match(r"MiniGrid-|BabyAI-", name):
         env = importlib.import_module("minigrid.wrappers").ImgObsWrapper(env)
     return adapt(env, config)
 
@@ -133,7 +136,7 @@ def _import_package(env: str) -> None:
             try:
                 package = importlib.import_module(module)
             except ImportError as error:
-                message = f'{env} needs a package that is missing: pip install "doomgrad[{extra}]"'
+                message = f'{env} needs a package that is missing: pip install -e ".[{extra}]"'
                 raise EnvError(message) from error
             gym.register_envs(package)
 

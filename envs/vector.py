@@ -58,9 +58,14 @@ class Transition(NamedTuple):
 
 
 class _Worker:
-    """One worker process and the socket to it."""
+    """One worker process and the socket to it.
 
-    def __init__(self, job: Job, memory: int) -> None:
+    A worker is bound to a core, and with it its engines. Worker and engine take turns several times
+    an env step; on one core they hand over at once, with what they share in its cache, instead of
+    waking up another. This nearly doubles the speed of many games on few cores.
+    """
+
+    def __init__(self, job: Job, memory: int, core: int) -> None:
         self.connection, theirs = socket.socketpair()
         # Every import path of ours is theirs, and numerical libraries get one thread each.
         environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
@@ -73,6 +78,9 @@ class _Worker:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C reaches the main process alone.
             )
+        # Before its engines start, so that they inherit it.
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(self.process.pid, {core})
         self.connection.sendall(json.dumps(asdict(job)).encode() + b"\n")
 
     def send(self, command: int, group: int) -> None:
@@ -123,7 +131,7 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
     Args:
         config: what every environment is like.
         num_envs: N.
-        num_workers: W; default: one for each CPU core, at most N.
+        num_workers: W; default: one for each CPU core this process may use, at most N.
         num_groups: into how many groups, of equal size, the environments are split.
 
     Raises:
@@ -147,7 +155,7 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
             raise EnvError(f"num_envs ({num_envs}) must be a multiple of num_groups ({num_groups})")
         self.config = config
         self.num_envs = num_envs
-        self.num_workers = min(num_workers or os.cpu_count() or 1, num_envs)
+        self.num_workers = min(num_workers or len(_usable_cores()), num_envs)
         self.num_groups = num_groups
         example = make(config)
         self.spec = example.spec
@@ -166,9 +174,13 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         workers = range(self.num_workers)
         shares = [[group[group % self.num_workers == w] for w in workers] for group in self.groups]
         self._workers = []
+        cores = _usable_cores()
+        # Programs that each use a few cores are not all to begin with the first one.
+        first = os.getpid() if self.num_workers < len(cores) else 0
         for w in workers:
             groups = [share[w].tolist() for share in shares]
-            self._workers.append(_Worker(Job(asdict(config), num_envs, groups), memory))
+            core = cores[(first + w) % len(cores)]
+            self._workers.append(_Worker(Job(asdict(config), num_envs, groups), memory, core))
         os.close(memory)
         # For each group, the workers that hold environments of it.
         self._in_group = [
@@ -329,6 +341,13 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
     ) -> dict[str, Any]:
         everywhere = np.ones(self.num_envs, bool) if mask is None else mask
         return _masked(dict(zip(self.info_keys, info.T.copy(), strict=True)), everywhere)
+
+
+def _usable_cores() -> list[int]:
+    """Give the numbers of the CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def _masked(values: dict[str, Any], mask: NDArray[np.bool_]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def test_score_stands_beside_noop_random_and_the_reference(doom_run, monkeypatch
         assert word in table
     result = json.loads((doom_run / "evaluation.json").read_text())
     assert result["protocol"] == {
-        **{"episodes": 6, "seeds": [0, 5], "reward": "native", "skill": 5},
+        **{"episodes": 6, "seeds": [0, 5], "num_envs": 4, "reward": "native", "skill": 5},
         **{"frame_skip": 4, "time_limit_frames": 300},
     }
     assert result["mean"] == result["scores"]["sampled"]["mean"]
@@ -87,7 +87,7 @@ def test_replay_writes_every_frame_of_the_recorded_episode(doom_run, monkeypatch
         assert (stream.codec_context.name, stream.width, stream.height) == ("h264", 320, 240)
         assert float(stream.average_rate) == 35
         frames = sum(1 for _ in video.decode(stream))
-    files = sorted((doom_run / "episodes").glob("score-*.npz"))
+    files = sorted((doom_run / "episodes").glob("score-sampled-*.npz"))
     files = files or sorted((doom_run / "episodes").glob("*.npz"))
     episode, _ = load_episode(files[-1])
     standstill = round(35 * 0.5)
@@ -122,6 +122,23 @@ def test_compare_ranks_on_the_same_seeds(doom_run, monkeypatch, capsys, tmp_path
     assert means == sorted(means, reverse=True)
 
 
+def test_scores_are_at_native_skill_and_time_whatever_was_trained(tmp_path, monkeypatch):
+    easy = tiny_run(tmp_path / "easy", "basic", "--skill", "1", "--time-limit", "20")
+    succeed(monkeypatch, "score", str(easy), "--episodes", "2")
+    result = json.loads((easy / "evaluation.json").read_text())
+    assert (result["protocol"]["skill"], result["protocol"]["time_limit_frames"]) == (5, 300)
+    assert result["scores"]["noop"]["mean"] == -300
+
+
+def test_a_seed_chooses_the_episode_that_drew_its_actions(doom_run, monkeypatch, capsys, tmp_path):
+    succeed(monkeypatch, "score", str(doom_run), "--episodes", "3", "--num-envs", "3")
+    sampled = json.loads((doom_run / "evaluation.json").read_text())["returns"]["sampled"]
+    capsys.readouterr()
+    out = str(tmp_path / "clip.gif")
+    succeed(monkeypatch, "replay", str(doom_run), "--episode", "2", "--out", out)
+    assert f"return {sampled[2]:,.2f}" in capsys.readouterr().out.replace("\n", "")
+
+
 def test_worlds_without_nothing_to_do_have_no_noop(cartpole_run, monkeypatch, capsys):
     succeed(monkeypatch, "score", str(cartpole_run), "--episodes", "4")
     table = capsys.readouterr().out
@@ -141,6 +158,10 @@ def test_bad_input_gets_one_line(capsys, monkeypatch, tmp_path, doom_run, cartpo
         (["watch", str(doom_run), "--speed", "0"], "speed must be greater than 0"),
         (["compare", str(doom_run), str(cartpole_run)], "runs of one world"),
         (["scor", str(doom_run)], "score"),
+        (["watch", str(doom_run), "--seed", "-1"], "seed must be between 0"),
+        (["watch", str(doom_run), "--episodes", "0"], "episodes must be at least 1"),
+        (["score", str(doom_run), "--json", str(tmp_path)], "is a folder"),
+        (["replay", str(doom_run), "--out", "clip.avi"], ".mp4 or a .gif"),
         ([], "score"),
     ):
         assert expected in refused(capsys, monkeypatch, *arguments), arguments

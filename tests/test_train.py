@@ -230,6 +230,36 @@ def test_fresh_starts_over_and_removes_only_what_a_run_wrote(tmp_path):
     assert (tmp_path / "episodes" / "mine.txt").read_text() == "mine"
 
 
+def test_nothing_is_removed_by_a_command_that_is_refused(capsys, monkeypatch, finished_run):
+    run_dir = finished_run / "runs" / "basic" / "ppo-seed0"
+    before = {p: p.read_bytes() for p in run_dir.rglob("*") if p.is_file()}
+    for arguments in (["--device", "cuda"], ["--height", "20", "--width", "20"]):
+        refused(capsys, monkeypatch, "basic", "--fresh", "--run-dir", str(run_dir), *arguments)
+    assert {p: p.read_bytes() for p in run_dir.rglob("*") if p.is_file()} == before
+
+
+def test_a_policy_without_its_checkpoint_is_not_trained_over(capsys, monkeypatch, tmp_path):
+    begin = ["CartPole-v1", "--total-env-steps", "512", "--run-dir", str(tmp_path)]
+    assert train.main(begin) == 0
+    (tmp_path / "checkpoint" / "training.safetensors").unlink()
+    capsys.readouterr()
+    assert "no checkpoint to go on from" in refused(capsys, monkeypatch, *begin)
+    assert (tmp_path / "policy.safetensors").exists()
+
+
+def test_a_run_that_stands_still_is_over(tmp_path, capsys):
+    begin = ["CartPole-v1", "--total-env-steps", "100000", "--run-dir", str(tmp_path)]
+    # Nothing is learned at this rate, so that evaluations stop improving soon.
+    begin += ["--learning-rate", "1e-30", "--patience", "2", "--eval-every", "512"]
+    assert train.main(begin) == 0
+    assert "already trained" not in capsys.readouterr().out
+    steps = load_policy(tmp_path / "policy.safetensors").about["env_steps"]
+    assert steps < 100_000
+    assert train.main(begin) == 0
+    assert f"already trained for {steps:,} env steps" in capsys.readouterr().out
+    assert load_policy(tmp_path / "policy.safetensors").about["env_steps"] == steps
+
+
 def test_a_damaged_run_folder_gets_one_line(capsys, monkeypatch, tmp_path):
     (tmp_path / "config.json").write_text("{")
     assert "is damaged" in refused(capsys, monkeypatch, "basic", "--run-dir", str(tmp_path))

@@ -154,4 +154,4 @@ except EnvError as error:
 )
 def test_a_missing_package_is_named_in_one_line(names, env, extra, tmp_path):
     said = processes.run_script(WITHOUT.format(names=names, env=env), tmp_path)
-    assert said == f'{env} needs a package that is missing: pip install "doomgrad[{extra}]"\n'
+    assert said == f'{env} needs a package that is missing: pip install -e ".[{extra}]"\n'
