@@ -97,9 +97,8 @@ def make(config: EnvConfig, render_mode: str | None = None) -> gym.Env[Any, Any]
     name = canonical_name(config.env)
     if game_spec(name) is not None:
         return DoomEnv(replace(config, env=name), render_mode)
-    doom_only = {"extra_channels": (), "variables": False, "skill": None, "time_limit": None}
-    for option, default in doom_only.items():
-        if getattr(config, option) != default:
+    for option in ("extra_channels", "variables", "skill", "time_limit", "actions", "delta_bins"):
+        if getattr(config, option) != getattr(EnvConfig(), option):
             raise EnvError(f"{option} is an option for worlds of Doom, which {name} is not")
     # Not every environment takes a render mode.
     options: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}

@@ -176,6 +176,7 @@ def test_a_signal_saves_and_leaves_nothing_behind(tmp_path, number, status):
         (["basic", "--device", "cuda"], "no GPU"),
         (["deathmatch", "--actions", "combinations"], "use --actions groups"),
         (["CartPole-v1", "--variables"], "variables is an option for worlds of Doom"),
+        (["CartPole-v1", "--actions", "groups"], "actions is an option for worlds of Doom"),
         (["missing.cfg"], "there is no ViZDoom .cfg at missing.cfg"),
     ],
 )
