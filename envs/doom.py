@@ -25,6 +25,7 @@ from envs.errors import EnvError
 from envs.wad import read_palette
 
 FRAMES_PER_SECOND = 35  # Doom's tics a second
+FRAME_SKIP = 4  # Frames an env step lasts unless asked otherwise, as in most of the literature.
 
 # Counters of the player's deeds: reported as differences within the episode, because the engine
 # carries some of them over from one episode to the next (a shot that hits while it restarts).
@@ -77,7 +78,7 @@ class DoomEnv(gym.Env[Any, Any]):
             raise EnvError(f"{config.env} is not a world of Doom")
         self.config = config
         self.game_spec: GameSpec = spec
-        self.frame_skip = config.frame_skip or 4
+        self.frame_skip = config.frame_skip or FRAME_SKIP
         self.time_limit = config.time_limit or spec.time_limit
         self.palette: NDArray[np.uint8] = read_palette(spec.iwad, spec.wad)  # (256, 3) RGB
         # Per instance, not per class: the channels of what is observed, `palette` among them.

@@ -14,7 +14,7 @@ import gymnasium as gym
 
 from envs.cfg import game_spec
 from envs.config import EnvConfig
-from envs.doom import DoomEnv
+from envs.doom import FRAME_SKIP, DoomEnv
 from envs.errors import EnvError
 from envs.pixels import adapt
 from envs.scenarios import FREEDOOM_MAPS, SCENARIOS, camel_case
@@ -125,7 +125,7 @@ def make(config: EnvConfig, render_mode: str | None = None) -> gym.Env[Any, Any]
 def frames_per_env_step(config: EnvConfig) -> int:
     """Give how many frames of the game one decision of the agent lasts."""
     skips_by_itself = config.env.startswith("ALE/") or game_spec(config.env) is not None
-    return config.frame_skip or (4 if skips_by_itself else 1)
+    return config.frame_skip or (FRAME_SKIP if skips_by_itself else 1)
 
 
 def _import_package(env: str) -> None:

@@ -13,7 +13,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 from perception import EncoderConfig
 from perception.encoders import MLP
-from tests.agents.synthetic import SMALL_LAYERS
+from tests.agents.synthetic import SMALL_LAYERS, make_rollout, weights
 
 
 class OurEncoder(BaseFeaturesExtractor):
@@ -102,3 +102,17 @@ def assert_same_weights(policy, model, *, rtol=1e-4, atol=1e-6):
         torch.testing.assert_close(
             ours[name], expected.data, rtol=rtol, atol=atol, msg=lambda m, n=name: f"{n}: {m}"
         )
+
+
+def update_in_step(agent, model, *, updates, noise=0.0):
+    """Update our agent and its oracle by the same rollouts, and give our last metrics."""
+    policy, buffer = agent.policy, model.rollout_buffer
+    before = weights(policy)
+    for update in range(updates):
+        rollout = make_rollout(policy, buffer.buffer_size, buffer.n_envs, seed=update, noise=noise)
+        load_rollout(model, rollout)
+        metrics = agent.update(rollout)
+        model.train()
+    moved = max((policy.state_dict()[name] - before[name]).abs().max() for name in before)
+    assert moved > 1e-3
+    return metrics

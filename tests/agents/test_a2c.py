@@ -6,8 +6,8 @@ import pytest
 from stable_baselines3 import A2C as SB3A2C
 
 from agents import A2C, A2CConfig
-from tests.agents.sb3 import assert_same_weights, load_rollout, make_oracle
-from tests.agents.synthetic import make_policy, make_rollout, weights
+from tests.agents.sb3 import assert_same_weights, make_oracle, update_in_step
+from tests.agents.synthetic import make_policy, make_rollout
 from tests.agents.toy import ACTION_SPACES
 
 STEPS, NUM_ENVS = 8, 4
@@ -36,15 +36,7 @@ def update_both(config, actions="Discrete"):
         max_grad_norm=config.max_grad_norm,
         normalize_advantage=config.normalize_advantages,
     )
-    before = weights(policy)
-    for update in range(3):
-        rollout = make_rollout(policy, STEPS, NUM_ENVS, seed=update)
-        load_rollout(model, rollout)
-        metrics = agent.update(rollout)
-        model.train()
-    moved = max((policy.state_dict()[name] - before[name]).abs().max() for name in before)
-    assert moved > 1e-3
-    return policy, model, metrics
+    return policy, model, update_in_step(agent, model, updates=3)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -10,8 +10,8 @@ from stable_baselines3 import PPO as SB3PPO
 
 from agents import PPO, PPOConfig
 from agents.rollout import minibatches
-from tests.agents.sb3 import assert_same_weights, load_rollout, make_oracle
-from tests.agents.synthetic import make_policy, make_rollout, weights
+from tests.agents.sb3 import assert_same_weights, load_rollout, make_oracle, update_in_step
+from tests.agents.synthetic import make_policy, make_rollout
 from tests.agents.toy import ACTION_SPACES
 
 STEPS, NUM_ENVS = 16, 4
@@ -56,16 +56,8 @@ def update_both(config, actions="Discrete", updates=1):
     policy = make_policy(actions=ACTION_SPACES[actions])
     agent = PPO(policy, config, num_envs=NUM_ENVS, total_updates=updates)
     model = make_oracle(SB3PPO, policy, STEPS, NUM_ENVS, **oracle_options(config))
-    before = weights(policy)
-    for update in range(updates):
-        # Noise: as if an older policy had acted, so that ratios and values are clipped.
-        rollout = make_rollout(policy, STEPS, NUM_ENVS, seed=update, noise=0.1)
-        load_rollout(model, rollout)
-        metrics = agent.update(rollout)
-        model.train()
-    moved = max((policy.state_dict()[name] - before[name]).abs().max() for name in before)
-    assert moved > 1e-3
-    return policy, model, metrics
+    # Noise: as if an older policy had acted, so that ratios and values are clipped.
+    return policy, model, update_in_step(agent, model, updates=updates, noise=0.1)
 
 
 @pytest.mark.parametrize("case", CASES)
