@@ -9,32 +9,37 @@ from __future__ import annotations
 
 import os
 
-# Before torch is imported: threads that wait for each other soon go to sleep, instead of taking the
-# cores from the games. Fewer turns cost recurrent networks their speed, more cost the games.
+# Before torch is imported. Threads that wait for each other soon go to sleep, instead of taking the
+# cores from the games: fewer turns cost recurrent networks their speed, more cost the games.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # Large pages for large tensors.
 
 import contextlib
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import torch
 import tyro
 
-from agents import AGENTS, Agent, AgentConfig, Policy, Sampler, observation_specs
+from agents import AGENTS, Agent, AgentConfig, OverlappedSampler, Policy, Sampler, observation_specs
+from agents.autotune import Setting, autotune
 from agents.checkpoint import FileError, load_training, save_policy, save_training
 from agents.commandline import UsageError, parse, run, until_interrupted, with_fields
+from agents.device import choose_device, choose_precision, keep_memory
 from agents.episodes import save_episode
 from agents.evaluation import Score, play_episodes, score_episodes
+from agents.inference import InferencePolicy
 from agents.logger import RunLogger
 from agents.presets import preset
 from agents.run import RunFolder
-from agents.stopwatch import Stopwatch
 from envs import EnvConfig, EnvError, SharedVectorEnv, canonical_name, folder_name
 from envs.registry import frames_per_env_step
+from envs.speed import random_env_steps_per_second
 from envs.replay import env_steps_per_second, resimulate
 from envs.video import gif_bytes
 from perception import PerceptionConfig, PerceptionError
@@ -44,6 +49,7 @@ from perception import PerceptionConfig, PerceptionError
 _EVALUATION_SEED = 2**29
 _TRAINING_SEED = 2**30
 _GIF_FRAMES, _GIF_SIZE = 100, (160, 120)
+_CEILING_SECONDS = 1.0  # for which the games are played alone before a training, to compare with
 
 # What a user can cause; its message is one line that says what would work.
 USER_ERRORS = (UsageError, EnvError, FileError, PerceptionError)
@@ -71,7 +77,7 @@ class TrainConfig(Generic[LearningT]):
     perception: PerceptionConfig = field(default_factory=PerceptionConfig)
     learning: LearningT
     agent: str = "ppo"
-    """Who learns: ppo, a2c or reinforce."""
+    """Who learns: ppo, a2c, reinforce or vtrace."""
     total_env_steps: int = 1_000_000
     """How long to train, in decisions of the agent over all environments."""
     num_envs: int = 8
@@ -80,10 +86,18 @@ class TrainConfig(Generic[LearningT]):
     """Processes that hold them. Default: one for each CPU core."""
     num_groups: int = 1
     """Groups of environments that alternate: one plays while the policy thinks about another."""
+    overlap: bool = False
+    """Collect the next rollout while learning from the last one, which is then one update old."""
     seed: int = 0
     """Decides everything random in the training."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the policy lives. auto: the GPU if there is one."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What images are encoded with. auto: bfloat16 where the hardware computes with it."""
+    num_threads: int | None = None
+    """Threads of an update on the CPU. Default: one for each core."""
+    autotune: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """First find out, in under a minute, how this training is fastest on this machine."""
     run_dir: Path | None = None
     """Where to write. Default: runs/ENV/AGENT-seedS."""
     fresh: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -101,7 +115,7 @@ class TrainConfig(Generic[LearningT]):
         """Check ranges."""
         if self.agent not in AGENTS:
             raise ValueError(f"there is no agent {self.agent!r}; there are {', '.join(AGENTS)}")
-        counts = ("total_env_steps", "num_envs", "num_workers", "num_groups")
+        counts = ("total_env_steps", "num_envs", "num_workers", "num_groups", "num_threads")
         for name in (*counts, "eval_every", "eval_episodes", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -143,7 +157,10 @@ def main(arguments: Sequence[str]) -> int:
     folder = RunFolder(config.run_dir or default_run_dir(config))
     if folder.path.is_file():
         raise UsageError(f"--run-dir {folder.path} is a file; name a folder")
-    if folder.config_file.exists() and not config.fresh:
+    begun = folder.config_file.exists() and not config.fresh
+    if config.autotune:
+        config = with_setting(config, folder.read_config() if begun else fastest_setting(config))
+    if begun:
         refuse_other_config(folder, config)
     with until_interrupted() as signals:
         train(config, folder, signals)
@@ -153,20 +170,13 @@ def main(arguments: Sequence[str]) -> int:
 def train(config: TrainConfig[Any], folder: RunFolder, signals: list[int]) -> None:
     """Set everything up, or back to where it was saved, and learn."""
     torch.manual_seed(config.seed)
+    keep_memory()
     device = choose_device(config.device)
+    torch.set_num_threads(config.num_threads or torch.get_num_threads())
     envs = SharedVectorEnv(config.env, config.num_envs, config.num_workers, config.num_groups)
     with contextlib.closing(envs):
-        specs = observation_specs(envs.single_observation_space, envs.metadata)
-        normalize_obs = config.learning.normalize_obs
-        policy = Policy(specs, envs.single_action_space, config.perception, normalize_obs)
-        # Weights lie as decoded frames do; the overload is missing in torch's annotations.
-        policy.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        agent: Agent[Any] = AGENTS[config.agent][1](
-            policy,
-            config.learning,
-            num_envs=config.num_envs,
-            total_updates=-(-config.total_env_steps // config.env_steps_per_update),
-        )
+        agent = make_agent(config, envs, device)
+        policy = agent.policy
         progress = resume(folder, agent, config)
         if is_over(config, progress):
             print(f"{folder.path} is already trained for {progress.env_steps:,} env steps; ask for "
@@ -176,17 +186,44 @@ def train(config: TrainConfig[Any], folder: RunFolder, signals: list[int]) -> No
         if progress.env_steps == 0:
             folder.clear()
         folder.write_config(asdict(config))
+        before, ceiling = replace(progress), random_env_steps_per_second(envs, _CEILING_SECONDS)
         sampler = Sampler(
             envs,
             policy,
             rollout_length=config.learning.rollout_length,
             seed=progress.next_episode_seed,
+            num_buffers=2 if config.overlap else 1,
         )
+        collector = OverlappedSampler(sampler) if config.overlap else sampler
         logger = RunLogger(folder.path, total=config.total_env_steps, start=progress.env_steps)
         logger.record_config(flat(asdict(config)), {"eval/mean_reward": 0.0})
-        with contextlib.closing(logger):
-            learn(config, folder, sampler, agent, logger, progress, signals)
-    report_end(folder, progress, sampler.stopwatch, interrupted=bool(signals))
+        logger.record("time/ceiling_env_steps_per_s", ceiling)
+        with contextlib.closing(logger), contextlib.closing(collector):
+            learn(config, folder, collector, agent, logger, progress, signals)
+    report_end(folder, progress, interrupted=bool(signals))
+    if progress.seconds > before.seconds:
+        speed = (progress.env_steps - before.env_steps) / (progress.seconds - before.seconds)
+        report_speed(collector, sampler, speed, ceiling)
+
+
+def make_agent(config: TrainConfig[Any], envs: SharedVectorEnv, device: torch.device) -> Agent[Any]:
+    """Make the agent that a configuration describes, with a new policy."""
+    policy = Policy(
+        observation_specs(envs.single_observation_space, envs.metadata),
+        envs.single_action_space,
+        config.perception,
+        config.learning.normalize_obs,
+    )
+    # Weights lie as decoded frames do; the overload is missing in torch's annotations.
+    policy.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    policy.perception.precision = choose_precision(config.precision, device)
+    agent: Agent[Any] = AGENTS[config.agent][1](
+        policy,
+        config.learning,
+        num_envs=config.num_envs,
+        total_updates=-(-config.total_env_steps // config.env_steps_per_update),
+    )
+    return agent
 
 
 def is_over(config: TrainConfig[Any], progress: Progress) -> bool:
@@ -198,7 +235,7 @@ def is_over(config: TrainConfig[Any], progress: Progress) -> bool:
 def learn(
     config: TrainConfig[Any],
     folder: RunFolder,
-    sampler: Sampler,
+    collector: Sampler | OverlappedSampler,
     agent: Agent[Any],
     logger: RunLogger,
     progress: Progress,
@@ -206,23 +243,24 @@ def learn(
 ) -> None:
     """Collect, update, log, evaluate, save: until the end, a signal, or evaluations stand still."""
     frames = frames_per_env_step(config.env)
-    stopwatch, saved = sampler.stopwatch, time.monotonic()
+    stopwatch, saved = collector.stopwatch, time.monotonic()
     with contextlib.closing(Evaluation(config, folder, agent.policy, logger)) as evaluation:
-        stopwatch.lap("setup")
+        stopwatch.skip()
         while not signals and not is_over(config, progress):
             started = time.monotonic()
-            rollout = sampler.collect()
-            metrics = agent.update(rollout)
+            collected = collector.collect(agent.num_updates)
+            policy_lag = agent.num_updates - collected.version
+            metrics = agent.update(collected.rollout)
             stopwatch.lap("update")
             seconds = time.monotonic() - started
 
             progress.env_steps += config.env_steps_per_update
             progress.seconds += seconds
-            progress.episodes += len(sampler.finished_episodes)
-            progress.next_episode_seed = int(sampler.envs.episode_seeds.max()) + config.num_envs
+            progress.episodes += len(collected.episodes)
+            progress.next_episode_seed = collected.next_episode_seed
             env_steps_per_s = config.env_steps_per_update / seconds
-            logger.record_episodes(sampler.finished_episodes)
-            sampler.finished_episodes.clear()
+            logger.record_episodes(collected.episodes)
+            logger.record("train/policy_lag", policy_lag)
             logger.record_update(metrics)
             logger.record("time/fps", frames * env_steps_per_s)
             logger.record("time/env_steps_per_s", env_steps_per_s)
@@ -234,8 +272,9 @@ def learn(
 
             ended = progress.env_steps >= config.total_env_steps
             if progress.env_steps >= progress.next_evaluation or ended:
+                stopwatch.lap("logging")
                 evaluation.run(progress)
-                stopwatch.lap("evaluation")
+                stopwatch.skip()
             logger.dump(progress.env_steps)
             if time.monotonic() - saved > config.checkpoint_every_s:
                 save(folder, agent, config, progress)
@@ -251,14 +290,16 @@ class Evaluation:
         self, config: TrainConfig[Any], folder: RunFolder, policy: Policy, logger: RunLogger
     ) -> None:
         self._config, self._folder, self._policy, self._logger = config, folder, policy, logger
+        self._player = InferencePolicy(policy)
         num_envs = min(config.num_envs, config.eval_episodes)
         self._envs = SharedVectorEnv(config.env, num_envs, config.num_workers)
 
     def run(self, progress: Progress) -> Score:
         """Evaluate now; actions are drawn, as in training."""
+        self._player.take_weights()
         episodes = sorted(
             play_episodes(
-                self._policy,
+                self._player,
                 self._envs,
                 num_episodes=self._config.eval_episodes,
                 seed=_EVALUATION_SEED,
@@ -337,14 +378,50 @@ def read_command_line(arguments: Sequence[str]) -> TrainConfig[Any]:
     return config
 
 
+def fastest_setting(config: TrainConfig[Any]) -> dict[str, Any]:
+    """Try how a training is fastest here, print what was found, and give the fields to change."""
+    keep_memory()
+    device = choose_device(config.device)
+    is_bfloat16 = choose_precision(config.precision, device) == torch.bfloat16
+    first = Setting(
+        num_envs=config.num_envs,
+        num_workers=min(config.num_workers or os.cpu_count() or 1, config.num_envs),
+        num_groups=config.num_groups,
+        rollout_length=config.learning.rollout_length,
+        num_threads=config.num_threads or torch.get_num_threads(),
+        precision="bfloat16" if is_bfloat16 else "float32",
+    )
+    trials = autotune(
+        first,
+        lambda setting: SharedVectorEnv(config.env, *setting.worlds),
+        lambda envs, setting: make_agent(with_setting(config, asdict(setting)), envs, device),
+        may_cut_rollouts=config.perception.memory == "none",
+    )
+    names = list(asdict(first))
+    print(*(f"{name:>15}" for name in (*names, "env steps/s")))
+    for trial in trials:
+        values = [*asdict(trial.setting).values(), f"{trial.env_steps_per_s:,.0f}"]
+        print(*(f"{value:>15}" for value in values))
+    return asdict(trials[0].setting)
+
+
+def with_setting(config: TrainConfig[Any], fields: dict[str, Any]) -> TrainConfig[Any]:
+    """Take what --autotune chooses from flat or nested fields."""
+    given = flat(fields)
+    names = [field.name for field in fields_of(Setting)]
+    chosen = {name: given[name] for name in names if name in given}
+    tuned: TrainConfig[Any] = with_fields(config, chosen)
+    return tuned
+
+
 def default_run_dir(config: TrainConfig[Any]) -> Path:
     """Give the run folder of a configuration that names none."""
     return Path("runs") / folder_name(config.env.env) / f"{config.agent}-seed{config.seed}"
 
 
 # What may change between two parts of one training. More env steps also stretch what is annealed.
-_MAY_CHANGE = {"total_env_steps", "num_workers", "device", "run_dir", "fresh", "eval_every"}
-_MAY_CHANGE |= {"eval_episodes", "patience", "checkpoint_every_s"}
+_MAY_CHANGE = {"total_env_steps", "num_workers", "num_threads", "device", "precision", "autotune"}
+_MAY_CHANGE |= {"run_dir", "fresh", "eval_every", "eval_episodes", "patience", "checkpoint_every_s"}
 
 
 def refuse_other_config(folder: RunFolder, config: TrainConfig[Any]) -> None:
@@ -353,11 +430,13 @@ def refuse_other_config(folder: RunFolder, config: TrainConfig[Any]) -> None:
     Raises:
         FileError: If the folder's differs in what is learned.
     """
-    before, now = flat(folder.read_config()), flat(asdict(config))
+    # What a folder does not name is younger than it: the run was begun with the default.
+    default = flat(asdict(TrainConfig(env=World(), learning=type(config.learning)())))
+    before, now = default | flat(folder.read_config()), flat(asdict(config))
     for name, value in now.items():
-        if name not in _MAY_CHANGE and _plain(before.get(name)) != _plain(value):
+        if name not in _MAY_CHANGE and _plain(before[name]) != _plain(value):
             raise FileError(
-                f"{folder.path} holds a run with {name} {before.get(name)}, not {value}; "
+                f"{folder.path} holds a run with {name} {before[name]}, not {value}; "
                 "choose another --run-dir, or start over with --fresh"
             )
 
@@ -372,19 +451,6 @@ def flat(config: dict[str, Any]) -> dict[str, Any]:
     for key, value in config.items():
         result |= flat(value) if isinstance(value, dict) else {key: value}
     return result
-
-
-def choose_device(device: str) -> torch.device:
-    """Turn `auto` into what this machine has.
-
-    Raises:
-        UsageError: If a GPU is asked for where there is none.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: PyTorch finds no GPU here; use --device cpu")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
 
 
 def resume(folder: RunFolder, agent: Agent[Any], config: TrainConfig[Any]) -> Progress:
@@ -420,18 +486,26 @@ def save_policy_file(
     save_policy(path, policy, env=asdict(config.env), about=about)
 
 
-def report_end(
-    folder: RunFolder, progress: Progress, stopwatch: Stopwatch, *, interrupted: bool
-) -> None:
+def report_end(folder: RunFolder, progress: Progress, *, interrupted: bool) -> None:
     """Say what came of it and what can be done with it."""
-    speed = progress.env_steps / max(progress.seconds, 1e-9)
     verb = "interrupted at" if interrupted else "trained for"
-    print(f"{verb} {progress.env_steps:,} env steps in {progress.seconds:,.0f} s ({speed:,.0f}/s)")
-    print(f"time went to: {stopwatch.summary()}")
+    print(f"{verb} {progress.env_steps:,} env steps in {progress.seconds:,.0f} s")
     if progress.best_score is not None:
         print(f"best evaluation during training: {progress.best_score:,.2f}")
     print(f"score it:  python evaluate.py score {folder.path}")
     print(f"watch it:  python evaluate.py replay {folder.path}")
+
+
+def report_speed(
+    collector: Sampler | OverlappedSampler, sampler: Sampler, env_steps_per_s: float, ceiling: float
+) -> None:
+    """Say how fast it was, beside games that nobody thinks about, and where the time went."""
+    print(
+        f"{env_steps_per_s:,.0f} env steps/s: {collector.stopwatch.summary()}; these games alone "
+        f"make {ceiling:,.0f} env steps/s, you run at {env_steps_per_s / ceiling:.0%}"
+    )
+    if collector is not sampler:
+        print(f"the sampler meanwhile: {sampler.stopwatch.summary()}")
 
 
 def command() -> None:

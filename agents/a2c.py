@@ -6,6 +6,7 @@ Axes: t, n a minibatch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ class A2CConfig(AgentConfig):
     """Give the advantages of each minibatch mean 0 and deviation 1."""
 
 
-def policy_gradient_loss(agent: Agent[AgentConfig], batch: Minibatch) -> tuple[Tensor, Metrics]:
+def policy_gradient_loss(agent: Agent[Any], batch: Minibatch) -> tuple[Tensor, Metrics]:
     """Compute -log pi(a) A, with a critic's loss and an entropy bonus (Williams 1992; Mnih et al.).
 
     Args:
@@ -37,8 +38,7 @@ def policy_gradient_loss(agent: Agent[AgentConfig], batch: Minibatch) -> tuple[T
     """
     config = agent.config
     distribution, values, _ = agent.policy(batch.obs, batch.memory_state, batch.episode_starts)
-    advantages = agent.normalized(batch.advantages)
-    policy_loss = -(distribution.log_prob(batch.actions) * advantages).mean()
+    policy_loss = -(distribution.log_prob(batch.actions) * batch.advantages).mean()
     value_loss = (batch.returns - values).pow(2).mean()
     entropy = distribution.entropy().mean()
     loss = policy_loss + config.value_coef * value_loss - config.entropy_coef * entropy
@@ -61,4 +61,4 @@ class A2C(Agent[A2CConfig]):
 
     def loss(self, batch: Minibatch) -> tuple[Tensor, Metrics]:
         """See `policy_gradient_loss`."""
-        return policy_gradient_loss(self, batch)  # type: ignore[arg-type] # A2CConfig is an AgentConfig
+        return policy_gradient_loss(self, batch)

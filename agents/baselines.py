@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from torch import Generator, Tensor
+from torch import Tensor
 
 from agents.policy import Decision, Obs
 
@@ -27,35 +27,30 @@ class RandomPlayer:
         return torch.zeros(0, num_envs, 0)
 
     def act(
-        self,
-        obs: Obs,
-        memory_state: Tensor,
-        episode_starts: Tensor,
-        *,
-        greedy: bool = False,
-        generator: Generator | None = None,
+        self, obs: Obs, memory_state: Tensor, episode_starts: Tensor, draws: Tensor | None
     ) -> Decision:
-        """See `Player.act`; probabilities and values are not estimated."""
-        return _decision(self._draw(len(episode_starts), generator), memory_state)
+        """See `Player.act`; probabilities and values are not estimated, and nothing is likely."""
+        if draws is None:
+            raise ValueError("a random player draws its actions: it cannot be greedy")
+        return _decision(self._choose(draws), memory_state)
 
-    def _draw(self, num_envs: int, generator: Generator | None) -> Tensor:
+    def _choose(self, draws: Tensor) -> Tensor:
         space = self.action_space
         if isinstance(space, spaces.Box):
-            return torch.rand(num_envs, *space.shape, generator=generator) * 2 - 1
+            return draws * 2 - 1
         if isinstance(space, spaces.MultiBinary):
-            return torch.randint(2, (num_envs, *space.shape), generator=generator)
+            return (draws * 2).long()
         if isinstance(space, spaces.MultiDiscrete):
-            sizes = torch.as_tensor(np.asarray(space.nvec))
-            return (torch.rand(num_envs, len(sizes), generator=generator) * sizes).long()
+            return (draws * torch.as_tensor(np.asarray(space.nvec))).long()
         assert isinstance(space, spaces.Discrete)
-        return torch.randint(int(space.n), (num_envs,), generator=generator)
+        return (draws[:, 0] * int(space.n)).long()
 
 
 class NoopPlayer(RandomPlayer):
     """Always takes action 0, which presses nothing in Doom."""
 
-    def _draw(self, num_envs: int, generator: Generator | None) -> Tensor:
-        return torch.zeros_like(super()._draw(num_envs, generator))
+    def _choose(self, draws: Tensor) -> Tensor:
+        return torch.zeros_like(super()._choose(draws))
 
 
 def _decision(actions: Tensor, memory_state: Tensor) -> Decision:

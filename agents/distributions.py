@@ -10,9 +10,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from perception.encoders import orthogonal
 
@@ -24,8 +25,17 @@ class Distribution(ABC):
     """A distribution over actions, with leading axes of its own."""
 
     @abstractmethod
-    def sample(self, generator: Generator | None = None) -> Tensor:
-        """Draw actions, (...) int64 for one choice, (..., A) otherwise."""
+    def sample(self, draws: Tensor) -> Tensor:
+        """Turn chance into actions.
+
+        What is drawn lies outside, so that it does not depend on how environments are grouped.
+
+        Args:
+            draws: (..., D) float32, uniform in [0, 1); D from `num_draws`.
+
+        Returns:
+            (...) int64 for one choice, (..., A) otherwise.
+        """
 
     @abstractmethod
     def mode(self) -> Tensor:
@@ -50,11 +60,11 @@ class Categorical(Distribution):
     def __init__(self, logits: Tensor) -> None:
         self.log_probs = logits.log_softmax(-1)
 
-    def sample(self, generator: Generator | None = None) -> Tensor:
+    def sample(self, draws: Tensor) -> Tensor:
         """See `Distribution.sample`."""
-        probs = self.log_probs.exp()
-        flat = torch.multinomial(probs.flatten(0, -2), 1, generator=generator)
-        return flat.reshape(probs.shape[:-1])
+        # The first choice whose cumulated probability is above the draw; rounded, they end near 1.
+        cumulated = self.log_probs.exp().cumsum(-1)
+        return (cumulated <= draws * cumulated[..., -1:]).sum(-1)
 
     def mode(self) -> Tensor:
         """See `Distribution.mode`."""
@@ -79,9 +89,10 @@ class MultiCategorical(Distribution):
     def __init__(self, logits: Tensor, sizes: Sequence[int]) -> None:
         self.parts = [Categorical(part) for part in logits.split(list(sizes), dim=-1)]
 
-    def sample(self, generator: Generator | None = None) -> Tensor:
+    def sample(self, draws: Tensor) -> Tensor:
         """See `Distribution.sample`."""
-        return torch.stack([part.sample(generator) for part in self.parts], dim=-1)
+        each = zip(self.parts, draws.split(1, dim=-1), strict=True)
+        return torch.stack([part.sample(draw) for part, draw in each], dim=-1)
 
     def mode(self) -> Tensor:
         """See `Distribution.mode`."""
@@ -107,9 +118,9 @@ class Bernoulli(Distribution):
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits
 
-    def sample(self, generator: Generator | None = None) -> Tensor:
+    def sample(self, draws: Tensor) -> Tensor:
         """See `Distribution.sample`."""
-        return torch.bernoulli(self.logits.sigmoid(), generator=generator).long()
+        return (draws < self.logits.sigmoid()).long()
 
     def mode(self) -> Tensor:
         """See `Distribution.mode`."""
@@ -138,9 +149,10 @@ class Gaussian(Distribution):
         self.mean = mean
         self.log_std = log_std.expand_as(mean)
 
-    def sample(self, generator: Generator | None = None) -> Tensor:
+    def sample(self, draws: Tensor) -> Tensor:
         """See `Distribution.sample`."""
-        noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device)
+        # Float32 draws are multiples of 2^-24; the middle of their interval has a finite quantile.
+        noise: Tensor = torch.special.ndtri(draws.double() + 2.0**-25).float()
         return self.mean + self.log_std.exp() * noise
 
     def mode(self) -> Tensor:
@@ -159,6 +171,11 @@ class Gaussian(Distribution):
     def probabilities(self) -> Tensor:
         """See `Distribution.probabilities`."""
         return self.mean[..., :0]
+
+
+def num_draws(space: spaces.Space[Any]) -> int:
+    """Give D, how many uniform numbers it takes to draw an action from a distribution over it."""
+    return int(np.prod(space.shape or (1,)))
 
 
 class ActionHead(nn.Module):

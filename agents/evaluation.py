@@ -14,9 +14,11 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
+from agents.device import single_thread
+from agents.distributions import num_draws
 from agents.episodes import Episode
 from agents.policy import Decision, Player
-from agents.sampler import GroupedEnvs, Transition, as_tensors, single_thread
+from agents.sampler import GroupedEnvs, Transition, as_tensors
 
 _RESAMPLES = 10_000
 
@@ -64,7 +66,9 @@ def play_episodes(
     """Play the episodes with seeds `seed` to `seed + num_episodes - 1`.
 
     Which environment plays which episode is settled beforehand (environment i plays seeds i, i + N,
-    ...): were it first come, first served, short episodes would be counted more often.
+    ...): were it first come, first served, short episodes would be counted more often. Actions are
+    drawn by a generator of each episode's own, seeded as the episode is: what is played does not
+    depend on how many environments share the work.
 
     Args:
         player: who plays.
@@ -80,17 +84,19 @@ def play_episodes(
     device = device or torch.device("cpu")
     num_envs = envs.num_envs
     assert envs.num_groups == 1, "evaluation steps all environments together"
-    generator = torch.Generator(device).manual_seed(seed)
+    num = num_draws(envs.single_action_space)
     envs.reset(seed=seed)
     state = player.initial_state(num_envs).to(device)
     starts = torch.ones(num_envs, dtype=torch.bool, device=device)
     seeds = envs.episode_seeds
+    generators = [_generator(int(s)) for s in seeds]
     steps: list[list[_Step]] = [[] for _ in range(num_envs)]
     left = num_episodes
     while left:
         obs = as_tensors(envs.current_obs(0), device)
         with single_thread():
-            decision = player.act(obs, state, starts, greedy=greedy, generator=generator)
+            draws = None if greedy else torch.from_numpy(_draw(generators, num)).to(device)
+            decision = player.act(obs, state, starts, draws)
         state = decision.memory_state
         actions = decision.actions.cpu().numpy()
         envs.send(0, actions)
@@ -107,6 +113,16 @@ def play_episodes(
                 left -= 1
             steps[lane] = []
             seeds[lane] += num_envs
+            generators[lane] = _generator(int(seeds[lane]))
+
+
+def _generator(seed: int) -> np.random.Generator:
+    # A child of the seed: environments draw from the seed itself, and nobody is to foresee them.
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
+
+
+def _draw(generators: Sequence[np.random.Generator], num: int) -> NDArray[np.float32]:
+    return np.stack([generator.random(num, np.float32) for generator in generators])
 
 
 _Step = tuple[Any, float, float, NDArray[np.float32]]

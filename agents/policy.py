@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from gymnasium import spaces
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from agents.distributions import ActionHead, Distribution
 from agents.normalization import ObservationNormalizer
@@ -50,9 +50,7 @@ class Player(Protocol):
         obs: Obs,
         memory_state: Tensor,
         episode_starts: Tensor,
-        *,
-        greedy: bool = False,
-        generator: Generator | None = None,
+        draws: Tensor | None,
     ) -> Decision:
         """Decide; see `Policy.act`."""
 
@@ -129,9 +127,7 @@ class Policy(nn.Module):
         obs: Obs,
         memory_state: Tensor,
         episode_starts: Tensor,
-        *,
-        greedy: bool = False,
-        generator: Generator | None = None,
+        draws: Tensor | None,
     ) -> Decision:
         """Decide for one step.
 
@@ -139,12 +135,12 @@ class Policy(nn.Module):
             obs: parts by name, each (N, ...).
             memory_state: (S, N, M) float32.
             episode_starts: (N,) bool; where true, memory is cleared first.
-            greedy: take the most likely actions instead of drawing.
-            generator: draws the actions; default: torch's own.
+            draws: (N, D) float32, uniform in [0, 1), that choose the actions; None: take the most
+                likely ones. D is `num_draws` of the action space.
         """
         sequence = {name: part[None] for name, part in obs.items()}
         distribution, values, memory_state = self(sequence, memory_state, episode_starts[None])
-        actions = distribution.mode() if greedy else distribution.sample(generator)
+        actions = distribution.mode() if draws is None else distribution.sample(draws[None])
         return Decision(
             actions=actions[0],
             logprobs=distribution.log_prob(actions)[0],

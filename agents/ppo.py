@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from agents.agent import Agent, AgentConfig, Metrics
-from agents.rollout import Minibatch
+from agents.rollout import Minibatch, Rollout
+from agents.vtrace import vtrace_estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,8 @@ class PPOConfig(AgentConfig):
     """How far the probability of an action may move in an update before its gradient stops."""
     value_clip_coef: float | None = None
     """How far values may move in an update. Default: freely."""
+    vtrace: bool = False
+    """Estimate advantages by V-trace: right where an older policy played, as with --overlap."""
     target_kl: float | None = None
     """Leave the rest of an update once the policy has moved 1.5 times this far, in nats."""
 
@@ -42,16 +45,23 @@ class PPOConfig(AgentConfig):
 class PPO(Agent[PPOConfig]):
     """Learns from each rollout several times, never moving far from the policy that made it."""
 
+    def estimate(self, rollout: Rollout, rewards: Tensor) -> tuple[Tensor, Tensor]:
+        """Estimate advantages by GAE, or by V-trace; see `Agent.estimate`."""
+        if self.config.vtrace:
+            # Unweighted: the loss has the ratio to the older policy in it.
+            advantages, targets, _ = vtrace_estimate(self, rollout, rewards)
+            return advantages, targets
+        return super().estimate(rollout, rewards)
+
     def loss(self, batch: Minibatch) -> tuple[Tensor, Metrics]:
         """Compute the clipped loss (Schulman et al. 2017, equations 7 and 9)."""
         config = self.config
         distribution, values, _ = self.policy(batch.obs, batch.memory_state, batch.episode_starts)
-        advantages = self.normalized(batch.advantages)
 
         log_ratio = distribution.log_prob(batch.actions) - batch.logprobs
         ratio = log_ratio.exp()
         clipped = ratio.clamp(1 - config.clip_coef, 1 + config.clip_coef)
-        policy_loss = -torch.min(advantages * ratio, advantages * clipped).mean()
+        policy_loss = -torch.min(batch.advantages * ratio, batch.advantages * clipped).mean()
 
         if config.value_clip_coef is not None:
             change = (values - batch.values).clamp(-config.value_clip_coef, config.value_clip_coef)

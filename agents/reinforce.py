@@ -37,4 +37,4 @@ class Reinforce(Agent[ReinforceConfig]):
 
     def loss(self, batch: Minibatch) -> tuple[Tensor, Metrics]:
         """See `policy_gradient_loss`."""
-        return policy_gradient_loss(self, batch)  # type: ignore[arg-type] # ReinforceConfig is an AgentConfig
+        return policy_gradient_loss(self, batch)

@@ -83,6 +83,52 @@ def gae(
     return advantages
 
 
+def vtrace(
+    log_ratios: Tensor,
+    rewards: Tensor,
+    values: Tensor,
+    following: Tensor,
+    dones: Tensor,
+    *,
+    gamma: float,
+    gae_lambda: float,
+    rho_clip: float,
+    c_clip: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Estimate by V-trace what actions of an older policy are worth (Espeholt et al. 2018).
+
+    Equation 1 in its recursive form (remark 1), with the factor lambda of remark 2, and the
+    advantages of section 4.2, before they are weighted. With the same policy, clips of at least 1
+    and lambda 1, the targets are the n-step returns.
+
+    Args:
+        log_ratios: (T, N) float32, how much likelier the present policy makes each action than the
+            one that took it, in nats.
+        rewards: (T, N) float32.
+        values: (T, N) float32, V(s_t) of the present critic.
+        following: (T, N) float32 from `next_values`.
+        dones: (T, N) bool, whether an episode ended with the step, in either way.
+        gamma: discount of a step.
+        gae_lambda: 1 in the paper; less of it cuts traces shorter.
+        rho_clip: largest weight of a step; it decides whose values are learned.
+        c_clip: largest weight of a trace; it decides how fast.
+
+    Returns:
+        (T, N) float32 each: advantages, targets of the critic, and rho, the weights of the steps.
+    """
+    ratios = log_ratios.exp()
+    rho, c = ratios.clamp(max=rho_clip), gae_lambda * ratios.clamp(max=c_clip)
+    # delta_t = rho_t (r_t + gamma V(s_t+1) - V(s_t))
+    deltas = rho * (rewards + gamma * following - values)
+    # v_t - V(s_t) = delta_t + gamma c_t (v_t+1 - V(s_t+1)), and nothing over an episode's end.
+    decay = gamma * c * ~dones
+    corrections = torch.zeros_like(torch.cat((values, values[-1:])))
+    for t in reversed(range(len(deltas))):
+        corrections[t] = deltas[t] + decay[t] * corrections[t + 1]
+    next_targets = following + corrections[1:] * ~dones
+    return rewards + gamma * next_targets - values, values + corrections[:-1], rho
+
+
 def discounted_returns(
     rewards: Tensor, following: Tensor, dones: Tensor, *, gamma: float
 ) -> Tensor:

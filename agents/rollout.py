@@ -74,6 +74,15 @@ class Minibatch:
     episode_starts: Tensor
     memory_state: Tensor
 
+    def cut(self, num_parts: int) -> list[Minibatch]:
+        """Cut into at most so many parts of about the same number of environments."""
+        num_envs = self.actions.shape[1]
+        if min(num_parts, num_envs) == 1:
+            return [self]
+        device, recurrent = self.actions.device, self.memory_state.shape[1] == num_envs
+        parts = torch.arange(num_envs, device=device).chunk(num_parts)
+        return [_select(self, lanes, lanes if recurrent else lanes[:0]) for lanes in parts]
+
 
 def minibatches(
     rollout: Rollout,

@@ -5,9 +5,9 @@ Axes: T rollout length, N environments, n environments of one group.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
+from agents.device import single_thread
+from agents.distributions import num_draws
+from agents.inference import InferencePolicy
 from agents.policy import Decision, Policy
 from agents.rollout import Rollout
 from agents.stopwatch import Stopwatch
@@ -69,23 +72,15 @@ class GroupedEnvs(Protocol):
     def send(self, group: int, actions: NDArray[Any]) -> None:
         """Let a group act, without waiting for it."""
 
+    @property
+    def teams(self) -> Sequence[Sequence[int]]:
+        """The groups of each team; teams may be served by threads of their own."""
+
+    def wait(self, team: int = 0) -> int:
+        """Wait until some group of a team that was sent actions has taken them, and name it."""
+
     def receive(self, group: int) -> Transition:
         """Wait for a group that was sent actions."""
-
-
-@contextlib.contextmanager
-def single_thread() -> Iterator[None]:
-    """Let torch use one thread: while games are played, they need the other cores.
-
-    Threads that wait for each other in every small operation, on cores that games occupy, cost more
-    than they bring. The update, when games stand still, has them all again.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def as_tensors(parts: Mapping[str, NDArray[Any]], device: torch.device) -> dict[str, Tensor]:
@@ -93,67 +88,141 @@ def as_tensors(parts: Mapping[str, NDArray[Any]], device: torch.device) -> dict[
     return {name: torch.from_numpy(part).to(device) for name, part in parts.items()}
 
 
+class Collected(NamedTuple):
+    """What a sampler brings home.
+
+    Attributes:
+        rollout: what happened.
+        episodes: statistics of the episodes that ended, in the order in which they were played.
+        next_episode_seed: a seed that no episode so far has had, nor any after it.
+        version: of the weights it was played with, as given to `collect`.
+    """
+
+    rollout: Rollout
+    episodes: list[dict[str, float]]
+    next_episode_seed: int
+    version: int
+
+
 class Sampler:
     """Collects rollouts; between two of them every environment stands still.
 
-    While one group's games go on, the policy thinks about another.
+    While one group's games go on, the policy thinks about another, whichever is ready first; teams
+    of groups are served side by side, each by a thread. What comes out does not depend on who is
+    faster: groups know nothing of each other, and what chance decides is drawn beforehand.
 
     Args:
         envs: the environments; they belong to the sampler from now on.
-        policy: who plays.
+        policy: who plays; its weights are taken at the beginning of each rollout.
         rollout_length: T.
-        seed: seed of the first episodes.
+        seed: seed of the first episodes, and of the actions drawn.
+        num_buffers: how many rollouts are kept; a new one takes the place of the oldest.
     """
 
     def __init__(
-        self, envs: GroupedEnvs, policy: Policy, *, rollout_length: int, seed: int
+        self,
+        envs: GroupedEnvs,
+        policy: Policy,
+        *,
+        rollout_length: int,
+        seed: int,
+        num_buffers: int = 1,
     ) -> None:
         self.envs = envs
-        self.policy = policy
+        self.policy = InferencePolicy(policy)
         self.rollout_length = rollout_length
         size = envs.num_envs // envs.num_groups
         self._lanes = [slice(g * size, (g + 1) * size) for g in range(envs.num_groups)]
         envs.reset(seed=seed)
         shape, device = (rollout_length, envs.num_envs), policy.device
+        self._generator = torch.Generator().manual_seed(seed)
+        self._draws_shape = (*shape, num_draws(envs.single_action_space))
         # What the environments and the memory are in the midst of, between two rollouts.
         self._starts = torch.ones(envs.num_envs, dtype=torch.bool, device=device)
         self._memory_state = policy.initial_state(envs.num_envs).to(device)
-        self._storage = _allocate(envs, shape, self._memory_state)
-        self.finished_episodes: list[dict[str, float]] = []
+        self.num_buffers = num_buffers
+        self._buffers = [_allocate(envs, shape, self._memory_state) for _ in range(num_buffers)]
+        self._storage = self._buffers[0]
+        self._ended: list[tuple[int, int, list[float]]] = []
+        self._threads = ThreadPoolExecutor(len(envs.teams), thread_name_prefix="team")
         self.stopwatch = Stopwatch()
 
-    def collect(self) -> Rollout:
-        """Play T steps in every environment.
+    def collect(self, version: int = 0) -> Collected:
+        """Take the policy's weights and play T steps in every environment.
 
-        Statistics of the episodes that ended are appended to `finished_episodes`; the stopwatch
-        counts `games` (waiting for them), `inference`, and `transfer` (all that is copied).
+        The stopwatch counts `games` (waiting for them), `inference`, and `transfer` (all that is
+        copied).
+
+        Args:
+            version: of the policy's weights; it is handed back with what they played.
         """
-        with single_thread():
-            return self._collect()
+        self.policy.take_weights()
+        return self.play(version)
 
-    def _collect(self) -> Rollout:
-        storage = self._storage
+    def play(self, version: int = 0) -> Collected:
+        """Play T steps with the weights taken last; see `collect`."""
+        with single_thread():
+            return self._play(version)
+
+    def _play(self, version: int) -> Collected:
+        self._buffers.append(storage := self._buffers.pop(0))
+        self._storage = storage
         storage.memory_state.copy_(self._memory_state)
-        for t in range(self.rollout_length):
-            for group, lanes in enumerate(self._lanes):
-                if t > 0:
-                    self._receive(t - 1, group)
-                self._load_obs(t, group)
-                obs = {name: part[t, lanes] for name, part in storage.obs.items()}
-                storage.episode_starts[t, lanes] = self._starts[lanes]
-                self.stopwatch.lap("transfer")
-                decision = self.policy.act(obs, self._memory_state[:, lanes], self._starts[lanes])
-                actions = decision.actions.cpu().numpy()
-                self.stopwatch.lap("inference")
-                self.envs.send(group, actions)
-                self._store(t, lanes, decision)
-        for group in range(self.envs.num_groups):
-            self._receive(self.rollout_length - 1, group)
+        draws = torch.rand(self._draws_shape, generator=self._generator).to(self.policy.device)
+        self.stopwatch.lap("transfer")
+        others = range(1, len(self.envs.teams))
+        playing = [self._threads.submit(self._play_team, team, draws) for team in others]
+        watches = [self._play_team(0, draws), *(team.result() for team in playing)]
+        self.stopwatch.lap_like(watches)
+        # Whichever group was ready first.
+        keys, rows = self.envs.episode_keys, [row for _, _, row in sorted(self._ended)]
+        self._ended.clear()
         last_obs = self._current_obs()
         self.stopwatch.lap("transfer")
         storage.last_values.copy_(self.policy.value(last_obs, self._memory_state, self._starts))
         self.stopwatch.lap("inference")
-        return storage
+        return Collected(
+            rollout=storage,
+            episodes=[dict(zip(keys, row, strict=True)) for row in rows],
+            next_episode_seed=int(self.envs.episode_seeds.max()) + self.envs.num_envs,
+            version=version,
+        )
+
+    def close(self) -> None:
+        """End the threads that serve teams."""
+        self._threads.shutdown()
+
+    def _play_team(self, team: int, draws: Tensor) -> Stopwatch:
+        """Play T steps in the groups of a team."""
+        watch, groups = Stopwatch(), self.envs.teams[team]
+        with single_thread():
+            for group in groups:
+                self._act(0, group, draws, watch)
+            played = dict.fromkeys(groups, 0)  # steps of each group
+            for _ in range(len(groups) * self.rollout_length):
+                watch.lap("transfer")
+                group = self.envs.wait(team)
+                watch.lap("games")
+                self._receive(played[group], group)
+                played[group] += 1
+                if played[group] < self.rollout_length:
+                    self._act(played[group], group, draws, watch)
+        return watch
+
+    def _act(self, t: int, group: int, draws: Tensor, watch: Stopwatch) -> None:
+        """Decide step t of a group, and let it play on."""
+        lanes, storage = self._lanes[group], self._storage
+        for name, part in self.envs.current_obs(group).items():
+            storage.obs[name][t, lanes].copy_(torch.from_numpy(part), non_blocking=True)
+        obs = {name: part[t, lanes] for name, part in storage.obs.items()}
+        starts, memory_state = self._starts[lanes], self._memory_state[:, lanes]
+        storage.episode_starts[t, lanes] = starts
+        watch.lap("transfer")
+        decision = self.policy.act(obs, memory_state, starts, draws[t, lanes])
+        actions = decision.actions.cpu().numpy()
+        watch.lap("inference")
+        self.envs.send(group, actions)
+        self._store(t, lanes, decision)
 
     def _store(self, t: int, lanes: slice, decision: Decision) -> None:
         storage = self._storage
@@ -163,21 +232,17 @@ class Sampler:
         self._memory_state[:, lanes] = decision.memory_state
 
     def _receive(self, t: int, group: int) -> None:
-        """Take in what step t led to."""
+        """Take in what a group's step t led to."""
         lanes, storage = self._lanes[group], self._storage
-        self.stopwatch.lap("transfer")
         transition = self.envs.receive(group)
-        self.stopwatch.lap("games")
-        dones = transition.terminated | transition.truncated
         storage.rewards[t, lanes] = torch.from_numpy(transition.rewards).float()
         storage.terminated[t, lanes] = torch.from_numpy(transition.terminated)
         storage.truncated[t, lanes] = torch.from_numpy(transition.truncated)
         storage.final_values[t, lanes] = 0.0
+        dones = transition.terminated | transition.truncated
         self._starts[lanes] = torch.from_numpy(dones)
-        if dones.any():
-            for row in transition.episode[dones]:
-                statistics = dict(zip(self.envs.episode_keys, row.tolist(), strict=True))
-                self.finished_episodes.append(statistics)
+        for i in np.flatnonzero(dones):
+            self._ended.append((t, lanes.start + int(i), transition.episode[i].tolist()))
         if transition.truncated.any():
             self._value_last_obs(t, lanes, transition)
 
@@ -189,11 +254,6 @@ class Sampler:
         going_on = torch.zeros(len(cut), dtype=torch.bool, device=self.policy.device)
         values = self.policy.value(obs, self._memory_state[:, where], going_on)
         self._storage.final_values[t, where] = values
-
-    def _load_obs(self, t: int, group: int) -> None:
-        lanes = self._lanes[group]
-        for name, part in self.envs.current_obs(group).items():
-            self._storage.obs[name][t, lanes].copy_(torch.from_numpy(part), non_blocking=True)
 
     def _current_obs(self) -> dict[str, Tensor]:
         groups = [self.envs.current_obs(g) for g in range(self.envs.num_groups)]

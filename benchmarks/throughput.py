@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as train.py does
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import contextlib
 import itertools
@@ -23,7 +24,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,11 +32,30 @@ import tyro
 
 from agents import PPO, Policy, PPOConfig, Sampler, observation_specs
 from agents.commandline import with_fields
+from agents.device import choose_device, choose_precision, keep_memory
 from agents.presets import preset
 from agents.run import git_revision, hardware
 from envs import EnvConfig, SharedVectorEnv, make
 from envs.registry import frames_per_env_step
+from envs.speed import random_env_steps_per_second
 from perception import PerceptionConfig
+
+
+# What is trained: the scenario's preset with one epoch, or what peers are measured with.
+_LARGE = {"width": 128, "height": 72, "features": 512, "num_epochs": 1}
+WORKLOADS: dict[str, dict[str, Any]] = {
+    "preset": {"num_epochs": 1},
+    "sample_factory": {
+        **_LARGE,
+        **{"conv_channels": (32, 64, 128), "conv_strides": (4, 2, 2)},
+        **{"memory": "gru", "memory_size": 512, "rollout_length": 32, "minibatch_size": 1024},
+    },
+    "stable_baselines3": {
+        **_LARGE,
+        **{"conv_channels": (32, 64, 64), "memory": "none"},
+        **{"rollout_length": 128, "minibatch_size": 256},
+    },
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +66,26 @@ class Throughput:
     """Scenarios."""
     num_envs: tuple[int, ...] = (16,)
     """Numbers of games."""
-    num_groups: int = 2
-    """Groups that alternate."""
+    num_groups: int | None = None
+    """Groups that alternate. Default: the preset's."""
+    workload: Literal["preset", "sample_factory", "stable_baselines3"] = "preset"
+    """What is trained."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the policy lives."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What images are encoded with."""
     seconds: float = 4.0
     """How long each measurement takes."""
     repeats: int = 5
     """How often each is repeated."""
-    json: Path | None = None
-    """Where to write the medians, a list of rows."""
+    kinds: tuple[Literal["ceiling", "sampler", "training"], ...] = (
+        "ceiling",
+        "sampler",
+        "training",
+    )
+    """Which figures."""
+    json: str | None = None
+    """Where to write the medians, a list of rows; - for the last line of the output."""
 
 
 def main() -> None:
@@ -62,34 +94,44 @@ def main() -> None:
         run_engines(sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))
         return
     config = tyro.cli(Throughput, config=(tyro.conf.OmitArgPrefixes,))
+    keep_memory()
     rows = [measure(config, env, n) for env in config.envs for n in config.num_envs]
     machine = hardware()
     print(f"\n{machine['cpu']}, {machine['cores']} cores, GPU {machine['gpu']}, {git_revision()}\n")
     print("| scenario | games | engine ceiling | sampler, random actions | training |")
     print("| --- | --- | --- | --- | --- |")
     for row in rows:
-        bound = row["ceiling_env_steps_per_s"]
-        ours = (row["sampler_env_steps_per_s"], row["training_env_steps_per_s"])
-        cells = [row["env"], str(row["num_envs"]), f"{bound:,.0f}"]
-        cells += [f"{speed:,.0f} ({speed / bound:.2f})" for speed in ours]
+        cells = [row["env"], str(row["num_envs"])]
+        bound = row.get("ceiling_env_steps_per_s")
+        for kind in ("ceiling", "sampler", "training"):
+            speed = row.get(f"{kind}_env_steps_per_s")
+            share = f" ({speed / bound:.2f})" if speed and bound and kind != "ceiling" else ""
+            cells.append(f"{speed:,.0f}{share}" if speed else "not measured")
         print(f"| {' | '.join(cells)} |")
-    if config.json:
-        config.json.write_text(json.dumps(rows, indent=2) + "\n")
+    if config.json == "-":
+        print(json.dumps(rows))
+    elif config.json:
+        Path(config.json).write_text(json.dumps(rows, indent=2) + "\n")
 
 
 def measure(config: Throughput, env: str, num_envs: int) -> dict[str, Any]:
     """Measure one scenario with one number of games; the three kinds take turns."""
-    env_config = with_fields(EnvConfig(env=env), preset(env, "ppo"))
-    figures: dict[str, list[float]] = {"ceiling": [], "sampler": [], "training": []}
-    groups = config.num_groups if num_envs % config.num_groups == 0 else 1
+    fields = {**preset(env, "ppo"), **WORKLOADS[config.workload]}
+    env_config = with_fields(EnvConfig(env=env), fields)
+    figures: dict[str, list[float]] = {kind: [] for kind in config.kinds}
+    groups = config.num_groups or fields["num_groups"]
+    groups = groups if num_envs % groups == 0 else 1
     for _ in range(config.repeats):
-        # Binding processes to cores helps at times: the ceiling is the better of both.
-        bounds = [ceiling(env, num_envs, config.seconds, pinned=pinned) for pinned in (False, True)]
-        figures["ceiling"].append(max(bounds))
-        with contextlib.closing(SharedVectorEnv(env_config, num_envs, None, groups)) as envs:
-            figures["sampler"].append(sample_randomly(envs, config.seconds))
-        with contextlib.closing(SharedVectorEnv(env_config, num_envs, None, groups)) as envs:
-            figures["training"].append(train(envs, env, config.seconds))
+        if "ceiling" in figures:
+            # Binding processes to cores helps at times: the ceiling is the better of both.
+            bounds = [ceiling(env, num_envs, config.seconds, pinned=p) for p in (False, True)]
+            figures["ceiling"].append(max(bounds))
+        if "sampler" in figures:
+            with contextlib.closing(SharedVectorEnv(env_config, num_envs, None, groups)) as envs:
+                figures["sampler"].append(random_env_steps_per_second(envs, config.seconds))
+        if "training" in figures:
+            with contextlib.closing(SharedVectorEnv(env_config, num_envs, None, groups)) as envs:
+                figures["training"].append(train(envs, fields, config))
     medians = {f"{name}_env_steps_per_s": median(values) for name, values in figures.items()}
     print(env, num_envs, {name: round(value) for name, value in medians.items()}, flush=True)
     return {"env": env, "num_envs": num_envs, **medians}
@@ -144,38 +186,23 @@ def run_engines(env: str, count: int, seconds: float) -> None:
         world.close()
 
 
-def sample_randomly(envs: SharedVectorEnv, seconds: float) -> float:
-    """Step a vector environment by groups with random actions."""
-    envs.reset(seed=0)
-    size = envs.num_envs // envs.num_groups
-    actions = [envs.action_space.sample()[:size] for _ in range(64)]
-    for group in range(envs.num_groups):
-        envs.send(group, actions[group])
-    started, steps = time.perf_counter(), 0
-    while time.perf_counter() - started < seconds:
-        for group in range(envs.num_groups):
-            envs.receive(group)
-            envs.send(group, actions[steps % 64])
-            steps += 1
-    return steps * size / (time.perf_counter() - started)
-
-
-def train(envs: SharedVectorEnv, env: str, seconds: float) -> float:
-    """Collect and update with the preset's policy, one epoch, whole rollouts."""
-    fields = preset(env, "ppo")
+def train(envs: SharedVectorEnv, fields: dict[str, Any], config: Throughput) -> float:
+    """Collect and update, whole rollouts, and say how many env steps a second that makes."""
+    device = choose_device(config.device)
     policy = Policy(
         observation_specs(envs.single_observation_space, envs.metadata),
         envs.single_action_space,
         with_fields(PerceptionConfig(), fields),
     )
-    policy.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in torch
-    learning = with_fields(PPOConfig(), {**fields, "num_epochs": 1})
+    policy.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing
+    policy.perception.precision = choose_precision(config.precision, device)
+    learning = with_fields(PPOConfig(), fields)
     agent = PPO(policy, learning, num_envs=envs.num_envs, total_updates=1)
     sampler = Sampler(envs, policy, rollout_length=learning.rollout_length, seed=0)
-    agent.update(sampler.collect())
+    agent.update(sampler.collect().rollout)  # A first one, that memory is at hand.
     started, updates = time.perf_counter(), 0
-    while time.perf_counter() - started < seconds:
-        agent.update(sampler.collect())
+    while time.perf_counter() - started < config.seconds:
+        agent.update(sampler.collect().rollout)
         updates += 1
     env_steps = updates * envs.num_envs * learning.rollout_length
     return env_steps / (time.perf_counter() - started)

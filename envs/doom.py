@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
@@ -22,6 +22,7 @@ from envs.cfg import GameSpec, game_spec
 from envs.config import EnvConfig
 from envs.engine import end_engine, smallest_resolution, start_engine
 from envs.errors import EnvError
+from envs.shared import observation_parts
 from envs.wad import read_palette
 
 FRAMES_PER_SECOND = 35  # Doom's tics a second
@@ -103,6 +104,14 @@ class DoomEnv(gym.Env[Any, Any]):
         self.episode_keys: tuple[str, ...] = ("r", "l", "frames", *COUNTERS)
         self._is_counter = np.isin(self.info_keys, list(COUNTERS.values()))
         self._scales = np.array([_scale(name) for name in spec.variables], np.float32)
+        self._resolution = smallest_resolution(config.width, config.height)
+        # Every so many rows and columns of the engine's screen, where that is what is observed.
+        ratios = self._resolution[1] / config.height, self._resolution[0] / config.width
+        whole = all(ratio.is_integer() for ratio in ratios)
+        self._pixels = tuple(slice(None, None, int(r)) for r in ratios) if whole else None
+        self._screen_part = "screen" if config.variables else "obs"
+        self._room: Mapping[str, NDArray[Any]] | None = None
+        self._observed: Mapping[str, NDArray[Any]] = {}
         self._game: Any = None
         self._done = True
 
@@ -127,12 +136,11 @@ class DoomEnv(gym.Env[Any, Any]):
         self._game.set_seed(seed % 2**32)
         self._game.new_episode()
         self._done, self._tics, self._return, self._length = False, 0, 0.0, 0
-        self._carried_over = np.zeros(len(self.info_keys))
+        variables = self._game.get_state().game_variables
+        self._carried_over = np.where(self._is_counter, variables, 0.0)
         self._look(first=True)
-        self._carried_over = np.where(self._is_counter, self._variables, 0.0)
-        self._variables -= self._carried_over
         self._first = self._counters()
-        return self._observation(), {**self._info(), "episode_seed": seed}
+        return self._observation(), {**self.info(), "episode_seed": seed}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Hold an action for `frame_skip` tics, or until the episode ends.
@@ -143,28 +151,61 @@ class DoomEnv(gym.Env[Any, Any]):
         Returns:
             observation, native reward, terminated, truncated, info.
         """
+        reward, terminated, truncated = self.advance(action)
+        info: dict[str, Any] = dict(self.info())
+        if self._done:
+            info["episode"] = self.episode_statistics()
+        return self._observation(), reward, terminated, truncated, info
+
+    def advance(self, action: Any) -> tuple[float, bool, bool]:
+        """Do what `step` does, for who reads the observation where `write_to` puts it.
+
+        Returns:
+            native reward, terminated, truncated.
+        """
         if self._done:
             raise EnvError("the episode has ended; call reset() before step()")
         tics = self.frame_skip
         if self.time_limit is not None:
             tics = min(tics, self.time_limit - self._tics)
-        reward = self._game.make_action(self._actions.buttons(action), tics)
+        game = self._game
+        reward: float = game.make_action(self._actions.buttons(action), tics)
         self._tics += tics
         self._return += reward
         self._length += 1
-        terminated = self._game.is_episode_finished()
+        terminated: bool = game.is_episode_finished()
         truncated = not terminated and self._tics == self.time_limit
         if not terminated:
             self._look()
         self._done = terminated or truncated
-        info = self._info()
-        if self._done:
-            info["episode"] = self._episode()
-        return self._observation(), reward, terminated, truncated, info
+        return reward, terminated, truncated
+
+    def write_to(self, room: Mapping[str, NDArray[Any]]) -> None:
+        """Write every observation into these arrays from now on, instead of into new ones.
+
+        Args:
+            room: for each part of an observation an array of its shape and dtype: `screen` and
+                `variables`, or `obs` where the screen is all.
+        """
+        self._room = room
+
+    def info(self) -> dict[str, float]:
+        """Give the game variables by name (`info_keys`), as in the last step's info."""
+        return dict(zip(self.info_keys, self._variables().tolist(), strict=True))
+
+    def episode_statistics(self) -> dict[str, float]:
+        """Give an ended episode's statistics by name (`episode_keys`)."""
+        now = self._counters()
+        return {
+            "r": self._return,
+            "l": self._length,
+            "frames": self._tics,
+            **{name: now[name] - self._first[name] for name in COUNTERS},
+        }
 
     def render(self) -> NDArray[np.uint8] | None:
         """Give the screen as the engine drew it, (height, width, 3) uint8 RGB."""
-        return self.palette[self._screen] if self.render_mode == "rgb_array" else None
+        return self.palette[self._state.screen_buffer] if self.render_mode == "rgb_array" else None
 
     def close(self) -> None:
         """End the engine."""
@@ -185,7 +226,7 @@ class DoomEnv(gym.Env[Any, Any]):
         spec = GameSpec(**{**vars(self.game_spec), "settings": settings})
         game, scratch = start_engine(
             spec,
-            resolution=smallest_resolution(config.width, config.height),
+            resolution=self._resolution,
             variables=self.info_keys,
             buffers=tuple(config.extra_channels),
         )
@@ -206,57 +247,63 @@ class DoomEnv(gym.Env[Any, Any]):
 
     def _look(self, first: bool = False) -> None:
         """Fetch the frame and the variables of this tic from the engine."""
+        config = self.config
         state = self._game.get_state()
-        self._screen = state.screen_buffer
-        self._variables: NDArray[np.float64] = state.game_variables - self._carried_over
-        frame = self._decode(state)
-        if first:
-            self._frames = deque([frame] * self.config.frame_stack, self.config.frame_stack)
+        self._state = state
+        room = self._room or self._new_room()
+        stack = room[self._screen_part]
+        if config.frame_stack == 1:
+            self._decode(state, stack)
         else:
-            self._frames.append(frame)
+            channels = len(self.channels) // config.frame_stack  # of one frame
+            if not first:
+                stack[..., :-channels] = self._observed[self._screen_part][..., channels:]
+            self._decode(state, stack[..., -channels:])
+            if first:
+                stack[..., :-channels] = np.tile(stack[..., -channels:], config.frame_stack - 1)
+        if config.variables:
+            scaled = self._variables()[: len(self._scales)].astype(np.float32) / self._scales
+            np.clip(scaled, -_VARIABLE_BOUND, _VARIABLE_BOUND, out=room["variables"])
+        self._observed = room
 
-    def _decode(self, state: Any) -> NDArray[np.uint8]:
-        """Turn the engine's buffers into (H, W, C) uint8 of one frame."""
-        size = (self.config.width, self.config.height)
-        layers = []
+    def _variables(self) -> NDArray[np.float64]:
+        variables: NDArray[np.float64] = self._state.game_variables - self._carried_over
+        return variables
+
+    def _new_room(self) -> dict[str, NDArray[Any]]:
+        parts = observation_parts(self.observation_space)
+        return {name: np.empty(part.shape, part.dtype) for name, part in parts.items()}
+
+    def _decode(self, state: Any, frame: NDArray[np.uint8]) -> None:
+        """Turn the engine's buffers into one frame, (H, W, C) uint8, written in place."""
+        base = 1
         if self.config.observation == "palette":
             # Indices have no mean: the nearest one is taken.
-            layers.append(cv2.resize(state.screen_buffer, size, interpolation=cv2.INTER_NEAREST))
+            frame[..., 0] = self._nearest(state.screen_buffer)
         else:
             screen = self.palette[state.screen_buffer]
             if self.config.observation == "gray":
-                screen = cv2.cvtColor(screen, cv2.COLOR_RGB2GRAY)
-            layers.append(cv2.resize(screen, size, interpolation=cv2.INTER_AREA))
-        for name in self.config.extra_channels:
-            buffer = getattr(state, f"{name}_buffer")
-            layers.append(cv2.resize(buffer, size, interpolation=cv2.INTER_NEAREST))
-        return layers[0].reshape(*size[::-1], -1) if len(layers) == 1 else np.dstack(layers)
+                screen = cv2.cvtColor(screen, cv2.COLOR_RGB2GRAY)[..., None]
+            size = (self.config.width, self.config.height)
+            base = screen.shape[2]
+            area = cv2.resize(screen, size, interpolation=cv2.INTER_AREA)
+            frame[..., :base] = area.reshape(*size[::-1], base)
+        for channel, name in enumerate(self.config.extra_channels, start=base):
+            frame[..., channel] = self._nearest(getattr(state, f"{name}_buffer"))
+
+    def _nearest(self, layer: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Shrink (height, width) of the engine's screen to (H, W), by the nearest pixels."""
+        if self._pixels is not None:
+            return layer[self._pixels]
+        size = (self.config.width, self.config.height)
+        return cv2.resize(layer, size, interpolation=cv2.INTER_NEAREST).astype(np.uint8, copy=False)
 
     def _observation(self) -> Any:
-        screen = self._frames[0] if len(self._frames) == 1 else np.concatenate(self._frames, -1)
-        if not self.config.variables:
-            return screen
-        variables = self._variables[: len(self._scales)].astype(np.float32) / self._scales
-        return {
-            "screen": screen,
-            "variables": np.clip(variables, -_VARIABLE_BOUND, _VARIABLE_BOUND),
-        }
-
-    def _info(self) -> dict[str, Any]:
-        return dict(zip(self.info_keys, self._variables.tolist(), strict=True))
+        return self._observed if self.config.variables else self._observed[self._screen_part]
 
     def _counters(self) -> dict[str, float]:
         # Asked for one by one, because a finished episode has no state.
         return {name: self._game.get_game_variable(v) for name, v in _counter_variables()}
-
-    def _episode(self) -> dict[str, float]:
-        now = self._counters()
-        return {
-            "r": self._return,
-            "l": self._length,
-            "frames": self._tics,
-            **{name: now[name] - self._first[name] for name in COUNTERS},
-        }
 
 
 @functools.cache

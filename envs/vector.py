@@ -28,7 +28,7 @@ from envs.config import EnvConfig
 from envs.errors import EnvError
 from envs.registry import make
 from envs.shared import Arrays, create_memory, map_arrays, numeric_keys
-from envs.worker import CLOSE, FAILED, RESET, STEP, Job
+from envs.worker import ACT, CLOSE, FAILED, RESET, STEP, Job
 
 # A worker that has not answered for this long has hung: an env step takes about a millisecond,
 # the start of an engine about a second.
@@ -87,10 +87,8 @@ class _Worker:
         with contextlib.suppress(BrokenPipeError):  # receive() says what happened
             self.connection.sendall(bytes((command, group)))
 
-    def receive(self, command: int, group: int) -> None:
-        ready, _, _ = select.select([self.connection], [], [], _ANSWER_WITHIN_S)
-        if not ready:
-            raise RuntimeError(f"a worker has not answered for {_ANSWER_WITHIN_S:.0f} seconds")
+    def answer(self) -> int:
+        """Read which group's command it has obeyed, the oldest one it has not told of yet."""
         try:
             answer = self.connection.recv(2, socket.MSG_WAITALL)
         except ConnectionResetError:  # It died before it read what it was sent.
@@ -101,7 +99,7 @@ class _Worker:
         if answer[0] == FAILED:
             with self.connection.makefile("rb") as report:
                 raise RuntimeError(f"a worker failed:\n{report.read().decode()}")
-        assert answer == bytes((command, group)), "replies come in the order of the commands"
+        return answer[1]
 
     def close(self) -> None:
         self.send(CLOSE, 0)
@@ -113,6 +111,64 @@ class _Worker:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+class _Team:
+    """Workers that hold the same groups of environments, and what they have yet to answer.
+
+    Teams know nothing of each other: each may be served by a thread of its own.
+    """
+
+    def __init__(self, holders: dict[int, list[_Worker]]) -> None:
+        """Take, for each of the team's groups, the workers that hold environments of it."""
+        self.groups = list(holders)
+        self._holders = holders
+        workers = {
+            worker.connection.fileno(): worker for group in holders.values() for worker in group
+        }
+        self._workers, self._poll = workers, select.poll()
+        for connection in workers:
+            self._poll.register(connection, select.POLLIN)
+        # For each group in flight, how many of its workers have not answered, in order of sending.
+        self._unanswered: dict[int, int] = {}
+
+    def expect_idle(self, group: int) -> None:
+        if group in self._unanswered:
+            raise EnvError(f"group {group} has not been received since it was last sent actions")
+
+    def command(self, command: int, group: int) -> None:
+        self.expect_idle(group)
+        for worker in self._holders[group]:
+            worker.send(command, group)
+        self._unanswered[group] = len(self._holders[group])
+
+    def wait(self) -> int:
+        if not self._unanswered:
+            raise EnvError("no group was sent actions; call send() first")
+        while True:
+            for group, missing in self._unanswered.items():
+                if not missing:
+                    return group
+            self._take_answers()
+
+    def finish(self, group: int) -> None:
+        if group not in self._unanswered:
+            raise EnvError(f"group {group} was not sent actions; call send() first")
+        while self._unanswered[group]:
+            self._take_answers()
+        del self._unanswered[group]
+
+    def finish_all(self) -> None:
+        for group in list(self._unanswered):
+            self.finish(group)
+
+    def _take_answers(self) -> None:
+        """Wait until workers answer, and take in what they say."""
+        ready = self._poll.poll(_ANSWER_WITHIN_S * 1000)
+        if not ready:
+            raise RuntimeError(f"a worker has not answered for {_ANSWER_WITHIN_S:.0f} seconds")
+        for connection, _ in ready:
+            self._unanswered[self._workers[connection].answer()] -= 1
 
 
 class SharedVectorEnv(VectorEnv[Any, Any, Any]):
@@ -170,23 +226,32 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         memory = create_memory(example, num_envs)
         self._arrays: Arrays = map_arrays(memory, example, num_envs)
         example.close()
-        # Dealt like cards: every worker holds some, and of each group about as many as any other.
-        workers = range(self.num_workers)
-        shares = [[group[group % self.num_workers == w] for w in workers] for group in self.groups]
-        self._workers = []
         cores = _usable_cores()
         # Programs that each use a few cores are not all to begin with the first one.
         first = os.getpid() if self.num_workers < len(cores) else 0
-        for w in workers:
-            groups = [share[w].tolist() for share in shares]
-            core = cores[(first + w) % len(cores)]
-            self._workers.append(_Worker(Job(asdict(config), num_envs, groups), memory, core))
-        os.close(memory)
-        # For each group, the workers that hold environments of it.
-        self._in_group = [
-            [worker for w, worker in enumerate(self._workers) if len(share[w])] for share in shares
+        deal = _deal(self.groups, self.num_workers)
+        self._workers = [
+            _Worker(Job(asdict(config), num_envs, hands), memory, cores[(first + w) % len(cores)])
+            for w, hands in enumerate(deal)
         ]
-        self._in_flight: dict[int, int] = {}  # group -> the command it has not answered
+        os.close(memory)
+        self._transitions = [self._views(lanes) for lanes in self._slices]
+        # For each group, the workers that hold environments of it; those of a team have the same.
+        holders = [
+            [worker for worker, hands in zip(self._workers, deal, strict=True) if hands[group]]
+            for group in range(num_groups)
+        ]
+        self._teams: list[_Team] = []
+        for group in range(num_groups):
+            if all(group not in team.groups for team in self._teams):
+                mates = [g for g in range(num_groups) if set(holders[g]) & set(holders[group])]
+                self._teams.append(_Team({mate: holders[mate] for mate in mates}))
+        self._team_of = {group: team for team in self._teams for group in team.groups}
+
+    @property
+    def teams(self) -> list[list[int]]:
+        """The groups of each team of workers; a thread of its own may serve each team."""
+        return [team.groups for team in self._teams]
 
     @property
     def episode_seeds(self) -> NDArray[np.int64]:
@@ -211,8 +276,8 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         """
         if self.closed:
             raise EnvError("the environments are closed; make new ones")
-        for group in list(self._in_flight):
-            self._finish(group)
+        for team in self._teams:
+            team.finish_all()
         if seed is None:
             if self._np_random is None:
                 super().reset()
@@ -224,9 +289,9 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
             raise EnvError(f"{len(seed)} seeds were given for {self.num_envs} environments")
         self._arrays.seeds[:] = seed
         for group in range(self.num_groups):
-            self._command(RESET, group)
+            self._team_of[group].command(RESET, group)
         for group in range(self.num_groups):
-            self._finish(group)
+            self._team_of[group].finish(group)
         return self._batch(self._arrays.obs), self._infos(self._arrays.info)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -239,9 +304,10 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
             Observations, (N,) float64 rewards, (N,) bool terminated and truncated, and infos.
         """
         for group, lanes in enumerate(self._slices):
-            self.send(group, actions[lanes])
+            self._place_actions(group, actions[lanes])
+            self._team_of[group].command(STEP, group)
         for group in range(self.num_groups):
-            self._finish(group)
+            self._team_of[group].finish(group)
         arrays = self._arrays
         infos = self._infos(arrays.info)
         ended = arrays.terminated | arrays.truncated
@@ -274,12 +340,15 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         Raises:
             EnvError: If their shape is not the group's, or the group has not been received.
         """
-        self._expect_idle(group)
-        room = self._arrays.actions[self._slices[group]]
-        if np.shape(actions) != room.shape:
-            raise EnvError(f"actions have shape {np.shape(actions)}, not {room.shape}")
-        room[:] = actions
-        self._command(STEP, group)
+        self._place_actions(group, actions)
+        self._team_of[group].command(ACT, group)
+
+    def wait(self, team: int = 0) -> int:
+        """Wait until some group of a team that was sent actions has taken them, and name it.
+
+        Of several, the one that was sent them first.
+        """
+        return self._teams[team].wait()
 
     def receive(self, group: int) -> Transition:
         """Wait until a group that was sent actions has taken them.
@@ -287,12 +356,12 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         Raises:
             RuntimeError: If a worker failed, died or does not answer.
         """
-        self._finish(group)
-        return self._transition(group)
+        self._team_of[group].finish(group)
+        return self._transitions[group]
 
     def current_obs(self, group: int) -> dict[str, NDArray[Any]]:
         """Views of a group's current observations by part, each (n, ...)."""
-        return self._transition(group).obs
+        return self._transitions[group].obs
 
     def close_extras(self, **kwargs: Any) -> None:
         """End every worker; those that do not end by themselves are killed."""
@@ -303,8 +372,8 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         for worker in workers:
             worker.end(deadline)
 
-    def _transition(self, group: int) -> Transition:
-        lanes, arrays = self._slices[group], self._arrays
+    def _views(self, lanes: slice) -> Transition:
+        arrays = self._arrays
         return Transition(
             obs={name: part[lanes] for name, part in arrays.obs.items()},
             rewards=arrays.rewards[lanes],
@@ -314,22 +383,12 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
             episode=arrays.episode[lanes],
         )
 
-    def _expect_idle(self, group: int) -> None:
-        if group in self._in_flight:
-            raise EnvError(f"group {group} has not been received since it was last sent actions")
-
-    def _command(self, command: int, group: int) -> None:
-        self._expect_idle(group)
-        for worker in self._in_group[group]:
-            worker.send(command, group)
-        self._in_flight[group] = command
-
-    def _finish(self, group: int) -> None:
-        if group not in self._in_flight:
-            raise EnvError(f"group {group} was not sent actions; call send() first")
-        command = self._in_flight.pop(group)
-        for worker in self._in_group[group]:
-            worker.receive(command, group)
+    def _place_actions(self, group: int, actions: NDArray[Any]) -> None:
+        room = self._arrays.actions[self._slices[group]]
+        if np.shape(actions) != room.shape:
+            raise EnvError(f"actions have shape {np.shape(actions)}, not {room.shape}")
+        self._team_of[group].expect_idle(group)
+        room[:] = actions
 
     def _batch(self, parts: dict[str, NDArray[Any]]) -> Any:
         copies = deepcopy(parts)
@@ -341,6 +400,26 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
     ) -> dict[str, Any]:
         everywhere = np.ones(self.num_envs, bool) if mask is None else mask
         return _masked(dict(zip(self.info_keys, info.T.copy(), strict=True)), everywhere)
+
+
+def _deal(groups: list[NDArray[Any]], num_workers: int) -> list[list[list[int]]]:
+    """Deal the environments of all groups to the workers, as evenly as cards.
+
+    Where the numbers allow it, workers form teams with two groups or more each, so that a worker
+    that begins a new episode keeps only its own team's groups waiting.
+
+    Returns:
+        For each worker and each group, the worker's environments.
+    """
+    fitting = [t for t in range(1, num_workers + 1) if num_workers % t == len(groups) % t == 0]
+    num_teams = max((t for t in fitting if len(groups) >= 2 * t), default=1)
+    hands: list[list[list[int]]] = [[[] for _ in groups] for _ in range(num_workers)]
+    for g, group in enumerate(groups):
+        team = hands[g % num_teams :: num_teams]
+        # Each group goes on where the team's last one ended, or the first would get the left over.
+        for card, env in enumerate(group.tolist(), start=g // num_teams * len(group)):
+            team[card % len(team)][g].append(env)
+    return hands
 
 
 def _usable_cores() -> list[int]:

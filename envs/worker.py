@@ -3,30 +3,36 @@
 Its arguments are two inherited file descriptors, of a socket and of the shared memory. The first
 message on the socket is a JSON line that says which environments to make; then commands and replies
 are two bytes each, a letter and the number of a group. Observations, actions and rewards travel in
-the shared memory. When the socket closes, because the main process closed it or died, the worker
-closes its environments and ends.
+the shared memory, where games of Doom write their frames themselves. When the socket closes,
+because the main process closed it or died, the worker closes its environments and ends.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import gymnasium as gym
+import numpy as np
 from gymnasium import spaces
+from numpy.typing import NDArray
 
 from envs.config import EnvConfig
+from envs.doom import DoomEnv
 from envs.registry import make
 from envs.shared import Arrays, map_arrays, numeric_keys
 
-RESET, STEP, CLOSE, FAILED = b"rscf"
+# STEP tells the numeric info of every step, which only some readers want; ACT leaves it out.
+RESET, STEP, ACT, CLOSE, FAILED = b"rsacf"
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,41 @@ class Job:
     groups: list[list[int]]
 
 
+class _InPlace:
+    """What a game of Doom does by itself, for any other environment: observe in given arrays."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        self._env = env
+
+    def write_to(self, room: dict[str, NDArray[Any]]) -> None:
+        self._room = room
+
+    def reset(self, *, seed: int) -> None:
+        obs, self._info = self._env.reset(seed=seed)
+        self._write(obs)
+
+    def advance(self, action: Any) -> tuple[float, bool, bool]:
+        # The action lies in memory that changes; an environment may keep it.
+        action = action.copy() if isinstance(action, np.ndarray) else action
+        obs, reward, terminated, truncated, self._info = self._env.step(action)
+        self._write(obs)
+        return float(reward), terminated, truncated
+
+    def info(self) -> dict[str, Any]:
+        return self._info
+
+    def episode_statistics(self) -> dict[str, float]:
+        statistics: dict[str, float] = self._info["episode"]
+        return statistics
+
+    def close(self) -> None:
+        self._env.close()
+
+    def _write(self, obs: Any) -> None:
+        for name, place in self._room.items():
+            place[...] = obs[name] if isinstance(obs, dict) else obs
+
+
 class Lanes:
     """The environments of one worker, each bound to its lane of the shared arrays."""
 
@@ -55,54 +96,62 @@ class Lanes:
         }
         config = EnvConfig(**options)
         lanes = [lane for group in job.groups for lane in group]
+        envs = {lane: make(config) for lane in lanes}
+        any_env = envs[lanes[0]]
         self._stride = job.num_envs
-        self._envs: dict[int, gym.Env[Any, Any]] = {lane: make(config) for lane in lanes}
-        any_env = self._envs[lanes[0]]
         self._arrays: Arrays = map_arrays(memory, any_env, job.num_envs)
         self._info_keys, self._episode_keys = numeric_keys(any_env)
         self._discrete = isinstance(any_env.action_space, spaces.Discrete)
+        self._envs: dict[int, DoomEnv | _InPlace] = {
+            lane: env if isinstance(env, DoomEnv) else _InPlace(env) for lane, env in envs.items()
+        }
+        for lane, env in self._envs.items():
+            env.write_to({name: part[lane] for name, part in self._arrays.obs.items()})
 
     def reset(self, lane: int) -> None:
         """Begin the episode whose seed stands in `seeds`."""
-        arrays = self._arrays
-        obs, info = self._envs[lane].reset(seed=int(arrays.seeds[lane]))
-        self._write(arrays.obs, lane, obs)
-        arrays.info[lane] = [info[key] for key in self._info_keys]
+        env = self._envs[lane]
+        env.reset(seed=int(self._arrays.seeds[lane]))
+        self._tell_info(lane, env)
 
     def step(self, lane: int) -> None:
+        """Do what `act` does, and tell the numeric info."""
+        if not self.act(lane):
+            self._tell_info(lane, self._envs[lane])
+
+    def act(self, lane: int) -> bool:
         """Take the action in `actions`; at an episode's end begin the next one at once.
 
         The seeds of a lane's episodes are N apart, so that no two lanes ever play the same one.
+
+        Returns:
+            Whether the episode ended.
         """
-        arrays = self._arrays
+        arrays, env = self._arrays, self._envs[lane]
         action = arrays.actions[lane]
-        obs, reward, terminated, truncated, info = self._envs[lane].step(
-            int(action) if self._discrete else action.copy()
-        )
+        reward, terminated, truncated = env.advance(int(action) if self._discrete else action)
         arrays.rewards[lane] = reward
         arrays.terminated[lane] = terminated
         arrays.truncated[lane] = truncated
-        if terminated or truncated:
-            self._write(arrays.final_obs, lane, obs)
-            arrays.final_info[lane] = [info[key] for key in self._info_keys]
-            arrays.episode[lane] = [info["episode"][key] for key in self._episode_keys]
-            arrays.seeds[lane] += self._stride
-            self.reset(lane)
-        else:
-            self._write(arrays.obs, lane, obs)
-            arrays.info[lane] = [info[key] for key in self._info_keys]
+        if not (terminated or truncated):
+            return False
+        for name, part in arrays.final_obs.items():
+            part[lane] = arrays.obs[name][lane]
+        info, statistics = env.info(), env.episode_statistics()
+        arrays.final_info[lane] = [info[key] for key in self._info_keys]
+        arrays.episode[lane] = [statistics[key] for key in self._episode_keys]
+        arrays.seeds[lane] += self._stride
+        self.reset(lane)
+        return True
 
     def close(self) -> None:
         """Close every environment."""
         for env in self._envs.values():
             env.close()
 
-    def _write(self, parts: dict[str, Any], lane: int, obs: Any) -> None:
-        if isinstance(obs, dict):
-            for name, value in obs.items():
-                parts[name][lane] = value
-        else:
-            parts["obs"][lane] = obs
+    def _tell_info(self, lane: int, env: DoomEnv | _InPlace) -> None:
+        info = env.info()
+        self._arrays.info[lane] = [info[key] for key in self._info_keys]
 
 
 def serve(connection: socket.socket, memory: int) -> None:
@@ -110,14 +159,16 @@ def serve(connection: socket.socket, memory: int) -> None:
     with connection.makefile("rb", buffering=0) as lines:
         job = Job(**json.loads(lines.readline()))
     lanes = Lanes(job, memory)
+    obey: dict[int, Callable[[int], Any]]
+    obey = {RESET: lanes.reset, STEP: lanes.step, ACT: lanes.act}
+    gc.freeze()  # What is there now stays; the collector need not look at it again.
     try:
         while len(message := connection.recv(2, socket.MSG_WAITALL)) == 2:
             command, group = message
             if command == CLOSE:
                 break
-            act = lanes.reset if command == RESET else lanes.step
             for lane in job.groups[group]:
-                act(lane)
+                obey[command](lane)
             connection.sendall(message)
     finally:
         lanes.close()

@@ -44,10 +44,11 @@ class VectorSpec:
 
 
 class Decoder(nn.Module):
-    """Decode (B, H, W, C) uint8 images to (B, P, H, W) float32 in [0, 1].
+    """Decode (B, H, W, C) uint8 images to (B, P, H, W) numbers in [0, 1].
 
-    The memory layout of the result is channels-last, which is how the bytes lie already and what
-    convolutions on a CPU with matrix units and on CUDA prefer.
+    They have the precision that the layers after them compute with: that of autocast where it is
+    on, of the module otherwise. The memory layout of the result is channels-last, which is how the
+    bytes lie already and what convolutions on a CPU with matrix units and on CUDA prefer.
     """
 
     palette: Tensor
@@ -69,14 +70,18 @@ class Decoder(nn.Module):
             frames: (B, H, W, C) uint8.
 
         Returns:
-            (B, P, H, W) float32 in [0, 1]: the palette channels' colours, then the others.
+            (B, P, H, W) in [0, 1]: the palette channels' colours, then the others.
         """
+        device, colours = frames.device.type, self.palette
+        if torch.is_autocast_enabled(device):
+            colours = colours.to(torch.get_autocast_dtype(device))
         planes = []
         if self._palette_channels:
             indices = _select(frames, self._palette_channels).int()
-            planes.append(F.embedding(indices, self.palette).flatten(-2))  # (B, H, W, 3 each)
+            planes.append(F.embedding(indices, colours).flatten(-2))  # (B, H, W, 3 each)
         if self._other_channels:
-            planes.append(_select(frames, self._other_channels).float().div_(255.0))
+            others = _select(frames, self._other_channels)
+            planes.append(others.float().div_(255.0).to(colours.dtype))
         decoded = planes[0] if len(planes) == 1 else torch.cat(planes, dim=-1)
         return decoded.permute(0, 3, 1, 2)
 

@@ -31,7 +31,9 @@ class EncoderConfig:
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Widths of the MLP that encodes vectors."""
     conv_channels: tuple[int, int, int] = (32, 64, 64)
-    """Channels of the Nature CNN's three convolutions (8x8 by 4, 4x4 by 2, 3x3 by 1)."""
+    """Channels of the Nature CNN's three convolutions, of 8x8, 4x4 and 3x3 pixels."""
+    conv_strides: tuple[int, int, int] = (4, 2, 1)
+    """Their strides."""
     impala_channels: tuple[int, ...] = (16, 32, 32)
     """Channels of the IMPALA ResNet's stages, each halving the image."""
     features: int = 512
@@ -39,7 +41,8 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         """Check sizes."""
-        sizes = (*self.hidden_sizes, *self.conv_channels, *self.impala_channels, self.features)
+        sizes = (*self.hidden_sizes, *self.conv_channels, *self.conv_strides)
+        sizes += (*self.impala_channels, self.features)
         if min(sizes) < 1:
             raise ValueError(f"layer sizes must be positive: {self}")
 
@@ -88,14 +91,14 @@ class NatureCNN(Encoder):
 
     def __init__(self, config: EncoderConfig, input_shape: tuple[int, ...]) -> None:
         super().__init__()
-        a, b, c = config.conv_channels
+        (a, b, c), strides = config.conv_channels, config.conv_strides
         self.layers = nn.Sequential(
-            *(orthogonal(nn.Conv2d(input_shape[0], a, 8, stride=4)), nn.ReLU()),
-            *(orthogonal(nn.Conv2d(a, b, 4, stride=2)), nn.ReLU()),
-            *(orthogonal(nn.Conv2d(b, c, 3, stride=1)), nn.ReLU()),
+            *(orthogonal(nn.Conv2d(input_shape[0], a, 8, stride=strides[0])), nn.ReLU()),
+            *(orthogonal(nn.Conv2d(a, b, 4, stride=strides[1])), nn.ReLU()),
+            *(orthogonal(nn.Conv2d(b, c, 3, stride=strides[2])), nn.ReLU()),
             nn.Flatten(),
         )
-        size = _output_size(self.layers, input_shape, smallest=36)
+        size = _output_size(self.layers, input_shape, 8 + strides[0] * (3 + 2 * strides[1]))
         self.layers.extend([orthogonal(nn.Linear(size, config.features)), nn.ReLU()])
         self.num_features = config.features
 

@@ -44,6 +44,11 @@ class PerceptionConfig:
 class Perception(nn.Module):
     """Turn observations into features, and remember.
 
+    Where there are images, the large products, which are nearly all of the work, may be computed at
+    a lower precision: `precision` is that of image encoders and of the memory's products, whatever
+    their weights are kept in. Everything else is float32, the memory's state too: what is rounded
+    there would add up.
+
     Args:
         specs: parts of an observation by name.
         config: which encoder and memory.
@@ -51,6 +56,7 @@ class Perception(nn.Module):
 
     def __init__(self, specs: Mapping[str, Spec], config: PerceptionConfig) -> None:
         super().__init__()
+        self.precision = torch.float32
         self.encoders = nn.ModuleDict()
         size = 0
         for name, spec in specs.items():
@@ -82,9 +88,22 @@ class Perception(nn.Module):
         """
         steps, num_envs = episode_starts.shape
         # Encoders know no time: (T * N, ...) in, (T * N, F) out.
-        parts = [encoder(obs[name].flatten(0, 1)) for name, encoder in self.encoders.items()]
-        features = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
-        features, memory_state = self.memory(
-            features.unflatten(0, (steps, num_envs)), memory_state, episode_starts
-        )
+        parts = []
+        for name, encoder in self.encoders.items():
+            with self._autocast(episode_starts, enabled=encoder in self.heavy_modules):
+                parts.append(encoder(obs[name].flatten(0, 1)))
+        features = torch.cat([part.float() for part in parts], dim=-1)
+        features = features.unflatten(0, (steps, num_envs))
+        with self._autocast(episode_starts, enabled=self.memory in self.heavy_modules):
+            features, memory_state = self.memory(features, memory_state, episode_starts)
         return features, memory_state
+
+    @property
+    def heavy_modules(self) -> list[nn.Module]:
+        """The modules that `precision` is about."""
+        images = [e for e in self.encoders.values() if isinstance(e, nn.Sequential)]
+        return [*images, self.memory] if images else []
+
+    def _autocast(self, tensor: Tensor, *, enabled: bool) -> torch.autocast:
+        lower = enabled and self.precision != torch.float32
+        return torch.autocast(tensor.device.type, self.precision, enabled=lower)

@@ -15,9 +15,11 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
+from agents import autotune
 from agents.checkpoint import load_policy
 from agents.commandline import run
 
@@ -159,7 +161,7 @@ def test_a_signal_saves_and_leaves_nothing_behind(tmp_path, number, status):
         (["bassic"], "did you mean basic?"),
         (["CartPole-v11"], "did you mean CartPole-v1?"),
         (["freedoom2:MAP99"], "freedoom2:MAP01 to freedoom2:MAP32"),
-        (["basic", "--agent", "pppo"], "there are ppo, a2c, reinforce"),
+        (["basic", "--agent", "pppo"], "there are ppo, a2c, reinforce, vtrace"),
         (["basic", "--lerning-rate", "1"], "did you mean --learning-rate?"),
         (["basic", "--agent", "a2c", "--clip-coef", "1"], "--clip-coef"),
         (["basic", "--num-envs", "0"], "num_envs must be at least 1"),
@@ -174,6 +176,11 @@ def test_a_signal_saves_and_leaves_nothing_behind(tmp_path, number, status):
         (["basic", "--seed", "-1"], "seed must be between 0"),
         (["basic", "--encoder", "resnet"], "nature"),
         (["basic", "--device", "cuda"], "no GPU"),
+        (["basic", "--autotune", "--device", "cuda"], "no GPU"),
+        (["basic", "--precision", "float16"], "bfloat16"),
+        (["basic", "--num-threads", "0"], "num_threads must be at least 1"),
+        (["basic", "--agent", "vtrace", "--c-clip", "2"], "must be at least c_clip"),
+        (["basic", "--conv-strides", "4", "0", "1"], "must be positive"),
         (["deathmatch", "--actions", "combinations"], "use --actions groups"),
         (["CartPole-v1", "--variables"], "variables is an option for worlds of Doom"),
         (["CartPole-v1", "--actions", "groups"], "actions is an option for worlds of Doom"),
@@ -280,3 +287,133 @@ def test_help_shows_the_preset_of_the_world(tmp_path, monkeypatch):
     assert "Height of the observed screen in pixels. (default: 60)" in done.stdout
     assert "env options" in done.stdout
     assert os.listdir(tmp_path) == []
+
+
+# A training of a second or two, in this process.
+SMALL = ["CartPole-v1", "--num-workers", "1", "--eval-episodes", "2", "--num-envs", "4"]
+SMALL += ["--rollout-length", "16", "--total-env-steps", "256"]
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Measure for a moment only; and torch has its threads again afterwards."""
+    monkeypatch.setattr(train, "_CEILING_SECONDS", 0.05)
+    monkeypatch.setattr(autotune, "_MEASURE_S", 0.0)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def logged(run_dir, tag):
+    """Read what was logged under a tag, row by row; None where nothing was."""
+    with (run_dir / "progress.csv").open() as file:
+        return [float(row[tag]) if row[tag] else None for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize(
+    ("options", "lags"),
+    [
+        ([], [0, 0, 0, 0]),
+        (["--num-groups", "2"], [0, 0, 0, 0]),
+        (["--overlap"], [0, 1, 1, 1]),
+        (["--overlap", "--vtrace", "--memory", "gru"], [0, 1, 1, 1]),
+        (["--agent", "vtrace"], [0, 0, 0, 0]),
+        (["--agent", "vtrace", "--overlap", "--num-groups", "2"], [0, 1, 1, 1]),
+    ],
+    ids=str,
+)
+@pytest.mark.usefixtures("quick")
+def test_a_run_tells_how_old_its_policy_was_and_how_fast_it_went(tmp_path, capsys, options, lags):
+    assert train.main([*SMALL, *options, "--run-dir", str(tmp_path)]) == 0
+    assert logged(tmp_path, "train/policy_lag") == lags
+    ceiling, *others = logged(tmp_path, "time/ceiling_env_steps_per_s")
+    assert ceiling > 0
+    assert others == [None] * 3  # It is measured once.
+    lines = capsys.readouterr().out.splitlines()
+    if "--overlap" in options:
+        assert lines.pop().startswith("the sampler meanwhile: ")
+    assert "env steps/s: " in lines[-1]
+    assert f"these games alone make {ceiling:,.0f} env steps/s" in lines[-1]
+    assert "you run at " in lines[-1]
+    board = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0}).Reload()
+    assert [event.value for event in board.Scalars("train/policy_lag")] == lags
+    assert len(board.Scalars("time/ceiling_env_steps_per_s")) == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_overlapped_training_repeats_bit_for_bit_and_goes_on(tmp_path, capsys, monkeypatch):
+    one, other = ([*SMALL, "--overlap", "--run-dir", str(tmp_path / name)] for name in "ab")
+    assert train.main(one) == train.main(other) == 0
+    first, again = (load_policy(tmp_path / name / "policy.safetensors").policy for name in "ab")
+    again = again.state_dict()
+    assert all(torch.equal(again[name], part) for name, part in first.state_dict().items())
+    assert train.main([*one, "--total-env-steps", "384"]) == 0
+    # No older policy than that of its checkpoint is at hand.
+    assert logged(tmp_path / "a", "train/policy_lag") == [0, 1, 1, 1, 0, 1]
+    capsys.readouterr()
+    alone = [argument for argument in one if argument != "--overlap"]
+    assert "holds a run with overlap True, not False" in refused(capsys, monkeypatch, *alone)
+
+
+@pytest.mark.usefixtures("quick")
+def test_threads_are_as_many_as_asked_for(tmp_path):
+    assert train.main([*SMALL, "--num-threads", "2", "--run-dir", str(tmp_path)]) == 0
+    assert torch.get_num_threads() == 2
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["num_threads"] == 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_images_are_encoded_as_precisely_as_asked_for(tmp_path):
+    policies = {}
+    for precision in ("float32", "bfloat16"):
+        run_dir = tmp_path / precision
+        options = ["--precision", precision, "--total-env-steps", "64", "--eval-episodes", "1"]
+        assert train.main([*TINY, *options, "--run-dir", str(run_dir)]) == 0
+        policies[precision] = load_policy(run_dir / "policy.safetensors").policy.state_dict()
+        # Whatever it computes with, it learns and keeps in float32.
+        kept = {part.dtype for part in policies[precision].values() if part.is_floating_point()}
+        assert torch.bfloat16 not in kept
+    exact, rounded = policies.values()
+    assert exact.keys() == rounded.keys()
+    assert not all(torch.equal(rounded[name], part) for name, part in exact.items())
+
+
+SETTING = ("num_envs", "num_workers", "num_groups", "rollout_length", "num_threads", "precision")
+
+
+def setting_of(run_dir):
+    given = train.flat(json.loads((run_dir / "config.json").read_text())["config"])
+    return {name: given[name] for name in SETTING}
+
+
+@pytest.mark.usefixtures("quick")
+def test_autotune_shows_what_it_tried_and_trains_with_the_best(tmp_path, capsys):
+    begin = [*SMALL, "--rollout-length", "32", "--autotune", "--run-dir", str(tmp_path)]
+    assert train.main(begin) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split() == [*SETTING, "env", "steps/s"]
+    rows = [line.split() for line in lines if line.split()[-2] in ("float32", "bfloat16")]
+    assert len(rows) > 3
+    assert {int(row[0]) * int(row[3]) for row in rows} == {4 * 32}
+    setting = setting_of(tmp_path)
+    assert list(map(str, setting.values())) == rows[0][:-1]
+    # Env steps of an update stay what they were.
+    assert logged(tmp_path, "time/total_timesteps") == [128, 256]
+    # Going on, nothing is tried again.
+    assert train.main([*begin, "--total-env-steps", "384"]) == 0
+    captured = capsys.readouterr()
+    assert "precision" not in captured.out
+    assert "going on at 256 env steps" in captured.err
+    assert setting_of(tmp_path) == setting
+    assert logged(tmp_path, "time/total_timesteps") == [128, 256, 384]
+
+
+@pytest.mark.usefixtures("quick")
+def test_autotune_goes_on_with_the_setting_that_a_run_has(tmp_path, capsys):
+    begin = [*SMALL, "--num-envs", "2", "--rollout-length", "32", "--run-dir", str(tmp_path)]
+    assert train.main(begin) == 0
+    setting = setting_of(tmp_path)
+    more = [*SMALL, "--total-env-steps", "320", "--autotune", "--run-dir", str(tmp_path)]
+    assert train.main(more) == 0
+    assert "going on at 256 env steps" in capsys.readouterr().err
+    assert setting_of(tmp_path) == setting

@@ -7,6 +7,7 @@ import torch
 from gymnasium import spaces
 
 from agents import Policy
+from agents.distributions import num_draws
 from agents.rollout import Rollout
 from perception import EncoderConfig, ImageSpec, PerceptionConfig, VectorSpec
 
@@ -51,6 +52,12 @@ def make_obs(specs, *leading, seed=0):
     return obs
 
 
+def make_draws(space, *leading, seed=0):
+    """Draw the uniform numbers that choose actions in a space, with given leading axes."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(*leading, num_draws(space), generator=generator)
+
+
 def make_rollout(policy, steps, num_envs, *, seed=0, noise=0.0):
     """Let a policy act on random observations in which episodes end at random.
 
@@ -69,9 +76,10 @@ def make_rollout(policy, steps, num_envs, *, seed=0, noise=0.0):
     starts = torch.ones(steps, num_envs, dtype=torch.bool)
     starts[1:] = (terminated | truncated)[:-1]
     state = policy.initial_state(num_envs)
+    draws = torch.rand(steps, num_envs, num_draws(policy.action_space), generator=generator)
     with torch.no_grad():
         distribution, values, _ = policy(obs, state, starts)
-        actions = distribution.sample(generator)
+        actions = distribution.sample(draws)
         logprobs = distribution.log_prob(actions)
 
     def draw(*shape):

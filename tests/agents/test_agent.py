@@ -144,15 +144,16 @@ def test_scaling_does_not_change_reported_rewards(options):
     envs = LocalEnvs("tests.agents.toy:Counter-v0", 2)
     sampler = Sampler(envs, policy, rollout_length=16, seed=0)
     for _ in range(4):
-        rollout = sampler.collect()
+        rollout, episodes, *_ = sampler.collect()
         agent.update(rollout)
         # What was paid is ten times the step's number and the action.
         paid = 10 * rollout.obs["obs"][..., 1] + rollout.actions
         assert torch.equal(rollout.rewards, paid)
-    for episode in sampler.finished_episodes:
-        least = sum(10 * step for step in range(int(episode["l"])))
-        assert least <= episode["r"] <= least + 2 * episode["l"]
-        assert episode["r"] == round(episode["r"])
+        assert episodes
+        for episode in episodes:
+            least = sum(10 * step for step in range(int(episode["l"])))
+            assert least <= episode["r"] <= least + 2 * episode["l"]
+            assert episode["r"] == round(episode["r"])
 
 
 def test_normalised_observations_change_only_after_an_update():

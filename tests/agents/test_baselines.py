@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from agents import NoopPlayer, RandomPlayer
+from agents.distributions import num_draws
+from tests.agents.synthetic import make_draws
 from tests.agents.toy import ACTION_SPACES
 
 STARTS = torch.ones(3000, dtype=torch.bool)
@@ -13,8 +15,8 @@ STARTS = torch.ones(3000, dtype=torch.bool)
 
 def decide(player, seed=0):
     state = player.initial_state(len(STARTS))
-    generator = torch.Generator().manual_seed(seed)
-    return player.act({}, state, STARTS, generator=generator)
+    draws = make_draws(player.action_space, len(STARTS), seed=seed)
+    return player.act({}, state, STARTS, draws)
 
 
 @pytest.mark.parametrize("name", ACTION_SPACES)
@@ -38,10 +40,26 @@ def test_random_actions_are_uniform_and_valid(name):
 
 
 @pytest.mark.parametrize("name", ACTION_SPACES)
-def test_random_actions_repeat_with_the_generator(name):
+def test_random_actions_repeat_with_the_draws(name):
     player = RandomPlayer(ACTION_SPACES[name])
     assert torch.equal(decide(player).actions, decide(player).actions)
     assert not torch.equal(decide(player).actions, decide(player, seed=1).actions)
+
+
+@pytest.mark.parametrize("name", ACTION_SPACES)
+@pytest.mark.parametrize("draw", [0.0, 1 - 2.0**-24], ids=["least", "most"])
+def test_the_outermost_draws_choose_valid_actions(name, draw):
+    space = ACTION_SPACES[name]
+    player = RandomPlayer(space)
+    draws = torch.full((1, num_draws(space)), draw)
+    actions = player.act({}, player.initial_state(1), STARTS[:1], draws).actions
+    assert space.contains(actions[0].numpy())
+
+
+def test_a_random_player_cannot_be_greedy():
+    player = RandomPlayer(ACTION_SPACES["Discrete"])
+    with pytest.raises(ValueError, match="cannot be greedy"):
+        player.act({}, player.initial_state(2), STARTS[:2], None)
 
 
 @pytest.mark.parametrize("name", ACTION_SPACES)

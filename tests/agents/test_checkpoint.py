@@ -36,6 +36,7 @@ from tests.agents.synthetic import (
     IMAGE,
     VECTOR,
     assert_same,
+    make_draws,
     make_obs,
     make_policy,
     make_rollout,
@@ -55,12 +56,12 @@ def save(path, policy, *, env=ENV, about=ABOUT):
 def judge(policy, *, greedy):
     """Act on three steps of four environments, with a memory that is cleared in between."""
     obs, state = make_obs(policy.specs, 3, 4), policy.initial_state(4)
-    generator = torch.Generator().manual_seed(0)
+    draws = make_draws(policy.action_space, 3, 4)
     starts = torch.tensor([[True] * 4, [False] * 4, [False, True, False, False]])
     decisions = []
     for t in range(3):
         now = {name: part[t] for name, part in obs.items()}
-        decisions.append(policy.act(now, state, starts[t], greedy=greedy, generator=generator))
+        decisions.append(policy.act(now, state, starts[t], None if greedy else draws[t]))
         state = decisions[-1].memory_state
     return decisions
 

@@ -22,7 +22,7 @@ def test_an_update_on_cuda_changes_the_policy(agent, memory):
     before = [parameter.clone() for parameter in policy.parameters()]
     sampler = Sampler(envs, policy, rollout_length=config.rollout_length, seed=0)
     learning = learner(policy, config, num_envs=4, total_updates=2)
-    metrics = [learning.update(sampler.collect()) for _ in range(2)]
+    metrics = [learning.update(sampler.collect().rollout) for _ in range(2)]
     assert all(value == value for value in metrics[-1].values())
     assert any((a != b).any() for a, b in zip(before, policy.parameters(), strict=True))
     assert {parameter.device.type for parameter in policy.parameters()} == {"cuda"}

@@ -16,7 +16,9 @@ from agents.distributions import (
     Categorical,
     Gaussian,
     MultiCategorical,
+    num_draws,
 )
+from tests.agents.synthetic import make_draws
 
 SIZES = [2, 3, 4]
 LOG_STD = torch.tensor([-0.5, 0.0, 0.7])
@@ -50,7 +52,8 @@ def test_log_prob_and_entropy_equal_those_of_torch(kind, leading, seed, scale):
     generator = torch.Generator().manual_seed(seed)
     parameters = scale * torch.randn(*leading, 3, generator=generator)
     ours, theirs = PAIRS[kind](parameters)
-    actions = ours.sample(generator)
+    draws = torch.rand(*leading, 1 if kind == "categorical" else 3, generator=generator)
+    actions = ours.sample(draws)
     assert actions.shape == theirs.sample().shape
     log_prob, entropy = ours.log_prob(actions), ours.entropy()
     assert log_prob.shape == entropy.shape == torch.Size(leading)
@@ -66,7 +69,7 @@ def test_independent_choices_add_up_those_of_torch(leading, seed):
     logits = 2 * torch.randn(*leading, sum(SIZES), generator=generator)
     ours = MultiCategorical(logits, SIZES)
     theirs = [oracle.Categorical(logits=part) for part in logits.split(SIZES, -1)]
-    actions = ours.sample(generator)
+    actions = ours.sample(torch.rand(*leading, 3, generator=generator))
     assert actions.shape == (*leading, 3)
     log_prob = sum(d.log_prob(actions[..., i]) for i, d in enumerate(theirs))
     torch.testing.assert_close(ours.log_prob(actions), log_prob, rtol=1e-4, atol=1e-5)
@@ -74,33 +77,36 @@ def test_independent_choices_add_up_those_of_torch(leading, seed):
     torch.testing.assert_close(ours.entropy(), entropy, rtol=1e-4, atol=1e-5)
 
 
-DRAWS = 40_000
+SAMPLES = 40_000
 # Five standard deviations of the frequency of a fair coin, so that only a wrong sampler fails.
-TOLERANCE = 5 * 0.5 / DRAWS**0.5
+TOLERANCE = 5 * 0.5 / SAMPLES**0.5
 
 
-def draws(parameters):
-    return parameters.expand(DRAWS // 100, 100, -1), torch.Generator().manual_seed(0)
+def many(parameters, num_draws):
+    """Repeat parameters over two axes, and draw for each repetition."""
+    leading = (SAMPLES // 100, 100)
+    draws = torch.rand(*leading, num_draws, generator=torch.Generator().manual_seed(0))
+    return parameters.expand(*leading, -1), draws
 
 
 def test_sampled_choices_are_as_frequent_as_they_are_probable():
-    logits, generator = draws(torch.tensor([0.0, 1.0, -1.0, 3.0]))
+    logits, draws = many(torch.tensor([0.0, 1.0, -1.0, 3.0]), 1)
     distribution = Categorical(logits)
-    samples = distribution.sample(generator)
+    samples = distribution.sample(draws)
     assert samples.dtype == torch.int64
-    frequencies = samples.flatten().bincount(minlength=4) / DRAWS
+    frequencies = samples.flatten().bincount(minlength=4) / SAMPLES
     expected = torch.tensor([0.0, 1.0, -1.0, 3.0]).softmax(0)
     torch.testing.assert_close(frequencies, expected, rtol=0, atol=TOLERANCE)
     torch.testing.assert_close(distribution.probabilities()[0, 0], expected)
 
 
 def test_each_of_several_choices_is_as_frequent_as_it_is_probable():
-    logits = torch.tensor([0.5, -0.5, 1.0, 0.0, -1.0, 2.0, 0.0, 0.0, 0.0])
-    distribution = MultiCategorical(draws(logits)[0], SIZES)
-    samples = distribution.sample(torch.Generator().manual_seed(0)).flatten(0, 1)
-    expected = [part.softmax(0) for part in logits.split(SIZES)]
+    logits, draws = many(torch.tensor([0.5, -0.5, 1.0, 0.0, -1.0, 2.0, 0.0, 0.0, 0.0]), 3)
+    distribution = MultiCategorical(logits, SIZES)
+    samples = distribution.sample(draws).flatten(0, 1)
+    expected = [part.softmax(0) for part in logits[0, 0].split(SIZES)]
     for i, probabilities in enumerate(expected):
-        frequencies = samples[:, i].bincount(minlength=SIZES[i]) / DRAWS
+        frequencies = samples[:, i].bincount(minlength=SIZES[i]) / SAMPLES
         torch.testing.assert_close(frequencies, probabilities, rtol=0, atol=TOLERANCE)
     torch.testing.assert_close(distribution.probabilities()[0, 0], torch.cat(expected))
     # They are drawn independently of each other.
@@ -108,9 +114,9 @@ def test_each_of_several_choices_is_as_frequent_as_it_is_probable():
 
 
 def test_switches_are_on_as_often_as_is_probable():
-    logits, generator = draws(torch.tensor([-2.0, 0.0, 1.0]))
+    logits, draws = many(torch.tensor([-2.0, 0.0, 1.0]), 3)
     distribution = Bernoulli(logits)
-    samples = distribution.sample(generator)
+    samples = distribution.sample(draws)
     assert set(samples.unique().tolist()) == {0, 1}
     expected = torch.tensor([-2.0, 0.0, 1.0]).sigmoid()
     torch.testing.assert_close(samples.float().mean((0, 1)), expected, rtol=0, atol=TOLERANCE)
@@ -118,12 +124,45 @@ def test_switches_are_on_as_often_as_is_probable():
 
 
 def test_numbers_have_the_mean_and_deviation_asked_for():
-    mean, generator = draws(torch.tensor([-1.0, 0.0, 4.0]))
+    mean, draws = many(torch.tensor([-1.0, 0.0, 4.0]), 3)
     distribution = Gaussian(mean, LOG_STD)
-    samples = distribution.sample(generator).flatten(0, 1)
+    samples = distribution.sample(draws)
+    assert samples.dtype == torch.float32
+    expected = oracle.Normal(mean, LOG_STD.exp()).icdf(draws)
+    torch.testing.assert_close(samples, expected, rtol=1e-3, atol=1e-3)
+    samples = samples.flatten(0, 1)
     torch.testing.assert_close(samples.mean(0), mean[0, 0], rtol=0, atol=0.06)
     torch.testing.assert_close(samples.std(0), LOG_STD.exp(), rtol=0.02, atol=0)
-    assert distribution.probabilities().shape == (DRAWS // 100, 100, 0)
+    assert distribution.probabilities().shape == (SAMPLES // 100, 100, 0)
+
+
+# The outermost float32 numbers that are drawn.
+LEAST, MOST = 0.0, 1 - 2.0**-24
+
+
+@pytest.mark.parametrize("draw", [LEAST, MOST])
+def test_the_outermost_draws_give_finite_numbers(draw):
+    distribution = Gaussian(torch.zeros(4, 3), LOG_STD)
+    samples = distribution.sample(torch.full((4, 3), draw))
+    # One number in 2^25 lies further out on either side.
+    assert (samples / LOG_STD.exp()).abs().max() == pytest.approx(5.42, abs=0.01)
+    assert torch.isfinite(distribution.log_prob(samples)).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    choices=st.integers(2, 30),
+    impossible=st.lists(st.booleans(), min_size=30, max_size=30),
+    seed=st.integers(0, 2**31),
+)
+def test_no_draw_chooses_the_impossible(choices, impossible, seed):
+    generator = torch.Generator().manual_seed(seed)
+    never = torch.tensor(impossible[:choices])
+    never[int(torch.randint(choices, (), generator=generator))] = False
+    logits = torch.randn(200, choices, generator=generator).masked_fill(never, -1e4)
+    for draw in (LEAST, 0.5, MOST):
+        chosen = Categorical(logits).sample(torch.full((200, 1), draw))
+        assert not never[chosen].any()
 
 
 def test_mode_is_the_most_likely_action():
@@ -134,12 +173,18 @@ def test_mode_is_the_most_likely_action():
     assert torch.equal(Gaussian(logits, LOG_STD).mode(), logits)
 
 
-def test_samples_repeat_with_the_generator_and_differ_without():
-    for make in (categorical, bernoulli, gaussian):
+def test_samples_depend_on_the_draws_alone():
+    draws, others = torch.rand(2, 5, 20, 3, generator=torch.Generator().manual_seed(1))
+    for make, num in ((categorical, 1), (bernoulli, 3), (gaussian, 3)):
         distribution, _ = make(torch.zeros(5, 20, 3))
-        first, again = (distribution.sample(torch.Generator().manual_seed(1)) for _ in range(2))
+        before = torch.get_rng_state()
+        first, again = (distribution.sample(draws[..., :num]) for _ in range(2))
+        assert torch.equal(torch.get_rng_state(), before)
         assert torch.equal(first, again)
-        assert not torch.equal(first, distribution.sample(torch.Generator().manual_seed(2)))
+        assert not torch.equal(first, distribution.sample(others[..., :num]))
+        # Each place has draws of its own.
+        alone, _ = make(torch.zeros(1, 1, 3))
+        assert torch.equal(alone.sample(draws[3:4, 7:8, :num])[0, 0], first[3, 7])
 
 
 def test_probabilities_of_extreme_logits_stay_finite():
@@ -167,7 +212,7 @@ def test_a_head_fits_its_action_space(kind):
     features = torch.randn(5, 3, 8)
     distribution = head(features)
     assert isinstance(distribution, expected)
-    actions = distribution.sample()
+    actions = distribution.sample(make_draws(space, 5, 3))
     assert actions.shape == distribution.mode().shape == (5, 3, *shape)
     assert distribution.log_prob(actions).shape == distribution.entropy().shape == (5, 3)
     assert distribution.probabilities().shape == (5, 3, choices)
@@ -175,12 +220,17 @@ def test_a_head_fits_its_action_space(kind):
         assert all(space.contains(a) for a in actions.flatten(0, 1).numpy())
 
 
+@pytest.mark.parametrize(("kind", "expected"), list(zip(SPACES, [1, 2, 3, 2], strict=True)))
+def test_every_choice_takes_one_draw(kind, expected):
+    assert num_draws(SPACES[kind][0]) == expected
+
+
 @pytest.mark.parametrize("kind", SPACES)
 def test_every_parameter_of_a_head_learns(kind):
     torch.manual_seed(0)
     head = ActionHead(SPACES[kind][0], 8)
     distribution = head(torch.randn(5, 3, 8))
-    actions = distribution.sample().detach()
+    actions = distribution.sample(make_draws(SPACES[kind][0], 5, 3)).detach()
     (distribution.log_prob(actions).square().sum() + distribution.entropy().sum()).backward()
     for name, parameter in head.named_parameters():
         assert parameter.grad.abs().sum() > 0, name

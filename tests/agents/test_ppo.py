@@ -10,6 +10,7 @@ from stable_baselines3 import PPO as SB3PPO
 
 from agents import PPO, PPOConfig
 from agents.rollout import minibatches
+from agents.vtrace import vtrace_estimate
 from tests.agents.sb3 import assert_same_weights, load_rollout, make_oracle, update_in_step
 from tests.agents.synthetic import make_policy, make_rollout
 from tests.agents.toy import ACTION_SPACES
@@ -154,6 +155,21 @@ def test_target_kl_ends_an_update_early():
     assert steps[None] == 10
     assert steps[1e-9] < steps[1e-3] < 10
     assert steps[1e-9] >= 1
+
+
+@pytest.mark.parametrize("memory", ["none", "lstm"])
+def test_advantages_are_estimated_by_vtrace_if_so_configured(memory):
+    config = PPOConfig(vtrace=True, gamma=0.9, gae_lambda=0.8, minibatch_size=32)
+    agent = PPO(make_policy(memory=memory), config, num_envs=NUM_ENVS, total_updates=1)
+    # Noise: as if an older policy had acted.
+    rollout = make_rollout(agent.policy, STEPS, NUM_ENVS, noise=0.3)
+    *expected, _ = vtrace_estimate(agent, rollout, rollout.rewards)
+    by_gae = super(PPO, agent).estimate(rollout, rollout.rewards)
+    for part, right, wrong in zip(
+        agent.estimate(rollout, rollout.rewards), expected, by_gae, strict=True
+    ):
+        assert torch.equal(part, right)
+        assert not torch.allclose(part, wrong)
 
 
 @pytest.mark.parametrize("field", ["clip_coef", "value_clip_coef", "target_kl"])

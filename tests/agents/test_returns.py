@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.utils import explained_variance as sb3_explained_variance
 
-from agents.returns import discounted_returns, explained_variance, gae, next_values
+from agents.returns import discounted_returns, explained_variance, gae, next_values, vtrace
 
 
 def column(*numbers):
@@ -181,6 +181,112 @@ def test_gae_with_lambda_0_is_the_td_error_and_with_1_the_return_less_the_value(
     whole = gae(rewards, values, following, dones, gamma=0.9, gae_lambda=1.0)
     returns = discounted_returns(rewards, following, dones, gamma=0.9)
     torch.testing.assert_close(whole, returns - values)
+
+
+def scalar_vtrace(log_ratios, rewards, values, following, dones, gamma, lam, rho_clip, c_clip):
+    """Compute one environment's advantages, targets and weights by equation 1, term by term."""
+    steps = len(rewards)
+    ratios = [math.exp(ratio) for ratio in log_ratios]
+    targets = []
+    for start in range(steps):
+        target, trace = values[start], 1.0
+        for t in range(start, steps):
+            error = rewards[t] + gamma * following[t] - values[t]
+            target += gamma ** (t - start) * trace * min(rho_clip, ratios[t]) * error
+            trace *= lam * min(c_clip, ratios[t])
+            if dones[t]:
+                break
+        targets.append(target)
+    advantages = []
+    for t in range(steps):
+        goes_on = t + 1 < steps and not dones[t]
+        target = targets[t + 1] if goes_on else following[t]
+        advantages.append(rewards[t] + gamma * target - values[t])
+    return advantages, targets, [min(rho_clip, ratio) for ratio in ratios]
+
+
+def draw_step(seed, steps, num_envs, rate=0.2):
+    """Draw rewards, values, what follows them, and whether an episode ended, in either way."""
+    rng = np.random.default_rng(seed)
+    rewards, values, final_values = map(torch.from_numpy, rng.normal(size=(3, steps, num_envs)))
+    last_values = torch.from_numpy(rng.normal(size=num_envs))
+    terminated, truncated = map(torch.from_numpy, rng.random((2, steps, num_envs)) < rate)
+    following = next_values(values, last_values, final_values, terminated, truncated)
+    return rewards, values, following, terminated | truncated
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    steps=st.integers(1, 12),
+    num_envs=st.integers(1, 4),
+    seed=st.integers(0, 2**32 - 1),
+    gamma=st.floats(0, 1),
+    lam=st.floats(0, 1),
+    c_clip=st.floats(0.1, 2),
+    more=st.floats(0, 2),
+    rate=st.sampled_from([0.0, 0.2, 0.5, 1.0]),
+)
+def test_vtrace_equals_a_sum_over_scalars(steps, num_envs, seed, gamma, lam, c_clip, more, rate):
+    rollout = draw_step(seed, steps, num_envs, rate)
+    log_ratios = torch.from_numpy(np.random.default_rng(seed + 1).normal(size=(steps, num_envs)))
+    clips = {"rho_clip": c_clip + more, "c_clip": c_clip}
+    got = vtrace(log_ratios, *rollout, gamma=gamma, gae_lambda=lam, **clips)
+    assert all(part.shape == (steps, num_envs) for part in got)
+    for n in range(num_envs):
+        lane = [part[:, n].tolist() for part in (log_ratios, *rollout)]
+        expected = scalar_vtrace(*lane, gamma, lam, **clips)
+        for part, right in zip(got, expected, strict=True):
+            np.testing.assert_allclose(part[:, n], right, rtol=1e-9, atol=1e-9)
+
+
+def test_vtrace_equals_hand_worked_numbers():
+    # gamma 0.5, lambda 1, clips 1; rewards 1 2; values 4 6; the rollout's end is worth 8.
+    # The first action has become half as likely, the second twice: rho 0.5 1, c 0.5 1.
+    # delta_1 = 2 + 0.5 * 8 - 6 = 0        v_1 = 6
+    # delta_0 = 0.5 * (1 + 3 - 4) = 0      v_0 = 4
+    # With rewards 2 4: delta = 0.5 2;     v_1 = 8, v_0 = 4 + 0.5 + 0.5 * 0.5 * 2 = 5
+    # A_1 = 4 + 0.5 * 8 - 6 = 2;           A_0 = 2 + 0.5 * 8 - 4 = 2
+    log_ratios = column(0.5, 2).log()
+    values, following, dones = column(4, 6), column(6, 8), flags(0, 0)
+    options = {"gamma": 0.5, "gae_lambda": 1.0, "rho_clip": 1.0, "c_clip": 1.0}
+    for rewards, expected in (((1, 2), ([0, 0], [4, 6])), ((2, 4), ([2, 2], [5, 8]))):
+        got = vtrace(log_ratios, column(*rewards), values, following, dones, **options)
+        assert tuple(part.flatten().tolist() for part in got) == (*expected, [0.5, 1])
+
+
+@pytest.mark.parametrize("clip", [1.0, 3.0])
+def test_vtrace_of_the_same_policy_gives_the_returns_themselves(clip):
+    rewards, values, following, dones = rollout = draw_step(0, 30, 5)
+    same = torch.zeros(30, 5, dtype=torch.float64)
+    options = {"gamma": 0.9, "gae_lambda": 1.0}
+    advantages, targets, rho = vtrace(same, *rollout, rho_clip=clip, c_clip=clip, **options)
+    assert (rho == 1).all()
+    returns = discounted_returns(rewards, following, dones, gamma=0.9)
+    torch.testing.assert_close(targets, returns)
+    torch.testing.assert_close(advantages, returns - values)
+    torch.testing.assert_close(advantages, gae(*rollout, **options), rtol=1e-5, atol=1e-6)
+
+
+def test_each_clip_of_vtrace_does_its_own():
+    rollout = draw_step(0, 30, 5)
+    log_ratios = torch.from_numpy(np.random.default_rng(1).normal(size=(30, 5)))
+
+    def estimate(rho_clip, c_clip, log_ratios=log_ratios):
+        clips = {"rho_clip": rho_clip, "c_clip": c_clip}
+        return vtrace(log_ratios, *rollout, gamma=0.9, gae_lambda=1.0, **clips)
+
+    for one, other in (((1.0, 1.0), (2.0, 1.0)), ((2.0, 1.0), (2.0, 2.0))):
+        for left, right in zip(estimate(*one)[:2], estimate(*other)[:2], strict=True):
+            assert not torch.allclose(left, right)
+    # What lies above the clips is as if it lay at them.
+    at_most = log_ratios.clamp(max=math.log(2.0))
+    for left, right in zip(estimate(2.0, 2.0), estimate(9.0, 9.0, at_most), strict=True):
+        torch.testing.assert_close(left, right)
+    # A trace that is cut to nothing leaves the TD errors.
+    rewards, values, following, _ = rollout
+    rho = log_ratios.exp().clamp(max=2.0)
+    _, targets, _ = estimate(2.0, 0.0)
+    torch.testing.assert_close(targets, values + rho * (rewards + 0.9 * following - values))
 
 
 @pytest.mark.parametrize("name", ["final_values", "terminated", "truncated", "last_values"])

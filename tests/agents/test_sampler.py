@@ -9,51 +9,52 @@ import pytest
 import torch
 
 from agents import Sampler, observation_specs
-from agents.sampler import single_thread
+from agents.device import single_thread
 from envs import EnvConfig, SharedVectorEnv
 from perception import VectorSpec
-from tests.agents.synthetic import make_policy
+from tests.agents.synthetic import assert_same, make_policy
 from tests.agents.toy import LocalEnvs, counter_length
 
 COUNTER = "tests.agents.toy:Counter-v0"
 STEPS, NUM_ENVS, SEED = 11, 4, 100
-# Makes actions all but certain, because groups draw random numbers in another order.
-CERTAIN = 1e6
 
 
-def counter_policy(memory, *, certain=True):
+def counter_policy(memory):
     policy = make_policy(specs={"obs": VectorSpec(size=2)}, memory=memory, normalize_obs=True)
     # Seeds are large numbers; without this the policy would not tell two observations apart.
     policy.normalizers["obs"].mean.copy_(torch.tensor([SEED + 8.3, 3.4]))
     policy.normalizers["obs"].variance.fill_(9.0)
-    if certain:
-        policy.actor.layer.weight.data.mul_(CERTAIN)
     return policy
 
 
-def play(memory, rollouts, *, num_groups=1, num_workers=2, certain=True):
-    """Collect rollouts, copied because each reuses the storage of the one before."""
-    policy = counter_policy(memory, certain=certain)
+def collect(envs, policy, rollouts):
+    """Collect rollouts, copied because each reuses the storage of the one before; and episodes."""
+    sampler = Sampler(envs, policy, rollout_length=STEPS, seed=SEED)
+    collected, finished = [], []
+    for _ in range(rollouts):
+        got = sampler.collect()
+        finished += got.episodes
+        fields = vars(got.rollout)
+        copies = {name: part.clone() for name, part in fields.items() if name != "obs"}
+        collected.append(copies | {"obs": fields["obs"]["obs"].clone()})
+    return collected, finished
+
+
+def play(memory, rollouts, *, num_groups=1, num_workers=2):
+    policy = counter_policy(memory)
     envs = SharedVectorEnv(EnvConfig(env=COUNTER), NUM_ENVS, num_workers, num_groups)
     with contextlib.closing(envs):
-        torch.manual_seed(0)
-        sampler = Sampler(envs, policy, rollout_length=STEPS, seed=SEED)
-        collected = []
-        for _ in range(rollouts):
-            fields = vars(sampler.collect())
-            copies = {name: part.clone() for name, part in fields.items() if name != "obs"}
-            collected.append(copies | {"obs": fields["obs"]["obs"].clone()})
-    return policy, collected, sampler.finished_episodes
+        return policy, *collect(envs, policy, rollouts)
 
 
-def lane_history(lane, total):
+def lane_history(lane, total, num_envs=NUM_ENVS):
     """Say what the world shows in one environment, step by step: (seed, step, length)."""
     seed, step, history = SEED + lane, 0, []
     for _ in range(total):
         history.append((seed, step, counter_length(seed)))
         step += 1
         if step == counter_length(seed):
-            seed, step = seed + NUM_ENVS, 0
+            seed, step = seed + num_envs, 0
     history.append((seed, step, counter_length(seed)))
     return history
 
@@ -61,7 +62,7 @@ def lane_history(lane, total):
 @pytest.mark.parametrize("num_groups", [1, 2])
 @pytest.mark.parametrize("memory", ["none", "lstm", "gru"])
 def test_every_field_of_every_step_is_what_happened(memory, num_groups):
-    policy, rollouts, finished = play(memory, 3, num_groups=num_groups, certain=False)
+    policy, rollouts, finished = play(memory, 3, num_groups=num_groups)
     expected_episodes = []
     for lane in range(NUM_ENVS):
         history = lane_history(lane, 3 * STEPS)
@@ -118,7 +119,6 @@ def test_every_field_of_every_step_is_what_happened(memory, num_groups):
 def test_rollouts_depend_neither_on_groups_nor_on_workers(memory):
     _, reference, _ = play(memory, 2, num_groups=1, num_workers=1)
     assert len(reference[0]["actions"].unique()) > 1
-    assert reference[0]["logprobs"].min() > -1e-3
     for num_groups, num_workers in ((2, 1), (2, 2), (4, 2), (1, 3)):
         _, rollouts, _ = play(memory, 2, num_groups=num_groups, num_workers=num_workers)
         for rollout, expected in zip(rollouts, reference, strict=True):
@@ -127,20 +127,99 @@ def test_rollouts_depend_neither_on_groups_nor_on_workers(memory):
 
 
 def test_the_same_seed_draws_the_same_rollout():
-    _, (first,), _ = play("lstm", 1, certain=False)
-    _, (again,), _ = play("lstm", 1, certain=False)
-    assert all(torch.equal(first[name], again[name]) for name in first)
+    torch.manual_seed(1)
+    _, (first,), _ = play("lstm", 1)
+    torch.manual_seed(2)
+    _, (again,), _ = play("lstm", 1)
+    assert_same(first, again)
+
+
+def last_sent(sent):
+    return sent[-1]
+
+
+def any_of(seed):
+    rng = np.random.default_rng(seed)
+    return lambda sent: sent[rng.integers(len(sent))]
+
+
+@pytest.mark.parametrize("memory", ["none", "lstm"])
+def test_rollouts_do_not_depend_on_which_group_is_ready_first(memory):
+    policy = counter_policy(memory)
+    expected, finished = collect(LocalEnvs(COUNTER, 8, 4), policy, 3)
+    # The last one sent: one group plays its whole rollout before another is looked at.
+    for seed, ready in enumerate((last_sent, any_of(0), any_of(1))):
+        torch.manual_seed(seed)
+        rollouts, also_finished = collect(LocalEnvs(COUNTER, 8, 4, ready), policy, 3)
+        for rollout, other in zip(rollouts, expected, strict=True):
+            assert_same(rollout, other)
+        assert also_finished == finished
+    # Episodes are told in the order in which they ended, of the same step by environment.
+    lanes = {lane: lane_history(lane, 3 * STEPS, 8) for lane in range(8)}
+    ends = sorted(
+        (t, lane, length)
+        for lane, history in lanes.items()
+        for t, (_, step, length) in enumerate(history[:-1])
+        if step + 1 == length
+    )
+    assert [length for _, _, length in ends] == [episode["l"] for episode in finished]
+
+
+def test_torchs_own_generator_is_left_alone():
+    policy = counter_policy("lstm")
+    before = torch.get_rng_state()
+    collect(LocalEnvs(COUNTER, 4, 2), policy, 2)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_every_rollout_draws_anew():
+    policy = make_policy(specs={"obs": VectorSpec(size=1)})
+    (first, second), _ = collect(LocalEnvs("tests.agents.toy:Truncated-v0", 4), policy, 2)
+    assert not torch.equal(first["actions"], second["actions"])
+    sampler = Sampler(
+        LocalEnvs("tests.agents.toy:Truncated-v0", 4), policy, rollout_length=STEPS, seed=SEED + 1
+    )
+    assert not torch.equal(sampler.collect().rollout.actions, first["actions"])
+
+
+def test_what_is_brought_home_says_by_which_weights_and_what_seed_comes_next():
+    policy = counter_policy("none")
+    sampler = Sampler(LocalEnvs(COUNTER, 4, 2), policy, rollout_length=STEPS, seed=SEED)
+    for version in (3, 4, 5):
+        collected = sampler.collect(version)
+        assert collected.version == version
+        seen = int(collected.rollout.obs["obs"][..., 0].max())
+        running = int(sampler.envs.episode_seeds.max())
+        assert seen <= running < collected.next_episode_seed <= running + 4
+
+
+def test_each_rollout_is_played_with_the_weights_of_its_moment():
+    policy = make_policy(specs={"obs": VectorSpec(size=1)})
+    sampler = Sampler(
+        LocalEnvs("tests.agents.toy:Truncated-v0", 4), policy, rollout_length=STEPS, seed=0
+    )
+    bias = policy.critic.bias
+    before = sampler.collect().rollout.values.clone()
+    bias.data.add_(5.0)
+    torch.testing.assert_close(sampler.collect().rollout.values, before + 5.0)
+    bias.data.add_(5.0)
+    torch.testing.assert_close(sampler.play().rollout.values, before + 5.0)
+
+
+def test_a_rollout_stays_until_its_place_is_needed():
+    policy = counter_policy("lstm")
+    expected, _ = collect(LocalEnvs(COUNTER, 4), policy, 3)
+    sampler = Sampler(LocalEnvs(COUNTER, 4), policy, rollout_length=STEPS, seed=SEED, num_buffers=2)
+    kept = [sampler.collect().rollout for _ in range(3)]
+    for rollout, other in zip(kept[1:], expected[1:], strict=True):
+        assert_same(vars(rollout) | {"obs": rollout.obs["obs"]}, other)
+    assert kept[0] is kept[2]
 
 
 def test_environments_of_this_process_tell_the_same_as_workers():
     policy, (expected,), _ = play("lstm", 1)
-    torch.manual_seed(0)
-    sampler = Sampler(LocalEnvs(COUNTER, NUM_ENVS), policy, rollout_length=STEPS, seed=SEED)
-    rollout = sampler.collect()
-    assert torch.equal(rollout.obs["obs"], expected["obs"])
-    for name, part in vars(rollout).items():
-        if name != "obs":
-            torch.testing.assert_close(part, expected[name], rtol=1e-4, atol=1e-4, msg=name)
+    (rollout,), _ = collect(LocalEnvs(COUNTER, NUM_ENVS), policy, 1)
+    assert_same(rollout, expected)
 
 
 @pytest.mark.parametrize("actions", ["Discrete", "MultiDiscrete", "MultiBinary", "Box"])
@@ -151,7 +230,7 @@ def test_actions_reach_the_world_as_they_are_kept(actions):
     sent = []
     send = envs.send
     envs.send = lambda group, chosen: (sent.append(chosen.copy()), send(group, chosen))
-    rollout = Sampler(envs, policy, rollout_length=5, seed=0).collect()
+    rollout = Sampler(envs, policy, rollout_length=5, seed=0).collect().rollout
     assert rollout.actions.shape == (5, 3, *(space.shape or ()))
     assert rollout.actions.dtype == (torch.float32 if actions == "Box" else torch.int64)
     np.testing.assert_array_equal(rollout.actions.numpy(), np.stack(sent))

@@ -168,18 +168,31 @@ class Transition(NamedTuple):
     episode: Any
 
 
+def sent_first(sent):
+    return sent[0]
+
+
 class LocalEnvs:
-    """Environments in this process, as `agents.sampler.GroupedEnvs` asks for, in one group.
+    """Environments in this process, as `agents.sampler.GroupedEnvs` asks for.
 
     A small world answers sooner than a message to another process. Seeds are dealt out as
     `envs.SharedVectorEnv` does.
+
+    Args:
+        env_id: what every environment is.
+        num_envs: N.
+        num_groups: into how many groups, of equal size, the environments are split.
+        ready: which of the groups that were sent actions, in order of sending, is ready first.
+        num_teams: into how many teams the groups are split.
     """
 
-    num_groups = 1
     episode_keys = ("r", "l")
 
-    def __init__(self, env_id: str, num_envs: int) -> None:
-        self.num_envs = num_envs
+    def __init__(
+        self, env_id: str, num_envs: int, num_groups: int = 1, ready=sent_first, num_teams: int = 1
+    ) -> None:
+        self.num_envs, self.num_groups = num_envs, num_groups
+        self.teams = [list(range(num_groups))[team::num_teams] for team in range(num_teams)]
         self._envs = [make(EnvConfig(env=env_id)) for _ in range(num_envs)]
         self.single_observation_space = self._envs[0].observation_space
         self.single_action_space = self._envs[0].action_space
@@ -189,6 +202,7 @@ class LocalEnvs:
         self._terminated, self._truncated = np.zeros((2, num_envs), np.bool_)
         self._episode = np.zeros((num_envs, 2))
         self._seeds = np.arange(num_envs)
+        self._ready, self._sent = ready, []
 
     @property
     def episode_seeds(self):
@@ -200,11 +214,14 @@ class LocalEnvs:
             self._begin(lane)
 
     def current_obs(self, group):
-        return {"obs": self._obs}
+        return {"obs": self._obs[self._lanes(group)]}
 
     def send(self, group, actions):
-        for lane, env in enumerate(self._envs):
-            obs, reward, terminated, truncated, info = env.step(actions[lane])
+        assert group not in self._sent
+        self._sent.append(group)
+        lanes = range(self.num_envs)[self._lanes(group)]
+        for lane, action in zip(lanes, actions, strict=True):
+            obs, reward, terminated, truncated, info = self._envs[lane].step(action)
             self._rewards[lane] = reward
             self._terminated[lane], self._truncated[lane] = terminated, truncated
             if terminated or truncated:
@@ -215,15 +232,24 @@ class LocalEnvs:
             else:
                 self._obs[lane] = obs
 
+    def wait(self, team=0):
+        return self._ready([group for group in self._sent if group in self.teams[team]])
+
     def receive(self, group):
+        self._sent.remove(group)
+        lanes = self._lanes(group)
         return Transition(
             self.current_obs(group),
-            self._rewards,
-            self._terminated,
-            self._truncated,
-            {"obs": self._final_obs},
-            self._episode,
+            self._rewards[lanes],
+            self._terminated[lanes],
+            self._truncated[lanes],
+            {"obs": self._final_obs[lanes]},
+            self._episode[lanes],
         )
+
+    def _lanes(self, group):
+        size = self.num_envs // self.num_groups
+        return slice(group * size, (group + 1) * size)
 
     def _begin(self, lane):
         self._obs[lane] = self._envs[lane].reset(seed=int(self._seeds[lane]))[0]

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+from pathlib import Path
 
 import cv2
 import gymnasium as gym
@@ -353,6 +354,23 @@ class TestObservations:
             np.testing.assert_array_equal(first["screen"], copy)
             assert (obs["screen"] != copy).any()
 
+    @pytest.mark.parametrize("size", [(120, 160), (60, 80), (30, 80), (72, 128), (84, 84)])
+    def test_the_palette_is_that_of_the_nearest_pixels(self, size):
+        options = {"height": size[0], "width": size[1], "extra_channels": ("depth",)}
+        with (
+            doom("basic", **options) as env,
+            raw_game("basic", depth_buffer_enabled=True) as game,
+        ):
+            obs, _ = env.reset(seed=0)
+            begin(game, 0)
+            for action in (1, 3):
+                state = game.get_state()
+                for channel, layer in enumerate((state.screen_buffer, state.depth_buffer)):
+                    small = cv2.resize(layer, size[::-1], interpolation=cv2.INTER_NEAREST)
+                    np.testing.assert_array_equal(obs[..., channel], small)
+                obs = env.step(action)[0]
+                game.make_action(press(env, game, action), 4)
+
     def test_render_gives_the_whole_screen_as_drawn(self):
         with doom("basic", "rgb_array", height=300, width=300) as env:
             env.reset(seed=0)
@@ -364,6 +382,97 @@ class TestObservations:
             assert env.render() is None
         with pytest.raises(EnvError, match="render_mode 'human' is not supported"):
             DoomEnv(EnvConfig(), "human")
+
+
+def room_for(env):
+    """Make room for one observation, filled with what no observation shows."""
+    space = env.observation_space
+    parts = space.spaces if isinstance(space, spaces.Dict) else {"obs": space}
+    return {name: np.full(part.shape, 99, part.dtype) for name, part in parts.items()}
+
+
+def parts_of(obs):
+    """Copy an observation's parts."""
+    obs = obs if isinstance(obs, dict) else {"obs": obs}
+    return {name: part.copy() for name, part in obs.items()}
+
+
+class TestWriteTo:
+    """Observations in given arrays are those that are returned otherwise."""
+
+    def play(self, env, actions):
+        """Give (parts of the observation, result, info) of each step of two short episodes."""
+        told = []
+        for seed in (4, 5):
+            obs, info = env.reset(seed=seed)
+            told.append((parts_of(obs), info))
+            for action in actions:
+                obs, *result, info = env.step(action)
+                told.append((parts_of(obs), result, info))
+        return told
+
+    def play_in(self, room, env, actions):
+        """Do the same by reading the room alone."""
+        told = []
+        for seed in (4, 5):
+            _, info = env.reset(seed=seed)
+            told.append((parts_of(room), info))
+            for action in actions:
+                result = list(env.advance(action))
+                info = env.info()
+                if result[1] or result[2]:
+                    info["episode"] = env.episode_statistics()
+                told.append((parts_of(room), result, info))
+        return told
+
+    @pytest.mark.parametrize(
+        "extra", [{}, {"extra_channels": ("depth", "labels"), "variables": True}], ids=["", "extra"]
+    )
+    @pytest.mark.parametrize("size", [(60, 80), (72, 128)], ids=["whole", "fraction"])
+    @pytest.mark.parametrize("frame_stack", [1, 3])
+    @pytest.mark.parametrize("observation", ["palette", "gray", "rgb"])
+    def test_shows_the_same_episodes(self, observation, frame_stack, size, extra):
+        options = {"height": size[0], "width": size[1], "time_limit": 18, **extra}
+        with doom(observation=observation, frame_stack=frame_stack, **options) as env:
+            actions = [1, 3, 3, 5, 0]
+            expected = self.play(env, actions)
+            assert expected[-1][1][2]
+            room = room_for(env)
+            env.write_to(room)
+            np.testing.assert_equal(self.play_in(room, env, actions), expected)
+            np.testing.assert_equal(self.play(env, actions), expected)
+
+    def test_stays_at_the_last_frame_drawn_when_the_player_dies(self):
+        with doom("take_cover", variables=False, **NATIVE) as env:
+            expected = play(env, 1, [noop(env)] * 1000)
+            assert expected[-1][2]
+            room = room_for(env)
+            env.write_to(room)
+            play(env, 1, [noop(env)] * 1000)
+            np.testing.assert_array_equal(room["obs"], expected[-1][0])
+
+    def test_may_begin_within_an_episode(self):
+        with doom(frame_stack=3) as env:
+            expected = [step[0] for step in play(env, 0, [3, 3, 5, 0])]
+            before = [step[0] for step in play(env, 0, [3, 3])]
+            copies = [obs.copy() for obs in before]
+            for action, obs in zip([5, 0], expected[3:], strict=True):
+                room = room_for(env)
+                env.write_to(room)
+                env.step(action)
+                np.testing.assert_array_equal(room["obs"], obs)
+            np.testing.assert_equal(before, copies)
+
+    @pytest.mark.parametrize("frame_stack", [1, 3])
+    def test_without_it_every_observation_is_an_array_of_its_own(self, frame_stack):
+        with doom(variables=True, frame_stack=frame_stack, time_limit=16) as env:
+            seen = [step[0] for seed in (0, 1) for step in play(env, seed, [3, 5, 1, 4])]
+            copies = [parts_of(obs) for obs in seen]
+            play(env, 2, [1, 1])
+            np.testing.assert_equal(seen, copies)
+            for name in ("screen", "variables"):
+                addresses = {obs[name].ctypes.data for obs in seen}
+                assert len(addresses) == len(seen) == 10
 
 
 class TestOptions:
@@ -411,6 +520,20 @@ class TestCounters:
             assert game.get_game_variable(vizdoom.GameVariable.DAMAGECOUNT) > 0
             assert info["DAMAGECOUNT"] == info["HITCOUNT"] == 0
             assert [step[4] for step in play_on(env, [0, 0, 0])] == [s[4] for s in expected[1:]]
+
+    def test_an_agent_observes_them_from_nothing_too(self, tmp_path):
+        folder = Path(vizdoom.scenarios_path)
+        cfg = (folder / "defend_the_line.cfg").read_text()
+        wad = folder / "defend_the_line.wad"
+        cfg = cfg.replace("defend_the_line.wad", str(wad)).replace("AMMO2 HEALTH", "DAMAGECOUNT")
+        (tmp_path / "line.cfg").write_text(cfg)
+        attack = 1
+        with doom(str(tmp_path / "line.cfg"), variables=True, time_limit=12) as env:
+            play(env, 123, [attack, attack])  # As above.
+            obs, info = env.reset(seed=123)
+            assert env._game.get_game_variable(vizdoom.GameVariable.DAMAGECOUNT) > 0
+            assert (obs["variables"].tolist(), info["DAMAGECOUNT"]) == ([0.0], 0.0)
+            assert env.step(0)[0]["variables"].tolist() == [0.0]
 
     def test_an_episode_reports_every_counter(self):
         with doom("health_gathering") as env:

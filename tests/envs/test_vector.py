@@ -1,18 +1,18 @@
 """Many environments at once against one after another, and what happens when one goes wrong."""
 
 import os
-import pickle
 import signal
-import socket
 import time
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from envs import EnvConfig, EnvError, SharedVectorEnv, make
-from envs.vector import _Worker
+from envs.vector import _deal
 from tests.envs import processes
 
 DOOM = EnvConfig(env="defend_the_center", variables=True, time_limit=60)
@@ -273,9 +273,153 @@ def test_there_are_never_more_workers_than_environments_and_none_is_idle(open_en
     envs = open_envs(f"{TOY}:Shifted-v0", 4, num_workers=3, num_groups=2)
     envs.reset(seed=0)
     envs.step(np.full(4, 0))
-    held = [{w for g in envs._in_group for w in g}]
-    assert len(held[0]) == envs.num_workers == 3
+    assert envs.num_workers == len(envs._workers) == 3
     assert all(worker.process.poll() is None for worker in envs._workers)
+
+
+@st.composite
+def numbers_that_fit(draw):
+    num_groups, size = draw(st.integers(1, 8)), draw(st.integers(1, 8))
+    return num_groups, size, draw(st.integers(1, min(24, num_groups * size)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(numbers_that_fit())
+def test_every_environment_is_dealt_once_and_evenly(numbers):
+    num_groups, size, num_workers = numbers
+    groups = np.split(np.arange(num_groups * size), num_groups)
+    hands = _deal(groups, num_workers)
+    assert [len(hand) for hand in hands] == [num_groups] * num_workers
+    for g, group in enumerate(groups):
+        assert sorted(env for hand in hands for env in hand[g]) == group.tolist()
+    held = [sum(map(len, hand)) for hand in hands]
+    assert min(held) >= 1
+    assert max(held) - min(held) <= 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(numbers_that_fit())
+def test_teams_are_as_many_as_have_two_groups_each(numbers):
+    num_groups, size, num_workers = numbers
+    hands = _deal(np.split(np.arange(num_groups * size), num_groups), num_workers)
+    fitting = [t for t in range(2, num_workers + 1) if num_workers % t == num_groups % t == 0]
+    num_teams = max([1, *(t for t in fitting if num_groups // t >= 2)])
+    members = num_workers // num_teams
+    for g in range(num_groups):
+        holding = [w for w, hand in enumerate(hands) if hand[g]]
+        assert {w % num_teams for w in holding} == {g % num_teams}
+        assert len(holding) == min(size, members)
+        counts = [len(hands[w][g]) for w in holding]
+        assert max(counts) - min(counts) <= 1
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "num_groups", "expected"),
+    [
+        (2, 2, [{0, 1}, {0, 1}]),
+        (2, 4, [{0}, {1}, {0}, {1}]),
+        (4, 4, [{0, 2}, {1, 3}, {0, 2}, {1, 3}]),
+        (4, 2, [{0, 1, 2, 3}] * 2),
+        (3, 4, [{0, 1, 2}] * 4),
+        (1, 4, [{0}] * 4),
+    ],
+)
+def test_groups_are_held_by_teams_of_workers(num_workers, num_groups, expected):
+    hands = _deal(np.split(np.arange(16 * num_groups), num_groups), num_workers)
+    holding = [{w for w, hand in enumerate(hands) if hand[g]} for g in range(num_groups)]
+    assert holding == expected
+
+
+def test_there_may_be_as_many_workers_as_environments(open_envs):
+    envs = open_envs(f"{TOY}:Shifted-v0", 4, num_workers=4, num_groups=2)
+    envs.reset(seed=0)
+    assert envs.step(np.full(4, 0))[1].tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 4])
+def test_teams_play_the_same_as_one_worker(open_envs, num_workers):
+    one = open_envs(f"{TOY}:Shifted-v0", 8, num_workers=1)
+    teams = open_envs(f"{TOY}:Shifted-v0", 8, num_workers=num_workers, num_groups=4)
+    equal(one.reset(seed=3)[0], teams.reset(seed=3)[0])
+    for actions in random_batches(one, 20):
+        for mine, theirs in zip(one.step(actions)[:4], teams.step(actions)[:4], strict=True):
+            equal(mine, theirs)
+    equal(one.episode_seeds, teams.episode_seeds)
+
+
+def test_the_group_that_was_sent_first_is_ready_first(open_envs):
+    envs = open_envs(f"{TOY}:Shifted-v0", 6, num_workers=1, num_groups=3)
+    envs.reset(seed=0)
+    for group in (2, 0, 1):
+        envs.send(group, np.array([0, 1]))
+    order = []
+    for _ in range(3):
+        order.append(envs.wait())
+        assert envs.wait() == order[-1]  # Until it is received.
+        envs.receive(order[-1])
+    assert order == [2, 0, 1]
+    # The worker obeys in turn: who has the second answer has the first.
+    for group in (1, 2):
+        envs.send(group, np.array([0, 1]))
+    envs.receive(2)
+    envs.send(2, np.array([0, 1]))
+    assert envs.wait() == 1
+    assert envs.receive(1).obs["obs"][:, 0].tolist() == [5, 6]
+    assert envs.wait() == 2
+    envs.receive(2)
+
+
+def test_a_slow_team_keeps_only_its_own_groups_waiting(open_envs):
+    envs = open_envs(f"{TOY}:Shifted-v0", 4, num_workers=2, num_groups=4)
+    envs.reset(seed=0)
+    slow = envs._workers[0].process
+    slow.send_signal(signal.SIGSTOP)
+    for group in range(4):
+        envs.send(group, np.array([0]))
+    assert envs.teams == [[0, 2], [1, 3]]
+    for expected in (1, 3, 1):
+        assert envs.wait(1) == expected
+        envs.receive(expected)
+        if expected == 1:
+            envs.send(1, np.array([0]))
+    slow.send_signal(signal.SIGCONT)
+    for expected in (0, 2):
+        assert envs.wait(0) == expected
+        envs.receive(expected)
+
+
+def test_waiting_for_nothing_is_refused(open_envs):
+    envs = open_envs(f"{TOY}:Shifted-v0", 4, num_workers=2, num_groups=2)
+    envs.reset(seed=0)
+    with pytest.raises(EnvError, match=r"no group was sent actions; call send\(\) first"):
+        envs.wait()
+    envs.send(1, np.array([0, 0]))
+    assert envs.wait() == 1
+    envs.receive(1)
+    with pytest.raises(EnvError, match="no group was sent actions"):
+        envs.wait()
+
+
+def test_steps_tell_their_info_whatever_was_sent_before(open_envs):
+    config = EnvConfig(env="defend_the_center", time_limit=40)
+    envs = open_envs(config, 2, num_workers=1, num_groups=2)
+    one = make(config)
+    envs.reset(seed=[5, 6])
+    infos = [one.reset(seed=5)[1]]
+    for step in range(8):
+        attack = np.ones(2, int)
+        infos.append(one.step(1)[4])
+        if step % 3 == 2:
+            told = envs.step(attack)[4]
+            assert {key: told[key][0] for key in envs.info_keys} == infos[-1]
+            assert all(told[f"_{key}"].all() for key in envs.info_keys)
+        else:
+            for group in (0, 1):
+                envs.send(group, attack[:1])
+            for group in (0, 1):
+                envs.receive(group)
+    one.close()
+    assert len({info["AMMO2"] for info in infos}) > 1
 
 
 def test_send_and_receive_take_turns(open_envs):
@@ -319,8 +463,12 @@ def test_an_action_outside_the_space_is_raised_here(open_envs):
         envs.step(np.array([0, 6]))
 
 
-@pytest.mark.parametrize("when", ["idle", "at work", "with more to do"])
-def test_a_worker_that_is_killed_is_noticed_at_once(open_envs, when):
+@pytest.mark.parametrize(
+    ("when", "how"),
+    [("idle", "step")]
+    + [(when, how) for when in ("at work", "with more to do") for how in ("receive", "wait")],
+)
+def test_a_worker_that_is_killed_is_noticed_at_once(open_envs, when, how):
     envs = open_envs(f"{TOY}:Shifted-v0", 4, num_workers=2, num_groups=2)
     envs.reset(seed=0)
     process = envs._workers[0].process
@@ -332,7 +480,11 @@ def test_a_worker_that_is_killed_is_noticed_at_once(open_envs, when):
     process.send_signal(signal.SIGKILL)
     process.wait()
     started = time.monotonic()
-    take = (lambda: envs.step(np.full(4, 0))) if when == "idle" else (lambda: envs.receive(0))
+    take = {
+        "receive": lambda: envs.receive(0),
+        "wait": envs.wait,
+        "step": lambda: envs.step(np.full(4, 0)),
+    }[how]
     with pytest.raises(RuntimeError, match="a worker process died with exit status -9"):
         take()
     assert time.monotonic() - started < 2.0
@@ -384,50 +536,6 @@ def test_a_worker_that_hangs_is_reported(open_envs, monkeypatch):
     with pytest.raises(RuntimeError, match="a worker has not answered for 0 seconds"):
         envs.step(np.full(2, 5))
     process.send_signal(signal.SIGCONT)
-
-
-def test_a_step_sends_two_bytes_to_each_worker_and_gets_two_back(open_envs, monkeypatch):
-    envs = open_envs("basic", 4, num_workers=2, num_groups=2)
-    envs.reset(seed=0)
-    counted = []
-    for worker in envs._workers:
-        counted.append(CountingSocket(worker.connection))
-        worker.connection = counted[-1]
-
-    def refuse(*args, **kwargs):
-        raise AssertionError("pickled")
-
-    monkeypatch.setattr(pickle, "dumps", refuse)
-    monkeypatch.setattr(pickle, "loads", refuse)
-    steps = 5
-    for _ in range(steps):
-        envs.step(np.zeros(4, int))
-    groups = [sum(worker in group for group in envs._in_group) for worker in envs._workers]
-    assert groups == [2, 2]
-    assert [(c.sent, c.received) for c in counted] == [(2 * 2 * steps, 2 * 2 * steps)] * 2
-    assert all(isinstance(worker, _Worker) for worker in envs._workers)
-
-
-class CountingSocket:
-    """A socket that counts the bytes that pass through it."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection, self.sent, self.received = connection, 0, 0
-
-    def sendall(self, data):
-        self.sent += len(data)
-        self.connection.sendall(data)
-
-    def recv(self, *args):
-        data = self.connection.recv(*args)
-        self.received += len(data)
-        return data
-
-    def fileno(self):
-        return self.connection.fileno()
-
-    def close(self):
-        self.connection.close()
 
 
 PLAIN = """

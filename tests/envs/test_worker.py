@@ -14,7 +14,7 @@ import pytest
 
 from envs import EnvConfig, make
 from envs.shared import create_memory, map_arrays
-from envs.worker import CLOSE, FAILED, RESET, STEP, Job
+from envs.worker import ACT, CLOSE, FAILED, RESET, STEP, Job
 from tests.envs import processes
 
 ANSWER_TAKES_S = 30.0
@@ -74,7 +74,7 @@ def start():
 
 def test_answers_every_command_with_itself(start):
     worker = start(EnvConfig(), groups=([0], [1]))
-    for command, group in ((RESET, 1), (RESET, 0), (STEP, 0), (STEP, 1), (STEP, 0)):
+    for command, group in ((RESET, 1), (RESET, 0), (STEP, 0), (ACT, 1), (STEP, 1), (ACT, 0)):
         assert worker.ask(command, group) == bytes((command, group))
 
 
@@ -113,6 +113,48 @@ def test_writes_what_the_environment_returns(start):
     for part, value in env.reset(seed=4)[0].items():
         np.testing.assert_array_equal(arrays.obs[part][0], value)
     env.close()
+
+
+def test_tells_the_info_of_a_step_only_when_asked_to_but_always_that_of_an_end(start):
+    config = EnvConfig(env="defend_the_center", time_limit=24)
+    worker = start(config)
+    arrays, env = worker.arrays, make(config)
+    ammo = env.info_keys.index("AMMO2")
+    arrays.seeds[0] = 3
+    worker.ask(RESET)
+    _, info = env.reset(seed=3)
+    told = [arrays.info[0].tolist()]
+    attack = arrays.actions[0] = 1
+    expected = [list(info.values())[:-1]]
+    for command in (ACT, ACT, ACT, STEP, ACT, ACT):
+        worker.ask(command)
+        told.append(arrays.info[0].tolist())
+        info = env.step(attack)[4]
+        expected.append([info[key] for key in env.info_keys])
+    assert arrays.truncated[0]
+    begun = [env.reset(seed=4)[1][key] for key in env.info_keys]
+    env.close()
+    # The gun has fired meanwhile, and is full again.
+    assert expected[4][ammo] < begun[ammo]
+    assert told == [expected[0]] * 4 + [expected[4]] * 2 + [begun]
+    assert arrays.final_info[0].tolist() == expected[-1]
+
+
+def test_other_environments_are_told_by_the_same_rules(start):
+    worker = start(EnvConfig(env="tests.envs.toy:Shifted-v0"))
+    arrays = worker.arrays
+    arrays.seeds[0] = 7
+    worker.ask(RESET)
+    shown = [arrays.obs["obs"][0].tolist()]
+    arrays.actions[0] = 2
+    for command in (ACT, STEP) * 3:
+        worker.ask(command)
+        shown.append(arrays.obs["obs"][0].tolist())
+    # Odd seeds run out of time after 6 steps; then comes the first observation of the next seed.
+    assert shown == [[0, 0, 7], *([7, step, 7] for step in range(1, 6)), [0, 0, 8]]
+    assert arrays.final_obs["obs"][0].tolist() == [7, 6, 7]
+    assert (arrays.rewards[0], arrays.terminated[0], arrays.truncated[0]) == (6, False, True)
+    assert arrays.episode[0].tolist() == [1 + 2 + 3 + 4 + 5 + 6, 6]
 
 
 @pytest.mark.parametrize("told", [True, False])

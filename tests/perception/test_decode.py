@@ -75,6 +75,28 @@ def test_decoding_leaves_the_frames_unchanged_and_lies_channels_last():
     assert decoded.is_contiguous(memory_format=torch.channels_last)
 
 
+CHANNELS = {
+    "colours": ("palette", "palette"),
+    "brightnesses": ("red", "green"),
+    "both": ("palette", "depth"),
+}
+
+
+@pytest.mark.parametrize("channels", CHANNELS.values(), ids=CHANNELS.keys())
+def test_the_layers_after_it_decide_the_precision(channels):
+    pixels = torch.from_numpy(frames(2))
+    decoder = Decoder(spec(*channels))
+    exact = decoder(pixels)
+    with torch.autocast("cpu", torch.bfloat16):
+        under_autocast = decoder(pixels)
+    assert decoder(pixels).dtype == torch.float32
+    as_weights = decoder.to(torch.bfloat16)(pixels)
+    for decoded in (under_autocast, as_weights):
+        assert decoded.dtype == torch.bfloat16
+        assert torch.equal(decoded, exact.bfloat16())
+        assert decoded.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_the_palette_is_saved_and_does_not_learn():
     decoder = Decoder(spec("palette"))
     assert list(decoder.state_dict()) == ["palette"]

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from perception.encoders import ENCODERS, MLP, EncoderConfig, ImpalaResNet, NatureCNN, orthogonal
+from perception.encoders import (
+    ENCODERS,
+    MLP,
+    EncoderConfig,
+    ImpalaResNet,
+    NatureCNN,
+    PerceptionError,
+    orthogonal,
+)
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -71,11 +79,31 @@ def test_too_small_a_screen_is_refused_with_what_would_work(encoder, smallest):
         assert "\n" not in message
 
 
+@pytest.mark.parametrize("strides", [(4, 2, 1), (1, 1, 1), (3, 1, 2), (2, 3, 3), (8, 4, 2)])
+def test_the_smallest_screen_follows_from_the_strides(strides):
+    config = EncoderConfig(conv_channels=(2, 2, 2), conv_strides=strides, features=3)
+    # The last convolution sees 3 pixels, so the second 4 + 2 b, so the first 8 + a (3 + 2 b).
+    smallest = 8 + strides[0] * (3 + 2 * strides[1])
+    module = NatureCNN(config, (1, smallest, smallest))
+    assert module.layers[-2].in_features == 2  # one pixel is left
+    assert module(torch.rand(4, 1, smallest, smallest)).shape == (4, 3)
+    for shape in ((smallest - 1, 100), (100, smallest - 1)):
+        with pytest.raises(PerceptionError, match=f"needs {smallest}x{smallest}"):
+            NatureCNN(config, (1, *shape))
+        # It would not work indeed.
+        with pytest.raises(RuntimeError, match="Kernel size"):
+            module.layers[:6](torch.rand(1, 1, *shape))
+    convolutions = [layer for layer in module.layers if isinstance(layer, nn.Conv2d)]
+    assert tuple(c.stride[0] for c in convolutions) == strides
+
+
 @pytest.mark.parametrize(
     "sizes",
     [
         {"hidden_sizes": (64, 0)},
         {"conv_channels": (32, -1, 64)},
+        {"conv_strides": (4, 0, 1)},
+        {"conv_strides": (4, 2, -1)},
         {"impala_channels": (0,)},
         {"features": 0},
     ],

@@ -1,0 +1,144 @@
+r"""Measure our speed and the peers' in turns, on the same work, and print the ratios.
+
+    python benchmarks/peers/compare.py --sample-factory build/peers/sample-factory/bin/python \
+        --sb3 build/peers/sb3/bin/python --envpool build/peers/envpool/bin/python
+
+Run by our own Python; each peer is started with the Python of its own environment. What is
+compared: training with Sample Factory's recurrent network, training with the Nature CNN, and
+sampling with random actions; README.md says what is the same and what is not. Ratios are of
+medians.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import tyro
+
+from agents.run import git_revision, hardware
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Which peers are measured, and how."""
+
+    env: str = "health_gathering"
+    """The scenario."""
+    sample_factory: Path | None = None
+    """Python of the environment with Sample Factory."""
+    sb3: Path | None = None
+    """Python of the environment with Stable-Baselines3."""
+    envpool: Path | None = None
+    """Python of the environment with EnvPool."""
+    seconds: float = 20.0
+    """How long each measurement takes, after its warm-up."""
+    repeats: int = 3
+    """How often each is repeated."""
+    json: Path | None = None
+    """Where to write all figures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """A peer's measurement and ours beside it; of several settings the fastest counts."""
+
+    peer: str
+    python: Path | None
+    script: str
+    settings: tuple[str, ...]
+    workload: str
+    kind: str
+    ours: tuple[str, ...]
+
+
+def matches(config: Comparison) -> list[Match]:
+    """List what is compared, as far as the peers' environments are given."""
+    found = [
+        Match(
+            peer="Sample Factory, recurrent training",
+            python=config.sample_factory,
+            script="sample_factory_appo.py",
+            settings=("--num-envs 16", "--num-envs 32"),
+            workload="sample_factory",
+            kind="training",
+            ours=("--num-envs 32 --num-groups 2", "--num-envs 64 --num-groups 4"),
+        ),
+        Match(
+            peer="Stable-Baselines3, Nature CNN, training",
+            python=config.sb3,
+            script="sb3_ppo.py",
+            settings=("--num-envs 16",),
+            workload="stable_baselines3",
+            kind="training",
+            ours=("--num-envs 16 --num-groups 2", "--num-envs 32 --num-groups 4"),
+        ),
+        Match(
+            peer="EnvPool, random actions",
+            python=config.envpool,
+            script="envpool_random.py",
+            settings=("--num-envs 16 --num-workers 4 --batch-size 8",),
+            workload="stable_baselines3",
+            kind="sampler",
+            ours=("--num-envs 16 --num-groups 4",),
+        ),
+    ]
+    return [match for match in found if match.python is not None]
+
+
+def main() -> None:
+    """Measure and print a Markdown table."""
+    config = tyro.cli(Comparison, config=(tyro.conf.OmitArgPrefixes,))
+    rows = [{"peer": match.peer, **turns(config, match)} for match in matches(config)]
+    machine = hardware()
+    print(f"\n{config.env}, {machine['cpu']}, {machine['cores']} cores, {git_revision()}\n")
+    print("| peer | its env steps/s | ours | ratio |")
+    print("| --- | --- | --- | --- |")
+    for row in rows:
+        theirs, ours_best = row["peer_env_steps_per_s"], row["ours_env_steps_per_s"]
+        print(f"| {row['peer']} | {theirs:,.0f} | {ours_best:,.0f} | {ours_best / theirs:.2f} |")
+    if config.json:
+        about = {"env": config.env, "machine": machine, "git": git_revision()}
+        config.json.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
+
+
+def turns(config: Comparison, match: Match) -> dict[str, Any]:
+    """Measure a peer and us in turns, each at several settings; the best median of each counts."""
+    theirs: dict[str, list[float]] = {setting: [] for setting in match.settings}
+    ours: dict[str, list[float]] = {setting: [] for setting in match.ours}
+    seconds = ["--seconds", str(config.seconds)]
+    peer = [str(match.python), str(HERE / match.script), "--env", config.env, *seconds]
+    us = [sys.executable, str(HERE.parent / "throughput.py"), config.env, *seconds]
+    us += ["--kinds", match.kind, "--workload", match.workload, "--repeats", "1", "--json", "-"]
+    for _ in range(config.repeats):
+        for setting, speeds in theirs.items():
+            speeds.append(last_json([*peer, *setting.split()])["env_steps_per_s"])
+        for setting, speeds in ours.items():
+            (row,) = last_json([*us, *setting.split()])
+            speeds.append(row[f"{match.kind}_env_steps_per_s"])
+        print(match.peer, theirs, ours, file=sys.stderr, flush=True)
+    return {
+        "peer_env_steps_per_s": max(map(median, theirs.values())),
+        "ours_env_steps_per_s": max(map(median, ours.values())),
+        "peer_by_setting": theirs,
+        "ours_by_setting": ours,
+    }
+
+
+def last_json(command: list[str]) -> Any:
+    """Run a command and read the JSON in the last line that it prints."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""What a rollout costs, counted instead of timed: messages, copies and memory."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import pickle
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from agents import Sampler, observation_specs
+from envs import EnvConfig, SharedVectorEnv
+from tests.agents.synthetic import make_policy
+
+STEPS, NUM_ENVS, NUM_WORKERS, NUM_GROUPS = 8, 4, 2, 2
+# Episodes end by time within a rollout, and again and again.
+WORLD = EnvConfig(env="basic", height=60, width=80, time_limit=20)
+# What Python keeps of its own accord, such as the stopwatch's latest sums.
+SMALL_CHANGE = 4096  # bytes
+
+
+@pytest.fixture
+def envs():
+    with contextlib.closing(SharedVectorEnv(WORLD, NUM_ENVS, NUM_WORKERS, NUM_GROUPS)) as envs:
+        yield envs
+
+
+@pytest.fixture
+def sampler(envs):
+    specs = observation_specs(envs.single_observation_space, envs.metadata)
+    policy = make_policy(specs=specs, actions=envs.single_action_space, memory="lstm")
+    return Sampler(envs, policy, rollout_length=STEPS, seed=0)
+
+
+def tensors_of(rollout):
+    """List a rollout's tensors by name."""
+    parts = dict(vars(rollout))
+    return {f"obs/{name}": part for name, part in parts.pop("obs").items()} | parts
+
+
+class CountingSocket:
+    """A socket that notes the length of every message that passes through it."""
+
+    def __init__(self, connection):
+        self._connection = connection
+        self.sent, self.received = [], []
+
+    def sendall(self, data):
+        self.sent.append(len(data))
+        self._connection.sendall(data)
+
+    def recv(self, *args):
+        data = self._connection.recv(*args)
+        self.received.append(len(data))
+        return data
+
+    def fileno(self):
+        return self._connection.fileno()
+
+    def close(self):
+        self._connection.close()
+
+
+@pytest.mark.parametrize("how", ["collect", "step"])
+def test_a_step_of_a_group_is_one_message_to_each_worker_and_one_back(
+    envs, sampler, how, monkeypatch
+):
+    sockets = []
+    for worker in envs._workers:
+        sockets.append(CountingSocket(worker.connection))
+        worker.connection = sockets[-1]
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("pickled")
+
+    for name in ("dump", "dumps", "load", "loads"):
+        monkeypatch.setattr(pickle, name, refuse)
+    if how == "collect":
+        sampler.collect()
+    else:
+        for _ in range(STEPS):
+            envs.step(np.zeros(NUM_ENVS, int))
+    for connection in sockets:
+        # Every worker holds environments of every group.
+        assert connection.sent == [2] * (STEPS * NUM_GROUPS)
+        assert connection.received == [2] * (STEPS * NUM_GROUPS)
+
+
+class Reads(TorchDispatchMode):
+    """Notes every operation that reads from some memory, as (name, destination, bytes)."""
+
+    def __init__(self, arrays):
+        super().__init__()
+        self._spans = [(a.ctypes.data, a.ctypes.data + a.nbytes) for a in arrays]
+        self.noted = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves((args, kwargs)):
+            # What gives another view of the memory has not read it.
+            if self._holds(value) and not self._holds(result):
+                self.noted.append((func.name(), result.data_ptr(), value.nbytes))
+        return result
+
+    def _holds(self, value):
+        if not isinstance(value, torch.Tensor):
+            return False
+        return any(start <= value.data_ptr() < end for start, end in self._spans)
+
+
+def test_a_frame_is_copied_once_from_shared_memory_into_the_rollout(envs, sampler):
+    reads = Reads(envs._arrays.obs.values())
+    with reads:
+        rollout = sampler.collect().rollout
+    (storage,) = rollout.obs.values()
+    batch = WORLD.height * WORLD.width * NUM_ENVS // NUM_GROUPS  # bytes of a group's frames
+    places = range(storage.data_ptr(), storage.data_ptr() + storage.nbytes, batch)
+    assert len(places) == STEPS * NUM_GROUPS
+    assert sorted(reads.noted) == [("aten::copy_", place, batch) for place in places]
+
+
+def test_a_rollout_reuses_its_memory(sampler):
+    def collect(rollouts):
+        for _ in range(rollouts):
+            rollout, episodes, *_ = sampler.collect()
+        gc.collect()
+        addresses = {name: part.data_ptr() for name, part in tensors_of(rollout).items()}
+        tensors = sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+        return len(episodes), addresses, tensors
+
+    tracemalloc.start()
+    try:
+        _, addresses, tensors = collect(6)
+        before, _ = tracemalloc.get_traced_memory()
+        ended, same_addresses, same_tensors = collect(3)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert ended
+    assert same_addresses == addresses
+    assert same_tensors == tensors
+    assert after - before < SMALL_CHANGE
