@@ -279,7 +279,7 @@ class DoomEnv(gym.Env[Any, Any]):
         base = 1
         if self.config.observation == "palette":
             # Indices have no mean: the nearest one is taken.
-            frame[..., 0] = self._nearest(state.screen_buffer)
+            self._nearest(state.screen_buffer, frame, 0)
         else:
             screen = self.palette[state.screen_buffer]
             if self.config.observation == "gray":
@@ -289,14 +289,15 @@ class DoomEnv(gym.Env[Any, Any]):
             area = cv2.resize(screen, size, interpolation=cv2.INTER_AREA)
             frame[..., :base] = area.reshape(*size[::-1], base)
         for channel, name in enumerate(self.config.extra_channels, start=base):
-            frame[..., channel] = self._nearest(getattr(state, f"{name}_buffer"))
+            self._nearest(getattr(state, f"{name}_buffer"), frame, channel)
 
-    def _nearest(self, layer: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Shrink (height, width) of the engine's screen to (H, W), by the nearest pixels."""
+    def _nearest(self, layer: NDArray[np.uint8], frame: NDArray[np.uint8], channel: int) -> None:
+        """Shrink (height, width) of the engine's screen to a frame's channel, by nearest pixels."""
         if self._pixels is not None:
-            return layer[self._pixels]
-        size = (self.config.width, self.config.height)
-        return cv2.resize(layer, size, interpolation=cv2.INTER_NEAREST).astype(np.uint8, copy=False)
+            frame[..., channel] = layer[self._pixels]
+        else:
+            size = (self.config.width, self.config.height)
+            frame[..., channel] = cv2.resize(layer, size, interpolation=cv2.INTER_NEAREST)
 
     def _observation(self) -> Any:
         return self._observed if self.config.variables else self._observed[self._screen_part]

@@ -22,7 +22,6 @@ from typing import Any
 
 import cv2
 import gymnasium as gym
-import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
@@ -64,8 +63,6 @@ class _InPlace:
         self._write(obs)
 
     def advance(self, action: Any) -> tuple[float, bool, bool]:
-        # The action lies in memory that changes; an environment may keep it.
-        action = action.copy() if isinstance(action, np.ndarray) else action
         obs, reward, terminated, truncated, self._info = self._env.step(action)
         self._write(obs)
         return float(reward), terminated, truncated
@@ -108,50 +105,57 @@ class Lanes:
         for lane, env in self._envs.items():
             env.write_to({name: part[lane] for name, part in self._arrays.obs.items()})
 
-    def reset(self, lane: int) -> None:
-        """Begin the episode whose seed stands in `seeds`."""
-        env = self._envs[lane]
-        env.reset(seed=int(self._arrays.seeds[lane]))
-        self._tell_info(lane, env)
+    def reset(self, lanes: list[int]) -> None:
+        """Begin the episodes whose seeds stand in `seeds`."""
+        for lane in lanes:
+            self._envs[lane].reset(seed=int(self._arrays.seeds[lane]))
+        self._tell_info(lanes)
 
-    def step(self, lane: int) -> None:
+    def step(self, lanes: list[int]) -> None:
         """Do what `act` does, and tell the numeric info."""
-        if not self.act(lane):
-            self._tell_info(lane, self._envs[lane])
+        self.act(lanes)
+        self._tell_info(lanes)
 
-    def act(self, lane: int) -> bool:
-        """Take the action in `actions`; at an episode's end begin the next one at once.
+    def act(self, lanes: list[int]) -> None:
+        """Take the actions in `actions`; where an episode ends, begin the next one at once.
 
         The seeds of a lane's episodes are N apart, so that no two lanes ever play the same one.
-
-        Returns:
-            Whether the episode ended.
         """
+        arrays = self._arrays
+        actions = arrays.actions[lanes]
+        results = []
+        for lane, action in zip(
+            lanes, actions.tolist() if self._discrete else actions, strict=True
+        ):
+            result = self._envs[lane].advance(action)
+            results.append(result)
+            if result[1] or result[2]:
+                self._begin_next(lane)
+        # Together: after each game, whatever is touched has to come from far away.
+        arrays.rewards[lanes], arrays.terminated[lanes], arrays.truncated[lanes] = zip(
+            *results, strict=True
+        )
+
+    def _begin_next(self, lane: int) -> None:
+        """Keep what an episode ended with, and begin the lane's next one."""
         arrays, env = self._arrays, self._envs[lane]
-        action = arrays.actions[lane]
-        reward, terminated, truncated = env.advance(int(action) if self._discrete else action)
-        arrays.rewards[lane] = reward
-        arrays.terminated[lane] = terminated
-        arrays.truncated[lane] = truncated
-        if not (terminated or truncated):
-            return False
         for name, part in arrays.final_obs.items():
             part[lane] = arrays.obs[name][lane]
         info, statistics = env.info(), env.episode_statistics()
         arrays.final_info[lane] = [info[key] for key in self._info_keys]
         arrays.episode[lane] = [statistics[key] for key in self._episode_keys]
         arrays.seeds[lane] += self._stride
-        self.reset(lane)
-        return True
+        env.reset(seed=int(arrays.seeds[lane]))
 
     def close(self) -> None:
         """Close every environment."""
         for env in self._envs.values():
             env.close()
 
-    def _tell_info(self, lane: int, env: DoomEnv | _InPlace) -> None:
-        info = env.info()
-        self._arrays.info[lane] = [info[key] for key in self._info_keys]
+    def _tell_info(self, lanes: list[int]) -> None:
+        for lane in lanes:
+            info = self._envs[lane].info()
+            self._arrays.info[lane] = [info[key] for key in self._info_keys]
 
 
 def serve(connection: socket.socket, memory: int) -> None:
@@ -159,7 +163,7 @@ def serve(connection: socket.socket, memory: int) -> None:
     with connection.makefile("rb", buffering=0) as lines:
         job = Job(**json.loads(lines.readline()))
     lanes = Lanes(job, memory)
-    obey: dict[int, Callable[[int], Any]]
+    obey: dict[int, Callable[[list[int]], None]]
     obey = {RESET: lanes.reset, STEP: lanes.step, ACT: lanes.act}
     gc.freeze()  # What is there now stays; the collector need not look at it again.
     try:
@@ -167,8 +171,7 @@ def serve(connection: socket.socket, memory: int) -> None:
             command, group = message
             if command == CLOSE:
                 break
-            for lane in job.groups[group]:
-                obey[command](lane)
+            obey[command](job.groups[group])
             connection.sendall(message)
     finally:
         lanes.close()

@@ -21,7 +21,7 @@ STEPS, NUM_ENVS, NUM_WORKERS, NUM_GROUPS = 8, 4, 2, 2
 # Episodes end by time within a rollout, and again and again.
 WORLD = EnvConfig(env="basic", height=60, width=80, time_limit=20)
 # What Python keeps of its own accord, such as the stopwatch's latest sums.
-SMALL_CHANGE = 4096  # bytes
+SMALL_CHANGE = 1024  # bytes
 
 
 @pytest.fixture
@@ -135,13 +135,16 @@ def test_a_rollout_reuses_its_memory(sampler):
 
     tracemalloc.start()
     try:
-        _, addresses, tensors = collect(6)
-        before, _ = tracemalloc.get_traced_memory()
-        ended, same_addresses, same_tensors = collect(3)
-        after, _ = tracemalloc.get_traced_memory()
+        _, addresses, tensors = collect(2)
+        growth = []
+        for _ in range(5):
+            before, _ = tracemalloc.get_traced_memory()
+            ended, same_addresses, same_tensors = collect(3)
+            growth.append(tracemalloc.get_traced_memory()[0] - before)
     finally:
         tracemalloc.stop()
     assert ended
     assert same_addresses == addresses
     assert same_tensors == tensors
-    assert after - before < SMALL_CHANGE
+    # What grows with every rollout grows each time; Python's own caches fill up once.
+    assert min(growth) < SMALL_CHANGE
