@@ -502,7 +502,7 @@ def report_speed(
     """Say how fast it was, beside games that nobody thinks about, and where the time went."""
     print(
         f"{env_steps_per_s:,.0f} env steps/s: {collector.stopwatch.summary()}; these games alone "
-        f"make {ceiling:,.0f} env steps/s, you run at {env_steps_per_s / ceiling:.0%}"
+        f"make {ceiling:,.0f} env steps/s, you run at {100 * env_steps_per_s / ceiling:.0f} %"
     )
     if collector is not sampler:
         print(f"the sampler meanwhile: {sampler.stopwatch.summary()}")
