@@ -89,25 +89,19 @@ class Agent(ABC, Generic[ConfigT]):
         config: hyper-parameters.
         num_envs: N.
         total_updates: over how many updates the learning rate is annealed.
-        num_threads: into how many parts a minibatch is cut that are learned from side by side, each
-            by a thread; only for policies that see images, on a CPU. Default: torch's threads.
     """
 
     def __init__(
-        self,
-        policy: Policy,
-        config: ConfigT,
-        *,
-        num_envs: int,
-        total_updates: int,
-        num_threads: int | None = None,
+        self, policy: Policy, config: ConfigT, *, num_envs: int, total_updates: int
     ) -> None:
         self.policy = policy
         self.config = config
         self.total_updates = total_updates
         self.num_updates = 0
+        # Into how many parts a minibatch is cut that are learned from side by side, a thread each:
+        # worth it for images on a CPU.
         on_cpu, heavy = policy.device.type == "cpu", bool(policy.perception.heavy_modules)
-        self._num_parts = (num_threads or torch.get_num_threads()) if on_cpu and heavy else 1
+        self._num_parts = torch.get_num_threads() if on_cpu and heavy else 1
         self.optimizer = self.make_optimizer()
         self.reward_scaler = RewardScaler(num_envs, config.gamma).to(policy.device)
 

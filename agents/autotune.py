@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
-import torch
-
 from agents.agent import Agent
+from agents.device import use_threads
 from agents.sampler import GroupedEnvs, Sampler
 
 _MEASURE_S = 1.5  # for which each setting is tried, after a first rollout
@@ -152,7 +151,7 @@ def _proposals(first: Setting, trials: list[Trial], *, may_cut_rollouts: bool) -
 
 def _measure(envs: ClosableEnvs, agent: Agent[Any], setting: Setting) -> float:
     """Play and learn for a while; give env steps a second."""
-    with _threads(setting.num_threads):
+    with use_threads(setting.num_threads):
         sampler = Sampler(envs, agent.policy, rollout_length=setting.rollout_length, seed=0)
         with contextlib.closing(sampler):
             agent.update(sampler.collect().rollout)
@@ -161,13 +160,3 @@ def _measure(envs: ClosableEnvs, agent: Agent[Any], setting: Setting) -> float:
                 agent.update(sampler.collect().rollout)
                 updates += 1
     return updates * setting.num_envs * setting.rollout_length / (now - started)
-
-
-@contextlib.contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -63,16 +63,21 @@ def keep_memory() -> None:
 
 
 @contextlib.contextmanager
-def single_thread() -> Iterator[None]:
+def use_threads(number: int) -> Iterator[None]:
+    """Let torch use so many threads, in the thread that asks for it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def single_thread() -> contextlib.AbstractContextManager[None]:
     """Let torch use one thread, in the thread that asks for it.
 
     Threads that share every small operation wait for each other after each of them. Where the cores
     are needed elsewhere, by games above all, one of them is always late, and the waiting costs more
     than the sharing brings.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return use_threads(1)

@@ -24,7 +24,6 @@ class InferencePolicy:
     """
 
     def __init__(self, policy: Policy) -> None:
-        self._source = policy
         self._copy = copy.deepcopy(policy).requires_grad_(requires_grad=False)
         perception = self._copy.perception
         for module in perception.heavy_modules:

@@ -5,15 +5,15 @@ Axes: T rollout length, N environments.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from agents.a2c import policy_gradient_loss
-from agents.agent import Agent, AgentConfig, Metrics
-from agents.returns import next_values, vtrace
+from agents.agent import Agent, AgentConfig, Metrics, following_values
+from agents.returns import vtrace
 from agents.rollout import Minibatch, Rollout
 
 
@@ -60,9 +60,7 @@ def vtrace_estimate(
         c_clip: largest weight of a trace.
     """
     logprobs, values = judge(agent, rollout)
-    following = next_values(
-        values, rollout.last_values, rollout.final_values, rollout.terminated, rollout.truncated
-    )
+    following = following_values(replace(rollout, values=values))
     return vtrace(
         logprobs - rollout.logprobs,
         rewards,

@@ -88,13 +88,13 @@ class Perception(nn.Module):
         """
         steps, num_envs = episode_starts.shape
         # Encoders know no time: (T * N, ...) in, (T * N, F) out.
-        parts = []
+        parts, heavy = [], self.heavy_modules
         for name, encoder in self.encoders.items():
-            with self._autocast(episode_starts, enabled=encoder in self.heavy_modules):
+            with self._autocast(episode_starts, enabled=encoder in heavy):
                 parts.append(encoder(obs[name].flatten(0, 1)))
         features = torch.cat([part.float() for part in parts], dim=-1)
         features = features.unflatten(0, (steps, num_envs))
-        with self._autocast(episode_starts, enabled=self.memory in self.heavy_modules):
+        with self._autocast(episode_starts, enabled=self.memory in heavy):
             features, memory_state = self.memory(features, memory_state, episode_starts)
         return features, memory_state
 
