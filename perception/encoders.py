@@ -1,7 +1,8 @@
 """Encoders: from decoded frames or vectors to features.
 
 A new encoder is one class here with a constructor `(config, input_shape)`, an attribute
-`num_features` and a `forward` to (B, num_features), and one line in `ENCODERS`.
+`num_features` and a `forward` to (B, num_features), and one line in `ENCODERS`. One that is faster
+with images in blocks of pixels, as `Decoder` cuts them, says so by the attribute `block`.
 
 Axes: B batch, P planes, H, W screen, D numbers of a vector, F features.
 """
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -65,6 +67,7 @@ class Encoder(nn.Module):
     """What every encoder is: a module that also says how wide its features are."""
 
     num_features: int
+    block: int = 1
 
 
 class MLP(Encoder):
@@ -86,14 +89,47 @@ class MLP(Encoder):
         return features
 
 
+class BlockConv2d(nn.Conv2d):
+    """A convolution that also takes images in blocks of s x s pixels, where s is its stride.
+
+    It computes the same. On blocks it has no stride and many planes instead of few, which takes
+    processors and GPUs half the time; the kernel must be a multiple of the stride, without padding.
+    """
+
+    _kept: tuple[int, Tensor] | None = None  # The weight on blocks, and of which version it is.
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Convolve (B, P, H, W), or blocks of it as `Decoder` makes them."""
+        if inputs.shape[1] == self.in_channels:
+            whole: Tensor = super().forward(inputs)
+            return whole
+        return F.conv2d(inputs, self._weight_on_blocks(inputs.shape[1]), self.bias)
+
+    def _weight_on_blocks(self, planes: int) -> Tensor:
+        version = self.weight._version
+        if not self.weight.requires_grad and self._kept is not None and self._kept[0] == version:
+            return self._kept[1]
+        stride, size = self.stride[0], self.kernel_size[0] // self.stride[0]
+        # As many planes of zeros as there are palette channels, each after three colours.
+        zeros = planes // stride**2 - self.in_channels
+        colours, others = self.weight.split((3 * zeros, self.in_channels - 3 * zeros), 1)
+        colours = F.pad(colours.unflatten(1, (zeros, 3)), (0, 0, 0, 0, 0, 1)).flatten(1, 2)
+        weight = torch.cat([colours, others], 1)
+        weight = weight.unflatten(3, (size, stride)).unflatten(2, (size, stride))
+        on_blocks: Tensor = weight.permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
+        self._kept = version, on_blocks.detach()
+        return on_blocks  # (O, planes, size, size)
+
+
 class NatureCNN(Encoder):
     """Three convolutions and a layer, (B, P, H, W) to (B, F) (Mnih et al. 2015, Methods)."""
 
     def __init__(self, config: EncoderConfig, input_shape: tuple[int, ...]) -> None:
         super().__init__()
         (a, b, c), strides = config.conv_channels, config.conv_strides
+        self.block = strides[0] if 8 % strides[0] == 0 else 1
         self.layers = nn.Sequential(
-            *(orthogonal(nn.Conv2d(input_shape[0], a, 8, stride=strides[0])), nn.ReLU()),
+            *(orthogonal(BlockConv2d(input_shape[0], a, 8, stride=strides[0])), nn.ReLU()),
             *(orthogonal(nn.Conv2d(a, b, 4, stride=strides[1])), nn.ReLU()),
             *(orthogonal(nn.Conv2d(b, c, 3, stride=strides[2])), nn.ReLU()),
             nn.Flatten(),

@@ -61,9 +61,9 @@ class Perception(nn.Module):
         size = 0
         for name, spec in specs.items():
             if isinstance(spec, ImageSpec):
-                decoder = Decoder(spec)
-                shape = (decoder.num_planes, *spec.shape[:2])
+                shape = (spec.num_planes, *spec.shape[:2])
                 image_encoder = ENCODERS[config.encoder](config.layers, shape)
+                decoder = Decoder(spec, image_encoder.block)
                 self.encoders[name] = nn.Sequential(decoder, image_encoder)
                 size += image_encoder.num_features
             else:

@@ -69,25 +69,28 @@ def matches(config: Comparison) -> list[Match]:
             settings=("--num-envs 16", "--num-envs 32"),
             workload="sample_factory",
             kind="training",
-            ours=("--num-envs 32 --num-groups 2", "--num-envs 64 --num-groups 4"),
+            ours=("--num-envs 64 --num-groups 4", "--num-envs 128 --num-groups 4"),
         ),
         Match(
             peer="Stable-Baselines3, Nature CNN, training",
             python=config.sb3,
             script="sb3_ppo.py",
-            settings=("--num-envs 16",),
+            settings=("--num-envs 16", "--num-envs 32"),
             workload="stable_baselines3",
             kind="training",
-            ours=("--num-envs 32 --num-groups 4", "--num-envs 64 --num-groups 4"),
+            ours=("--num-envs 64 --num-groups 2", "--num-envs 64 --num-groups 4"),
         ),
         Match(
             peer="EnvPool, random actions",
             python=config.envpool,
             script="envpool_random.py",
-            settings=("--num-envs 16 --num-workers 4 --batch-size 8",),
+            settings=(
+                "--num-envs 16 --num-workers 4 --batch-size 8",
+                "--num-envs 32 --num-workers 4 --batch-size 16",
+            ),
             workload="stable_baselines3",
             kind="sampler",
-            ours=("--num-envs 16 --num-groups 4",),
+            ours=("--num-envs 16 --num-groups 4", "--num-envs 32 --num-groups 4"),
         ),
     ]
     return [match for match in found if match.python is not None]

@@ -29,7 +29,7 @@ def test_palette_indices_become_their_colours():
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     decoder = Decoder(spec("palette", size=(16, 16)))
     decoded = decoder(torch.from_numpy(pixels))
-    assert decoder.num_planes == 3
+    assert spec("palette", size=(16, 16)).num_planes == 3
     assert decoded.dtype == torch.float32
     torch.testing.assert_close(decoded, planes_first(PALETTE[pixels[..., 0]]), rtol=0, atol=1e-7)
 
@@ -46,7 +46,7 @@ def test_of_mixed_channels_the_colours_come_first():
     decoder = Decoder(spec("depth", "palette", "labels", "palette"))
     decoded = decoder(torch.from_numpy(pixels))
     parts = [PALETTE[pixels[..., 1]], PALETTE[pixels[..., 3]], pixels[..., [0]], pixels[..., [2]]]
-    assert decoder.num_planes == 8
+    assert spec("depth", "palette", "labels", "palette").num_planes == 8
     expected = planes_first(np.concatenate(parts, axis=-1))
     torch.testing.assert_close(decoded, expected, rtol=0, atol=1e-7)
 

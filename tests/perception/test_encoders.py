@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from perception.decode import Decoder, ImageSpec
 from perception.encoders import (
     ENCODERS,
     MLP,
@@ -138,3 +139,37 @@ def test_the_impala_network_is_the_published_one():
     convolutions = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
     assert [c.out_channels for c in convolutions] == [16] * 5 + [32] * 10
     assert module.layers[-2].in_features == 32 * 9 * 12
+
+
+@pytest.mark.parametrize(
+    ("channels", "size"),
+    [
+        (("palette",), (72, 128)),
+        (("palette", "depth", "palette"), (75, 131)),
+        (("gray",), (61, 84)),
+    ],
+)
+def test_blocks_of_pixels_are_encoded_like_the_whole_image(channels, size):
+    palette = tuple((i, 255 - i, i * 7 % 256) for i in range(256))
+    spec = ImageSpec(shape=(*size, len(channels)), channels=channels, palette=palette)
+    torch.manual_seed(0)
+    encoder = NatureCNN(EncoderConfig(), (spec.num_planes, *size))
+    frames = torch.randint(0, 256, (3, *spec.shape), dtype=torch.uint8)
+    whole, blocks = (encoder(Decoder(spec, block)(frames)) for block in (1, encoder.block))
+    assert encoder.block == 4
+    torch.testing.assert_close(blocks, whole, atol=1e-5, rtol=1e-4)
+    gradients = [
+        torch.autograd.grad(y.square().sum(), list(encoder.parameters())) for y in (whole, blocks)
+    ]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(other, one, atol=1e-3, rtol=1e-3)
+
+
+def test_weights_on_blocks_follow_the_weights():
+    encoder = NatureCNN(EncoderConfig(), (3, 64, 64)).requires_grad_(requires_grad=False)
+    spec = ImageSpec(shape=(64, 64, 3))
+    blocks = Decoder(spec, encoder.block)(torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8))
+    before = encoder(blocks)
+    assert torch.equal(encoder(blocks), before)
+    encoder.layers[0].weight.mul_(2.0)
+    assert not torch.allclose(encoder(blocks), before)

@@ -1,0 +1,191 @@
+r"""Measure how many seconds each trainer takes to a stated return: ours, and the peers'.
+
+    python benchmarks/time_to_skill.py basic --seeds 0 1 2 \
+        --sample-factory build/peers/sample-factory/bin/python --sb3 build/peers/sb3/bin/python
+
+One training runs at a time, each with what its own project recommends for games seen as pixels:
+ours with its preset, the peers as benchmarks/peers/README.md says. The return is the mean over the
+last training episodes, played with exploration, native: 100 of ours, 50 of the peers'. Our clock
+starts when the command does, theirs when their games have been started. A peer is given `patience`
+times as long as we took with the same seed. Results are merged into those in the JSON file.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from agents.run import git_revision, hardware
+
+_HERE = Path(__file__).parent
+# Of what a good policy reaches in each: clearly skilled, and within minutes.
+SKILL = {"basic": 75.0, "health_gathering": 1000.0, "defend_the_center": 4.0}
+_POLL_SECONDS = 0.25
+Reading = tuple[float, int, float]  # seconds, env steps, mean return
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeToSkill:
+    """What is trained, and for how long."""
+
+    envs: tyro.conf.Positional[tuple[str, ...]] = tuple(SKILL)
+    """Scenarios."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds."""
+    sample_factory: Path | None = None
+    """Python of the environment with Sample Factory."""
+    sb3: Path | None = None
+    """Python of the environment with Stable-Baselines3."""
+    patience: float = 2.0
+    """A peer is stopped after so many times the seconds that we took."""
+    limit: float = 600.0
+    """We are stopped after so many seconds."""
+    json: Path = Path("time_to_skill.json")
+    """Where results are, and where they are merged into."""
+
+
+def main() -> None:
+    """Measure, and print a Markdown table of all results so far."""
+    config = tyro.cli(TimeToSkill, config=(tyro.conf.OmitArgPrefixes,))
+    results = json.loads(config.json.read_text()) if config.json.exists() else {"runs": []}
+    results |= {"machine": hardware(), "git": git_revision(), "skill": SKILL}
+    for env in config.envs:
+        for seed in config.seeds:
+            ours = train_ours(env, seed, config.limit)
+            limit = config.patience * ours["seconds"]
+            runs = [{"trainer": "doomgrad", **ours}]
+            for trainer, python, script in peers(config):
+                runs.append({"trainer": trainer, **train_peer(python, script, env, seed, limit)})
+            for run in runs:
+                run |= {"env": env, "seed": seed}
+                print(run, file=sys.stderr, flush=True)
+            others = [r for r in results["runs"] if (r["env"], r["seed"]) != (env, seed)]
+            results["runs"] = others + runs
+            config.json.write_text(json.dumps(results, indent=2) + "\n")
+    print(table(results["runs"]))
+
+
+def peers(config: TimeToSkill) -> Iterator[tuple[str, Path, str]]:
+    """Name the peers whose environments are given: trainer, Python, script with options."""
+    if config.sample_factory is not None:
+        yield "Sample Factory", config.sample_factory, "sample_factory_appo.py --num-envs 32"
+    if config.sb3 is not None:
+        yield "Stable-Baselines3", config.sb3, "sb3_ppo.py --num-envs 16"
+
+
+def train_ours(env: str, seed: int, limit: float) -> dict[str, float | bool]:
+    """Train by the preset until the return is reached."""
+    with tempfile.TemporaryDirectory() as folder:
+        run_dir = Path(folder) / "run"
+        command = [sys.executable, str(_HERE.parent / "train.py"), env, "--seed", str(seed)]
+        with running([*command, "--run-dir", str(run_dir)]) as seconds:
+
+            def read() -> Reading | None:
+                file = run_dir / "progress.csv"
+                rows = list(csv.DictReader(file.open())) if file.exists() else []
+                rows = [row for row in rows if row.get("rollout/ep_rew_mean")]
+                if not rows:
+                    return None
+                steps, mean = rows[-1]["time/total_timesteps"], rows[-1]["rollout/ep_rew_mean"]
+                return seconds(), int(float(steps)), float(mean)
+
+            return follow(read, SKILL[env], limit, seconds)
+
+
+def train_peer(
+    python: Path, script: str, env: str, seed: int, limit: float
+) -> dict[str, float | bool]:
+    """Train a peer until the return is reached."""
+    with tempfile.TemporaryDirectory() as folder:
+        curve = Path(folder) / "curve.json"
+        name, *options = script.split()
+        command = [str(python), str(_HERE / "peers" / name), "--env", env, "--seed", str(seed)]
+        # The limit is ours to keep: start-up is not counted, so the process may live longer.
+        command += [*options, "--minutes", str(limit / 60 + 1), "--curve", str(curve)]
+        with running(command) as seconds:
+
+            def read() -> Reading | None:
+                try:
+                    rows = json.loads(curve.read_text())
+                except (FileNotFoundError, json.JSONDecodeError):  # Not yet, or half written.
+                    return None
+                return (rows[-1][0], rows[-1][1], rows[-1][2]) if rows else None
+
+            return follow(read, SKILL[env], limit, seconds)
+
+
+@contextmanager
+def running(command: list[str]) -> Iterator[Callable[[], float]]:
+    """Run a command, and end it afterwards; gives a clock that tells the seconds since its start.
+
+    Raises:
+        RuntimeError: From the clock, if the command ended by itself.
+    """
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        started = time.monotonic()
+
+        def seconds() -> float:
+            if process.poll() is not None:
+                output.seek(0)
+                raise RuntimeError(f"{' '.join(command)} ended:\n{output.read()[-3000:]}")
+            return time.monotonic() - started
+
+        try:
+            yield seconds
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def follow(
+    read: Callable[[], Reading | None], target: float, limit: float, seconds: Callable[[], float]
+) -> dict[str, float | bool]:
+    """Wait until a training's return is reached, or its time is over."""
+    while True:
+        reading = read()
+        elapsed = reading[0] if reading else 0.0
+        if (reading and reading[2] >= target) or elapsed >= limit or seconds() >= limit + 60:
+            _, env_steps, mean = reading or (0.0, 0, float("nan"))
+            return {
+                "reached": mean >= target,
+                "seconds": round(elapsed, 1),
+                "env_steps": env_steps,
+                "mean_return": round(mean, 2),
+            }
+        time.sleep(_POLL_SECONDS)
+
+
+def table(runs: list[dict[str, float | bool | str]]) -> str:
+    """Write a Markdown table: seconds by seed, or what was reached instead."""
+    trainers = list(dict.fromkeys(str(run["trainer"]) for run in runs))
+    lines = [f"| scenario | return | {' | '.join(trainers)} |"]
+    lines.append(f"| --- | --- |{' --- |' * len(trainers)}")
+    for env in dict.fromkeys(str(run["env"]) for run in runs):
+        cells = []
+        for trainer in trainers:
+            mine = [run for run in runs if (run["env"], run["trainer"]) == (env, trainer)]
+            cells.append(", ".join(map(cell, sorted(mine, key=lambda run: int(run["seed"])))))
+        lines.append(f"| {env} | {SKILL[env]:g} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def cell(run: dict[str, float | bool | str]) -> str:
+    """Say how long one training took, or how far it came."""
+    if run["reached"]:
+        return f"{run['seconds']:.0f} s"
+    return f"not in {run['seconds']:.0f} s ({run['mean_return']})"
+
+
+if __name__ == "__main__":
+    main()
