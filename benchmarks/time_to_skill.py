@@ -5,7 +5,7 @@ r"""Measure how many seconds each trainer takes to a stated return: ours, and th
 
 One training runs at a time, each with what its own project recommends for games seen as pixels:
 ours with its preset, the peers as benchmarks/peers/README.md says. The return is the mean over the
-last training episodes, played with exploration, native: 100 of ours, 50 of the peers'. Our clock
+last training episodes, played with exploration, native: 100 of ours, 50 of a peer's. Our clock
 starts when the command does, theirs when their games have been started. A peer is given `patience`
 times as long as we took with the same seed. Results are merged into those in the JSON file.
 """
@@ -30,6 +30,7 @@ from agents.run import git_revision, hardware
 _HERE = Path(__file__).parent
 # Of what a good policy reaches in each: clearly skilled, and within minutes.
 SKILL = {"basic": 75.0, "health_gathering": 1000.0, "defend_the_center": 4.0}
+_EPISODES = 100  # that our mean is over
 _POLL_SECONDS = 0.25
 Reading = tuple[float, int, float]  # seconds, env steps, mean return
 
@@ -93,7 +94,7 @@ def train_ours(env: str, seed: int, limit: float) -> dict[str, float | bool]:
             def read() -> Reading | None:
                 file = run_dir / "progress.csv"
                 rows = list(csv.DictReader(file.open())) if file.exists() else []
-                rows = [row for row in rows if row.get("rollout/ep_rew_mean")]
+                rows = [row for row in rows if float(row["time/episodes"] or 0) >= _EPISODES]
                 if not rows:
                     return None
                 steps, mean = rows[-1]["time/total_timesteps"], rows[-1]["rollout/ep_rew_mean"]

@@ -78,7 +78,7 @@ def matches(config: Comparison) -> list[Match]:
             settings=("--num-envs 16", "--num-envs 32"),
             workload="stable_baselines3",
             kind="training",
-            ours=("--num-envs 64 --num-groups 2", "--num-envs 64 --num-groups 4"),
+            ours=("--num-envs 64 --num-groups 4", "--num-envs 128 --num-groups 4"),
         ),
         Match(
             peer="EnvPool, random actions",

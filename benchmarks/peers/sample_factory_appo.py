@@ -96,7 +96,7 @@ class Recorder(AlgoObserver):
             returns = runner.policy_avg_stats.get("native_return", [[]])[0]
             due = not self.rows or elapsed - self.rows[-1][0] >= ROW_SECONDS
             finished = elapsed >= 60 * self.minutes
-            if returns and (due or finished):
+            if len(returns) == EPISODES and (due or finished):
                 self.rows.append((round(elapsed, 2), env_steps, float(np.mean(returns))))
                 if self.curve:
                     self.curve.write_text(json.dumps(self.rows) + "\n")

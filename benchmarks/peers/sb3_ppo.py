@@ -124,7 +124,7 @@ class Recorder(BaseCallback):
             self.finished = elapsed >= 60 * self.args.minutes
             episodes = self.model.ep_info_buffer
             due = not self.rows or elapsed - self.rows[-1][0] >= ROW_SECONDS
-            if episodes and (due or self.finished):
+            if len(episodes) == EPISODES and (due or self.finished):
                 mean = float(np.mean([episode["r"] for episode in episodes]))
                 self.rows.append((round(elapsed, 2), self.num_timesteps, mean))
                 if self.args.curve:
