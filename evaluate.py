@@ -30,13 +30,13 @@ from rich.table import Table
 
 from agents import NoopPlayer, Player, RandomPlayer, observation_specs
 from agents.checkpoint import FileError, PolicyFile, decode, describe_space, write_atomically
-from agents.commandline import UsageError, parse, run
+from agents.commandline import UsageError, parse, run, say_once
 from agents.episodes import Episode, load_episode, save_episode
 from agents.evaluation import Score, play_episodes, score_episodes
 from agents.run import find_policy
 from envs import SCENARIOS, EnvConfig, EnvError, SharedVectorEnv
-from envs.cfg import game_spec
-from envs.registry import frames_per_env_step
+from envs.cfg import game_spec, strange_wads
+from envs.registry import check_no_import, frames_per_env_step
 from envs.replay import Moment, playback_fps, resimulate
 from envs.video import draw_caption, half_blocks, write_gif, write_mp4
 
@@ -49,7 +49,15 @@ RunPath = tyro.conf.Positional[Path]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scoring:
+class Reading:
+    """How files are read."""
+
+    trust: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Import the package that a file names as its world's, as in `package:Name-v0`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring(Reading):
     """Which episodes are played, and how."""
 
     episodes: int = 100
@@ -84,7 +92,7 @@ class ScoreCommand(Scoring):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReplayCommand:
+class ReplayCommand(Reading):
     """Play a recorded episode again, every frame of it, and write a video."""
 
     run: RunPath
@@ -112,7 +120,7 @@ class ReplayCommand:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WatchCommand:
+class WatchCommand(Reading):
     """Let a policy play new episodes and show them: in a window, or in the terminal without one."""
 
     run: RunPath
@@ -179,7 +187,7 @@ def main(arguments: Sequence[str]) -> int:
 def score(command: ScoreCommand) -> None:
     """Score a policy beside random actions and doing nothing, on the same episodes."""
     file, folder = find_policy(command.run)
-    config = env_config(file, command.run)
+    config = env_config(file, command.run, trust=command.trust)
     scores: dict[str, Score] = {}
     returns: dict[str, list[float]] = {}
     with vector_env(config, command.num_envs, command.episodes) as envs:
@@ -220,9 +228,11 @@ def replay(command: ReplayCommand) -> None:
     """Write the video of recorded episodes, or of a new one where none is recorded."""
     size = parse_size(command.size)
     file, folder = find_policy(command.run)
-    config = env_config(file, command.run)
+    config = env_config(file, command.run, trust=command.trust)
     if command.run.is_dir() and any(folder.episodes.glob("*.npz")):
-        chosen = choose_episodes(folder.episodes, command.episode, command.count)
+        chosen = choose_episodes(
+            folder.episodes, command.episode, command.count, trust=command.trust
+        )
     else:
         seed = int(command.episode) if command.episode.isdecimal() else 0
         with vector_env(config, 1, 1) as envs:
@@ -259,7 +269,7 @@ def replay(command: ReplayCommand) -> None:
 def watch(command: WatchCommand) -> None:
     """Play episode after episode and show each at the game's speed."""
     file, _ = find_policy(command.run)
-    config = env_config(file, command.run)
+    config = env_config(file, command.run, trust=command.trust)
     fps = playback_fps(config) * command.speed
     displays = ("DISPLAY", "WAYLAND_DISPLAY")
     windowed = not command.terminal and any(name in os.environ for name in displays)
@@ -284,7 +294,9 @@ def watch(command: WatchCommand) -> None:
 def compare(command: CompareCommand) -> None:
     """Score several policies on the same episodes, best first."""
     files = {str(path): find_policy(path)[0] for path in command.runs}
-    configs = {name: env_config(file, Path(name)) for name, file in files.items()}
+    configs = {
+        name: env_config(file, Path(name), trust=command.trust) for name, file in files.items()
+    }
     config = next(iter(configs.values()))
     worlds = {c.env for c in configs.values()}
     if len(worlds) > 1:
@@ -313,20 +325,31 @@ def compare(command: CompareCommand) -> None:
         write_atomically(command.json, (json.dumps(result, indent=2) + "\n").encode())
 
 
-def env_config(file: PolicyFile, run_path: Path) -> EnvConfig:
+def env_config(file: PolicyFile, run_path: Path, *, trust: bool) -> EnvConfig:
     """Read the world a policy was trained in, at its native skill and time limit.
 
     Whatever a policy was trained at, it is judged by the same task as every other.
     """
+    config = world(file.env, run_path, trust=trust)
+    return replace(config, skill=None, time_limit=None)
+
+
+def world(fields: dict[str, Any], path: Path, *, trust: bool) -> EnvConfig:
+    """Read the world that a file names; unless it is trusted, only what is imported anyway."""
     try:
-        return replace(decode(EnvConfig, file.env), skill=None, time_limit=None)
-    except FileError as error:
-        raise FileError(f"{run_path} names a world that cannot be: {error}") from error
+        config = decode(EnvConfig, fields)
+        if not trust:
+            check_no_import(config.env)
+        return config
+    except (FileError, EnvError) as error:
+        raise FileError(f"{path} names a world that cannot be: {error}") from error
 
 
 @contextlib.contextmanager
 def vector_env(config: EnvConfig, num_envs: int, episodes: int) -> Iterator[SharedVectorEnv]:
     """Open at most as many environments as there are episodes to play."""
+    for wad in strange_wads(config.env):
+        say_once(f"{wad} does not come with ViZDoom; the engine is old, so be sure to trust it")
     with contextlib.closing(SharedVectorEnv(config, min(num_envs, episodes))) as envs:
         yield envs
 
@@ -394,7 +417,9 @@ def print_scores(title: str, scores: dict[str, Score], config: EnvConfig) -> Non
     _CONSOLE.print(table)
 
 
-def choose_episodes(folder: Path, wanted: str, count: int) -> list[tuple[Episode, EnvConfig]]:
+def choose_episodes(
+    folder: Path, wanted: str, count: int, *, trust: bool
+) -> list[tuple[Episode, EnvConfig]]:
     """Choose recorded episodes: best, worst or last ones, or scored ones from a seed on.
 
     Returns:
@@ -406,7 +431,10 @@ def choose_episodes(folder: Path, wanted: str, count: int) -> list[tuple[Episode
     files = sorted(folder.glob("score-sampled-*.npz")) or sorted(folder.glob("score-*.npz"))
     files = files or sorted(folder.glob("*.npz"))
     loaded = [load_episode(file) for file in files]
-    recorded = [(episode, decode(EnvConfig, env)) for episode, env in loaded]
+    recorded = [
+        (episode, world(env, file, trust=trust))
+        for file, (episode, env) in zip(files, loaded, strict=True)
+    ]
     if wanted == "last":
         return recorded[-count:]
     if wanted in ("best", "worst"):

@@ -2,7 +2,7 @@
 
 ENV is a scenario (basic, defend_the_center, ...), a Gymnasium id (CartPole-v1, ALE/Pong-v5, ...), a
 Freedoom map (freedoom2:MAP01) or a path to a ViZDoom .cfg. The same command on a run folder that
-exists goes on where it stopped.
+exists goes on where it stopped. `python train.py --doctor` tells what this machine has and lacks.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # Large pages for large tensors.
 
 import contextlib
+import itertools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from dataclasses import fields as fields_of
 from pathlib import Path
@@ -25,19 +26,32 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import torch
 import tyro
+from torch import Tensor
 
 from agents import AGENTS, Agent, AgentConfig, OverlappedSampler, Policy, Sampler, observation_specs
 from agents.autotune import Setting, autotune
-from agents.checkpoint import FileError, load_training, save_policy, save_training
-from agents.commandline import UsageError, parse, run, until_interrupted, with_fields
+from agents.agent import NotFiniteError
+from agents.checkpoint import (
+    DamagedError,
+    FileError,
+    decode,
+    load_training,
+    save_policy,
+    save_tensors,
+    save_training,
+)
+from agents.commandline import UsageError, parse, run, say_once, until_interrupted, with_fields
 from agents.device import choose_device, choose_precision, keep_memory
-from agents.episodes import save_episode
-from agents.evaluation import Score, play_episodes, score_episodes
+from agents.doctor import findings as findings_about_learning
+from agents.episodes import Episode, save_episode
+from agents.evaluation import play_episodes, score_episodes
 from agents.inference import InferencePolicy
 from agents.logger import RunLogger
 from agents.presets import preset
 from agents.run import RunFolder
 from envs import EnvConfig, EnvError, SharedVectorEnv, canonical_name, folder_name
+from envs.cfg import strange_wads
+from envs.doctor import findings as findings_about_games
 from envs.registry import frames_per_env_step
 from envs.speed import random_env_steps_per_second
 from envs.replay import env_steps_per_second, resimulate
@@ -51,8 +65,16 @@ _TRAINING_SEED = 2**30
 _GIF_FRAMES, _GIF_SIZE = 100, (160, 120)
 _CEILING_SECONDS = 1.0  # for which the games are played alone before a training, to compare with
 
-# What a user can cause; its message is one line that says what would work.
-USER_ERRORS = (UsageError, EnvError, FileError, PerceptionError)
+_KEPT_CHECKPOINTS = 2  # The newest is never the only one.
+_SKIPPED_IN_A_ROW = 5  # Updates that were not finite, after which there is no use in going on.
+
+
+class TrainingError(RuntimeError):
+    """A training cannot go on: the message says why, and what of it was saved."""
+
+
+# What a user can cause or has to know; its message is one line that says what would work.
+USER_ERRORS = (UsageError, EnvError, FileError, PerceptionError, TrainingError)
 
 LearningT = TypeVar("LearningT", bound=AgentConfig)
 
@@ -110,13 +132,17 @@ class TrainConfig(Generic[LearningT]):
     """Stop after this many evaluations without a better one. Default: never."""
     checkpoint_every_s: float = 60.0
     """Seconds between checkpoints."""
+    hang_after_s: float = 30.0
+    """A game that takes longer for an env step has hung: it is ended and started anew."""
+    max_restarts: int = 100
+    """The training stops if more games than this have to be started anew within a minute."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
         if self.agent not in AGENTS:
             raise ValueError(f"there is no agent {self.agent!r}; there are {', '.join(AGENTS)}")
         counts = ("total_env_steps", "num_envs", "num_workers", "num_groups", "num_threads")
-        for name in (*counts, "eval_every", "eval_episodes", "patience"):
+        for name in (*counts, "eval_every", "eval_episodes", "patience", "max_restarts"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -124,6 +150,8 @@ class TrainConfig(Generic[LearningT]):
             raise ValueError(
                 f"num_envs ({self.num_envs}) must be a multiple of num_groups ({self.num_groups})"
             )
+        if not self.hang_after_s > 0:
+            raise ValueError(f"hang_after_s must be greater than 0, got {self.hang_after_s}")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"seed must be between 0 and 2^31 - 1, got {self.seed}")
 
@@ -147,12 +175,18 @@ class Progress:
     seconds: float = 0.0
     next_episode_seed: int = _TRAINING_SEED
     next_evaluation: int = 0
+    skipped_updates: int = 0
+    restarts: int = 0
+    returns: list[float] = field(default_factory=list)
+    lengths: list[float] = field(default_factory=list)
     best_score: float | None = None
     evaluations_since_best: int = 0
 
 
 def main(arguments: Sequence[str]) -> int:
     """Train as a command line says, and return the exit status."""
+    if "--doctor" in arguments:
+        return examine()
     config = read_command_line(arguments)
     folder = RunFolder(config.run_dir or default_run_dir(config))
     if folder.path.is_file():
@@ -167,17 +201,27 @@ def main(arguments: Sequence[str]) -> int:
     return 128 + signals[0] if signals else 0
 
 
+def examine() -> int:
+    """Tell what this machine has and lacks; the exit status says whether all is well."""
+    status = 0
+    for well, name, text in (*findings_about_learning(), *findings_about_games()):
+        status |= not well
+        print(f"{'ok ' if well else 'BAD'}  {name:18} {text}")
+    return status
+
+
 def train(config: TrainConfig[Any], folder: RunFolder, signals: list[int]) -> None:
     """Set everything up, or back to where it was saved, and learn."""
     torch.manual_seed(config.seed)
     keep_memory()
     device = choose_device(config.device)
     torch.set_num_threads(config.num_threads or torch.get_num_threads())
-    envs = SharedVectorEnv(config.env, config.num_envs, config.num_workers, config.num_groups)
-    with contextlib.closing(envs):
+    envs = make_envs(config, config.num_envs, config.num_groups)
+    with contextlib.closing(envs), contextlib.ExitStack() as lock:
         agent = make_agent(config, envs, device)
         policy = agent.policy
-        progress = resume(folder, agent, config)
+        lock.enter_context(folder.locked())
+        progress, sampler_state = resume(folder, agent, config)
         if is_over(config, progress):
             print(f"{folder.path} is already trained for {progress.env_steps:,} env steps; ask for "
                   "more with --total-env-steps, or start over with --fresh")  # fmt: skip
@@ -194,12 +238,17 @@ def train(config: TrainConfig[Any], folder: RunFolder, signals: list[int]) -> No
             seed=progress.next_episode_seed,
             num_buffers=2 if config.overlap else 1,
         )
+        if sampler_state:
+            lost = sampler.load_state(sampler_state)
+            if lost:
+                print(f"{lost} of {config.num_envs} episodes begin anew: these games do not repeat "
+                      "themselves, and cannot be gone on with", file=sys.stderr)  # fmt: skip
         collector = OverlappedSampler(sampler) if config.overlap else sampler
         logger = RunLogger(folder.path, total=config.total_env_steps, start=progress.env_steps)
         logger.record_config(flat(asdict(config)), {"eval/mean_reward": 0.0})
         logger.record("time/ceiling_env_steps_per_s", ceiling)
         with contextlib.closing(logger), contextlib.closing(collector):
-            learn(config, folder, collector, agent, logger, progress, signals)
+            learn(config, folder, envs, collector, agent, logger, progress, signals)
     report_end(folder, progress, interrupted=bool(signals))
     if progress.seconds > before.seconds:
         speed = (progress.env_steps - before.env_steps) / (progress.seconds - before.seconds)
@@ -235,52 +284,87 @@ def is_over(config: TrainConfig[Any], progress: Progress) -> bool:
 def learn(
     config: TrainConfig[Any],
     folder: RunFolder,
+    envs: SharedVectorEnv,
     collector: Sampler | OverlappedSampler,
     agent: Agent[Any],
     logger: RunLogger,
     progress: Progress,
     signals: list[int],
 ) -> None:
-    """Collect, update, log, evaluate, save: until the end, a signal, or evaluations stand still."""
+    """Collect, update, log, evaluate, save: until the end, a signal, or evaluations stand still.
+
+    Raises:
+        TrainingError: If games or updates fail again and again; what was learned is saved.
+    """
     frames = frames_per_env_step(config.env)
     stopwatch, saved = collector.stopwatch, time.monotonic()
+    say, skipped_in_a_row, restarts_before = logger.progress.say, 0, progress.restarts
+    # Only who stands still between two rollouts can say what it takes to go on from there.
+    sampler = collector if isinstance(collector, Sampler) else None
+    logger.restore_episodes(progress.returns, progress.lengths)
     with contextlib.closing(Evaluation(config, folder, agent.policy, logger)) as evaluation:
-        stopwatch.skip()
-        while not signals and not is_over(config, progress):
-            started = time.monotonic()
-            collected = collector.collect(agent.num_updates)
-            policy_lag = agent.num_updates - collected.version
-            metrics = agent.update(collected.rollout)
-            stopwatch.lap("update")
-            seconds = time.monotonic() - started
+        try:
+            evaluation.run_if_due(progress, signals)  # The last part may have ended in one.
+            stopwatch.skip()
+            while not signals and not is_over(config, progress):
+                started = time.monotonic()
+                collected = collector.collect(agent.num_updates)
+                policy_lag = agent.num_updates - collected.version
+                try:
+                    metrics, skipped_in_a_row = agent.update(collected.rollout), 0
+                except NotFiniteError as error:
+                    metrics = {}
+                    progress.skipped_updates += 1
+                    skipped_in_a_row += 1
+                    if skipped_in_a_row == _SKIPPED_IN_A_ROW:
+                        tensors = collected.rollout.tensors()
+                        save_tensors(folder.not_finite_file, tensors, {"what": str(error)})
+                        raise TrainingError(
+                            f"{error}, in {skipped_in_a_row} updates in a row; "
+                            f"{folder.not_finite_file} holds the last rollout"
+                        ) from error
+                    if progress.skipped_updates == 1:
+                        say(f"{error}: this update is skipped, as others like it will be")
+                stopwatch.lap("update")
+                seconds = time.monotonic() - started
 
-            progress.env_steps += config.env_steps_per_update
-            progress.seconds += seconds
-            progress.episodes += len(collected.episodes)
-            progress.next_episode_seed = collected.next_episode_seed
-            env_steps_per_s = config.env_steps_per_update / seconds
-            logger.record_episodes(collected.episodes)
-            logger.record("train/policy_lag", policy_lag)
-            logger.record_update(metrics)
-            logger.record("time/fps", frames * env_steps_per_s)
-            logger.record("time/env_steps_per_s", env_steps_per_s)
-            logger.record("time/total_timesteps", progress.env_steps)
-            logger.record("time/time_elapsed", progress.seconds)
-            logger.record("time/episodes", progress.episodes)
-            for phase, share in stopwatch.shares().items():
-                logger.record(f"time/share_{phase}", share)
-
-            ended = progress.env_steps >= config.total_env_steps
-            if progress.env_steps >= progress.next_evaluation or ended:
+                progress.env_steps += config.env_steps_per_update
+                progress.seconds += seconds
+                progress.episodes += len(collected.episodes)
+                progress.next_episode_seed = collected.next_episode_seed
+                env_steps_per_s = config.env_steps_per_update / seconds
+                logger.record_episodes(collected.episodes)
+                logger.record("train/policy_lag", policy_lag)
+                logger.record("train/skipped_updates", progress.skipped_updates)
+                logger.record_update(metrics)
+                logger.record("time/fps", frames * env_steps_per_s)
+                logger.record("time/env_steps_per_s", env_steps_per_s)
+                logger.record("time/total_timesteps", progress.env_steps)
+                logger.record("time/time_elapsed", progress.seconds)
+                logger.record("time/episodes", progress.episodes)
+                for phase, share in stopwatch.shares().items():
+                    logger.record(f"time/share_{phase}", share)
                 stopwatch.lap("logging")
-                evaluation.run(progress)
+                evaluation.run_if_due(progress, signals)
                 stopwatch.skip()
-            logger.dump(progress.env_steps)
-            if time.monotonic() - saved > config.checkpoint_every_s:
-                save(folder, agent, config, progress)
-                saved = time.monotonic()
-            stopwatch.lap("logging")
-        save(folder, agent, config, progress)
+                if envs.num_restarts and progress.restarts == restarts_before:
+                    say(f"{envs.last_restart}; it is started anew, as others like it will be")
+                progress.restarts = restarts_before + envs.num_restarts + evaluation.num_restarts
+                logger.record("time/restarts", progress.restarts)
+                progress.returns, progress.lengths = logger.last_episodes
+                with going_on_without_a_disk(say):
+                    logger.dump(progress.env_steps)
+                if time.monotonic() - saved >= config.checkpoint_every_s:
+                    save(folder, agent, config, progress, sampler, say)
+                    saved = time.monotonic()
+                stopwatch.lap("logging")
+        except (EnvError, TrainingError) as error:
+            save(folder, agent, config, progress, None, say)
+            raise TrainingError(
+                f"{error}; what was learned in {progress.env_steps:,} env steps is saved"
+            ) from error
+        if not save(folder, agent, config, progress, sampler, say):
+            raise TrainingError(f"{folder.path} holds only what could be written before")
 
 
 class Evaluation:
@@ -291,53 +375,73 @@ class Evaluation:
     ) -> None:
         self._config, self._folder, self._policy, self._logger = config, folder, policy, logger
         self._player = InferencePolicy(policy)
-        num_envs = min(config.num_envs, config.eval_episodes)
-        self._envs = SharedVectorEnv(config.env, num_envs, config.num_workers)
+        self._envs = make_envs(config, min(config.num_envs, config.eval_episodes))
 
-    def run(self, progress: Progress) -> Score:
-        """Evaluate now; actions are drawn, as in training."""
+    @property
+    def num_restarts(self) -> int:
+        """How often a game had to be started anew."""
+        return self._envs.num_restarts
+
+    def run_if_due(self, progress: Progress, signals: Sequence[int]) -> None:
+        """Evaluate if it is time to; actions are drawn, as in training.
+
+        A signal breaks it off; it is then as if it had not begun.
+        """
+        at_the_end = progress.env_steps >= self._config.total_env_steps
+        if progress.env_steps < progress.next_evaluation and not at_the_end:
+            return
         self._player.take_weights()
-        episodes = sorted(
-            play_episodes(
-                self._player,
-                self._envs,
-                num_episodes=self._config.eval_episodes,
-                seed=_EVALUATION_SEED,
-                greedy=False,
-                device=self._policy.device,
-            ),
-            key=lambda episode: episode.seed,
+        played = play_episodes(
+            self._player,
+            self._envs,
+            num_episodes=self._config.eval_episodes,
+            seed=_EVALUATION_SEED,
+            greedy=False,
+            device=self._policy.device,
         )
+        episodes = list(itertools.takewhile(lambda _: not signals, played))
+        if signals:
+            return
+        episodes.sort(key=lambda episode: episode.seed)
         score = score_episodes(episodes)
         while progress.next_evaluation <= progress.env_steps:
             progress.next_evaluation += self._config.evaluation_interval
+        best = progress.best_score
         progress.evaluations_since_best += 1
-        if progress.best_score is None or score.mean > progress.best_score:
-            progress.best_score, progress.evaluations_since_best = score.mean, 0
-        # Of equals the later one is kept: it has seen more.
-        if score.mean == progress.best_score:
-            save_policy_file(self._folder.best_file, self._policy, self._config, progress)
+        if best is None or score.mean > best:
+            progress.evaluations_since_best = 0
+        with going_on_without_a_disk(self._logger.progress.say):
+            # Of equals the later one is kept: it has seen more.
+            if best is None or score.mean >= best:
+                save_policy_file(self._folder.best_file, self._policy, self._config, progress)
+                progress.best_score = score.mean
+            self._keep(episodes, progress.env_steps)
         self._logger.record("eval/mean_reward", score.mean)
         self._logger.record("eval/mean_ep_length", score.mean_length)
-        env = asdict(self._config.env)
-        for episode in episodes:
-            name = f"evaluation-{progress.env_steps:010d}-{episode.seed - _EVALUATION_SEED:03d}.npz"
-            save_episode(self._folder.episodes / name, episode, env)
-        if "rgb_array" in self._envs.metadata.get("render_modes", ()):
-            self._show(episodes[0].seed, episodes[0].actions, progress.env_steps)
         self._logger.progress.say(
             f"{progress.env_steps:>9,} env steps · evaluation {score.mean:,.2f} "
             f"± {score.std:,.2f} over {score.episodes} episodes"
         )
-        return score
+
+    def _keep(self, episodes: Sequence[Episode], env_steps: int) -> None:
+        """Record episodes, and show the first."""
+        for episode in episodes:
+            name = f"evaluation-{env_steps:010d}-{episode.seed - _EVALUATION_SEED:03d}.npz"
+            save_episode(self._folder.episodes / name, episode, asdict(self._config.env))
+        if "rgb_array" in self._envs.metadata.get("render_modes", ()):
+            self._show(episodes[0].seed, episodes[0].actions, env_steps)
 
     def _show(self, seed: int, actions: Any, step: int) -> None:
         """Put an episode's beginning into TensorBoard as an animation, one picture an env step."""
         pictures: dict[int, Any] = {}
-        for moment in resimulate(self._config.env, seed, actions, _GIF_SIZE):
-            if moment.step >= _GIF_FRAMES:
-                break
-            pictures[moment.step] = moment.image
+        try:
+            for moment in resimulate(self._config.env, seed, actions, _GIF_SIZE):
+                if moment.step >= _GIF_FRAMES:
+                    break
+                pictures[moment.step] = moment.image
+        except EnvError as error:
+            self._logger.progress.say(f"{error}; this episode is not shown")
+            return
         gif = gif_bytes(list(pictures.values()), env_steps_per_second(self._config.env))
         self._logger.record_gif("eval/episode", gif, *_GIF_SIZE, step)
 
@@ -422,6 +526,7 @@ def default_run_dir(config: TrainConfig[Any]) -> Path:
 # What may change between two parts of one training. More env steps also stretch what is annealed.
 _MAY_CHANGE = {"total_env_steps", "num_workers", "num_threads", "device", "precision", "autotune"}
 _MAY_CHANGE |= {"run_dir", "fresh", "eval_every", "eval_episodes", "patience", "checkpoint_every_s"}
+_MAY_CHANGE |= {"hang_after_s", "max_restarts"}
 
 
 def refuse_other_config(folder: RunFolder, config: TrainConfig[Any]) -> None:
@@ -453,9 +558,15 @@ def flat(config: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def resume(folder: RunFolder, agent: Agent[Any], config: TrainConfig[Any]) -> Progress:
-    """Put the agent back to the folder's last checkpoint, or begin."""
-    if config.fresh or not folder.training_file.exists():
+def resume(
+    folder: RunFolder, agent: Agent[Any], config: TrainConfig[Any]
+) -> tuple[Progress, dict[str, Tensor]]:
+    """Put the agent back to the folder's last checkpoint that is not damaged, or begin.
+
+    Returns:
+        How far it is, and the sampler's state, if one was saved.
+    """
+    if config.fresh or not folder.checkpoints:
         if folder.policy_file.exists() and not config.fresh:
             raise FileError(
                 f"{folder.path} holds a policy but no checkpoint to go on from; choose another "
@@ -463,18 +574,74 @@ def resume(folder: RunFolder, agent: Agent[Any], config: TrainConfig[Any]) -> Pr
             )
         # Seeds of neighbouring trainings lie a million episodes apart.
         first = _TRAINING_SEED + config.seed * 1_000_003 % (_TRAINING_SEED // 2)
-        return Progress(next_episode_seed=first, next_evaluation=config.evaluation_interval)
-    progress = Progress(**load_training(folder.training_file, agent))
+        return Progress(next_episode_seed=first, next_evaluation=config.evaluation_interval), {}
+    newest, *older = folder.checkpoints
+    try:
+        state, sampler_state = load_training(newest, agent)
+    except DamagedError as error:
+        if not older:
+            raise
+        print(f"{error}; going back to the one before it", file=sys.stderr)
+        state, sampler_state = load_training(older[0], agent)
+    progress = decode(Progress, state)
     print(f"going on at {progress.env_steps:,} env steps in {folder.path}", file=sys.stderr)
-    return progress
+    return progress, sampler_state
 
 
 def save(
-    folder: RunFolder, agent: Agent[Any], config: TrainConfig[Any], progress: Progress
-) -> None:
-    """Write a checkpoint and the latest policy."""
-    save_training(folder.training_file, agent, asdict(progress))
-    save_policy_file(folder.policy_file, agent.policy, config, progress)
+    folder: RunFolder,
+    agent: Agent[Any],
+    config: TrainConfig[Any],
+    progress: Progress,
+    sampler: Sampler | None,
+    say: Callable[[str], None],
+) -> bool:
+    """Write a checkpoint and the latest policy, and tell whether they could be written.
+
+    Args:
+        folder: where.
+        agent: what learns.
+        config: how.
+        progress: how far.
+        sampler: who is between two rollouts; None if it is not, and begins new episodes some day.
+        say: is called with what goes wrong.
+    """
+    with going_on_without_a_disk(say) as written:
+        state = sampler.state() if sampler else None
+        save_training(folder.checkpoint_file(progress.env_steps), agent, asdict(progress), state)
+        for file in folder.checkpoints[_KEPT_CHECKPOINTS:]:
+            file.unlink()
+        save_policy_file(folder.policy_file, agent.policy, config, progress)
+        written.append(True)
+    return bool(written)
+
+
+@contextlib.contextmanager
+def going_on_without_a_disk(say: Callable[[str], None]) -> Iterator[list[bool]]:
+    """Say what could not be written, because a disk is full or gone, and go on.
+
+    What is within may put something into the list at its end, to see whether it was reached.
+    """
+    reached: list[bool] = []
+    try:
+        yield reached
+    except OSError as error:
+        where = error.filename or "a file"
+        say(f"{where} could not be written ({error.strerror}); going on, to try again later")
+
+
+def make_envs(config: TrainConfig[Any], num_envs: int, num_groups: int = 1) -> SharedVectorEnv:
+    """Make environments as configured."""
+    for wad in strange_wads(config.env.env):
+        say_once(f"{wad} does not come with ViZDoom; the engine is old, so be sure to trust it")
+    return SharedVectorEnv(
+        config.env,
+        num_envs,
+        config.num_workers,
+        num_groups,
+        hang_after_s=config.hang_after_s,
+        max_restarts=config.max_restarts,
+    )
 
 
 def save_policy_file(

@@ -24,6 +24,10 @@ from agents.rollout import Minibatch, Rollout, minibatches
 Metrics = dict[str, Tensor]
 
 
+class NotFiniteError(ArithmeticError):
+    """An update met NaN or infinity and was not made; the message says where."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AgentConfig:
     """Hyper-parameters that every agent has.
@@ -143,9 +147,26 @@ class Agent(ABC, Generic[ConfigT]):
 
         Returns:
             Metrics, averaged over the minibatches.
+
+        Raises:
+            NotFiniteError: If the rollout, a loss or a gradient is not finite. The policy and the
+                optimiser are then as before; the update counts as made.
         """
-        config = self.config
         self._anneal()
+        self.num_updates += 1
+        if name := rollout.first_not_finite():
+            raise NotFiniteError(f"{name} of the rollout are not finite")
+        before = [tensor.clone() for tensor in self._learned()]
+        try:
+            return self._update(rollout)
+        except NotFiniteError:
+            if len(self._learned()) > len(before):  # The optimiser had not begun.
+                self.optimizer.state.clear()
+            torch._foreach_copy_(self._learned(), before)
+            raise
+
+    def _update(self, rollout: Rollout) -> dict[str, float]:
+        config = self.config
         advantages, returns = self.estimate(rollout, self.scale(rollout))
         collected: dict[str, list[Tensor]] = defaultdict(list)
         stop = False
@@ -164,13 +185,14 @@ class Agent(ABC, Generic[ConfigT]):
                 if stop:
                     break
                 norm = nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
+                if not norm.isfinite():
+                    raise NotFiniteError("the gradients are not finite")
                 collected["grad_norm"].append(norm)
                 self.optimizer.step()
             if stop:
                 break
         # The normalisers stand still while a rollout is collected and learned from.
         self.policy.observe(rollout.obs)
-        self.num_updates += 1
         means = {name: float(torch.stack(v).float().mean()) for name, v in collected.items()}
         return means | {
             "explained_variance": explained_variance(rollout.values.flatten(), returns.flatten()),
@@ -221,6 +243,12 @@ class Agent(ABC, Generic[ConfigT]):
         if not self.config.normalize_advantages or advantages.numel() < 2:
             return advantages
         return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+
+    def _learned(self) -> list[Tensor]:
+        """List what a step of the optimiser changes: weights, and its own statistics."""
+        states = [state.values() for state in self.optimizer.state.values()]
+        statistics = [value for values in states for value in values if isinstance(value, Tensor)]
+        return [*(p.data for p in self.policy.parameters()), *statistics]
 
     def _anneal(self) -> None:
         if self.config.anneal_learning_rate:

@@ -1,12 +1,13 @@
 """What is in a policy file and in a checkpoint. Both are safetensors with JSON in their metadata.
 
 `policy.safetensors` is all that is needed to play: weights, how they are arranged, and the world
-they were trained in. `checkpoint/training.safetensors` is all that is needed to go on training.
-Nothing here unpickles, and a file is replaced only by a whole new one.
+they were trained in. A checkpoint is all that is needed to go on training. Nothing here unpickles,
+a file is replaced only by a whole new one, and one that was changed since is known by its checksum.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -25,13 +26,19 @@ from agents.agent import Agent
 from agents.policy import Policy, Specs
 from perception import ImageSpec, PerceptionConfig, VectorSpec
 
-_FORMAT = 1
-_METADATA_KEY = "doomgrad"
+_FORMAT = 2
+_METADATA_KEY, _CHECKSUM_KEY = "doomgrad", "sha256"
+# Bytes, more than any header of ours takes; what claims to have a larger one is not read.
+_MAX_HEADER = 2**20
 T = TypeVar("T")
 
 
 class FileError(ValueError):
     """A file is not what it should be: its message is one line that says why."""
+
+
+class DamagedError(FileError):
+    """A file is not as it was written, or is not there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +90,11 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # Only now is the new name sure to outlive a loss of power.
+        finally:
+            os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -121,12 +133,16 @@ def load_policy(path: Path) -> PolicyFile:
             name: decode(ImageSpec, spec) if "shape" in spec else decode(VectorSpec, spec)
             for name, spec in description["specs"].items()
         }
-        policy = Policy(
+        parts = (
             specs,
             _parse_space(description["actions"]),
             decode(PerceptionConfig, description["perception"]),
-            normalize_obs=bool(description["normalize_obs"]),
+            bool(description["normalize_obs"]),
         )
+        # First without memory: a file may describe a network of any size.
+        with torch.device("meta"):
+            _expect_same_kind(tensors, Policy(*parts).state_dict())
+        policy = Policy(*parts)
         policy.load_state_dict(tensors)
         env, about = dict(description["env"]), dict(description["about"])
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
@@ -135,13 +151,32 @@ def load_policy(path: Path) -> PolicyFile:
     return PolicyFile(policy=policy.eval(), env=env, about=about)
 
 
-def save_training(path: Path, agent: Agent[Any], state: Mapping[str, Any]) -> None:
-    """Write all that going on needs: weights, optimiser, statistics, generator and counters.
+def _expect_same_kind(tensors: Mapping[str, Tensor], described: Mapping[str, Tensor]) -> None:
+    if tensors.keys() != described.keys():
+        name = min(tensors.keys() ^ described.keys())
+        raise ValueError(f"{name} is {'missing' if name in described else 'not described'}")
+    for name, tensor in tensors.items():
+        expected = described[name]
+        if (tensor.shape, tensor.dtype) != (expected.shape, expected.dtype):
+            raise ValueError(
+                f"{name} is {tuple(tensor.shape)} {tensor.dtype}, "
+                f"described as {tuple(expected.shape)} {expected.dtype}"
+            )
+
+
+def save_training(
+    path: Path,
+    agent: Agent[Any],
+    state: Mapping[str, Any],
+    sampler_state: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write all that going on needs: weights, optimiser, statistics, generators and counters.
 
     Args:
         path: where.
         agent: what learns.
         state: further counters, as JSON.
+        sampler_state: what the sampler is in the midst of.
     """
     optimizer = agent.optimizer.state_dict()
     tensors = {f"policy/{name}": tensor for name, tensor in agent.policy.state_dict().items()}
@@ -150,6 +185,8 @@ def save_training(path: Path, agent: Agent[Any], state: Mapping[str, Any]) -> No
     for parameter, values in optimizer["state"].items():
         for name, tensor in values.items():
             tensors[f"optimizer/{parameter}/{name}"] = tensor
+    for name, tensor in (sampler_state or {}).items():
+        tensors[f"sampler/{name}"] = tensor
     tensors["generator"] = torch.get_rng_state()
     counters = {
         "optimizer": type(agent.optimizer).__name__,
@@ -159,7 +196,12 @@ def save_training(path: Path, agent: Agent[Any], state: Mapping[str, Any]) -> No
     write_atomically(path, _encode(tensors, counters))
 
 
-def load_training(path: Path, agent: Agent[Any]) -> dict[str, Any]:
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write tensors that a person is to look at."""
+    write_atomically(path, _encode(tensors, about))
+
+
+def load_training(path: Path, agent: Agent[Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Put an agent back to where it was saved.
 
     Args:
@@ -167,10 +209,11 @@ def load_training(path: Path, agent: Agent[Any]) -> dict[str, Any]:
         agent: a fresh agent of the same configuration.
 
     Returns:
-        The further counters.
+        The further counters, and the sampler's state; empty if none was saved.
 
     Raises:
-        FileError: If the file is damaged or belongs to another configuration.
+        DamagedError: If the file is not what was written.
+        FileError: If it belongs to another configuration.
     """
     tensors, counters = _read(path)
     try:
@@ -178,15 +221,19 @@ def load_training(path: Path, agent: Agent[Any]) -> dict[str, Any]:
         agent.reward_scaler.load_state_dict(_under("reward_scaler/", tensors))
         if counters["optimizer"] != type(agent.optimizer).__name__:
             raise ValueError(f"its optimiser is {counters['optimizer']}")
-        optimizer = agent.optimizer.state_dict()
+        optimizer, parameters = agent.optimizer.state_dict(), list(agent.policy.parameters())
         optimizer["state"] = {}
         for name, tensor in _under("optimizer/", tensors).items():
-            parameter, _, key = name.partition("/")
-            optimizer["state"].setdefault(int(parameter), {})[key] = tensor
+            index, _, key = name.partition("/")
+            parameter = parameters[int(index)]
+            if tensor.shape == parameter.shape:
+                # Arranged in memory as the weights are, which fused optimisers take for granted.
+                tensor = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
+            optimizer["state"].setdefault(int(index), {})[key] = tensor
         agent.optimizer.load_state_dict(optimizer)
         torch.set_rng_state(tensors["generator"])
         agent.num_updates = counters["num_updates"]
-        return dict(counters["state"])
+        return dict(counters["state"]), _under("sampler/", tensors)
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
         reason = _reason(error)
         raise FileError(
@@ -204,26 +251,49 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _encode(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> bytes:
-    metadata = {_METADATA_KEY: json.dumps({"format": _FORMAT, **description})}
-    return save({n: t.detach().cpu().contiguous() for n, t in tensors.items()}, metadata)
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps({"format": _FORMAT, **description})
+    return save(plain, {_METADATA_KEY: text, _CHECKSUM_KEY: _checksum(plain, text)})
+
+
+def _checksum(tensors: Mapping[str, Tensor], description: str) -> str:
+    """Give the SHA-256 of a description and of every tensor with its name, shape and dtype."""
+    digest = hashlib.sha256(description.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a file that `_encode` made; nothing is taken for granted about it."""
     try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+        if size > _MAX_HEADER:
+            raise DamagedError(
+                f"{path} is damaged, or no safetensors file: its header is too large"
+            )
+        # Sizes that a header claims are checked against the file's before anything is read.
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        description = json.loads(metadata[_METADATA_KEY])
+        text = metadata[_METADATA_KEY]
+        description = json.loads(text)
         if description["format"] != _FORMAT:
             raise FileError(
                 f"{path} is of format {description['format']}; this program reads {_FORMAT}"
             )
+        if metadata[_CHECKSUM_KEY] != _checksum(tensors, text):
+            raise DamagedError(f"{path} is damaged: its content is not what its checksum says")
     except FileNotFoundError:
-        raise FileError(f"there is no file at {path}") from None
+        raise DamagedError(f"there is no file at {path}") from None
     except (SafetensorError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise FileError(f"{path} is damaged, or no safetensors file: {reason}") from error
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise DamagedError(f"{path} is damaged, or no safetensors file: {reason}") from error
+    except (LookupError, TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, FileError):
+            raise
         raise FileError(f"{path} was not written by doomgrad: it lacks its description") from error
     return tensors, description
 

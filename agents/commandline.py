@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import io
 import os
 import re
@@ -89,6 +90,12 @@ def with_fields(config: T, values: Mapping[str, Any]) -> T:
         elif field.name in values:
             changes[field.name] = values[field.name]
     return dataclasses.replace(config, **changes)  # type: ignore[type-var] # any dataclass
+
+
+@functools.cache
+def say_once(text: str) -> None:
+    """Print a line on stderr, the first time it is asked for."""
+    print(text, file=sys.stderr)
 
 
 def run(program: Callable[[Sequence[str]], int], user_errors: tuple[type[Exception], ...]) -> int:

@@ -51,9 +51,11 @@ class Episode:
 # What NumPy and the standard library raise for archives that are cut off, foreign or garbled.
 _DAMAGE = (
     *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError),
+    *(MemoryError, OverflowError),
     *(zipfile.BadZipFile, zlib.error, struct.error),
 )
 _ARRAYS = ("actions", "rewards", "values", "probabilities")
+_MAX_BYTES = 2**26  # of all arrays; half an hour of Doom takes less than a hundredth of it
 
 
 def save_episode(path: Path, episode: Episode, env: dict[str, Any]) -> None:
@@ -83,6 +85,9 @@ def load_episode(path: Path) -> tuple[Episode, dict[str, Any]]:
         FileError: If it is not one, or is damaged.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > _MAX_BYTES:
+                raise ValueError("it is too large")
         with np.load(path, allow_pickle=False) as file:
             about = json.loads(str(file["about"]))
             arrays = {name: file[name] for name in _ARRAYS}

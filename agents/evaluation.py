@@ -18,7 +18,7 @@ from agents.device import single_thread
 from agents.distributions import num_draws
 from agents.episodes import Episode
 from agents.policy import Decision, Player
-from agents.sampler import GroupedEnvs, Transition, as_tensors
+from agents.sampler import GroupedEnvs, Transition, as_tensors, is_lost
 
 _RESAMPLES = 10_000
 
@@ -105,6 +105,10 @@ def play_episodes(
         dones = transition.terminated | transition.truncated
         starts = torch.from_numpy(dones).to(device)
         for lane in np.flatnonzero(dones):
+            if is_lost(transition, lane):  # It is begun again.
+                steps[lane] = []
+                generators[lane] = _generator(int(seeds[lane]))
+                continue
             if seeds[lane] < seed + num_episodes:
                 statistics = dict(
                     zip(envs.episode_keys, transition.episode[lane].tolist(), strict=True)

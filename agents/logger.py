@@ -6,7 +6,9 @@ axis is env steps.
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +25,7 @@ from stable_baselines3.common.logger import (
     TensorBoardOutputFormat,
 )
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 from torch.utils.tensorboard.writer import SummaryWriter
 
 _NOT_IN_TEXT = ("stdout", "csv", "json", "log")
@@ -88,6 +91,48 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
+class _Board(TensorBoardOutputFormat):
+    """Writes TensorBoard's files, into a new one after a write that failed.
+
+    They are written by a thread, which a failed write ends. Its traceback is kept back, because
+    what it met is raised here at the next write.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None) -> None:
+        self._folder = str(folder)
+        self.writer: SummaryWriter = SummaryWriter(self._folder, purge_step=purge_step)
+        self._is_closed = self._has_failed = False
+        self._excepthook, threading.excepthook = threading.excepthook, self._on_exception
+
+    def write(
+        self,
+        key_values: dict[str, Any],
+        key_excluded: dict[str, tuple[str, ...]],
+        step: int = 0,
+    ) -> None:
+        """Write one record.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        if self._has_failed:
+            with contextlib.suppress(OSError):
+                self.writer.close()
+            self.writer = SummaryWriter(self._folder)
+        self._has_failed = True
+        super().write(key_values, key_excluded, step)
+        self._has_failed = False
+
+    def close(self) -> None:
+        """Close the file."""
+        threading.excepthook = self._excepthook
+        super().close()
+
+    def _on_exception(self, args: threading.ExceptHookArgs) -> None:
+        if not (isinstance(args.thread, _AsyncWriterThread) and args.exc_type is OSError):
+            self._excepthook(args)
+
+
 class RunLogger(Logger):
     """Stable-Baselines3's Logger on a run folder, going on where an earlier part stopped.
 
@@ -100,14 +145,11 @@ class RunLogger(Logger):
     def __init__(self, folder: Path, *, total: int, start: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.progress = ProgressWriter(total, start)
-        board = TensorBoardOutputFormat(str(folder))
-        if start:
-            board.writer.close()
-            board.writer = SummaryWriter(str(folder), purge_step=start + 1)
-        self._board = board.writer
+        self._board = _Board(folder, purge_step=start + 1 if start else None)
         self._returns: deque[float] = deque(maxlen=_EPISODES)
         self._lengths: deque[float] = deque(maxlen=_EPISODES)
-        formats = [self.progress, board, _continued_csv(folder / "progress.csv", start)]
+        # Where a disk is full, the CSV is first to notice, and loses nothing.
+        formats = [self.progress, _continued_csv(folder / "progress.csv", start), self._board]
         super().__init__(str(folder), formats)
 
     def record_config(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
@@ -138,6 +180,16 @@ class RunLogger(Logger):
             if key not in _NOT_AVERAGED:
                 self.record(f"rollout/ep_{key}_mean", fmean(e[key] for e in finished))
 
+    @property
+    def last_episodes(self) -> tuple[list[float], list[float]]:
+        """Returns and lengths of the episodes that the means are over, to go on with them."""
+        return list(self._returns), list(self._lengths)
+
+    def restore_episodes(self, returns: Sequence[float], lengths: Sequence[float]) -> None:
+        """Go on with the `last_episodes` of an earlier part."""
+        self._returns.extend(returns)
+        self._lengths.extend(lengths)
+
     def record_update(self, metrics: Mapping[str, float]) -> None:
         """Record the metrics of an update."""
         for name, value in metrics.items():
@@ -147,8 +199,14 @@ class RunLogger(Logger):
         """Put an animation into the Images tab; TensorBoard's own way for videos is broken."""
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
         summary = Summary(value=[Summary.Value(tag=tag, image=image)])
-        writer = self._board._get_file_writer()  # the public way to write a summary is add_image
+        writer = self._board.writer._get_file_writer()  # the public way is add_image
         writer.add_summary(summary, step)
+
+    def close(self) -> None:
+        """Close every file, whether it can take what is left or not."""
+        for output_format in self.output_formats:
+            with contextlib.suppress(OSError):
+                output_format.close()
 
 
 def _continued_csv(path: Path, start: int) -> CSVOutputFormat:

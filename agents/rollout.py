@@ -47,6 +47,18 @@ class Rollout:
         """(T, N) bool, whether an episode ended with the step, in either way."""
         return self.terminated | self.truncated
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Give all tensors by name; those of an observation are `obs/` and the part's name."""
+        parts = {f"obs/{name}": part for name, part in self.obs.items()}
+        return parts | {f.name: getattr(self, f.name) for f in fields(self) if f.name != "obs"}
+
+    def first_not_finite(self) -> str | None:
+        """Name the first of its tensors that holds NaN or infinity, if one does."""
+        for name, tensor in self.tensors().items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                return name
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Minibatch:

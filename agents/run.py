@@ -12,12 +12,14 @@ evaluation.json      what `score` found                   replay.mp4
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,13 +28,16 @@ from typing import Any
 import torch
 
 from agents.checkpoint import FileError, PolicyFile, load_policy, write_atomically
+from agents.commandline import UsageError
 
 _WRITTEN = (
-    *("policy.safetensors", "best.safetensors", "checkpoint/training.safetensors"),
+    *("policy.safetensors", "best.safetensors", "checkpoint/*.safetensors"),
     *("episodes/*.npz", "events.out.tfevents*", "progress.csv", "evaluation.json", "replay.mp4"),
+    "not-finite.safetensors",
     "config.json",  # Last: it marks the folder as a run's.
 )
-_PACKAGES = ("torch", "numpy", "gymnasium", "vizdoom", "stable-baselines3", "opencv-python")
+_MAX_CONFIG_BYTES = 2**20
+PACKAGES = ("torch", "numpy", "gymnasium", "vizdoom", "stable-baselines3", "opencv-python")
 
 
 @dataclass(frozen=True)
@@ -57,14 +62,42 @@ class RunFolder:
         return self.path / "best.safetensors"
 
     @property
-    def training_file(self) -> Path:
-        """What going on with the training needs."""
-        return self.path / "checkpoint" / "training.safetensors"
+    def checkpoints(self) -> list[Path]:
+        """What going on with the training needs, newest first: two, as one may be damaged."""
+        return sorted((self.path / "checkpoint").glob("*.safetensors"), reverse=True)
+
+    def checkpoint_file(self, env_steps: int) -> Path:
+        """Name the checkpoint that is taken after so many env steps."""
+        return self.path / "checkpoint" / f"{env_steps:012d}.safetensors"
+
+    @property
+    def not_finite_file(self) -> Path:
+        """The rollout that could not be learned from, if that is why the training stopped."""
+        return self.path / "not-finite.safetensors"
 
     @property
     def episodes(self) -> Path:
         """Recorded episodes."""
         return self.path / "episodes"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other training out of the folder, for as long as this process lives at most.
+
+        Raises:
+            UsageError: If another one is in it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise UsageError(
+                f"another training writes into {self.path}; choose another --run-dir"
+            ) from None
+        finally:
+            os.close(folder)
 
     def clear(self) -> None:
         """Remove what a run wrote; a folder that holds no run is left alone."""
@@ -80,7 +113,7 @@ class RunFolder:
             "config": config,
             "command": " ".join(sys.argv),
             "python": platform.python_version(),
-            "versions": {name: version(name) for name in _PACKAGES},
+            "versions": {name: version(name) for name in PACKAGES},
             "git": git_revision(),
             "hardware": hardware(),
         }
@@ -95,11 +128,15 @@ class RunFolder:
             FileError: If it is missing or damaged.
         """
         try:
+            if self.config_file.stat().st_size > _MAX_CONFIG_BYTES:
+                raise FileError(f"{self.config_file} is too large to be a configuration")
             content = json.loads(self.config_file.read_text())
             return dict(content["config"])
         except FileNotFoundError:
             raise FileError(f"{self.path} is not a run folder: it has no config.json") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            if isinstance(error, FileError):
+                raise
             raise FileError(f"{self.config_file} is damaged") from error
 
 
@@ -124,6 +161,8 @@ def find_policy(run: Path) -> tuple[PolicyFile, RunFolder]:
         raise FileError(f"there is no run at {run}; {hint}")
     for file in (folder.best_file, folder.policy_file):
         if file.is_file():
+            if not file.resolve().is_relative_to(run.resolve()):
+                raise FileError(f"{file} is a link out of its folder; name {file.resolve()} itself")
             return load_policy(file), folder
     raise FileError(f"{run} holds no policy.safetensors, so it is no run folder, or an unborn one")
 

@@ -5,6 +5,7 @@ Axes: T rollout length, N environments, n environments of one group.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
@@ -48,7 +49,7 @@ class Transition(Protocol):
 
     @property
     def episode(self) -> NDArray[np.float64]:
-        """(n, E) statistics of ended episodes, valid where one ended."""
+        """(n, E) statistics of ended episodes, valid where one ended; NaN where it was lost."""
 
 
 class GroupedEnvs(Protocol):
@@ -65,6 +66,12 @@ class GroupedEnvs(Protocol):
 
     def reset(self, *, seed: int) -> Any:
         """Begin an episode in every environment."""
+
+    def restore(self, seeds: Sequence[int], actions: Sequence[NDArray[Any]]) -> None:
+        """Begin an episode in every environment and take actions in it."""
+
+    def skip(self, lanes: Sequence[int]) -> None:
+        """Begin the next episode in some environments."""
 
     def current_obs(self, group: int) -> Mapping[str, NDArray[Any]]:
         """Give a group's current observations by part."""
@@ -86,6 +93,11 @@ class GroupedEnvs(Protocol):
 def as_tensors(parts: Mapping[str, NDArray[Any]], device: torch.device) -> dict[str, Tensor]:
     """View (on CPU) or copy (elsewhere) arrays as tensors."""
     return {name: torch.from_numpy(part).to(device) for name, part in parts.items()}
+
+
+def is_lost(transition: Transition, i: int | np.integer[Any]) -> bool:
+    """Tell whether environment i of a group broke, so that its episode counts for nothing."""
+    return math.isnan(transition.episode[i, 0])
 
 
 class Collected(NamedTuple):
@@ -144,6 +156,8 @@ class Sampler:
         self._buffers = [_allocate(envs, shape, self._memory_state) for _ in range(num_buffers)]
         self._storage = self._buffers[0]
         self._ended: list[tuple[int, int, list[float]]] = []
+        # For each environment, what was done so far in the episode it is in, rollout by rollout.
+        self._taken: list[list[Tensor]] = [[] for _ in range(envs.num_envs)]
         self._threads = ThreadPoolExecutor(len(envs.teams), thread_name_prefix="team")
         self.stopwatch = Stopwatch()
 
@@ -177,6 +191,7 @@ class Sampler:
         # Whichever group was ready first.
         keys, rows = self.envs.episode_keys, [row for _, _, row in sorted(self._ended)]
         self._ended.clear()
+        self._remember_actions()
         last_obs = self._current_obs()
         self.stopwatch.lap("transfer")
         storage.last_values.copy_(self.policy.value(last_obs, self._memory_state, self._starts))
@@ -187,6 +202,44 @@ class Sampler:
             next_episode_seed=int(self.envs.episode_seeds.max()) + self.envs.num_envs,
             version=version,
         )
+
+    def state(self) -> dict[str, Tensor]:
+        """Give all it takes to go on from here as if there had been no break.
+
+        Episodes in flight are given as their seeds, what was done in them, and what is seen now.
+        """
+        actions = self._storage.actions[:0, 0].cpu()  # None, of the right shape.
+        return {
+            "generator": self._generator.get_state(),
+            "starts": self._starts,
+            "memory_state": self._memory_state,
+            "episode_seeds": torch.from_numpy(self.envs.episode_seeds),
+            **{f"obs/{name}": part for name, part in self._current_obs().items()},
+            **{f"actions/{i}": torch.cat([actions, *t]) for i, t in enumerate(self._taken)},
+        }
+
+    def load_state(self, state: Mapping[str, Tensor]) -> int:
+        """Go on from a state that `state` gave, playing episodes in flight again up to there.
+
+        Returns:
+            How many of them did not come out the same. Their environments begin new ones.
+        """
+        self._generator.set_state(state["generator"])
+        self._starts.copy_(state["starts"])
+        self._memory_state.copy_(state["memory_state"])
+        taken = [state[f"actions/{i}"] for i in range(self.envs.num_envs)]
+        self._taken = [[actions] for actions in taken]
+        self.envs.restore(state["episode_seeds"].tolist(), [a.numpy() for a in taken])
+        same = torch.ones(self.envs.num_envs, dtype=torch.bool)
+        for name, part in self._current_obs().items():
+            same &= (part.cpu() == state[f"obs/{name}"]).flatten(1).all(1)
+        lost = (~same).nonzero().flatten().tolist()
+        if lost:
+            self.envs.skip(lost)
+            self._starts[lost] = True
+            for lane in lost:
+                self._taken[lane] = []
+        return len(lost)
 
     def close(self) -> None:
         """End the threads that serve teams."""
@@ -242,7 +295,8 @@ class Sampler:
         dones = transition.terminated | transition.truncated
         self._starts[lanes] = torch.from_numpy(dones)
         for i in np.flatnonzero(dones):
-            self._ended.append((t, lanes.start + int(i), transition.episode[i].tolist()))
+            if not is_lost(transition, i):
+                self._ended.append((t, lanes.start + int(i), transition.episode[i].tolist()))
         if transition.truncated.any():
             self._value_last_obs(t, lanes, transition)
 
@@ -254,6 +308,15 @@ class Sampler:
         going_on = torch.zeros(len(cut), dtype=torch.bool, device=self.policy.device)
         values = self.policy.value(obs, self._memory_state[:, where], going_on)
         self._storage.final_values[t, where] = values
+
+    def _remember_actions(self) -> None:
+        """Keep what was done in the episodes in flight."""
+        actions, dones = self._storage.actions.cpu(), self._storage.dones.cpu().numpy()
+        for lane, taken in enumerate(self._taken):
+            (ends,) = np.nonzero(dones[:, lane])
+            if len(ends):
+                taken.clear()
+            taken.append(actions[ends[-1] + 1 if len(ends) else 0 :, lane].clone())
 
     def _current_obs(self) -> dict[str, Tensor]:
         groups = [self.envs.current_obs(g) for g in range(self.envs.num_groups)]

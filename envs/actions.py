@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium import spaces
 
 from envs.config import Actions
-from envs.errors import EnvError
+from envs.errors import ActionError, EnvError
 
 # The largest number of combinations for which `auto` still makes one Discrete choice of them.
 AUTO_COMBINATIONS = 24
@@ -160,15 +160,15 @@ class ActionSet:
             action: an element of the space.
 
         Raises:
-            ValueError: If the action is not in the space.
+            ActionError: If the action is not in the space.
         """
         if isinstance(self.space, spaces.Discrete):
             choice = int(action)
             if not 0 <= choice < len(self._table):
-                raise ValueError(f"action {action} is not in {self.space}")
+                raise ActionError(f"action {action} is not in {self.space}")
             return self._table[choice]
         if not self.space.contains(np.asarray(action, dtype=self.space.dtype)):
-            raise ValueError(f"action {action} is not in {self.space}")
+            raise ActionError(f"action {action} is not in {self.space}")
         return self._press([int(choice) for choice in action])
 
     def describe(self, action: Any) -> str:

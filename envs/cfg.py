@@ -17,7 +17,7 @@ from envs.errors import EnvError
 from envs.scenarios import FREEDOOM_BUTTONS, FREEDOOM_MAPS, SCENARIOS
 from envs.wad import first_map, maps, read_directory
 
-BUNDLED = Path(vizdoom.scenarios_path)
+BUNDLED = Path(vizdoom.scenarios_path).resolve()
 ENGINE_FOLDER = BUNDLED.parent
 FREEDOOM2 = ENGINE_FOLDER / "freedoom2.wad"
 
@@ -217,8 +217,17 @@ def _names(path: Path, text: str, kind: type) -> tuple[str, ...]:
 def _find_wad(path: Path, name: str) -> Path:
     """Find a WAD beside the .cfg that names it, or among the bundled ones."""
     for folder in (path.resolve().parent, BUNDLED, ENGINE_FOLDER):
-        candidate = folder / name.strip("'\"")
+        candidate = (folder / name.strip("'\"")).resolve()
         if candidate.is_file():
+            if not candidate.is_relative_to(folder):
+                raise EnvError(f"{path} names a WAD outside its folder: {name}; put it beside it")
             read_directory(candidate)
-            return candidate.resolve()
+            return candidate
     raise EnvError(f"{path} names a WAD that is not there: {name} (looked beside the .cfg)")
+
+
+def strange_wads(env: str) -> list[Path]:
+    """List the WADs of a world that do not come with ViZDoom."""
+    spec = game_spec(env)
+    wads = [wad for wad in (spec.wad, spec.iwad) if wad is not None] if spec else []
+    return [wad for wad in wads if wad.resolve().parent not in (BUNDLED, ENGINE_FOLDER)]

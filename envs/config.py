@@ -9,6 +9,9 @@ Observation = Literal["palette", "rgb", "gray"]
 ExtraChannel = Literal["depth", "labels", "automap"]
 Actions = Literal["auto", "combinations", "groups"]
 
+_MAX_PIXELS = 2**21  # of an observation, all frames together: a screen of 1600x1200
+_MAX_DELTA_BINS = 1001
+
 
 @dataclass(frozen=True, kw_only=True)
 class EnvConfig:
@@ -49,6 +52,13 @@ class EnvConfig:
         for name, low in (("height", 1), ("width", 1), ("frame_stack", 1), ("delta_bins", 3)):
             if getattr(self, name) < low:
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if self.height * self.width * self.frame_stack > _MAX_PIXELS:
+            raise ValueError(
+                f"{self.frame_stack} frames of {self.height}x{self.width} are too large; "
+                f"at most {_MAX_PIXELS:,} pixels are possible"
+            )
+        if self.delta_bins > _MAX_DELTA_BINS:
+            raise ValueError(f"delta_bins must be at most {_MAX_DELTA_BINS}, got {self.delta_bins}")
         if self.delta_bins % 2 == 0:
             raise ValueError(f"delta_bins must be odd, so that 0 is one of them: {self.delta_bins}")
         for name in ("frame_skip", "time_limit"):

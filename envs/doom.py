@@ -20,7 +20,13 @@ from numpy.typing import NDArray
 from envs.actions import ActionSet
 from envs.cfg import GameSpec, game_spec
 from envs.config import EnvConfig
-from envs.engine import end_engine, smallest_resolution, start_engine
+from envs.engine import (
+    ENGINE_ERRORS,
+    end_engine,
+    kill_engine,
+    smallest_resolution,
+    start_engine,
+)
 from envs.errors import EnvError
 from envs.shared import observation_parts
 from envs.wad import read_palette
@@ -127,19 +133,25 @@ class DoomEnv(gym.Env[Any, Any]):
 
         Returns:
             The first observation, and the info with the episode's own seed as `episode_seed`.
+
+        Raises:
+            EnvError: If no engine could be started, or it died.
         """
         super().reset(seed=seed)
         if self._game is None:
             self._start()
         if seed is None:
             seed = int(self.np_random.integers(2**31))
-        self._game.set_seed(seed % 2**32)
-        self._game.new_episode()
+        try:
+            self._game.set_seed(seed % 2**32)
+            self._game.new_episode()
+            variables = self._game.get_state().game_variables
+            self._carried_over = np.where(self._is_counter, variables, 0.0)
+            self._look(first=True)
+            self._first = self._counters()
+        except ENGINE_ERRORS as error:
+            raise self._died(error) from error
         self._done, self._tics, self._return, self._length = False, 0, 0.0, 0
-        variables = self._game.get_state().game_variables
-        self._carried_over = np.where(self._is_counter, variables, 0.0)
-        self._look(first=True)
-        self._first = self._counters()
         return self._observation(), {**self.info(), "episode_seed": seed}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -162,6 +174,9 @@ class DoomEnv(gym.Env[Any, Any]):
 
         Returns:
             native reward, terminated, truncated.
+
+        Raises:
+            EnvError: If the engine died; reset() starts another one.
         """
         if self._done:
             raise EnvError("the episode has ended; call reset() before step()")
@@ -169,14 +184,17 @@ class DoomEnv(gym.Env[Any, Any]):
         if self.time_limit is not None:
             tics = min(tics, self.time_limit - self._tics)
         game = self._game
-        reward: float = game.make_action(self._actions.buttons(action), tics)
-        self._tics += tics
-        self._return += reward
-        self._length += 1
-        terminated: bool = game.is_episode_finished()
-        truncated = not terminated and self._tics == self.time_limit
-        if not terminated:
-            self._look()
+        try:
+            reward: float = game.make_action(self._actions.buttons(action), tics)
+            self._tics += tics
+            self._return += reward
+            self._length += 1
+            terminated: bool = game.is_episode_finished()
+            truncated = not terminated and self._tics == self.time_limit
+            if not terminated:
+                self._look()
+        except ENGINE_ERRORS as error:
+            raise self._died(error) from error
         self._done = terminated or truncated
         return reward, terminated, truncated
 
@@ -207,6 +225,11 @@ class DoomEnv(gym.Env[Any, Any]):
         """Give the screen as the engine drew it, (height, width, 3) uint8 RGB."""
         return self.palette[self._state.screen_buffer] if self.render_mode == "rgb_array" else None
 
+    def kill(self) -> None:
+        """Kill an engine that hangs, from another thread: who waits for it gets an EnvError."""
+        if self._game is not None:
+            kill_engine(self._scratch)
+
     def close(self) -> None:
         """End the engine."""
         if self._game is not None:
@@ -230,8 +253,12 @@ class DoomEnv(gym.Env[Any, Any]):
             variables=self.info_keys,
             buffers=tuple(config.extra_channels),
         )
-        self._game = game
+        self._game, self._scratch = game, scratch
         self._end = weakref.finalize(self, end_engine, game, scratch)
+
+    def _died(self, error: Exception) -> EnvError:
+        self.close()
+        return EnvError(f"the Doom engine died: {error}")
 
     def _observation_space(self) -> spaces.Space[Any]:
         config = self.config

@@ -3,17 +3,23 @@
 What can go wrong is worked around here, once. The engine writes files where it is started and
 silently obeys files lying there, so it starts in an empty scratch folder. It outlives a parent that
 is killed, so on Linux it is started through `setpriv --pdeathsig KILL`, which ties its life to the
-parent's. Its shared memory would outlive both, so its names are removed as soon as it is open.
-Paths in commands to it may not exceed about 100 characters, so none is ever sent.
+parent's. Its shared memory would outlive both, so its names are removed as soon as it is open;
+where its owner was killed even before that, and left its scratch folder, `remove_leftovers` clears
+up. Paths in commands to it may not exceed about 100 characters, so none is ever sent. If it hangs,
+whoever waits for it waits for ever, until somebody else calls `kill_engine`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import re
 import shutil
+import signal
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,15 +37,20 @@ RESOLUTIONS: tuple[tuple[int, int], ...] = (
 
 _STARTS = 3  # Starting many engines at once can fail; the next attempt succeeds.
 _SCRATCH_PREFIX = "doomgrad-engine-"
-_ENGINE_ERRORS = (
+# In the scratch folder: the engine's process number and arguments; a file its owner has locked.
+_RECORD, _OWNER = "engine", "owner"
+_INSTANCE = re.compile(r"viz_instance_id (\w+)")
+_BORN_WITHIN_S = 60.0  # A folder older than this without its files will not get them any more.
+ENGINE_ERRORS = (
     vizdoom.ViZDoomErrorException,
     vizdoom.ViZDoomUnexpectedExitException,
     vizdoom.FileDoesNotExistException,
     vizdoom.MessageQueueException,
     vizdoom.SharedMemoryException,
 )
-_SHARED_MEMORY = Path("/dev/shm")  # Where Linux keeps it; elsewhere nothing is found there.
+SHARED_MEMORY = Path("/dev/shm")  # Where Linux keeps it; elsewhere nothing is found there.
 _working_directory = threading.Lock()
+_locks: dict[Path, int] = {}  # File descriptors of what this process has locked, by scratch folder.
 
 
 def smallest_resolution(width: int, height: int) -> tuple[int, int]:
@@ -69,7 +80,7 @@ def start_engine(
     Raises:
         EnvError: If no engine could be started.
     """
-    scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH_PREFIX))
+    scratch = _scratch_folder()
     game = DoomGame()
     try:
         _configure(game, spec, scratch, resolution, variables, buffers)
@@ -81,7 +92,7 @@ def start_engine(
             except vizdoom.ViZDoomErrorException:
                 if attempt == _STARTS - 1:
                     raise
-    except _ENGINE_ERRORS as error:
+    except ENGINE_ERRORS as error:
         end_engine(game, scratch)
         raise EnvError(f"the Doom engine did not start: {error}") from error
     _forget_names(game.get_instance_id())
@@ -92,6 +103,62 @@ def end_engine(game: DoomGame, scratch: Path) -> None:
     """End an engine and remove what it wrote; harmless where it has already ended."""
     game.close()
     shutil.rmtree(scratch, ignore_errors=True)
+    with contextlib.suppress(KeyError):  # It may be ended twice.
+        os.close(_locks.pop(scratch))
+
+
+def kill_engine(scratch: Path) -> None:
+    """Kill an engine that hangs: who waits for it is told that it died. Harmless if it is gone."""
+    with contextlib.suppress(OSError, ValueError):
+        record = (scratch / _RECORD).read_text()
+        pid, instance = int(record.split()[0]), _INSTANCE.findall(record)
+        # Its number may meanwhile be another process's.
+        if instance and instance[0].encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
+
+
+def leftovers() -> list[Path]:
+    """List the scratch folders of engines whose owners are dead, and were this user's."""
+    found = []
+    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            about = folder.stat()
+            if about.st_uid != os.getuid():
+                continue
+            try:
+                with (folder / _OWNER).open() as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # Fails while the owner lives.
+            except FileNotFoundError:
+                if time.time() - about.st_mtime < _BORN_WITHIN_S:
+                    continue
+            found.append(folder)
+    return found
+
+
+def remove_leftovers() -> int:
+    """Remove what killed owners of engines left: engines, shared memory, scratch folders.
+
+    Returns:
+        How many engines' leftovers there were.
+    """
+    folders = leftovers()
+    for folder in folders:
+        kill_engine(folder)  # Where it is not bound to its owner's life.
+        with contextlib.suppress(OSError):
+            for instance_id in _INSTANCE.findall((folder / _RECORD).read_text()):
+                _forget_names(instance_id)
+        shutil.rmtree(folder, ignore_errors=True)
+    return len(folders)
+
+
+def _scratch_folder() -> Path:
+    """Make a folder that is locked as long as this process lives."""
+    scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH_PREFIX))
+    unborn = scratch / f"{_OWNER}.tmp"
+    _locks[scratch] = os.open(unborn, os.O_CREAT | os.O_RDWR)
+    fcntl.flock(_locks[scratch], fcntl.LOCK_EX)
+    unborn.rename(scratch / _OWNER)  # Nobody ever sees it without its lock.
+    return scratch
 
 
 def _configure(
@@ -131,17 +198,18 @@ def _forget_names(instance_id: str) -> None:
     What has no name goes with the last process that holds it, however that process ends.
     """
     for kind in ("SM", "MQCtr", "MQDoom"):
-        (_SHARED_MEMORY / f"ViZDoom{kind}{instance_id}").unlink(missing_ok=True)
+        (SHARED_MEMORY / f"ViZDoom{kind}{instance_id}").unlink(missing_ok=True)
 
 
 def _engine_command(scratch: Path) -> Path:
     """Write the command that starts the engine; it dies with the thread that started it."""
-    engine = ENGINE_FOLDER / "vizdoom"
     setpriv = shutil.which("setpriv")
-    if setpriv is None:
-        return engine
+    bound = f'"{setpriv}" --pdeathsig KILL ' if setpriv else ""
     command = scratch / "vizdoom"
-    command.write_text(f'#!/bin/sh\nexec "{setpriv}" --pdeathsig KILL "{engine}" "$@"\n')
+    command.write_text(
+        f'#!/bin/sh\necho "$$ $*" > "{scratch / _RECORD}"\n'
+        f'exec {bound}"{ENGINE_FOLDER / "vizdoom"}" "$@"\n'
+    )
     command.chmod(0o700)
     return command
 

@@ -80,6 +80,19 @@ def canonical_name(env: str) -> str:
     return env
 
 
+def check_no_import(env: str) -> None:
+    """Refuse a name that came from a file and would have a package imported.
+
+    Raises:
+        EnvError: If it is of the form `package:Name-v0`.
+    """
+    if ":" in env and game_spec(env) is None:
+        raise EnvError(
+            f"{env} is made by importing {env.rpartition(':')[0]}, which a file may not ask for; "
+            "if you trust it, add --trust"
+        )
+
+
 def folder_name(env: str) -> str:
     """Turn a world's name into one for a folder: `freedoom2:MAP01` is `freedoom2-map01`."""
     if env.lower().endswith((".cfg", ".wad")):

@@ -5,6 +5,8 @@ Axes: T env steps, H, W the picture.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +22,7 @@ from envs.engine import smallest_resolution
 from envs.registry import frames_per_env_step, make
 
 _FALLBACK_FPS = 30.0
+_HANG_AFTER_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,9 @@ def resimulate(
         seed: the episode's.
         actions: (T,) or (T, A).
         size: (W, H) of the pictures in pixels; the engine draws as finely as it can.
+
+    Raises:
+        EnvError: If the engine dies or hangs.
     """
     env = make(config, render_mode="rgb_array")
     if isinstance(env, DoomEnv):
@@ -80,18 +86,35 @@ def resimulate(
     else:
         frame_skip = 1
     try:
-        env.reset(seed=seed)
+        with _killed_if_it_hangs(env):
+            env.reset(seed=seed)
         yield Moment(image=_picture(env, size), step=0, reward=0.0, action="")
         for step, action in enumerate(actions):
             words = env.describe_action(action) if isinstance(env, DoomEnv) else str(action)
             for _ in range(frame_skip):
-                _, reward, terminated, truncated, _ = env.step(action)
+                with _killed_if_it_hangs(env):
+                    _, reward, terminated, truncated, _ = env.step(action)
                 image = _picture(env, size)
                 yield Moment(image=image, step=step, reward=float(reward), action=words)
                 if terminated or truncated:
                     return
     finally:
         env.close()
+
+
+@contextlib.contextmanager
+def _killed_if_it_hangs(env: Any) -> Iterator[None]:
+    """Kill a Doom engine that keeps us waiting; the call that waits then raises."""
+    if not isinstance(env, DoomEnv):
+        yield
+        return
+    watchdog = threading.Timer(_HANG_AFTER_S, env.kill)
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        yield
+    finally:
+        watchdog.cancel()
 
 
 def _picture(env: Any, size: tuple[int, int]) -> NDArray[np.uint8]:

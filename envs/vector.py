@@ -12,10 +12,12 @@ import select
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -25,15 +27,18 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from envs.config import EnvConfig
+from envs.engine import remove_leftovers
 from envs.errors import EnvError
 from envs.registry import make
 from envs.shared import Arrays, create_memory, map_arrays, numeric_keys
-from envs.worker import ACT, CLOSE, FAILED, RESET, STEP, Job
+from envs.worker import ACT, CLOSE, FAILED, FAULT, HUNG, RESET, RESTORE, STEP, Job
 
-# A worker that has not answered for this long has hung: an env step takes about a millisecond,
-# the start of an engine about a second.
-_ANSWER_WITHIN_S = 60.0
+# Workers watch their games themselves. One that does not answer although it had time to start every
+# engine and to wait twice for one that hangs is beyond help.
+_START_WITHIN_S, _START_ENGINE_WITHIN_S = 60.0, 3.0
 _CLOSE_WITHIN_S = 5.0
+_DEATHS = 3  # of a worker, without an answer between them, after which it is not replaced
+_MINUTE_S = 60.0
 _START_WORKER = "from envs.worker import main; main()"
 
 
@@ -46,7 +51,8 @@ class Transition(NamedTuple):
         terminated: (n,) bool, the world ended.
         truncated: (n,) bool, time ran out.
         final_obs: last observations of ended episodes by part, each (n, ...); valid where ended.
-        episode: (n, E) float64, statistics of ended episodes (`episode_keys`); valid where ended.
+        episode: (n, E) float64, statistics of ended episodes (`episode_keys`); valid where ended,
+            NaN where the episode was lost: its environment broke and begins the episode again.
     """
 
     obs: dict[str, NDArray[Any]]
@@ -57,60 +63,120 @@ class Transition(NamedTuple):
     episode: NDArray[np.float64]
 
 
+class _WorkerDiedError(Exception):
+    """A worker is gone; the message says how."""
+
+
 class _Worker:
-    """One worker process and the socket to it.
+    """One worker process, and its successors where it dies, and the socket to it.
 
     A worker is bound to a core, and with it its engines. Worker and engine take turns several times
     an env step; on one core they hand over at once, with what they share in its cache, instead of
     waking up another. This nearly doubles the speed of many games on few cores.
     """
 
-    def __init__(self, job: Job, memory: int, core: int) -> None:
+    def __init__(
+        self, job: Job, memory: int, core: int, rewind: Callable[[list[int]], None]
+    ) -> None:
+        self._job, self._memory, self._core, self._rewind = job, memory, core, rewind
+        self.unanswered: deque[bytes] = deque()  # What it was told and has not answered.
+        self.fault = ""  # The last one it told of.
+        self._deaths = 0  # since the last answer
+        self._start(job)
+
+    def _start(self, job: Job) -> None:
         self.connection, theirs = socket.socketpair()
         # Every import path of ours is theirs, and numerical libraries get one thread each.
         environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
         environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _START_WORKER, str(theirs.fileno()), str(memory)],
-                pass_fds=(theirs.fileno(), memory),
+                [sys.executable, "-c", _START_WORKER, str(theirs.fileno()), str(self._memory)],
+                pass_fds=(theirs.fileno(), self._memory),
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C reaches the main process alone.
             )
         # Before its engines start, so that they inherit it.
         if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(self.process.pid, {core})
-        self.connection.sendall(json.dumps(asdict(job)).encode() + b"\n")
+            os.sched_setaffinity(self.process.pid, {self._core})
+        self._transmit(json.dumps(asdict(job)).encode() + b"\n")
 
-    def send(self, command: int, group: int) -> None:
-        with contextlib.suppress(BrokenPipeError):  # receive() says what happened
-            self.connection.sendall(bytes((command, group)))
+    def restart(self) -> None:
+        """Put a new process in the place of one that is dead or hangs, to do what is unanswered."""
+        self.kill()
+        self.connection.close()
+        self._start(replace(self._job, is_successor=True))
+        for message in self.unanswered:
+            if message[0] in (STEP, ACT):
+                self._rewind(self._job.groups[message[1]])
+            self._transmit(message)
 
-    def answer(self) -> int:
-        """Read which group's command it has obeyed, the oldest one it has not told of yet."""
+    def send(self, message: bytes) -> None:
+        self.unanswered.append(message)
+        self._transmit(message)
+
+    def answer(self) -> int | None:
+        """Read which group's command it has obeyed, the oldest one it has not told of yet.
+
+        Returns:
+            The group; None if it told of a fault instead.
+
+        Raises:
+            _WorkerDiedError: If it is gone.
+            EnvError: If it cannot go on, or dies again and again.
+        """
         try:
             answer = self.connection.recv(2, socket.MSG_WAITALL)
         except ConnectionResetError:  # It died before it read what it was sent.
             answer = b""
         if len(answer) < 2:
-            status = self.process.wait(_CLOSE_WITHIN_S)
-            raise RuntimeError(f"a worker process died with exit status {status}")
-        if answer[0] == FAILED:
+            how = self._end()
+            self._deaths += 1
+            if self._deaths == _DEATHS:
+                raise EnvError(f"a worker process died {_DEATHS} times in a row: {how}")
+            raise _WorkerDiedError(f"a worker process died: {how}")
+        command, group = answer
+        if command == FAILED:
             with self.connection.makefile("rb") as report:
-                raise RuntimeError(f"a worker failed:\n{report.read().decode()}")
-        return answer[1]
+                raise EnvError(report.read().decode(errors="replace"))
+        if command == FAULT:
+            text = self.connection.recv(group, socket.MSG_WAITALL)
+            self.fault = text.decode(errors="replace")
+            return None
+        self._deaths = 0
+        self.unanswered.popleft()
+        return int(group)
 
     def close(self) -> None:
-        self.send(CLOSE, 0)
+        self._transmit(bytes((CLOSE, 0)))
         self.connection.close()
 
     def end(self, deadline: float) -> None:
+        """Wait until its process has ended, and kill it if it does not."""
         try:
             self.process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        remove_leftovers()  # It had no time to do so itself.
+
+    def _transmit(self, message: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError):  # answer() says what happened
+            self.connection.sendall(message)
+
+    def _end(self) -> str:
+        try:
+            status = self.process.wait(_CLOSE_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            return "it closed its socket"
+        if status == HUNG:
+            return f"a game did not come back for {self._job.hang_after_s:g} s"
+        return f"signal {-status}" if status < 0 else f"exit status {status}"
 
 
 class _Team:
@@ -119,16 +185,26 @@ class _Team:
     Teams know nothing of each other: each may be served by a thread of its own.
     """
 
-    def __init__(self, holders: dict[int, list[_Worker]]) -> None:
-        """Take, for each of the team's groups, the workers that hold environments of it."""
+    def __init__(
+        self,
+        holders: dict[int, list[_Worker]],
+        patience_s: float,
+        count_restart: Callable[[str], None],
+    ) -> None:
+        """Take, for each of the team's groups, the workers that hold environments of it.
+
+        Args:
+            holders: the workers by group.
+            patience_s: a worker that does not answer for so long is replaced.
+            count_restart: is called with the reason whenever something was started anew.
+        """
         self.groups = list(holders)
         self._holders = holders
-        workers = {
-            worker.connection.fileno(): worker for group in holders.values() for worker in group
-        }
-        self._workers, self._poll = workers, select.poll()
-        for connection in workers:
-            self._poll.register(connection, select.POLLIN)
+        self._patience_s, self._count_restart = patience_s, count_restart
+        self._workers: dict[int, _Worker] = {}  # By file descriptor.
+        self._poll = select.poll()
+        for worker in {id(w): w for group in holders.values() for w in group}.values():
+            self._listen(worker)
         # For each group in flight, how many of its workers have not answered, in order of sending.
         self._unanswered: dict[int, int] = {}
 
@@ -136,10 +212,13 @@ class _Team:
         if group in self._unanswered:
             raise EnvError(f"group {group} has not been received since it was last sent actions")
 
-    def command(self, command: int, group: int) -> None:
+    def command(self, command: int, group: int, payload: bytes = b"") -> None:
         self.expect_idle(group)
+        message = bytes((command, group))
+        if payload:
+            message += len(payload).to_bytes(8, "big") + payload
         for worker in self._holders[group]:
-            worker.send(command, group)
+            worker.send(message)
         self._unanswered[group] = len(self._holders[group])
 
     def wait(self) -> int:
@@ -163,12 +242,34 @@ class _Team:
             self.finish(group)
 
     def _take_answers(self) -> None:
-        """Wait until workers answer, and take in what they say."""
-        ready = self._poll.poll(_ANSWER_WITHIN_S * 1000)
+        """Wait until workers answer, and take in what they say; replace those that never will."""
+        ready = self._poll.poll(self._patience_s * 1000)
         if not ready:
-            raise RuntimeError(f"a worker has not answered for {_ANSWER_WITHIN_S:.0f} seconds")
+            for worker in [w for w in self._workers.values() if w.unanswered]:
+                self._replace(worker, f"a worker did not answer for {self._patience_s:g} s")
         for connection, _ in ready:
-            self._unanswered[self._workers[connection].answer()] -= 1
+            worker = self._workers[connection]
+            try:
+                group = worker.answer()
+            except _WorkerDiedError as death:
+                self._replace(worker, str(death))
+                continue
+            if group is None:
+                self._count_restart(worker.fault)
+            else:
+                self._unanswered[group] -= 1
+
+    def _replace(self, worker: _Worker, reason: str) -> None:
+        self._count_restart(reason)
+        del self._workers[(old := worker.connection.fileno())]
+        self._poll.unregister(old)
+        worker.restart()
+        self._listen(worker)
+
+    def _listen(self, worker: _Worker) -> None:
+        connection = worker.connection.fileno()
+        self._workers[connection] = worker
+        self._poll.register(connection, select.POLLIN)
 
 
 class SharedVectorEnv(VectorEnv[Any, Any, Any]):
@@ -184,14 +285,26 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
     Workers are started by name, not forked or pickled: a script that uses this needs no
     `if __name__ == "__main__"`.
 
+    What breaks is started anew: engines that die or hang, environments that raise or whose numbers
+    are not finite, workers that die. The episode is handed over as truncated at its last
+    observation, with reward 0 and NaN for its statistics, and begun again from its seed. The other
+    environments play on.
+
     Args:
         config: what every environment is like.
         num_envs: N.
         num_workers: W; default: one for each CPU core this process may use, at most N.
         num_groups: into how many groups, of equal size, the environments are split.
+        hang_after_s: a step that takes longer than so many seconds has hung.
+        max_restarts: more of them within a minute are not borne.
+
+    Attributes:
+        num_restarts: how often something was started anew.
+        last_restart: why, the last time.
 
     Raises:
-        EnvError: If the environment cannot be made, or the numbers do not fit.
+        EnvError: If the environment cannot be made, or the numbers do not fit; later, by any
+            method that waits for environments, if they break again and again.
     """
 
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
@@ -202,6 +315,9 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         num_envs: int,
         num_workers: int | None = None,
         num_groups: int = 1,
+        *,
+        hang_after_s: float = 30.0,
+        max_restarts: int = 100,
     ) -> None:
         if num_envs < 1:
             raise EnvError(f"num_envs must be at least 1, got {num_envs}")
@@ -213,6 +329,11 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         self.num_envs = num_envs
         self.num_workers = min(num_workers or len(_usable_cores()), num_envs)
         self.num_groups = num_groups
+        self.num_restarts, self.last_restart = 0, ""
+        self._max_restarts = max_restarts
+        self._restart_times: deque[float] = deque(maxlen=max_restarts + 1)
+        self._counting = threading.Lock()
+        remove_leftovers()
         example = make(config)
         self.spec = example.spec
         self.single_observation_space = example.observation_space
@@ -222,19 +343,25 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         self.metadata = {**example.metadata, **SharedVectorEnv.metadata}
         self.info_keys, self.episode_keys = numeric_keys(example)
         self.groups = np.split(np.arange(num_envs), num_groups)
+        self._sent_seeds = np.zeros(num_envs, np.int64)
         self._slices = [slice(int(g[0]), int(g[-1]) + 1) for g in self.groups]
-        memory = create_memory(example, num_envs)
-        self._arrays: Arrays = map_arrays(memory, example, num_envs)
+        self._memory = create_memory(example, num_envs)
+        self._arrays: Arrays = map_arrays(self._memory, example, num_envs)
         example.close()
         cores = _usable_cores()
         # Programs that each use a few cores are not all to begin with the first one.
         first = os.getpid() if self.num_workers < len(cores) else 0
         deal = _deal(self.groups, self.num_workers)
         self._workers = [
-            _Worker(Job(asdict(config), num_envs, hands), memory, cores[(first + w) % len(cores)])
+            _Worker(
+                Job(asdict(config), num_envs, hands, hang_after_s),
+                self._memory,
+                cores[(first + w) % len(cores)],
+                self._rewind,
+            )
             for w, hands in enumerate(deal)
         ]
-        os.close(memory)
+        patience_s = _START_WITHIN_S + num_envs * _START_ENGINE_WITHIN_S + 2 * hang_after_s
         self._transitions = [self._views(lanes) for lanes in self._slices]
         # For each group, the workers that hold environments of it; those of a team have the same.
         holders = [
@@ -245,7 +372,8 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         for group in range(num_groups):
             if all(group not in team.groups for team in self._teams):
                 mates = [g for g in range(num_groups) if set(holders[g]) & set(holders[group])]
-                self._teams.append(_Team({mate: holders[mate] for mate in mates}))
+                hands_of = {mate: holders[mate] for mate in mates}
+                self._teams.append(_Team(hands_of, patience_s, self._count_restart))
         self._team_of = {group: team for team in self._teams for group in team.groups}
 
     @property
@@ -293,6 +421,31 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         for group in range(self.num_groups):
             self._team_of[group].finish(group)
         return self._batch(self._arrays.obs), self._infos(self._arrays.info)
+
+    def restore(self, seeds: Sequence[int], actions: Sequence[NDArray[Any]]) -> None:
+        """Begin an episode in every environment and take actions in it, without looking.
+
+        Deterministic environments are then where they were when they had taken them before. An
+        episode that ends meanwhile is not the same one; it is begun again and left there.
+
+        Args:
+            seeds: (N,), of the episodes.
+            actions: for each environment, (T, ...), of an own length each.
+        """
+        self._arrays.seeds[:] = seeds
+        self._restore({lane: np.asarray(taken).tolist() for lane, taken in enumerate(actions)})
+
+    def skip(self, lanes: Sequence[int]) -> None:
+        """Begin the next episode in some environments; the running one counts for nothing."""
+        self._arrays.seeds[list(lanes)] += self.num_envs
+        self._restore({lane: [] for lane in lanes})
+
+    def _restore(self, actions: dict[int, list[Any]]) -> None:
+        payload = json.dumps(actions).encode()
+        for group in range(self.num_groups):
+            self._team_of[group].command(RESTORE, group, payload)
+        for group in range(self.num_groups):
+            self._team_of[group].finish(group)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step every environment once.
@@ -354,7 +507,7 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         """Wait until a group that was sent actions has taken them.
 
         Raises:
-            RuntimeError: If a worker failed, died or does not answer.
+            EnvError: If environments break again and again, or cannot be made anew.
         """
         self._team_of[group].finish(group)
         return self._transitions[group]
@@ -371,6 +524,26 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         deadline = time.monotonic() + _CLOSE_WITHIN_S
         for worker in workers:
             worker.end(deadline)
+        if hasattr(self, "_memory"):
+            os.close(self._memory)
+            del self._memory
+
+    def _rewind(self, lanes: list[int]) -> None:
+        """Undo the ends of episodes that a worker did not live to tell of."""
+        self._arrays.seeds[lanes] = self._sent_seeds[lanes]
+
+    def _count_restart(self, reason: str) -> None:
+        """Count, from whichever thread, and give up when it is too often."""
+        with self._counting:
+            self.num_restarts += 1
+            self.last_restart = reason
+            times = self._restart_times
+            times.append(time.monotonic())
+            if len(times) > self._max_restarts and times[-1] - times[0] < _MINUTE_S:
+                raise EnvError(
+                    f"games had to be started anew {len(times)} times within a minute; "
+                    f"the last time because {reason}"
+                )
 
     def _views(self, lanes: slice) -> Transition:
         arrays = self._arrays
@@ -389,6 +562,8 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
             raise EnvError(f"actions have shape {np.shape(actions)}, not {room.shape}")
         self._team_of[group].expect_idle(group)
         room[:] = actions
+        lanes = self._slices[group]
+        self._sent_seeds[lanes] = self._arrays.seeds[lanes]
 
     def _batch(self, parts: dict[str, NDArray[Any]]) -> Any:
         copies = deepcopy(parts)

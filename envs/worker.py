@@ -5,16 +5,23 @@ message on the socket is a JSON line that says which environments to make; then 
 are two bytes each, a letter and the number of a group. Observations, actions and rewards travel in
 the shared memory, where games of Doom write their frames themselves. When the socket closes,
 because the main process closed it or died, the worker closes its environments and ends.
+
+An environment that breaks, by an exception, an engine that dies or hangs, or numbers that are not
+finite, is made anew and told of; its episode is handed over as cut off and begun again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
+import math
 import os
 import signal
 import socket
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,16 +29,26 @@ from typing import Any
 
 import cv2
 import gymnasium as gym
+import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
 from envs.config import EnvConfig
 from envs.doom import DoomEnv
+from envs.errors import ActionError, EnvError
 from envs.registry import make
 from envs.shared import Arrays, map_arrays, numeric_keys
 
 # STEP tells the numeric info of every step, which only some readers want; ACT leaves it out.
-RESET, STEP, ACT, CLOSE, FAILED = b"rsacf"
+# RESTORE is followed by 8 bytes, the length of a JSON object: a list of actions for each lane.
+# Replies also are FAULT with the length of a text in place of the group and then the text, for each
+# environment that broke, and FAILED with a text up to the end, after which the worker is gone.
+RESET, STEP, ACT, RESTORE, CLOSE, FAULT, FAILED = b"rsapcxf"
+HUNG = 3  # Exit status of a worker in which an environment hung.
+
+_ATTEMPTS = 3  # to begin an episode
+_LOSSES = 20  # of one episode, each begun again, after which it will never be played to its end
+_LOOK_EVERY_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -42,11 +59,15 @@ class Job:
         config: fields of the `EnvConfig` of every environment.
         num_envs: environments in all workers together, N.
         groups: for each group, this worker's environments among 0 to N-1.
+        hang_after_s: seconds after which a step has hung.
+        is_successor: of a worker that died in the midst of its episodes.
     """
 
     config: dict[str, Any]
     num_envs: int
     groups: list[list[int]]
+    hang_after_s: float = 30.0
+    is_successor: bool = False
 
 
 class _InPlace:
@@ -64,6 +85,8 @@ class _InPlace:
 
     def advance(self, action: Any) -> tuple[float, bool, bool]:
         obs, reward, terminated, truncated, self._info = self._env.step(action)
+        if not math.isfinite(reward):
+            raise EnvError(f"its reward is {reward}")
         self._write(obs)
         return float(reward), terminated, truncated
 
@@ -79,37 +102,67 @@ class _InPlace:
 
     def _write(self, obs: Any) -> None:
         for name, place in self._room.items():
-            place[...] = obs[name] if isinstance(obs, dict) else obs
+            part = obs[name] if isinstance(obs, dict) else obs
+            if not np.isfinite(part).all():
+                raise EnvError("its observation is not finite")
+            place[...] = part
 
 
 class Lanes:
-    """The environments of one worker, each bound to its lane of the shared arrays."""
+    """The environments of one worker, each bound to its lane of the shared arrays.
 
-    def __init__(self, job: Job, memory: int) -> None:
+    Args:
+        job: what to do.
+        memory: file descriptor of the shared memory.
+        tell: is called with the reason whenever an environment broke.
+    """
+
+    def __init__(self, job: Job, memory: int, tell: Callable[[str], None]) -> None:
         # JSON knows no tuples.
         options: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in job.config.items()
         }
-        config = EnvConfig(**options)
-        lanes = [lane for group in job.groups for lane in group]
-        envs = {lane: make(config) for lane in lanes}
-        any_env = envs[lanes[0]]
+        self._config = EnvConfig(**options)
+        example = make(self._config)
         self._stride = job.num_envs
-        self._arrays: Arrays = map_arrays(memory, any_env, job.num_envs)
-        self._info_keys, self._episode_keys = numeric_keys(any_env)
-        self._discrete = isinstance(any_env.action_space, spaces.Discrete)
-        self._envs: dict[int, DoomEnv | _InPlace] = {
-            lane: env if isinstance(env, DoomEnv) else _InPlace(env) for lane, env in envs.items()
-        }
-        for lane, env in self._envs.items():
-            env.write_to({name: part[lane] for name, part in self._arrays.obs.items()})
+        self._arrays: Arrays = map_arrays(memory, example, job.num_envs)
+        self._info_keys, self._episode_keys = numeric_keys(example)
+        self._actions = example.action_space
+        self._discrete = isinstance(self._actions, spaces.Discrete)
+        example.close()
+        lanes = [lane for group in job.groups for lane in group]
+        self._envs = {lane: self._make(lane) for lane in lanes}
+        self._tell = tell
+        # What these were in the midst of is lost; nobody has been told yet.
+        self._lost = set(lanes) if job.is_successor else set()
+        self._losses = dict.fromkeys(lanes, 0)  # of the episode that each is in
+        # Where the work is, for who watches from another thread.
+        self.busy, self.count, self._lane = False, 0, lanes[0]
 
     def reset(self, lanes: list[int]) -> None:
         """Begin the episodes whose seeds stand in `seeds`."""
         for lane in lanes:
-            self._envs[lane].reset(seed=int(self._arrays.seeds[lane]))
+            self._begin(lane)
         self._tell_info(lanes)
+
+    def restore(self, lanes: list[int], actions: dict[str, list[Any]]) -> None:
+        """Begin the episodes whose seeds stand in `seeds`, and take actions in them.
+
+        Args:
+            lanes: the group's.
+            actions: by lane, as JSON has it; lanes that are missing are left alone.
+        """
+        for lane in lanes:
+            if str(lane) in actions:
+                self._begin(lane)
+                taken = np.asarray(actions[str(lane)], self._actions.dtype)
+                for action in taken.tolist() if self._discrete else taken:
+                    self._work_at(lane)
+                    _, terminated, truncated = self._envs[lane].advance(action)
+                    if terminated or truncated:  # It is not the same game; who asked will see.
+                        self._begin(lane)
+                        break
 
     def step(self, lanes: list[int]) -> None:
         """Do what `act` does, and tell the numeric info."""
@@ -127,30 +180,94 @@ class Lanes:
         for lane, action in zip(
             lanes, actions.tolist() if self._discrete else actions, strict=True
         ):
-            result = self._envs[lane].advance(action)
+            self._work_at(lane)
+            try:
+                if lane in self._lost:
+                    result = self._cut_off(lane)
+                else:
+                    result = self._envs[lane].advance(action)
+                    if result[1] or result[2]:
+                        self._begin_next(lane)
+            except ActionError:
+                raise
+            except Exception as error:  # Whatever a game can raise.
+                self._losses[lane] += 1
+                if self._losses[lane] == _LOSSES:
+                    seed = arrays.seeds[lane]
+                    raise EnvError(
+                        f"the episode with seed {seed} broke {_LOSSES} times: {_reason(error)}"
+                    ) from error
+                self._replace(lane, error)
+                result = self._cut_off(lane)
             results.append(result)
-            if result[1] or result[2]:
-                self._begin_next(lane)
         # Together: after each game, whatever is touched has to come from far away.
         arrays.rewards[lanes], arrays.terminated[lanes], arrays.truncated[lanes] = zip(
             *results, strict=True
         )
 
-    def _begin_next(self, lane: int) -> None:
-        """Keep what an episode ended with, and begin the lane's next one."""
-        arrays, env = self._arrays, self._envs[lane]
-        for name, part in arrays.final_obs.items():
-            part[lane] = arrays.obs[name][lane]
-        info, statistics = env.info(), env.episode_statistics()
-        arrays.final_info[lane] = [info[key] for key in self._info_keys]
-        arrays.episode[lane] = [statistics[key] for key in self._episode_keys]
-        arrays.seeds[lane] += self._stride
-        env.reset(seed=int(arrays.seeds[lane]))
+    def end_hanging(self) -> None:
+        """End what hangs, from another thread: an engine where there is one, else the worker."""
+        env = self._envs[self._lane]
+        if isinstance(env, DoomEnv):
+            env.kill()
+        else:
+            os._exit(HUNG)
 
     def close(self) -> None:
         """Close every environment."""
         for env in self._envs.values():
             env.close()
+
+    def _work_at(self, lane: int) -> None:
+        self._lane = lane
+        self.count += 1
+
+    def _make(self, lane: int) -> DoomEnv | _InPlace:
+        made = make(self._config)
+        env = made if isinstance(made, DoomEnv) else _InPlace(made)
+        env.write_to({name: part[lane] for name, part in self._arrays.obs.items()})
+        return env
+
+    def _begin(self, lane: int) -> None:
+        """Begin the episode whose seed stands in `seeds`, if need be in a new environment."""
+        self._lost.discard(lane)
+        for attempt in range(_ATTEMPTS):
+            self._work_at(lane)
+            try:
+                self._envs[lane].reset(seed=int(self._arrays.seeds[lane]))
+                return
+            except Exception as error:  # Whatever a game can raise.
+                if attempt == _ATTEMPTS - 1:
+                    raise EnvError(f"an episode could not be begun: {_reason(error)}") from error
+                self._replace(lane, error)
+
+    def _begin_next(self, lane: int) -> None:
+        """Keep what an episode ended with, and begin the lane's next one."""
+        arrays, env = self._arrays, self._envs[lane]
+        info, statistics = env.info(), env.episode_statistics()
+        for name, part in arrays.final_obs.items():
+            part[lane] = arrays.obs[name][lane]
+        arrays.final_info[lane] = [info[key] for key in self._info_keys]
+        arrays.episode[lane] = [statistics[key] for key in self._episode_keys]
+        arrays.seeds[lane] += self._stride
+        self._losses[lane] = 0
+        self._begin(lane)
+
+    def _replace(self, lane: int, error: Exception) -> None:
+        """Tell that an environment broke, and make a new one in its place."""
+        self._tell(_reason(error))
+        with contextlib.suppress(Exception):  # It is broken; whatever it says to this is no news.
+            self._envs[lane].close()
+        self._envs[lane] = self._make(lane)
+
+    def _cut_off(self, lane: int) -> tuple[float, bool, bool]:
+        """Hand over a lost episode as cut off where it was last seen, and begin it again."""
+        arrays = self._arrays
+        for name, part in arrays.final_obs.items():
+            part[lane] = arrays.obs[name][lane]
+        arrays.final_info[lane] = arrays.episode[lane] = np.nan
+        self._begin(lane)
+        return 0.0, False, True
 
     def _tell_info(self, lanes: list[int]) -> None:
         for lane in lanes:
@@ -158,11 +275,49 @@ class Lanes:
             self._arrays.info[lane] = [info[key] for key in self._info_keys]
 
 
+def _reason(error: Exception) -> str:
+    """Say in one line what went wrong, and where unless it is said in our own words."""
+    if isinstance(error, EnvError):
+        return str(error)
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text} ({os.path.basename(where.filename)}:{where.lineno})"
+
+
+class _Watchdog(threading.Thread):
+    """Ends what hangs, and the worker if the main process is gone while a game keeps it."""
+
+    def __init__(self, lanes: Lanes, hang_after_s: float) -> None:
+        super().__init__(daemon=True)
+        self._lanes, self._hang_after_s, self._parent = lanes, hang_after_s, os.getppid()
+
+    def run(self) -> None:
+        """Look every so often, as long as the worker lives."""
+        count, since, was_ended = -1, 0.0, False
+        while True:
+            time.sleep(min(_LOOK_EVERY_S, self._hang_after_s / 4))
+            if os.getppid() != self._parent:
+                os._exit(0)
+            if not self._lanes.busy or self._lanes.count != count:
+                count, since, was_ended = self._lanes.count, time.monotonic(), False
+            elif time.monotonic() - since > self._hang_after_s:
+                if was_ended:  # To no avail.
+                    os._exit(HUNG)
+                self._lanes.end_hanging()
+                since, was_ended = time.monotonic(), True
+
+
 def serve(connection: socket.socket, memory: int) -> None:
     """Obey commands until told to close, or until the other end is gone."""
+
+    def tell(reason: str) -> None:
+        text = reason.encode()[:255]
+        connection.sendall(bytes((FAULT, len(text))) + text)
+
     with connection.makefile("rb", buffering=0) as lines:
         job = Job(**json.loads(lines.readline()))
-    lanes = Lanes(job, memory)
+    lanes = Lanes(job, memory, tell)
+    _Watchdog(lanes, job.hang_after_s).start()
     obey: dict[int, Callable[[list[int]], None]]
     obey = {RESET: lanes.reset, STEP: lanes.step, ACT: lanes.act}
     gc.freeze()  # What is there now stays; the collector need not look at it again.
@@ -171,7 +326,14 @@ def serve(connection: socket.socket, memory: int) -> None:
             command, group = message
             if command == CLOSE:
                 break
-            obey[command](job.groups[group])
+            lanes.busy = True
+            if command == RESTORE:
+                length = int.from_bytes(connection.recv(8, socket.MSG_WAITALL), "big")
+                actions = json.loads(connection.recv(length, socket.MSG_WAITALL))
+                lanes.restore(job.groups[group], actions)
+            else:
+                obey[command](job.groups[group])
+            lanes.busy = False
             connection.sendall(message)
     finally:
         lanes.close()
@@ -188,9 +350,8 @@ def main() -> None:
         serve(connection, int(sys.argv[2]))
     except (BrokenPipeError, ConnectionResetError):
         pass  # The main process is gone; there is nobody to tell.
-    except Exception:
-        report = traceback.format_exc().encode()
-        connection.sendall(bytes([FAILED, 0]) + report)
+    except Exception as error:
+        connection.sendall(bytes((FAILED, 0)) + _reason(error).encode())
     # Skip the interpreter's own clean-up: nothing is left to clean, and it takes a while.
     connection.close()
     os._exit(0)

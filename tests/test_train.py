@@ -148,7 +148,7 @@ def test_a_signal_saves_and_leaves_nothing_behind(tmp_path, number, status):
     assert process.returncode == status, errors.decode()
     assert b"Traceback" not in errors
     assert b"interrupted at" in output
-    assert (progress.parent / "checkpoint" / "training.safetensors").exists()
+    assert list((progress.parent / "checkpoint").glob("*.safetensors"))
     more = command(*arguments[:-4], "--total-env-steps", "64", cwd=tmp_path)
     assert "already trained" in more.stdout
 
@@ -249,7 +249,8 @@ def test_nothing_is_removed_by_a_command_that_is_refused(capsys, monkeypatch, fi
 def test_a_policy_without_its_checkpoint_is_not_trained_over(capsys, monkeypatch, tmp_path):
     begin = ["CartPole-v1", "--total-env-steps", "512", "--run-dir", str(tmp_path)]
     assert train.main(begin) == 0
-    (tmp_path / "checkpoint" / "training.safetensors").unlink()
+    for file in (tmp_path / "checkpoint").iterdir():
+        file.unlink()
     capsys.readouterr()
     assert "no checkpoint to go on from" in refused(capsys, monkeypatch, *begin)
     assert (tmp_path / "policy.safetensors").exists()
@@ -417,3 +418,28 @@ def test_autotune_goes_on_with_the_setting_that_a_run_has(tmp_path, capsys):
     assert train.main(more) == 0
     assert "going on at 256 env steps" in capsys.readouterr().err
     assert setting_of(tmp_path) == setting
+
+
+def test_a_signal_breaks_off_an_evaluation_which_is_made_up_for(tmp_path):
+    arguments = ["CartPole-v1", "--total-env-steps", "1024", "--num-envs", "4", "--seed", "1"]
+    arguments += ["--rollout-length", "16", "--eval-every", "64", "--run-dir", "run"]
+    # So many episodes that the signal comes in the midst of them.
+    arguments += ["--eval-episodes", "100000"]
+    process = subprocess.Popen(
+        [*TRAIN, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "config.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(5.0)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors.decode()
+    assert not list((tmp_path / "run" / "episodes").glob("*"))
+    saved = load_policy(tmp_path / "run" / "policy.safetensors").about["env_steps"]
+    assert saved == 64
+    arguments[-1] = "2"
+    assert command(*arguments, cwd=tmp_path).returncode == 0
+    names = sorted(path.name for path in (tmp_path / "run" / "episodes").glob("*-000.npz"))
+    assert names[0] == "evaluation-0000000064-000.npz"
+    assert len(names) == 16

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import itertools
 import math
 
 import pytest
 import torch
 
 from agents import AGENTS, PPO, AgentConfig, PPOConfig, Sampler
-from agents.agent import following_values
+from agents.agent import NotFiniteError, following_values
 from agents.returns import gae
 from perception import VectorSpec
 from tests.agents.synthetic import assert_same, make_policy, make_rollout, weights
@@ -198,3 +200,48 @@ def test_configurations_are_frozen_and_derived_from_the_common_one(name):
     assert isinstance(config, AgentConfig)
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.gamma = 0.5
+
+
+FLOATS = ("logprobs", "values", "rewards", "final_values", "memory_state", "last_values")
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf])
+@pytest.mark.parametrize("part", [*FLOATS, "obs"])
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_rollout_that_is_not_finite_changes_nothing(part, number, begun):
+    agent = make_agent(memory="lstm")
+    rollout = make_rollout(agent.policy, STEPS, NUM_ENVS)
+    if begun:
+        agent.update(rollout)
+    before = weights(agent.policy), copy.deepcopy(agent.optimizer.state_dict())
+    spoilt = next(iter(rollout.obs.values())) if part == "obs" else getattr(rollout, part)
+    spoilt.view(-1)[-1] = number
+    with pytest.raises(NotFiniteError, match=f"{part}.* of the rollout are not finite"):
+        agent.update(rollout)
+    assert_same(weights(agent.policy), before[0])
+    assert str(agent.optimizer.state_dict()) == str(before[1])
+    assert agent.num_updates == begun + 1
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_gradient_that_is_not_finite_undoes_the_whole_update(begun):
+    agent = make_agent(minibatch_size=16, num_epochs=2)
+    rollout = make_rollout(agent.policy, STEPS, NUM_ENVS)
+    if begun:
+        agent.update(rollout)
+    before = weights(agent.policy), copy.deepcopy(agent.optimizer.state_dict())
+    loss, calls = agent.loss, itertools.count()
+
+    def spoilt_loss(batch):
+        value, metrics = loss(batch)
+        return (value * torch.nan if next(calls) == 5 else value), metrics
+
+    agent.loss = spoilt_loss
+    with pytest.raises(NotFiniteError, match="the gradients are not finite"):
+        agent.update(rollout)
+    assert next(calls) == 6
+    assert_same(weights(agent.policy), before[0])
+    assert str(agent.optimizer.state_dict()) == str(before[1])
+    # And it can be gone on with.
+    agent.update(rollout)
+    assert all(weight.isfinite().all() for weight in weights(agent.policy).values())

@@ -216,3 +216,22 @@ def test_equal_returns_have_an_interval_without_width(count):
 def test_no_episodes_have_no_score():
     with pytest.raises(ValueError, match="no episodes were played"):
         score_episodes([])
+
+
+def test_an_episode_that_broke_is_played_again_and_scores_the_same():
+    config = EnvConfig(env="defend_the_center", time_limit=80)
+    returns, killed = [], False
+    for kill in (False, True):
+        with contextlib.closing(SharedVectorEnv(config, 2, 2)) as envs:
+            specs = observation_specs(envs.single_observation_space, envs.metadata)
+            policy = make_policy(specs=specs, actions=envs.single_action_space)
+            episodes = play_episodes(policy, envs, num_episodes=4, seed=0, greedy=False)
+            played = [next(episodes)]
+            if kill:
+                envs._workers[0].process.kill()
+            played += list(episodes)
+            killed = envs.num_restarts > 0
+        played.sort(key=lambda episode: episode.seed)
+        returns.append([(e.seed, e.actions.tolist(), e.episode_return) for e in played])
+    assert killed
+    assert returns[0] == returns[1]

@@ -21,7 +21,7 @@ def fill(folder):
     folder.episodes.mkdir()
     names = ["config.json", "policy.safetensors", "best.safetensors", "progress.csv"]
     names += ["evaluation.json", "replay.mp4", "events.out.tfevents.1.host.2.0"]
-    names += ["checkpoint/training.safetensors", "episodes/score-000.npz"]
+    names += ["checkpoint/000000000512.safetensors", "episodes/score-000.npz"]
     for name in names:
         (folder.path / name).write_bytes(b"x")
     return names
@@ -34,7 +34,8 @@ def test_files_are_where_the_documentation_says(tmp_path):
         folder.config_file,
         folder.policy_file,
         folder.best_file,
-        folder.training_file,
+        folder.checkpoint_file(512),
+        *folder.checkpoints,
         folder.episodes / "score-000.npz",
     ):
         assert str(file.relative_to(tmp_path)) in names

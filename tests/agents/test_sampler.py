@@ -248,3 +248,70 @@ def test_torch_has_its_threads_again_after_a_rollout():
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def copied(rollout):
+    return {name: part.clone() for name, part in rollout.tensors().items()}
+
+
+@pytest.mark.parametrize("memory", ["none", "lstm"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        EnvConfig(env="CartPole-v1"),
+        EnvConfig(env="Pendulum-v1"),
+        EnvConfig(env="defend_the_center", frame_stack=2, variables=True, time_limit=60),
+    ],
+    ids=lambda config: config.env,
+)
+def test_what_was_saved_between_two_rollouts_is_gone_on_with(config, memory):
+    def make_sampler(seed):
+        envs = stack.enter_context(contextlib.closing(SharedVectorEnv(config, 4, 2, 2)))
+        specs = observation_specs(envs.single_observation_space, envs.metadata)
+        policy = make_policy(specs=specs, actions=envs.single_action_space, memory=memory)
+        return stack.enter_context(
+            contextlib.closing(Sampler(envs, policy, rollout_length=9, seed=seed))
+        )
+
+    with contextlib.ExitStack() as stack:
+        whole, resumed = make_sampler(5), make_sampler(77)
+        whole.collect()
+        whole.collect()
+        state = {name: part.clone() for name, part in whole.state().items()}
+        assert resumed.load_state(state) == 0
+        for _ in range(2):
+            one, other = whole.collect(), resumed.collect()
+            assert_same(copied(other.rollout), copied(one.rollout))
+            assert [e["r"] for e in other.episodes] == [e["r"] for e in one.episodes]
+            assert other.next_episode_seed == one.next_episode_seed
+            assert_same(resumed.state(), whole.state())
+
+
+def test_episodes_that_do_not_come_out_the_same_are_left_for_the_next_ones():
+    with contextlib.closing(SharedVectorEnv(EnvConfig(env=COUNTER), NUM_ENVS)) as envs:
+        sampler = Sampler(envs, counter_policy("lstm"), rollout_length=STEPS, seed=SEED)
+        sampler.collect()
+        state = sampler.state()
+        before = state["episode_seeds"].tolist()
+        state["obs/obs"] = state["obs/obs"].clone()
+        state["obs/obs"][2] += 1
+        assert sampler.load_state(state) == 1
+        before[2] += NUM_ENVS
+        assert envs.episode_seeds.tolist() == before
+        rollout = sampler.collect().rollout
+        assert rollout.episode_starts[0, 2]
+        assert rollout.obs["obs"][0, 2].tolist() == [before[2], 0]
+
+
+def test_lost_episodes_are_learned_from_as_cut_off_and_counted_for_nothing():
+    envs = SharedVectorEnv(EnvConfig(env="tests.envs.toy:Raising-v0"), 2)
+    with contextlib.closing(envs):
+        policy = make_policy(specs={"obs": VectorSpec(size=3)}, actions=envs.single_action_space)
+        got = Sampler(envs, policy, rollout_length=6, seed=20).collect()
+    assert got.episodes == []
+    assert got.rollout.rewards.tolist() == [[1, 1], [2, 2], [0, 0]] * 2
+    assert got.rollout.truncated[:, 0].tolist() == [False, False, True] * 2
+    assert not got.rollout.terminated.any()
+    assert got.rollout.episode_starts[:, 0].tolist() == [True, False, False] * 2
+    # Bootstrapped by the value of what was seen last, which is what was acted on.
+    assert torch.equal(got.rollout.final_values[2], got.rollout.values[2])

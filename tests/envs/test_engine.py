@@ -1,12 +1,26 @@
 """Starting and ending engines."""
 
+import os
+import re
+import signal
+import tempfile
+import threading
 from pathlib import Path
 
 import pytest
 
 from envs import EnvError
 from envs.cfg import GameSpec, game_spec
-from envs.engine import RESOLUTIONS, end_engine, smallest_resolution, start_engine
+from envs.engine import (
+    ENGINE_ERRORS,
+    RESOLUTIONS,
+    end_engine,
+    kill_engine,
+    remove_leftovers,
+    smallest_resolution,
+    start_engine,
+)
+from tests.envs import processes
 
 
 @pytest.mark.parametrize(
@@ -69,3 +83,51 @@ def test_a_running_engine_has_no_named_shared_memory():
         assert game.make_action([1, 0, 0], 4) == -4
     finally:
         end_engine(game, scratch)
+
+
+KILLED = """
+import os, signal
+from envs.cfg import game_spec
+from envs import engine
+{before}
+game, scratch = engine.start_engine(game_spec("basic"), resolution=(160, 120), variables=())
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+# Killed before the names of its shared memory are forgotten, or after.
+MOMENTS = {
+    "after": "",
+    "before": "engine._forget_names = lambda _: os.kill(os.getpid(), signal.SIGKILL)",
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_what_killed_owners_left_is_removed_and_nothing_else(tmp_path, monkeypatch, moment):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    mine, my_scratch = start_engine(game_spec("basic"), resolution=(160, 120), variables=())
+    mark = f"{tmp_path}"
+    owner = processes.start_script(KILLED.format(before=MOMENTS[moment]), mark, tmp_path)
+    owner.communicate(timeout=60)
+    assert owner.returncode == -signal.SIGKILL
+    (left,) = set(tmp_path.glob("doomgrad-engine-*")) - {my_scratch}
+    instance = re.findall(r"viz_instance_id (\w+)", (left / "engine").read_text())[0]
+    named = [*Path("/dev/shm").glob(f"ViZDoom*{instance}")]
+    assert bool(named) == (moment == "before")
+    assert remove_leftovers() == 1
+    assert [*Path("/dev/shm").glob(f"ViZDoom*{instance}")] == []
+    assert list(tmp_path.glob("doomgrad-engine-*")) == [my_scratch]
+    mine.new_episode()
+    assert mine.make_action([1, 0, 0], 4) == -4
+    end_engine(mine, my_scratch)
+    assert remove_leftovers() == 0
+
+
+def test_a_hanging_engine_is_killed_and_its_owner_told():
+    game, scratch = start_engine(game_spec("basic"), resolution=(160, 120), variables=())
+    game.new_episode()
+    os.kill(int((scratch / "engine").read_text().split()[0]), signal.SIGSTOP)
+    killer = threading.Timer(0.5, kill_engine, (scratch,))
+    killer.start()
+    with pytest.raises(ENGINE_ERRORS):
+        game.make_action([1, 0, 0], 4)
+    end_engine(game, scratch)
+    kill_engine(scratch)  # It is gone; nothing happens.

@@ -1,10 +1,14 @@
 """Recorded episodes played again: the same rewards, more and larger pictures."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 
-from envs import EnvConfig, make
+from envs import EnvConfig, EnvError, make
 from envs.replay import playback_fps, resimulate
+from tests.envs import processes
 from tests.envs.raw import NATIVE, doom, random_actions
 
 LARGE = (640, 480)
@@ -94,3 +98,16 @@ def test_worlds_that_are_not_of_doom_are_shown_too():
 )
 def test_pictures_a_second_are_the_games_own(env, fps):
     assert playback_fps(EnvConfig(env=env)) == fps
+
+
+def test_an_engine_that_hangs_is_killed_and_told_of(monkeypatch):
+    monkeypatch.setattr("envs.replay._HANG_AFTER_S", 0.5)
+    mark = os.environ[processes.MARKER]
+    before = set(processes.command_lines(mark))
+    moments = resimulate(EnvConfig(), 0, [0] * 10, (160, 120))
+    next(moments)
+    lines = processes.command_lines(mark)
+    (engine,) = (p for p, c in lines.items() if processes.is_engine(c) and p not in before)
+    os.kill(engine, signal.SIGSTOP)
+    with pytest.raises(EnvError, match="the Doom engine died"):
+        next(moments)

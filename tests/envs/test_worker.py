@@ -14,7 +14,7 @@ import pytest
 
 from envs import EnvConfig, make
 from envs.shared import create_memory, map_arrays
-from envs.worker import ACT, CLOSE, FAILED, RESET, STEP, Job
+from envs.worker import ACT, CLOSE, FAILED, FAULT, RESET, STEP, Job
 from tests.envs import processes
 
 ANSWER_TAKES_S = 30.0
@@ -180,12 +180,27 @@ def test_goes_on_when_interrupted(start):
     assert worker.ask(STEP) == bytes((STEP, 0))
 
 
-def test_reports_what_went_wrong_and_ends(start):
-    worker = start(EnvConfig(env="tests.envs.toy:Broken-v0"))
+def test_tells_of_what_broke_and_goes_on(start):
+    worker = start(EnvConfig(env="tests.envs.toy:Raising-v0"))
     assert worker.ask(RESET) == bytes((RESET, 0))
-    assert [worker.ask(STEP)[0] for _ in range(3)] == [STEP, STEP, FAILED]
+    assert [worker.ask(STEP) for _ in range(2)] == [bytes((STEP, 0))] * 2
+    letter, length = worker.ask(STEP)
+    said = worker.socket.recv(length, socket.MSG_WAITALL).decode()
+    assert letter == FAULT
+    assert said.startswith("ZeroDivisionError: the toy broke (toy.py:")
+    assert worker.socket.recv(2, socket.MSG_WAITALL) == bytes((STEP, 0))
+    assert (worker.arrays.rewards[0], worker.arrays.truncated[0]) == (0, True)
+    assert worker.ask(STEP) == bytes((STEP, 0))
+    assert worker.end() == (0, "")
+
+
+def test_reports_that_it_cannot_go_on_and_ends(start):
+    worker = start(EnvConfig(env="tests.envs.toy:Stillborn-v0"))
+    worker.socket.sendall(bytes((RESET, 0)))
     with worker.socket.makefile("rb") as report:
-        said = report.read().decode()
-    assert said.startswith("Traceback")
-    assert said.endswith("ZeroDivisionError: the toy broke\n")
+        said = report.read()
+    reason = b"RuntimeError: it was never alive (toy.py:"
+    assert said.count(reason) == 3
+    *_, last = said.split(bytes((FAILED, 0)))
+    assert last.startswith(b"an episode could not be begun: " + reason)
     assert worker.end() == (0, "")

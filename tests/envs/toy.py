@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import random
+import time
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -14,25 +17,46 @@ LENGTH = 6  # env steps of an episode
 class Toy(gym.Env[Any, Any]):
     """Observes the last action, the step and the seed; pays the step; ends after `LENGTH` steps."""
 
-    def __init__(self, action: spaces.Space[Any], fails_at: int | None = None) -> None:
+    def __init__(self, action: spaces.Space[Any], fault: str = "", fails_at: int = 3) -> None:
         self.action_space = action
-        self.fails_at = fails_at
+        self.fault, self.fails_at = fault, fails_at
         self.width = action.shape[0] if action.shape else 1
         self.observation_space = spaces.Box(-1e6, 1e6, (self.width + 2,), np.float64)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
+        if self.fault == "never begins":
+            raise RuntimeError("it was never alive")
         self.count, self.seed = 0, -1 if seed is None else seed
         return self.observe(np.zeros(self.width)), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         assert self.action_space.contains(action), f"{action!r} is not in {self.action_space}"
         self.count += 1
-        if self.count == self.fails_at:
-            raise ZeroDivisionError("the toy broke")
         ended = self.count == LENGTH
+        obs, reward = self.observe(action), float(self.count)
+        if self.count == self.fails_at or self.fault in ("differs", "turns sour"):
+            obs, reward = self.fail(obs, reward)
         # Even seeds end, odd ones run out of time.
-        return self.observe(action), float(self.count), ended and not self.seed % 2, ended, {}
+        return obs, reward, ended and not self.seed % 2, ended, {}
+
+    def fail(self, obs: Any, reward: float) -> tuple[Any, float]:
+        match self.fault:
+            case "raises":
+                raise ZeroDivisionError("the toy broke")
+            case "dies":
+                os._exit(7)
+            case "hangs":
+                time.sleep(600)
+            case "differs":
+                obs[0] = random.random()
+            case "turns sour":
+                assert not os.path.exists(os.environ["DOOMGRAD_SOUR"]), "it has turned sour"
+            case "observes NaN":
+                obs[0] = np.nan
+            case "pays infinity":
+                reward = np.inf
+        return obs, reward
 
     def observe(self, action: Any) -> Any:
         return np.array([*np.atleast_1d(action), self.count, self.seed], np.float64)
@@ -55,6 +79,46 @@ class Scene(gym.Env[Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.shown.append(self.observation_space.sample())
         return self.shown[-1], 1.0, False, False, {}
+
+
+class Shaky(gym.Wrapper[Any, Any, Any, Any]):
+    """CartPole that raises in one of a hundred steps."""
+
+    metadata: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+        self.chance = random.Random()
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if self.chance.random() < 0.01:
+            raise ZeroDivisionError("shaken")
+        return self.env.step(action)
+
+
+class Chaos(gym.Wrapper[Any, Any, Any, Any]):
+    """CartPole that dies, raises, hangs and shows or pays what is no number, at random."""
+
+    metadata: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+        self.chance = random.Random()  # Not of the seed: an episode is another one each time.
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        draw = self.chance.random()
+        if draw < 1e-4:
+            os._exit(7)
+        elif draw < 1.3e-4:
+            time.sleep(600)
+        elif draw < 5e-4:
+            raise ZeroDivisionError("chaos")
+        elif draw < 8e-4:
+            obs = np.full_like(obs, np.nan)
+        elif draw < 1e-3:
+            reward = np.inf
+        return obs, float(reward), terminated, truncated, info
 
 
 def _pixels(*shape: int) -> spaces.Box:
@@ -91,4 +155,18 @@ for _name, _space in ACTIONS.items():
     gym.register(f"{_name}-v0", entry_point=Toy, kwargs={"action": _space})
 for _name, _space in SCENES.items():
     gym.register(f"{_name}-v0", entry_point=Scene, kwargs={"space": _space})
-gym.register("Broken-v0", entry_point=Toy, kwargs={"action": spaces.Discrete(2), "fails_at": 3})
+gym.register("Shaky-v0", entry_point=Shaky)
+gym.register("Chaos-v0", entry_point=Chaos)
+FAULTS = {
+    "Raising": "raises",
+    "Dying": "dies",
+    "Hanging": "hangs",
+    "Blind": "observes NaN",
+    "Generous": "pays infinity",
+    "Stillborn": "never begins",
+    "Moody": "differs",
+    "Souring": "turns sour",
+}
+for _name, _fault in FAULTS.items():
+    _kwargs = {"action": spaces.Discrete(2), "fault": _fault}
+    gym.register(f"{_name}-v0", entry_point=Toy, kwargs=_kwargs)

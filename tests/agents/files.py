@@ -1,0 +1,21 @@
+"""Changing what a file of ours says, as somebody would who means harm."""
+
+import json
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from agents.checkpoint import _checksum
+
+
+def rewrite(path, change, *, drop=(), replace=None):
+    """Change the description in a file, leave tensors out or put others in, and sign it anew."""
+    with safe_open(path, "pt") as file:
+        description = json.loads(file.metadata()["doomgrad"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    change(description)
+    kept = {name: tensor for name, tensor in tensors.items() if name not in drop}
+    kept |= replace or {}
+    text = json.dumps(description)
+    save_file(kept, path, {"doomgrad": text, "sha256": _checksum(kept, text)})
+    return path

@@ -1,0 +1,230 @@
+"""What a training survives: games that break, a full disk, numbers that are not finite."""
+
+import csv
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+import evaluate
+import train
+from agents.agent import Agent
+from agents.checkpoint import load_policy
+from agents.commandline import run
+from agents.presets import preset
+from tests.envs import processes
+
+ROOT = Path(__file__).parent.parent
+TRAIN = [sys.executable, str(ROOT / "train.py")]
+SHORT = ["--num-envs", "4", "--rollout-length", "16", "--eval-episodes", "2"]
+
+
+def rows(folder):
+    with (folder / "progress.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def start(tmp_path, *arguments):
+    mark = {**os.environ, processes.MARKER: str(tmp_path)}
+    return subprocess.Popen(
+        [*TRAIN, *arguments, "--run-dir", "run"],
+        cwd=tmp_path,
+        env=mark,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def flags(fields):
+    """Write a preset as a command line."""
+    words = []
+    for name, value in fields.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", *map(str, value if isinstance(value, tuple) else [value])]
+    return words
+
+
+# Games.
+
+
+def test_restarts_are_counted_and_told_of_once(tmp_path, capfd):
+    arguments = ["tests.envs.toy:Shaky-v0", *SHORT, "--total-env-steps", "640"]
+    assert train.main([*arguments, "--run-dir", str(tmp_path), "--max-restarts", "100000"]) == 0
+    table = rows(tmp_path)
+    # Steps at the start, to see how fast these games are, are counted too.
+    assert float(table[0]["time/restarts"]) > 0
+    assert float(table[-1]["time/restarts"]) > float(table[0]["time/restarts"])
+    assert capfd.readouterr().err.count("it is started anew") == 1
+
+
+def test_games_that_break_again_and_again_stop_the_training_saved(tmp_path, monkeypatch):
+    sour = tmp_path / "sour"
+    monkeypatch.setenv("DOOMGRAD_SOUR", str(sour))
+    arguments = ["tests.envs.toy:Souring-v0", *SHORT, "--total-env-steps", "100000000"]
+    process = start(tmp_path, *arguments)
+    assert processes.wait_until((tmp_path / "run" / "progress.csv").exists, 60.0)
+    sour.touch()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    said = errors.splitlines()[-1]
+    assert "had to be started anew 101 times within a minute" in said
+    assert "AssertionError: it has turned sour (toy.py:" in said
+    saved = load_policy(tmp_path / "run" / "policy.safetensors").about["env_steps"]
+    assert saved > 0
+    assert f"what was learned in {saved:,} env steps is saved" in said
+
+
+@pytest.mark.slow
+def test_cartpole_is_learned_in_chaos(tmp_path, monkeypatch, capsys):
+    fields = preset("CartPole-v1", "ppo")
+    arguments = ["tests.envs.toy:Chaos-v0", *flags(fields), "--hang-after-s", "1"]
+    arguments += ["--run-dir", str(tmp_path), "--max-restarts", "1000"]
+    assert train.main(arguments) == 0
+    restarts = float(rows(tmp_path)[-1]["time/restarts"])
+    monkeypatch.setattr(sys, "argv", ["evaluate.py"])
+    json_file = tmp_path / "score.json"
+    # Scored in chaos, too: what breaks is played again.
+    score = ["score", str(tmp_path), "--trust", "--json", str(json_file)]
+    assert evaluate.main(score) == 0
+    scores = json.loads(json_file.read_text())["scores"]
+    print(
+        f"restarts {restarts:.0f}, scores {scores['sampled']['mean']}, {scores['greedy']['mean']}"
+    )
+    assert restarts >= 20
+    assert scores["sampled"]["mean"] >= 450
+
+
+@pytest.mark.slow
+def test_basic_is_learned_while_engines_are_killed(tmp_path):
+    process = start(tmp_path, "basic", "--hang-after-s", "2")
+    chance, killed = random.Random(0), 0
+    while process.poll() is None:
+        time.sleep(chance.expovariate(0.5))
+        lines = processes.command_lines(str(tmp_path))
+        engines = [pid for pid, line in lines.items() if processes.is_engine(line)]
+        if engines:
+            how = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP])
+            os.kill(chance.choice(engines), how)
+            killed += 1
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    last = rows(tmp_path / "run")[-1]
+    print(f"killed {killed}, restarts {last['time/restarts']}, {output}")
+    assert float(last["time/restarts"]) >= 0.8 * killed > 10
+    assert float(last["rollout/ep_rew_mean"]) >= 75
+    assert not processes.command_lines(str(tmp_path))
+
+
+# The disk.
+
+
+def test_a_full_disk_stops_nothing_but_the_write(tmp_path):
+    arguments = ["CartPole-v1", *SHORT, "--total-env-steps", "100000000", "--eval-every", "640"]
+    process = start(tmp_path, *arguments, "--checkpoint-every-s", "0.2")
+    folder, checkpoints = tmp_path / "run", tmp_path / "run" / "checkpoint"
+    try:
+        assert processes.wait_until(lambda: len(list(checkpoints.glob("*"))) == 2, 60.0)
+        # No file may grow beyond this, as if there were no room.
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+        time.sleep(0.5)
+        stuck = {file: file.read_bytes() for file in checkpoints.glob("0*")}
+        time.sleep(1.5)
+        assert {file: file.read_bytes() for file in checkpoints.glob("0*")} == stuck
+        assert process.poll() is None
+        newest = max(stuck)
+        with safe_open(newest, "pt") as content:
+            assert "policy/critic.weight" in content.keys()  # noqa: SIM118
+        infinite = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, infinite)
+        assert processes.wait_until(lambda: max(checkpoints.glob("0*")) > newest, 20.0)
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "could not be written (File too large); going on, to try again later" in errors
+    assert "Traceback" not in errors
+    assert not list(checkpoints.glob(".*"))
+    steps = load_policy(folder / "policy.safetensors").about["env_steps"]
+    assert steps > int(newest.stem)
+    assert int(rows(folder)[-1]["time/total_timesteps"]) == steps
+
+
+def test_a_second_training_does_not_write_into_the_same_folder(tmp_path):
+    arguments = ["CartPole-v1", *SHORT, "--total-env-steps", "100000000"]
+    first = start(tmp_path, *arguments)
+    try:
+        assert processes.wait_until((tmp_path / "run" / "progress.csv").exists, 60.0)
+        second = start(tmp_path, *arguments)
+        _, errors = second.communicate(timeout=60)
+        assert second.returncode == 2
+        assert errors == "error: another training writes into run; choose another --run-dir\n"
+    finally:
+        first.send_signal(signal.SIGKILL)
+        first.communicate()
+    # The lock goes with its owner.
+    third = start(tmp_path, *arguments[:-1], "64")
+    _, errors = third.communicate(timeout=60)
+    assert third.returncode == 0, errors
+
+
+# Numbers.
+
+
+def poison(monkeypatch, wanted):
+    """Put NaN into the rewards of the updates whose index is wanted."""
+    update, count = Agent.update, iter(range(10**9))
+
+    def poisoned(self, rollout):
+        if wanted(next(count)):
+            rollout.rewards[1, 2] = torch.nan
+        return update(self, rollout)
+
+    monkeypatch.setattr(Agent, "update", poisoned)
+
+
+def test_an_update_that_is_not_finite_is_skipped_and_told_of_once(tmp_path, capfd, monkeypatch):
+    poison(monkeypatch, lambda index: index in (2, 3, 5))
+    arguments = ["CartPole-v1", *SHORT, "--total-env-steps", "640", "--run-dir", str(tmp_path)]
+    assert train.main(arguments) == 0
+    skipped = [float(row["train/skipped_updates"]) for row in rows(tmp_path)]
+    assert skipped == [0, 0, 1, 2, 2, 3, 3, 3, 3, 3]
+    errors = capfd.readouterr().err
+    assert errors.count("rewards of the rollout are not finite: this update is skipped") == 1
+
+
+def test_updates_that_are_never_finite_stop_the_training_with_a_diagnosis(
+    tmp_path, capsys, monkeypatch
+):
+    poison(monkeypatch, lambda index: index >= 2)
+    arguments = ["CartPole-v1", *SHORT, "--total-env-steps", "6400", "--run-dir", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    assert run(train.main, train.USER_ERRORS) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "rewards of the rollout are not finite, in 5 updates in a row" in said
+    assert str(tmp_path / "not-finite.safetensors") in said
+    with safe_open(tmp_path / "not-finite.safetensors", "pt") as content:
+        assert content.get_tensor("rewards").isnan().nonzero().tolist() == [[1, 2]]
+        assert content.get_tensor("obs/obs").shape == (16, 4, 4)
+    policy = load_policy(tmp_path / "policy.safetensors").policy
+    assert all(weight.isfinite().all() for weight in policy.state_dict().values())
+
+
+def test_the_doctor_tells_what_there_is(capsys):
+    assert train.main(["--doctor"]) == 0
+    said = capsys.readouterr().out
+    for word in ("python", "torch", "vizdoom", "processor", "GPU", "shared memory", "leftovers"):
+        assert word in said
+    assert "BAD" not in said

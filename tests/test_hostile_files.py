@@ -1,0 +1,389 @@
+"""Files of strangers: none is run, none ends in a traceback, none takes the machine's memory."""
+
+import io
+import json
+import os
+import pickle
+import resource
+import shutil
+import struct
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save as safetensors
+
+import evaluate
+import train
+from agents.checkpoint import FileError, load_policy
+from agents.commandline import run
+from agents.episodes import load_episode
+from agents.run import RunFolder
+from envs import EnvError
+from envs.cfg import BUNDLED, read_cfg
+from envs.wad import first_map
+from tests.agents.files import rewrite
+
+MOST_MEMORY = 200 * 2**20
+ARMED = "DOOMGRAD_CANARY"
+
+
+class Canary:
+    """Runs a command as soon as it is unpickled."""
+
+    def __reduce__(self):
+        return os.system, (f'touch "${ARMED}"',)
+
+
+@pytest.fixture(scope="module")
+def genuine(tmp_path_factory):
+    """A run of `basic` as it should be, to be spoilt."""
+    folder = tmp_path_factory.mktemp("genuine") / "run"
+    tiny = ["--num-envs", "2", "--rollout-length", "16", "--total-env-steps", "64"]
+    tiny += ["--eval-episodes", "1", "--eval-every", "32", "--checkpoint-every-s", "0"]
+    assert train.main(["basic", *tiny, "--run-dir", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def canary(tmp_path, monkeypatch):
+    path = tmp_path / "canary"
+    monkeypatch.setenv(ARMED, str(path))
+    return path
+
+
+def peak_memory():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def refuse(capsys, monkeypatch, program, *arguments):
+    """Run a command that must end with one line; give the line."""
+    monkeypatch.setattr(sys, "argv", [program.__name__, *map(str, arguments)])
+    before = peak_memory()
+    assert run(program.main, program.USER_ERRORS) == 2
+    assert peak_memory() - before < MOST_MEMORY
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if "does not come with ViZDoom" not in line]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def header(description, **tensors):
+    """Make a safetensors file of nothing but a header."""
+    content = json.dumps({**tensors, "__metadata__": description}).encode()
+    return struct.pack("<Q", len(content)) + content
+
+
+def pickled(protocol):
+    return pickle.dumps(Canary(), protocol=protocol)
+
+
+def zipped(**members):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def torch_saved(**options):
+    buffer = io.BytesIO()
+    torch.save({"weights": torch.zeros(2), "canary": Canary()}, buffer, **options)
+    return buffer.getvalue()
+
+
+def numpy_saved(name, value):
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: np.array([value], dtype=object)})
+    return buffer.getvalue()
+
+
+HUGE = {"dtype": "F32", "shape": [2**38], "data_offsets": [0, 2**40]}
+SB3_DATA = json.dumps({"policy_class": {":type:": "type", ":serialized:": pickled(2).hex()}})
+POLICIES = {
+    **{f"pickle {protocol}": pickled(protocol) for protocol in range(6)},
+    "torch zip": torch_saved(),
+    "torch legacy": torch_saved(_use_new_zipfile_serialization=False),
+    "sb3 zip": zipped(**{"data": SB3_DATA, "policy.pth": pickled(2), "pytorch_variables.pth": b""}),
+    "zip of a pickle": zipped(archive=pickled(4)),
+    "numpy of objects": numpy_saved("weights", Canary()),
+    "joblib": b"\x80\x04\x95" + pickled(4),
+    "nothing": b"",
+    "one byte": b"\x00",
+    "zeros": bytes(4096),
+    "ones": b"\xff" * 4096,
+    "a script": b"#!/bin/sh\ntouch $DOOMGRAD_CANARY\n",
+    "an html page": b"<html>404</html>",
+    "header of a terabyte": struct.pack("<Q", 2**40) + b"{}",
+    "header of all there is": struct.pack("<Q", 2**64 - 1) + b"{}",
+    "header of ninety megabytes": struct.pack("<Q", 90 * 2**20) + b" " * 1000,
+    "header that is no json": struct.pack("<Q", 4) + b"{{{{",
+    "header that is a list": struct.pack("<Q", 2) + b"[]",
+    "header nested deeply": struct.pack("<Q", 200_000) + b"[" * 200_000,
+    "tensor of a terabyte": header({"doomgrad": "{}"}, weights=HUGE),
+    "tensor of negative size": header({}, w={"dtype": "U8", "shape": [-1], "data_offsets": [0, 4]}),
+    "tensor of no type": header({}, w={"dtype": "X9", "shape": [1], "data_offsets": [0, 4]}),
+    "tensor beyond the end": header({}, w={"dtype": "U8", "shape": [9], "data_offsets": [0, 9]}),
+    "tensors that overlap": header(
+        {}, a={"dtype": "U8", "shape": [4], "data_offsets": [0, 4]},
+        b={"dtype": "U8", "shape": [4], "data_offsets": [2, 6]},
+    ) + bytes(6),
+    "foreign safetensors": safetensors({"w": torch.zeros(3)}),
+    "description that is no json": safetensors({"w": torch.zeros(3)}, {"doomgrad": "{"}),
+    "description nested deeply": safetensors(
+        {"w": torch.zeros(3)}, {"doomgrad": "[" * 100_000, "sha256": ""}
+    ),
+    "another format": safetensors({"w": torch.zeros(1)}, {"doomgrad": '{"format": 99}'}),
+    "unsigned": safetensors({"w": torch.zeros(1)}, {"doomgrad": '{"format": 2}'}),
+    "wrongly signed": safetensors(
+        {"w": torch.zeros(1)}, {"doomgrad": '{"format": 2}', "sha256": "0" * 64}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_what_is_no_policy(capsys, monkeypatch, tmp_path, canary, name):
+    path = tmp_path / "policy.safetensors"
+    path.write_bytes(POLICIES[name])
+    assert str(path) in refuse(capsys, monkeypatch, evaluate, "score", path)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("name", ["pickle 4", "torch zip", "sb3 zip", "tensor of a terabyte"])
+def test_what_is_no_checkpoint(capsys, monkeypatch, tmp_path, genuine, canary, name):
+    folder = tmp_path / "run"
+    shutil.copytree(genuine, folder)
+    for file in (folder / "checkpoint").iterdir():
+        file.write_bytes(POLICIES[name])
+    arguments = ["basic", "--num-envs", "2", "--rollout-length", "16", "--total-env-steps", "128"]
+    arguments += ["--eval-episodes", "1", "--eval-every", "32", "--run-dir", str(folder)]
+    monkeypatch.setattr(sys, "argv", ["train", *arguments])
+    assert run(train.main, train.USER_ERRORS) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert "going back to the one before it" in lines[0]
+    assert lines[1].startswith("error: ")
+    assert not canary.exists()
+
+
+def change(**fields):
+    return lambda description: description.update(fields)
+
+
+def nested(part, **fields):
+    return lambda description: description[part].update(fields)
+
+
+LIES = {
+    "a network of terabytes": nested("perception", memory="lstm", memory_size=2**20),
+    "features without end": lambda d: d["perception"]["layers"].update(features=2**40),
+    "channels without end": lambda d: d["perception"]["layers"].update(conv_channels=[2**30] * 3),
+    "strides of nothing": lambda d: d["perception"]["layers"].update(conv_strides=[0, 0, 0]),
+    "a screen of terabytes": lambda d: d["specs"]["obs"].update(shape=[2**20, 2**20, 1]),
+    "a palette of nothing": lambda d: d["specs"]["obs"].update(palette=[]),
+    "choices without end": change(actions={"kind": "discrete", "sizes": [2**62]}),
+    "choices below nothing": change(actions={"kind": "multi_discrete", "sizes": [-1, 2]}),
+    "too many choices": change(actions={"kind": "multi_discrete", "sizes": [2] * 10_000}),
+    "code for a world": nested("env", env="os:system-v0"),
+    "a world that is no text": nested("env", env=["basic"]),
+    "a cfg that is not there": nested("env", env="/etc/passwd.cfg"),
+    "a wad that is none": nested("env", env="/dev/zero.wad"),
+    "a frame skip without end": nested("env", frame_skip=-(10**9)),
+    "a stack without end": nested("env", frame_stack=10**6),
+    "bins without end": nested("env", delta_bins=10**9 + 1),
+    "a field of its own": nested("env", __class__="os"),
+    "nothing at all": lambda d: [d.pop(key) for key in ("specs", "env")],
+    "the wrong type everywhere": change(perception=7, env=7, specs=7, actions=7),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_policy_that_lies(capsys, monkeypatch, tmp_path, genuine, canary, name):
+    path = tmp_path / "policy.safetensors"
+    shutil.copy(genuine / "policy.safetensors", path)
+    rewrite(path, LIES[name])
+    refuse(capsys, monkeypatch, evaluate, "score", path, "--episodes", "1")
+    assert not canary.exists()
+
+
+def test_weights_of_another_type_or_shape(capsys, monkeypatch, tmp_path, genuine):
+    path = tmp_path / "policy.safetensors"
+    for weight in (torch.zeros(1, dtype=torch.float64), torch.zeros(2), torch.zeros(1, 1, 1)):
+        shutil.copy(genuine / "policy.safetensors", path)
+        rewrite(path, lambda _: None, replace={"critic.bias": weight})
+        line = refuse(capsys, monkeypatch, evaluate, "score", path)
+        assert "critic.bias" in line
+
+
+CFGS = {
+    "an executable": "vizdoom_path = {script}\n",
+    "a configuration": "doom_config_path = {script}\n",
+    "arguments": "game_args += +exec {script}\n",
+    "arguments in braces": "game_args = {{ +set vid_defwidth 1 ; exec {script} }}\n",
+    "a map that is a command": 'doom_map = "map01; exec {script}"\n',
+    "a wad outside": "doom_scenario_path = ../../../../../../etc/hostname\n",
+    "an absolute wad": "doom_scenario_path = {script}\n",
+    "a game outside": "doom_game_path = /etc/passwd\n",
+    "a number that is none": "episode_timeout = 1e999\n",
+    "a skill of code": "doom_skill = __import__('os')\n",
+    "a start beyond the end": "episode_start_time = 999999999999\n",
+    "a button of its own": "available_buttons = {{ ATTACK SYSTEM }}\n",
+    "a variable of its own": "available_game_variables = {{ HEALTH os.system }}\n",
+    "a key of its own": "__class__ = os\n",
+    "bytes": "\x00\x01\x02",
+    "too much": "# filler\n" * 10_000,
+}
+
+
+@pytest.mark.parametrize("name", CFGS)
+def test_a_cfg_that_asks_for_more(capsys, monkeypatch, tmp_path, canary, name):
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "script"
+    script.write_text(f"#!/bin/sh\ntouch '{canary}'\n")
+    script.chmod(0o700)
+    text = CFGS[name].format(script=script)
+    if "button" not in name:
+        text += "available_buttons = { ATTACK }\n"
+    (tmp_path / "mine.cfg").write_text(text)
+    refuse(capsys, monkeypatch, train, "mine.cfg")
+    assert not canary.exists()
+
+
+WADS = {
+    "nothing": b"",
+    "text": b"IWAD, honestly",
+    "lumps without end": b"PWAD" + struct.pack("<ii", 2**31 - 1, 12),
+    "lumps below nothing": b"PWAD" + struct.pack("<ii", -1, 12),
+    "a directory beyond the end": b"PWAD" + struct.pack("<ii", 1, 2**31 - 1),
+    "no map": b"PWAD" + struct.pack("<ii", 1, 12) + struct.pack("<ii8s", 0, 0, b"CREDIT\0\0"),
+}
+
+
+@pytest.mark.parametrize("name", WADS)
+def test_a_wad_that_is_none(capsys, monkeypatch, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.wad").write_bytes(WADS[name])
+    refuse(capsys, monkeypatch, train, "mine.wad")
+
+
+def npy(shape, data=b""):
+    head = repr({"descr": "<f8", "fortran_order": False, "shape": shape}).encode()
+    head += b" " * (-(10 + len(head) + 1) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head + data
+
+
+EPISODES = {
+    "a pickle": pickled(4),
+    "objects": numpy_saved("actions", Canary()),
+    "an array of terabytes": zipped(**{"about.npy": npy((2**40,)), "actions.npy": npy((2**40,))}),
+    "a bomb": None,
+    "nothing": b"",
+    "a zip of nothing": zipped(),
+}
+
+
+@pytest.mark.parametrize("name", EPISODES)
+def test_an_episode_that_is_none(capsys, monkeypatch, tmp_path, genuine, canary, name):
+    folder = tmp_path / "run"
+    shutil.copytree(genuine, folder)
+    content = EPISODES[name]
+    if content is None:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("about.npy", npy((2**27,), bytes(2**28)))
+        content = buffer.getvalue()
+    for file in folder.glob("episodes/*.npz"):
+        file.write_bytes(content)
+    refuse(capsys, monkeypatch, evaluate, "replay", folder)
+    assert not canary.exists()
+
+
+def test_an_episode_in_a_world_of_code(capsys, monkeypatch, tmp_path, genuine):
+    folder = tmp_path / "run"
+    shutil.copytree(genuine, folder)
+    for file in folder.glob("episodes/*.npz"):
+        with np.load(file) as content:
+            arrays = dict(content)
+        about = json.loads(str(arrays["about"]))
+        about["env"]["env"] = "os:system-v0"
+        np.savez(file, **{**arrays, "about": np.array(json.dumps(about))})
+    line = refuse(capsys, monkeypatch, evaluate, "replay", folder)
+    assert "importing os, which a file may not ask for" in line
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "7", '{"config": 7}', '{"config": {"env": {}}}', "[" * 10**5]
+)
+def test_a_config_that_is_none(capsys, monkeypatch, tmp_path, genuine, content):
+    folder = tmp_path / "run"
+    shutil.copytree(genuine, folder)
+    (folder / "config.json").write_text(content)
+    refuse(capsys, monkeypatch, train, "basic", "--run-dir", folder)
+
+
+def test_a_config_of_gigabytes(capsys, monkeypatch, tmp_path, genuine):
+    folder = tmp_path / "run"
+    shutil.copytree(genuine, folder)
+    os.truncate(folder / "config.json", 2**32)
+    assert "too large" in refuse(capsys, monkeypatch, train, "basic", "--run-dir", folder)
+
+
+def test_links_out_of_a_folder(capsys, monkeypatch, tmp_path, genuine):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("policy.safetensors", "best.safetensors"):
+        (folder / name).symlink_to(genuine / name)
+    line = refuse(capsys, monkeypatch, evaluate, "score", folder)
+    assert "is a link out of its folder" in line
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "mine.cfg").write_text(
+        "doom_scenario_path = mine.wad\navailable_buttons = { ATTACK }\n"
+    )
+    (tmp_path / "inner" / "mine.wad").symlink_to(Path("/etc/hostname"))
+    assert "outside its folder" in refuse(capsys, monkeypatch, train, "inner/mine.cfg")
+
+
+READERS = {
+    "policy.safetensors": load_policy,
+    "config.json": lambda path: RunFolder(path.parent).read_config(),
+    "mine.cfg": read_cfg,
+    "mine.wad": first_map,
+    "episode.npz": load_episode,
+}
+
+
+@pytest.mark.parametrize("kind", READERS)
+@settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_whatever_stands_in_a_file(tmp_path, genuine, canary, kind, data):
+    origins = {
+        "mine.cfg": BUNDLED / "basic.cfg",
+        "mine.wad": BUNDLED / "basic.wad",
+        "episode.npz": next((genuine / "episodes").glob("*.npz")),
+    }
+    content = bytearray(origins.get(kind, genuine / kind).read_bytes())
+    for _ in range(data.draw(st.integers(1, 5))):
+        where = data.draw(st.integers(0, max(0, len(content) - 1)))
+        content[where : where + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=8))
+    path = tmp_path / kind
+    path.write_bytes(content)
+    before = peak_memory()
+    try:
+        READERS[kind](path)
+        said = ""
+    except (FileError, EnvError) as error:
+        said = str(error)
+    assert "\n" not in said
+    assert peak_memory() - before < MOST_MEMORY
+    assert not canary.exists()
