@@ -216,10 +216,11 @@ def _names(path: Path, text: str, kind: type) -> tuple[str, ...]:
 
 def _find_wad(path: Path, name: str) -> Path:
     """Find a WAD beside the .cfg that names it, or among the bundled ones."""
-    for folder in (path.resolve().parent, BUNDLED, ENGINE_FOLDER):
+    folders = (path.resolve().parent, BUNDLED, ENGINE_FOLDER)
+    for folder in folders:
         candidate = (folder / name.strip("'\"")).resolve()
         if candidate.is_file():
-            if not candidate.is_relative_to(folder):
+            if not any(map(candidate.is_relative_to, folders)):
                 raise EnvError(f"{path} names a WAD outside its folder: {name}; put it beside it")
             read_directory(candidate)
             return candidate

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -80,8 +81,7 @@ def test_games_that_break_again_and_again_stop_the_training_saved(tmp_path, monk
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     said = errors.splitlines()[-1]
-    assert "had to be started anew 101 times within a minute" in said
-    assert "AssertionError: it has turned sour (toy.py:" in said
+    assert re.search(r"the episode with seed \d+ broke 20 times: AssertionError: it has turn", said)
     saved = load_policy(tmp_path / "run" / "policy.safetensors").about["env_steps"]
     assert saved > 0
     assert f"what was learned in {saved:,} env steps is saved" in said
