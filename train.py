@@ -48,6 +48,7 @@ from agents.evaluation import play_episodes, score_episodes
 from agents.inference import InferencePolicy
 from agents.logger import RunLogger
 from agents.presets import preset
+from agents.rollout import Rollout
 from agents.run import RunFolder
 from envs import EnvConfig, EnvError, SharedVectorEnv, canonical_name, folder_name
 from envs.cfg import strange_wads
@@ -298,7 +299,8 @@ def learn(
     """
     frames = frames_per_env_step(config.env)
     stopwatch, saved = collector.stopwatch, time.monotonic()
-    say, skipped_in_a_row, restarts_before = logger.progress.say, 0, progress.restarts
+    say, restarts_before = logger.progress.say, progress.restarts
+    update = GuardedUpdate(agent, folder, progress, say)
     # Only who stands still between two rollouts can say what it takes to go on from there.
     sampler = collector if isinstance(collector, Sampler) else None
     logger.restore_episodes(progress.returns, progress.lengths)
@@ -310,21 +312,7 @@ def learn(
                 started = time.monotonic()
                 collected = collector.collect(agent.num_updates)
                 policy_lag = agent.num_updates - collected.version
-                try:
-                    metrics, skipped_in_a_row = agent.update(collected.rollout), 0
-                except NotFiniteError as error:
-                    metrics = {}
-                    progress.skipped_updates += 1
-                    skipped_in_a_row += 1
-                    if skipped_in_a_row == _SKIPPED_IN_A_ROW:
-                        tensors = collected.rollout.tensors()
-                        save_tensors(folder.not_finite_file, tensors, {"what": str(error)})
-                        raise TrainingError(
-                            f"{error}, in {skipped_in_a_row} updates in a row; "
-                            f"{folder.not_finite_file} holds the last rollout"
-                        ) from error
-                    if progress.skipped_updates == 1:
-                        say(f"{error}: this update is skipped, as others like it will be")
+                metrics = update(collected.rollout)
                 stopwatch.lap("update")
                 seconds = time.monotonic() - started
 
@@ -365,6 +353,46 @@ def learn(
             ) from error
         if not save(folder, agent, config, progress, sampler, say):
             raise TrainingError(f"{folder.path} holds only what could be written before")
+
+
+class GuardedUpdate:
+    """Lets an agent learn, passes over what is not finite, and gives up where nothing else comes.
+
+    Args:
+        agent: who learns.
+        folder: where the rollout goes that is the last one.
+        progress: counts what is skipped.
+        say: is told of the first that is.
+    """
+
+    def __init__(
+        self, agent: Agent[Any], folder: RunFolder, progress: Progress, say: Callable[[str], None]
+    ) -> None:
+        self._agent, self._folder, self._progress, self._say = agent, folder, progress, say
+        self._in_a_row = 0
+
+    def __call__(self, rollout: Rollout) -> dict[str, float]:
+        """Update, and give the metrics; none of an update that is skipped.
+
+        Raises:
+            TrainingError: If too many are in a row.
+        """
+        try:
+            metrics = self._agent.update(rollout)
+        except NotFiniteError as error:
+            self._in_a_row += 1
+            self._progress.skipped_updates += 1
+            if self._in_a_row == _SKIPPED_IN_A_ROW:
+                file = self._folder.not_finite_file
+                save_tensors(file, rollout.tensors(), {"what": str(error)})
+                raise TrainingError(
+                    f"{error}, in {self._in_a_row} updates in a row; {file} holds the last rollout"
+                ) from error
+            if self._progress.skipped_updates == 1:
+                self._say(f"{error}: this update is skipped, as others like it will be")
+            return {}
+        self._in_a_row = 0
+        return metrics
 
 
 class Evaluation:

@@ -267,13 +267,12 @@ def _checksum(tensors: Mapping[str, Tensor], description: str) -> str:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a file that `_encode` made; nothing is taken for granted about it."""
+    beginning = b""
     try:
         with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-        if size > _MAX_HEADER:
-            raise DamagedError(
-                f"{path} is damaged, or no safetensors file: its header is too large"
-            )
+            beginning = file.read(8)
+        if int.from_bytes(beginning, "little") > _MAX_HEADER:
+            raise SafetensorError("its header is too large")
         # Sizes that a header claims are checked against the file's before anything is read.
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -290,6 +289,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise DamagedError(f"there is no file at {path}") from None
     except (SafetensorError, OSError) as error:
         reason = str(error).splitlines()[0]
+        if beginning.startswith((b"PK", b"\x80")):
+            reason = (
+                "it may hold pickled code, as of Stable-Baselines3 or PyTorch, which is not run"
+            )
         raise DamagedError(f"{path} is damaged, or no safetensors file: {reason}") from error
     except (LookupError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, FileError):

@@ -1,7 +1,6 @@
 """What a training survives: games that break, a full disk, numbers that are not finite."""
 
 import csv
-import json
 import os
 import random
 import re
@@ -16,7 +15,6 @@ import pytest
 import torch
 from safetensors import safe_open
 
-import evaluate
 import train
 from agents.agent import Agent
 from agents.checkpoint import load_policy
@@ -88,7 +86,7 @@ def test_games_that_break_again_and_again_stop_the_training_saved(tmp_path, monk
 
 
 @pytest.mark.slow
-def test_cartpole_is_learned_in_chaos(tmp_path, monkeypatch, capsys):
+def test_cartpole_is_learned_in_chaos(tmp_path):
     fields = preset("CartPole-v1", "ppo")
     arguments = ["tests.envs.toy:Chaos-v0", *flags(fields), "--hang-after-s", "1"]
     arguments += ["--run-dir", str(tmp_path), "--max-restarts", "1000"]
