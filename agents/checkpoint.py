@@ -30,6 +30,12 @@ _FORMAT = 2
 _METADATA_KEY, _CHECKSUM_KEY = "doomgrad", "sha256"
 # Bytes, more than any header of ours takes; what claims to have a larger one is not read.
 _MAX_HEADER = 2**20
+_MAX_BESIDE = 2**27  # Bytes of a checkpoint beside the policy and its optimiser: screens above all.
+_TYPES = {
+    **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"},
+    **{torch.int64: "I64", torch.uint8: "U8", torch.bool: "BOOL"},
+}
+_Kind = tuple[tuple[int, ...], str]
 T = TypeVar("T")
 
 
@@ -127,7 +133,8 @@ def load_policy(path: Path) -> PolicyFile:
     Raises:
         FileError: If it is not one, is damaged, or its weights do not fit its description.
     """
-    tensors, description = _read(path)
+    content = _Content(path)
+    description = content.description
     try:
         specs: Specs = {
             name: decode(ImageSpec, spec) if "shape" in spec else decode(VectorSpec, spec)
@@ -139,29 +146,27 @@ def load_policy(path: Path) -> PolicyFile:
             decode(PerceptionConfig, description["perception"]),
             bool(description["normalize_obs"]),
         )
-        # First without memory: a file may describe a network of any size.
+        # First without memory: a file may describe a network of any size, and hold another.
         with torch.device("meta"):
-            _expect_same_kind(tensors, Policy(*parts).state_dict())
-        policy = Policy(*parts)
-        policy.load_state_dict(tensors)
+            _expect_same_kinds(content.kinds, Policy(*parts).state_dict())
         env, about = dict(description["env"]), dict(description["about"])
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         reason = _reason(error)
         raise FileError(f"{path} is not a policy of doomgrad: {reason}") from error
+    tensors = content.tensors()
+    policy = Policy(*parts)
+    policy.load_state_dict(tensors)
     return PolicyFile(policy=policy.eval(), env=env, about=about)
 
 
-def _expect_same_kind(tensors: Mapping[str, Tensor], described: Mapping[str, Tensor]) -> None:
-    if tensors.keys() != described.keys():
-        name = min(tensors.keys() ^ described.keys())
+def _expect_same_kinds(kinds: Mapping[str, _Kind], described: Mapping[str, Tensor]) -> None:
+    if kinds.keys() != described.keys():
+        name = min(kinds.keys() ^ described.keys())
         raise ValueError(f"{name} is {'missing' if name in described else 'not described'}")
-    for name, tensor in tensors.items():
-        expected = described[name]
-        if (tensor.shape, tensor.dtype) != (expected.shape, expected.dtype):
-            raise ValueError(
-                f"{name} is {tuple(tensor.shape)} {tensor.dtype}, "
-                f"described as {tuple(expected.shape)} {expected.dtype}"
-            )
+    for name, kind in kinds.items():
+        expected = (tuple(described[name].shape), _TYPES[described[name].dtype])
+        if kind != expected:
+            raise ValueError(f"{name} is {kind}, described as {expected}")
 
 
 def save_training(
@@ -215,7 +220,11 @@ def load_training(path: Path, agent: Agent[Any]) -> tuple[dict[str, Any], dict[s
         DamagedError: If the file is not what was written.
         FileError: If it belongs to another configuration.
     """
-    tensors, counters = _read(path)
+    content = _Content(path)
+    largest = _MAX_BESIDE + 8 * sum(t.nbytes for t in agent.policy.state_dict().values())
+    if path.stat().st_size > largest:
+        raise DamagedError(f"{path} is too large to be a checkpoint of this agent")
+    tensors, counters = content.tensors(), content.description
     try:
         agent.policy.load_state_dict(_under("policy/", tensors))
         agent.reward_scaler.load_state_dict(_under("reward_scaler/", tensors))
@@ -265,40 +274,64 @@ def _checksum(tensors: Mapping[str, Tensor], description: str) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a file that `_encode` made; nothing is taken for granted about it."""
-    beginning = b""
-    try:
-        with path.open("rb") as file:
-            beginning = file.read(8)
-        if int.from_bytes(beginning, "little") > _MAX_HEADER:
-            raise SafetensorError("its header is too large")
-        # Sizes that a header claims are checked against the file's before anything is read.
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        text = metadata[_METADATA_KEY]
-        description = json.loads(text)
-        if description["format"] != _FORMAT:
+class _Content:
+    """A file that `_encode` made, if it is one; nothing is taken for granted about it.
+
+    Attributes:
+        description: what it says of its tensors.
+        kinds: shape and type of each tensor, as its header has it.
+
+    Raises:
+        DamagedError: If it is no safetensors file.
+        FileError: If it is none of ours.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        beginning = b""
+        try:
+            with path.open("rb") as file:
+                beginning = file.read(8)
+            if int.from_bytes(beginning, "little") > _MAX_HEADER:
+                raise SafetensorError("its header is too large")
+            # The sizes that a header claims are checked against the file's own.
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+                self.kinds: dict[str, _Kind] = {
+                    name: (tuple(part.get_shape()), part.get_dtype())
+                    for name, part in slices.items()
+                }
+            self._text, self._checksum = metadata[_METADATA_KEY], metadata.get(_CHECKSUM_KEY)
+            self.description: dict[str, Any] = json.loads(self._text)
+            found = self.description["format"]
+        except FileNotFoundError:
+            raise DamagedError(f"there is no file at {path}") from None
+        except (SafetensorError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            if beginning.startswith((b"PK", b"\x80")):
+                reason = "it may hold pickled code, as SB3 and PyTorch write it, which is not run"
+            raise DamagedError(f"{path} is damaged, or no safetensors file: {reason}") from error
+        except (LookupError, TypeError, ValueError, RecursionError) as error:
             raise FileError(
-                f"{path} is of format {description['format']}; this program reads {_FORMAT}"
+                f"{path} was not written by doomgrad: it lacks its description"
+            ) from error
+        if found != _FORMAT:
+            raise FileError(f"{path} is of format {found}; this program reads {_FORMAT}")
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Read every tensor.
+
+        Raises:
+            DamagedError: If they are not what was written.
+        """
+        with safe_open(self._path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in self.kinds}
+        if self._checksum != _checksum(tensors, self._text):
+            raise DamagedError(
+                f"{self._path} is damaged: its content is not what its checksum says"
             )
-        if metadata[_CHECKSUM_KEY] != _checksum(tensors, text):
-            raise DamagedError(f"{path} is damaged: its content is not what its checksum says")
-    except FileNotFoundError:
-        raise DamagedError(f"there is no file at {path}") from None
-    except (SafetensorError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        if beginning.startswith((b"PK", b"\x80")):
-            reason = (
-                "it may hold pickled code, as of Stable-Baselines3 or PyTorch, which is not run"
-            )
-        raise DamagedError(f"{path} is damaged, or no safetensors file: {reason}") from error
-    except (LookupError, TypeError, ValueError, RecursionError) as error:
-        if isinstance(error, FileError):
-            raise
-        raise FileError(f"{path} was not written by doomgrad: it lacks its description") from error
-    return tensors, description
+        return tensors
 
 
 def describe_space(space: spaces.Space[Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import save as safetensors
 
 import evaluate
@@ -210,6 +211,31 @@ def test_a_policy_that_lies(capsys, monkeypatch, tmp_path, genuine, canary, name
     rewrite(path, LIES[name])
     refuse(capsys, monkeypatch, evaluate, "score", path, "--episodes", "1")
     assert not canary.exists()
+
+
+@pytest.mark.parametrize("name", ["policy.safetensors", "checkpoint"])
+def test_a_file_of_gigabytes_of_nothing(capsys, monkeypatch, tmp_path, genuine, name):
+    folder = tmp_path / "run"
+    shutil.copytree(genuine, folder)
+    size = 2**33
+    zeros = {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}
+    with safe_open(folder / "policy.safetensors", "pt") as content:
+        metadata = content.metadata()
+    (folder / "best.safetensors").unlink()
+    files = folder.glob("checkpoint/*") if name == "checkpoint" else [folder / name]
+    for file in files:
+        file.write_bytes(header(metadata, zeros=zeros))
+        os.truncate(file, file.stat().st_size + size)  # It takes no room on the disk.
+    if name == "checkpoint":
+        arguments = ["basic", "--num-envs", "2", "--rollout-length", "16", "--eval-episodes", "1"]
+        arguments += ["--total-env-steps", "128", "--eval-every", "32", "--run-dir", folder]
+        monkeypatch.setattr(sys, "argv", ["train", *map(str, arguments)])
+        before = peak_memory()
+        assert run(train.main, train.USER_ERRORS) == 2
+        assert peak_memory() - before < MOST_MEMORY
+        assert "too large to be a checkpoint" in capsys.readouterr().err
+    else:
+        assert "is missing" in refuse(capsys, monkeypatch, evaluate, "score", folder)
 
 
 def test_weights_of_another_type_or_shape(capsys, monkeypatch, tmp_path, genuine):

@@ -32,3 +32,16 @@ def test_pictures_and_pages_it_points_to_exist():
 def test_files_it_names_exist():
     for name in re.findall(r"`((?:agents|envs|perception|benchmarks|tests)/[\w./]+)`", README):
         assert (ROOT / name).exists(), name
+
+
+def test_every_promise_names_tests_that_exist():
+    section = README.split("## What it promises")[1].split("\n## ")[0]
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    lines = [line for line in section.splitlines() if line.startswith("| ")][2:]
+    for line in lines:
+        named = re.findall(
+            r"`(test_\w+?)(?:_?\.\.\.)?`|`(tests/[\w/]+\.py)`", line.rsplit("|", 2)[1]
+        )
+        assert named, line
+        for test, file in named:
+            assert f"def {test}" in tests if test else (ROOT / file).is_file(), (test, file)
