@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,7 +48,7 @@ class TimeToSkill:
     """Python of the environment with Sample Factory."""
     sb3: Path | None = None
     """Python of the environment with Stable-Baselines3."""
-    patience: float = 2.0
+    patience: float = 1.25
     """A peer is stopped after so many times the seconds that we took."""
     limit: float = 600.0
     """We are stopped after so many seconds."""
@@ -58,6 +59,7 @@ class TimeToSkill:
 def main() -> None:
     """Measure, and print a Markdown table of all results so far."""
     config = tyro.cli(TimeToSkill, config=(tyro.conf.OmitArgPrefixes,))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # With what it runs ended.
     results = json.loads(config.json.read_text()) if config.json.exists() else {"runs": []}
     results |= {"machine": hardware(), "git": git_revision(), "skill": SKILL}
     for env in config.envs:
