@@ -66,6 +66,8 @@ class Throughput:
     """Scenarios."""
     num_envs: tuple[int, ...] = (16,)
     """Numbers of games."""
+    screens: tuple[str, ...] = ()
+    """Sizes of the observed screen, as in 128x72. Default: the workload's."""
     num_groups: int | None = None
     """Groups that alternate. Default: the preset's."""
     workload: Literal["preset", "sample_factory", "stable_baselines3"] = "preset"
@@ -95,13 +97,18 @@ def main() -> None:
         return
     config = tyro.cli(Throughput, config=(tyro.conf.OmitArgPrefixes,))
     keep_memory()
-    rows = [measure(config, env, n) for env in config.envs for n in config.num_envs]
+    rows = [
+        measure(config, env, n, screen)
+        for env in config.envs
+        for n in config.num_envs
+        for screen in config.screens or (None,)
+    ]
     machine = hardware()
     print(f"\n{machine['cpu']}, {machine['cores']} cores, GPU {machine['gpu']}, {git_revision()}\n")
-    print("| scenario | games | engine ceiling | sampler, random actions | training |")
-    print("| --- | --- | --- | --- | --- |")
+    print("| scenario | screen | games | engine ceiling | sampler, random actions | training |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for row in rows:
-        cells = [row["env"], str(row["num_envs"])]
+        cells = [row["env"], row["screen"], str(row["num_envs"])]
         bound = row.get("ceiling_env_steps_per_s")
         for kind in ("ceiling", "sampler", "training"):
             speed = row.get(f"{kind}_env_steps_per_s")
@@ -114,9 +121,12 @@ def main() -> None:
         Path(config.json).write_text(json.dumps(rows, indent=2) + "\n")
 
 
-def measure(config: Throughput, env: str, num_envs: int) -> dict[str, Any]:
+def measure(config: Throughput, env: str, num_envs: int, screen: str | None) -> dict[str, Any]:
     """Measure one scenario with one number of games; the three kinds take turns."""
     fields = {**preset(env, "ppo"), **WORKLOADS[config.workload]}
+    if screen is not None:
+        fields["width"], fields["height"] = map(int, screen.split("x"))
+    screen = f"{fields['width']}x{fields['height']}"
     env_config = with_fields(EnvConfig(env=env), fields)
     figures: dict[str, list[float]] = {kind: [] for kind in config.kinds}
     groups = config.num_groups or fields["num_groups"]
@@ -133,8 +143,9 @@ def measure(config: Throughput, env: str, num_envs: int) -> dict[str, Any]:
             with contextlib.closing(SharedVectorEnv(env_config, num_envs, None, groups)) as envs:
                 figures["training"].append(train(envs, fields, config))
     medians = {f"{name}_env_steps_per_s": median(values) for name, values in figures.items()}
-    print(env, num_envs, {name: round(value) for name, value in medians.items()}, flush=True)
-    return {"env": env, "num_envs": num_envs, **medians}
+    rounded = {name: round(value) for name, value in medians.items()}
+    print(env, screen, num_envs, rounded, flush=True)
+    return {"env": env, "screen": screen, "num_envs": num_envs, **medians}
 
 
 def ceiling(env: str, num_envs: int, seconds: float, *, pinned: bool) -> float:

@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,10 @@ class Job:
     groups: list[list[int]]
     hang_after_s: float = 30.0
     is_successor: bool = False
+
+
+class _HopelessError(EnvError):
+    """A game breaks however often it is begun anew: the worker cannot go on."""
 
 
 class _InPlace:
@@ -157,12 +161,8 @@ class Lanes:
             if str(lane) in actions:
                 self._begin(lane)
                 taken = np.asarray(actions[str(lane)], self._actions.dtype)
-                for action in taken.tolist() if self._discrete else taken:
-                    self._work_at(lane)
-                    _, terminated, truncated = self._envs[lane].advance(action)
-                    if terminated or truncated:  # It is not the same game; who asked will see.
-                        self._begin(lane)
-                        break
+                if not self._repeat(lane, taken.tolist() if self._discrete else taken):
+                    self._begin(lane)  # Who asked will see that it is not the same.
 
     def step(self, lanes: list[int]) -> None:
         """Do what `act` does, and tell the numeric info."""
@@ -188,13 +188,13 @@ class Lanes:
                     result = self._envs[lane].advance(action)
                     if result[1] or result[2]:
                         self._begin_next(lane)
-            except ActionError:
+            except (ActionError, _HopelessError):
                 raise
             except Exception as error:  # Whatever a game can raise.
                 self._losses[lane] += 1
                 if self._losses[lane] == _LOSSES:
                     seed = arrays.seeds[lane]
-                    raise EnvError(
+                    raise _HopelessError(
                         f"the episode with seed {seed} broke {_LOSSES} times: {_reason(error)}"
                     ) from error
                 self._replace(lane, error)
@@ -238,8 +238,22 @@ class Lanes:
                 return
             except Exception as error:  # Whatever a game can raise.
                 if attempt == _ATTEMPTS - 1:
-                    raise EnvError(f"an episode could not be begun: {_reason(error)}") from error
+                    reason = _reason(error)
+                    raise _HopelessError(f"an episode could not be begun: {reason}") from error
                 self._replace(lane, error)
+
+    def _repeat(self, lane: int, actions: Iterable[Any]) -> bool:
+        """Take actions; tell whether the episode still goes on."""
+        try:
+            for action in actions:
+                self._work_at(lane)
+                _, terminated, truncated = self._envs[lane].advance(action)
+                if terminated or truncated:
+                    return False
+        except Exception as error:  # Whatever a game can raise.
+            self._replace(lane, error)
+            return False
+        return True
 
     def _begin_next(self, lane: int) -> None:
         """Keep what an episode ended with, and begin the lane's next one."""

@@ -6,7 +6,15 @@ import pytest
 import vizdoom
 
 from envs import SCENARIOS, EnvError
-from envs.cfg import BUNDLED, ENGINE_FOLDER, FREEDOOM2, GameSpec, game_spec, read_cfg
+from envs.cfg import (
+    BUNDLED,
+    ENGINE_FOLDER,
+    FREEDOOM2,
+    GameSpec,
+    game_spec,
+    read_cfg,
+    strange_wads,
+)
 from envs.scenarios import FREEDOOM_MAPS
 from tests.envs.maps import room, write_wad
 from tests.envs.raw import doom, noop
@@ -257,3 +265,14 @@ def test_a_users_game_may_be_an_iwad_of_its_own(tmp_path):
         env.reset(seed=0)
         assert env.game_spec.map == "E1M1"
         assert [env.step(0)[3] for _ in range(2)] == [False, True]
+
+
+def test_wads_that_do_not_come_with_vizdoom_are_named(tmp_path):
+    assert [wad for name in SCENARIOS for wad in strange_wads(name)] == []
+    assert strange_wads("freedoom2:MAP01") == strange_wads("CartPole-v1") == []
+    (tmp_path / "bundled.cfg").write_text(PLAYABLE)
+    assert strange_wads(str(tmp_path / "bundled.cfg")) == []
+    mine = tmp_path / "basic.wad"
+    mine.write_bytes((BUNDLED / "basic.wad").read_bytes())
+    assert strange_wads(str(tmp_path / "bundled.cfg")) == [mine]
+    assert strange_wads(str(mine)) == [mine]
