@@ -117,7 +117,7 @@ def kill_engine(scratch: Path) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def leftovers() -> list[Path]:
+def _leftovers() -> list[Path]:
     """List the scratch folders of engines whose owners are dead, and were this user's."""
     found = []
     for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH_PREFIX}*"):
@@ -141,7 +141,7 @@ def remove_leftovers() -> int:
     Returns:
         How many engines' leftovers there were.
     """
-    folders = leftovers()
+    folders = _leftovers()
     for folder in folders:
         kill_engine(folder)  # Where it is not bound to its owner's life.
         with contextlib.suppress(OSError):

@@ -259,8 +259,7 @@ class Lanes:
         """Keep what an episode ended with, and begin the lane's next one."""
         arrays, env = self._arrays, self._envs[lane]
         info, statistics = env.info(), env.episode_statistics()
-        for name, part in arrays.final_obs.items():
-            part[lane] = arrays.obs[name][lane]
+        self._keep_last_obs(lane)
         arrays.final_info[lane] = [info[key] for key in self._info_keys]
         arrays.episode[lane] = [statistics[key] for key in self._episode_keys]
         arrays.seeds[lane] += self._stride
@@ -277,11 +276,14 @@ class Lanes:
     def _cut_off(self, lane: int) -> tuple[float, bool, bool]:
         """Hand over a lost episode as cut off where it was last seen, and begin it again."""
         arrays = self._arrays
-        for name, part in arrays.final_obs.items():
-            part[lane] = arrays.obs[name][lane]
+        self._keep_last_obs(lane)
         arrays.final_info[lane] = arrays.episode[lane] = np.nan
         self._begin(lane)
         return 0.0, False, True
+
+    def _keep_last_obs(self, lane: int) -> None:
+        for name, part in self._arrays.final_obs.items():
+            part[lane] = self._arrays.obs[name][lane]
 
     def _tell_info(self, lanes: list[int]) -> None:
         for lane in lanes:
