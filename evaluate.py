@@ -30,7 +30,7 @@ from rich.table import Table
 
 from agents import NoopPlayer, Player, RandomPlayer, observation_specs
 from agents.checkpoint import FileError, PolicyFile, decode, describe_space, write_atomically
-from agents.commandline import UsageError, parse, run, say_once
+from agents.commandline import UsageError, parse, run, warn_of_wad
 from agents.episodes import Episode, load_episode, save_episode
 from agents.evaluation import Score, play_episodes, score_episodes
 from agents.run import find_policy
@@ -349,7 +349,7 @@ def world(fields: dict[str, Any], path: Path, *, trust: bool) -> EnvConfig:
 def vector_env(config: EnvConfig, num_envs: int, episodes: int) -> Iterator[SharedVectorEnv]:
     """Open at most as many environments as there are episodes to play."""
     for wad in strange_wads(config.env):
-        say_once(f"{wad} does not come with ViZDoom; the engine is old, so be sure to trust it")
+        warn_of_wad(wad)
     with contextlib.closing(SharedVectorEnv(config, min(num_envs, episodes))) as envs:
         yield envs
 

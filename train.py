@@ -40,7 +40,7 @@ from agents.checkpoint import (
     save_tensors,
     save_training,
 )
-from agents.commandline import UsageError, parse, run, say_once, until_interrupted, with_fields
+from agents.commandline import UsageError, parse, run, until_interrupted, warn_of_wad, with_fields
 from agents.device import choose_device, choose_precision, keep_memory
 from agents.doctor import findings as findings_about_learning
 from agents.episodes import Episode, save_episode
@@ -661,7 +661,7 @@ def going_on_without_a_disk(say: Callable[[str], None]) -> Iterator[list[bool]]:
 def make_envs(config: TrainConfig[Any], num_envs: int, num_groups: int = 1) -> SharedVectorEnv:
     """Make environments as configured."""
     for wad in strange_wads(config.env.env):
-        say_once(f"{wad} does not come with ViZDoom; the engine is old, so be sure to trust it")
+        warn_of_wad(wad)
     return SharedVectorEnv(
         config.env,
         num_envs,

@@ -11,6 +11,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
@@ -93,9 +94,12 @@ def with_fields(config: T, values: Mapping[str, Any]) -> T:
 
 
 @functools.cache
-def say_once(text: str) -> None:
-    """Print a line on stderr, the first time it is asked for."""
-    print(text, file=sys.stderr)
+def warn_of_wad(wad: Path) -> None:
+    """Name a WAD that does not come with ViZDoom, on stderr, once."""
+    print(
+        f"{wad} does not come with ViZDoom; the engine is old, so be sure to trust it",
+        file=sys.stderr,
+    )
 
 
 def run(program: Callable[[Sequence[str]], int], user_errors: tuple[type[Exception], ...]) -> int:
