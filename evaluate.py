@@ -31,8 +31,9 @@ from rich.table import Table
 from agents import NoopPlayer, Player, RandomPlayer, observation_specs
 from agents.checkpoint import FileError, PolicyFile, decode, describe_space, write_atomically
 from agents.commandline import UsageError, parse, run, warn_of_wad
-from agents.episodes import Episode, load_episode, save_episode
-from agents.evaluation import Score, play_episodes, score_episodes
+from evaluation.episodes import Episode, load_episode, save_episode
+from evaluation.play import play_episodes, score_episodes
+from evaluation.statistics import Score
 from agents.run import find_policy
 from envs import SCENARIOS, EnvConfig, EnvError, SharedVectorEnv
 from envs.cfg import game_spec, strange_wads

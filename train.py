@@ -43,8 +43,8 @@ from agents.checkpoint import (
 from agents.commandline import UsageError, parse, run, until_interrupted, warn_of_wad, with_fields
 from agents.device import choose_device, choose_precision, keep_memory
 from agents.doctor import findings as findings_about_learning
-from agents.episodes import Episode, save_episode
-from agents.evaluation import play_episodes, score_episodes
+from evaluation.episodes import Episode, save_episode
+from evaluation.play import play_episodes, score_episodes
 from agents.inference import InferencePolicy
 from agents.logger import RunLogger
 from agents.presets import preset

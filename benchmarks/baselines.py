@@ -14,9 +14,9 @@ import json
 from pathlib import Path
 
 from agents import NoopPlayer, RandomPlayer
-from agents.evaluation import play_episodes, score_episodes
 from agents.run import git_revision
 from envs import SCENARIOS, EnvConfig, SharedVectorEnv
+from evaluation.play import play_episodes, score_episodes
 
 EPISODES = 100
 NUM_ENVS = 16  # As `evaluate.py score` plays: who acts when decides what is drawn.

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 import evaluate
 import train
 from agents.commandline import run
-from agents.episodes import load_episode
+from evaluation.episodes import load_episode
 from tests.agents.files import rewrite
 
 ROOT = Path(__file__).parent.parent

@@ -20,9 +20,9 @@ import train
 from agents.agent import Agent
 from agents.checkpoint import load_policy
 from agents.commandline import run
-from agents.evaluation import play_episodes, score_episodes
 from agents.presets import preset
 from envs import EnvConfig, SharedVectorEnv
+from evaluation.play import play_episodes, score_episodes
 from tests.envs import processes
 
 ROOT = Path(__file__).parent.parent

@@ -23,11 +23,11 @@ import evaluate
 import train
 from agents.checkpoint import FileError, load_policy
 from agents.commandline import run
-from agents.episodes import load_episode
 from agents.run import RunFolder
 from envs import EnvError
 from envs.cfg import BUNDLED, read_cfg
 from envs.wad import first_map
+from evaluation.episodes import load_episode
 from tests.agents.files import rewrite
 
 MOST_MEMORY = 200 * 2**20

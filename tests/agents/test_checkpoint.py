@@ -27,9 +27,9 @@ from agents.checkpoint import (
     save_training,
     write_atomically,
 )
-from agents.episodes import load_episode
 from agents.ppo import PPOConfig
 from envs import EnvConfig
+from evaluation.episodes import load_episode
 from perception import EncoderConfig, ImageSpec, PerceptionConfig
 from tests.agents.files import rewrite
 from tests.agents.synthetic import (

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from agents import AGENTS, Policy, Sampler, observation_specs
-from agents.evaluation import play_episodes, score_episodes
 from agents.run import find_policy
+from evaluation.play import play_episodes, score_episodes
 from perception import EncoderConfig, PerceptionConfig
 from tests.agents.synthetic import assert_same, weights
 from tests.agents.toy import LocalEnvs

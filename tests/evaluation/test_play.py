@@ -1,4 +1,4 @@
-"""Tests of `agents.evaluation`."""
+"""Tests of `evaluation.play`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from scipy import stats
 
 from agents import NoopPlayer, RandomPlayer, observation_specs
-from agents.episodes import Episode
-from agents.evaluation import play_episodes, score_episodes
 from envs import EnvConfig, SharedVectorEnv, make
+from evaluation.episodes import Episode
+from evaluation.play import play_episodes, score_episodes
 from perception import VectorSpec
 from tests.agents.synthetic import make_policy
 from tests.agents.toy import ACTION_SPACES, LocalEnvs, counter_length

@@ -1,4 +1,4 @@
-"""Tests of `agents.episodes`."""
+"""Tests of `evaluation.episodes`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agents.checkpoint import FileError
-from agents.episodes import Episode, load_episode, save_episode
+from evaluation.episodes import Episode, load_episode, save_episode
 
 ENV = {"env": "basic", "height": 60, "extra_channels": ["depth"], "skill": None}
 KINDS = {

@@ -1,4 +1,4 @@
-"""Playing episodes to score a policy, and what their returns say.
+"""Playing episodes at fixed seeds, to score a policy.
 
 Axes: N environments, E episodes, A choices.
 """
@@ -6,52 +6,18 @@ Axes: N environments, E episodes, A choices.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 
 from agents.device import single_thread
 from agents.distributions import num_draws
-from agents.episodes import Episode
 from agents.policy import Decision, Player
 from agents.sampler import GroupedEnvs, Transition, as_tensors, is_lost
-
-_RESAMPLES = 10_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """What the returns of E episodes say.
-
-    Attributes:
-        episodes: E.
-        mean: mean return.
-        std: standard deviation of the returns.
-        ci_low: lower end of the 95 % bootstrap interval of the mean.
-        ci_high: its upper end.
-        median: median return.
-        min: lowest return.
-        max: highest return.
-        mean_length: mean length in env steps.
-    """
-
-    episodes: int
-    mean: float
-    std: float
-    ci_low: float
-    ci_high: float
-    median: float
-    min: float
-    max: float
-    mean_length: float
-
-    def as_dict(self) -> dict[str, float]:
-        """Give the fields as a dictionary, for JSON."""
-        return asdict(self)
+from evaluation.episodes import Episode
+from evaluation.statistics import Score, summarize
 
 
 def play_episodes(
@@ -154,33 +120,12 @@ def _join(steps: Sequence[_Step], seed: int, greedy: bool, statistics: dict[str,
     )
 
 
-def score_episodes(episodes: Sequence[Episode]) -> Score:
-    """Summarise returns, with a 95 % percentile-bootstrap interval of the mean.
+def score_episodes(*episodes_of_seeds: Sequence[Episode]) -> Score:
+    """Summarise the returns of the episodes that one policy played, or those of several seeds.
 
     Raises:
         ValueError: If there are no episodes.
     """
-    if not episodes:
-        raise ValueError("no episodes were played")
-    returns = np.array([episode.episode_return for episode in episodes])
-    low = high = float(returns.mean())
-    if returns.min() < returns.max():
-        interval = stats.bootstrap(
-            (returns,),
-            np.mean,
-            n_resamples=_RESAMPLES,
-            method="percentile",
-            rng=np.random.default_rng(0),
-        ).confidence_interval
-        low, high = float(interval.low), float(interval.high)
-    return Score(
-        episodes=len(returns),
-        mean=float(returns.mean()),
-        std=float(returns.std(ddof=1)) if len(returns) > 1 else 0.0,
-        ci_low=low,
-        ci_high=high,
-        median=float(np.median(returns)),
-        min=float(returns.min()),
-        max=float(returns.max()),
-        mean_length=float(np.mean([len(episode.rewards) for episode in episodes])),
-    )
+    returns = [np.array([e.episode_return for e in episodes]) for episodes in episodes_of_seeds]
+    lengths = [len(e.rewards) for episodes in episodes_of_seeds for e in episodes]
+    return summarize(returns, float(np.mean(lengths)) if lengths else 0.0)
