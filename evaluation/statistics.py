@@ -3,9 +3,9 @@
 Names and definitions are those of Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of
 the Statistical Precipice"; the arithmetic is SciPy's.
 
-Scores come in strata, which are resampled each by itself: the episodes of each training seed, or the
-runs of each task. Intervals therefore tell what *these* policies would score on other episodes; how
-far training seeds differ is to be read from the seeds' own means.
+Scores come in strata, each of which is resampled by itself: the episodes of each training seed, or
+the runs of each task. Intervals therefore tell what *these* policies would score on other episodes;
+how far training seeds differ is to be read from the seeds' own means.
 
 Axes: E episodes of a stratum, S strata, R resamples, P thresholds.
 """
@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import stats
 
 _CONFIDENCE = 0.95
@@ -107,7 +107,7 @@ def summarize(returns: Strata, mean_length: float) -> Score:
     )
 
 
-def iqm(values: ArrayLike, axis: int = -1) -> Any:
+def iqm(values: Floats, axis: int = -1) -> Any:
     """Interquartile mean: the mean without the lowest and the highest quarter."""
     return stats.trim_mean(values, 0.25, axis=axis)
 
@@ -192,11 +192,6 @@ def ranks(entries: Sequence[Strata]) -> list[int]:
     One is better beyond doubt if the interval of its probability of improvement is above one half.
     """
     return [
-        1
-        + sum(
-            probability_of_improvement(other, entry).low > 0.5
-            for other in entries
-            if other is not entry
-        )
+        1 + sum(probability_of_improvement(other, entry).low > 0.5 for other in entries)
         for entry in entries
     ]
