@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -54,6 +54,20 @@ def write_mp4(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> fl
     finally:
         temporary.unlink(missing_ok=True)
     return count / fps
+
+
+def read_mp4(path: Path) -> Iterator[NDArray[np.uint8]]:
+    """Give the (H, W, 3) uint8 RGB pictures of a video.
+
+    Raises:
+        OSError: If it is none, or is damaged.
+    """
+    try:
+        with av.open(str(path)) as container:
+            for frame in container.decode(video=0):
+                yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    except (av.FFmpegError, IndexError) as error:
+        raise OSError(f"{path} is no video, or is damaged") from error
 
 
 def gif_bytes(frames: Sequence[NDArray[np.uint8]], fps: float) -> bytes:
