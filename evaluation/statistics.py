@@ -273,7 +273,9 @@ def band(
         raise ValueError("the env steps of a learning curve have to increase")
     first, last = max(steps[0] for steps, _ in seeds), min(steps[-1] for steps, _ in seeds)
     if first > last:
-        raise ValueError(f"no env steps in common: one starts at {first:,}, one ends at {last:,}")
+        raise ValueError(
+            f"no env steps in common: one starts at {first:,.0f}, one ends at {last:,.0f}"
+        )
     common = np.linspace(first, last, num_points)
     values = np.stack([np.interp(common, steps, values) for steps, values in seeds])
     return common, values.mean(axis=0), values.min(axis=0), values.max(axis=0)
