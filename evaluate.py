@@ -44,6 +44,7 @@ from evaluation.board import write_board
 from evaluation.compare import MODES, Comparison, by_world, compare
 from evaluation.entries import find_entries, locate
 from evaluation.episodes import Recording, save_episode
+from evaluation.film import pictures, side_by_side, track
 from evaluation.page import page
 from evaluation.play import score_episodes
 from evaluation.protocol import (
@@ -55,15 +56,7 @@ from evaluation.protocol import (
     play,
     vector_env,
 )
-from evaluation.replay import (
-    Shown,
-    choose,
-    pictures,
-    read,
-    recorded_episodes,
-    side_by_side,
-    track,
-)
+from evaluation.replay import Shown, choose, read, recorded_episodes
 from evaluation.statistics import Score
 from evaluation.suite import SCENARIOS, Suite, train_suite
 

@@ -290,7 +290,11 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _encode(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> bytes:
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # Copied, because what counts as contiguous may have odd strides where it has one element.
+    plain = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
     text = json.dumps({"format": _FORMAT, **description})
     return save(plain, {_METADATA_KEY: text, _CHECKSUM_KEY: _checksum(plain, text)})
 
