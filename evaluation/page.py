@@ -6,6 +6,7 @@ before it is placed, so that nothing overlaps and nothing is cut off.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -133,10 +134,10 @@ class Page:
 
     def x_axis(self, axes: Axes, limits: tuple[float, float], label: str) -> None:
         """Set limits, with as many numbers as there is room for."""
-        shown: Sequence[float] = []
-        for most in range(2, 7):
+        shown = ticks(*limits, 2)[:1]
+        for most in range(1, 7):
             more = ticks(*limits, most)
-            if sum(measure(tick(value), SMALL) + GAP for value in more) <= self.width:
+            if more and sum(measure(tick(value), SMALL) + GAP for value in more) <= self.width:
                 shown = more
         axes.set_xlim(*limits)
         axes.set_xticks(shown, [tick(value) for value in shown])
@@ -221,8 +222,9 @@ def fit(text: str, width: float, size: float = BODY, weight: str = "normal") -> 
     )
     if measure(text, size, weight) <= width:
         return text
-    for kept in range(len(text) - 1, 0, -1):
-        short = f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
-        if measure(short, size, weight) <= width:
-            return short
-    return "…"
+
+    def short(kept: int) -> str:
+        return f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+
+    over = bisect_right(range(len(text)), width, key=lambda n: measure(short(n), size, weight))
+    return short(max(over - 1, 0))
