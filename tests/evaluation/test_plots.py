@@ -57,13 +57,13 @@ def every_figure(names):
     players = {name: returns(i, i + 1, seed=i) for i, name in enumerate(names)}
     scores = {name: summarize(strata, 5.0) for name, strata in players.items()}
     pairs = [pair(name, names[0]) for name in names]
+    # Several end alike.
+    runs = {name: [curve(), curve(final=i // 4)] for i, name in enumerate(names)}
     return [
         plots.intervals(names[0], names[-1], scores, (names[0], 3.0)),
         plots.profiles(names[0], names[-1], players),
         plots.improvement(names[0], pairs),
-        plots.curves(
-            names[0], names[-1], {name: [curve(), curve(final=i)] for i, name in enumerate(names)}
-        ),
+        plots.curves(names[0], names[-1], runs),
     ]
 
 
@@ -216,6 +216,14 @@ def test_a_player_has_one_colour_everywhere():
     assert len(set(seen.values())) == 4
     for name in ("random", "noop"):
         assert len({seen[name][i : i + 2] for i in (1, 3, 5)}) == 1, "grey"
+
+
+def test_colours_go_by_the_order_of_names():
+    runs = {name: [curve()] for name in "gbfaced"}
+    colours = {
+        line.get_label(): line.get_color() for line in plots.curves("", "", runs).axes[0].lines
+    }
+    assert [colours[name] for name in "abcdefg"] == list(plots._COLOURS)
 
 
 @pytest.mark.parametrize("name", STRANGE)
