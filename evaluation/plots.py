@@ -323,13 +323,13 @@ def curves(title: str, unit: str, curves: Mapping[str, Sequence[tuple[Floats, Fl
 
 def _explain(unit: str, nums: Sequence[int]) -> str:
     fewest, most = min(nums), max(nums)
-    if most == 1:
-        return f"{unit}; one training seed each"
     num = f"{most}" if fewest == most else f"{fewest} to {most}"
-    return (
-        f"{unit}; line: mean of {num} training seeds; band: from the lowest to the highest seed;"
-        " faint: each seed"
+    text = (
+        "; one training seed each"
+        if most == 1
+        else f"; line: mean of {num} training seeds; band: lowest to highest; faint: each seed"
     )
+    return fit(unit, WIDTH - 2 * MARGIN - measure(text, SMALL), SMALL) + text
 
 
 def _label_ends(

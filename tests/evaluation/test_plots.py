@@ -185,7 +185,9 @@ def test_curves_are_the_mean_and_the_band_of_their_seeds():
         np.testing.assert_array_equal(drawn[f"seed {i} of ppo"], seed)
     np.testing.assert_allclose(drawn["random"][1][[0, -1]], CURVES["random"][0][1][[0, -1]])
     assert "seed 0 of random" not in drawn
-    assert any("band: from the lowest to the highest seed" in word for word in words(figure))
+    for unit in ("return", LONG):
+        written = words(plots.curves("Basic", unit, CURVES))
+        assert any("mean of 1 to 3 training seeds; band: lowest to" in word for word in written)
 
 
 def test_many_env_steps_are_counted_in_millions():
