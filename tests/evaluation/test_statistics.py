@@ -313,9 +313,7 @@ def test_curves_without_common_steps_have_no_band():
     def curve(*steps):
         return np.array(steps, np.float64), np.zeros(len(steps))
 
-    with pytest.raises(
-        ValueError, match=r"no env steps in common: one starts at 30, one ends at 20"
-    ):
+    with pytest.raises(ValueError, match="one starts at 30, one ends at 20"):
         band([curve(0, 20), curve(30, 40)])
     with pytest.raises(ValueError, match="at least one point"):
         band([])
