@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.optimize import isotonic_regression
 
-from evaluation import page as pages
-from evaluation.page import GAP, GREY, INK, MARGIN, SETTINGS, SMALL, WIDTH, Page, fit, measure
+from evaluation import layout as pages
+from evaluation.layout import GAP, GREY, INK, MARGIN, SETTINGS, SMALL, WIDTH, Page, fit, measure
 from evaluation.statistics import Floats, Interval, Score, Strata, band, performance_profile
 
 _ROW = 27.0

@@ -1,4 +1,4 @@
-"""Tests of `evaluation.plots` and `evaluation.page`."""
+"""Tests of `evaluation.plots` and `evaluation.layout`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from evaluation import page, plots
+from evaluation import layout, plots
 from evaluation.statistics import (
     Interval,
     band,
