@@ -496,9 +496,10 @@ def print_scores(title: str, scores: dict[str, Score], env: str) -> None:
 def print_comparison(comparison: Comparison) -> None:
     """Print a comparison as a table with its footnotes."""
     table = Table(title=f"{comparison.config.env}: native return", title_justify="left")
-    shown = report.COLUMNS[:6] + report.COLUMNS[8:10]
+    shown = ("rank", "player", "mean", "95 % interval", "median", "seeds' means")
     for column in shown:
-        table.add_column(column, justify="left" if column == "player" else "right")
+        is_text = column == "player"
+        table.add_column(column, justify="left" if is_text else "right", no_wrap=not is_text)
     for row in report.rows(comparison):
         table.add_row(*(row[report.COLUMNS.index(column)] for column in shown))
     _CONSOLE.print(table)

@@ -32,6 +32,8 @@ def make_episode(kind="discrete", steps=500):
         rewards=rewards,
         values=rng.normal(size=steps).astype(np.float32),
         probabilities=rng.random((steps, choices)).astype(np.float32),
+        terminated=False,
+        gamma=0.99,
         statistics={"r": float(rewards.sum()), "l": float(steps), "kills": 3.0},
     )
 

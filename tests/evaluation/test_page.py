@@ -86,7 +86,9 @@ class Scripts(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        self._open = dict(attrs).get("id", tag) if tag in ("script", "style", "title", "h1") else None
+        self._open = (
+            dict(attrs).get("id", tag) if tag in ("script", "style", "title", "h1") else None
+        )
 
     def handle_endtag(self, tag):
         self._open = None
@@ -343,7 +345,7 @@ def listener():
 
 def test_what_comes_in_by_a_hole_runs_nothing_and_reaches_nobody(browser, videos, listener):
     browser.open(track(2, video=videos(9)))
-    url = "http://127.0.0.1:{}/".format(listener.getsockname()[1])
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
     violations = browser.driver.execute_async_script(
         """
         const [url, done] = arguments, found = [];

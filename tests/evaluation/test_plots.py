@@ -323,7 +323,7 @@ def test_files_are_what_they_say_and_the_same_each_time():
 def test_pyplot_is_never_imported():
     code = """
 import sys
-from evaluation import plots
+from evaluation import layout, plots
 from evaluation.statistics import Interval
 figure = plots.improvement("Basic", [("a", "b", Interval(estimate=0.5, low=0.4, high=0.6))])
 plots.png(figure), plots.svg(figure)
@@ -333,14 +333,14 @@ sys.exit("matplotlib.pyplot" in sys.modules)
 
 
 def test_a_long_text_loses_its_middle():
-    short = page.fit(LONG, 100)
-    assert page.measure(short) <= 100 < page.measure(LONG)
+    short = layout.fit(LONG, 100)
+    assert layout.measure(short) <= 100 < layout.measure(LONG)
     start, end = short.split("…")
     assert LONG.startswith(start)
     assert LONG.endswith(end)
     assert 0 <= len(start) - len(end) <= 1
-    assert page.fit("ppo", 100) == "ppo"
-    assert page.fit("ppo", 1) == "…"
+    assert layout.fit("ppo", 100) == "ppo"
+    assert layout.fit("ppo", 1) == "…"
 
 
 @pytest.mark.parametrize(
@@ -348,4 +348,4 @@ def test_a_long_text_loses_its_middle():
     [(1234.56, 1, "1,234.6"), (-0.04, 1, "0.0"), (-5, 0, f"{MINUS}5"), (2.5e9, 2, "2.5e+09")],
 )
 def test_numbers_are_written_for_people(value, decimals, expected):
-    assert page.number(value, decimals) == expected
+    assert layout.number(value, decimals) == expected
