@@ -138,9 +138,7 @@ class Overlay:
             filled = start + round((end - start) * float(self._probabilities[step, choice]))
             bar[upper:lower, start:filled] = _ACCENT if taken else _MUTED
 
-    def _draw_values(
-        self, bar: NDArray[np.uint8], x: int, width: int, pad: int, step: int
-    ) -> None:
+    def _draw_values(self, bar: NDArray[np.uint8], x: int, width: int, pad: int, step: int) -> None:
         height = len(bar)
         size = max(0.13 * height, 6.0)
         _text(bar, "value", x, pad + size, size, _MUTED)
