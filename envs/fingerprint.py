@@ -18,6 +18,7 @@ import gymnasium as gym
 
 from envs.cfg import game_spec
 from envs.errors import EnvError
+from envs.registry import canonical_name
 
 _FILES = ("cfg", "wad", "iwad")
 _DIGITS = 12  # of a hash, for people
@@ -81,7 +82,7 @@ def _sha256(path: Path, mtime_ns: int) -> str:
 
 def _package(env: str) -> str:
     """Name the package that holds a Gymnasium environment."""
-    spec = gym.spec(env.rpartition(":")[2])
+    spec = gym.spec(canonical_name(env).rpartition(":")[2])
     entry = spec.entry_point
     module = entry if isinstance(entry, str) else getattr(entry, "__module__", "")
     return re.split(r"[.:]", module)[0]
