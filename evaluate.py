@@ -25,7 +25,7 @@ from typing import Annotated, Any
 import cv2
 import torch
 import tyro
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 from agents import Player
@@ -499,7 +499,8 @@ def print_comparison(comparison: Comparison) -> None:
     shown = ("rank", "player", "mean", "95 % interval", "median", "seeds' means")
     for column in shown:
         is_text = column == "player"
-        table.add_column(column, justify="left" if is_text else "right", no_wrap=not is_text)
+        justify: JustifyMethod = "left" if is_text else "right"
+        table.add_column(column, justify=justify, no_wrap=not is_text, overflow="fold")
     for row in report.rows(comparison):
         table.add_row(*(row[report.COLUMNS.index(column)] for column in shown))
     _CONSOLE.print(table)

@@ -21,6 +21,7 @@ from envs.cfg import game_spec
 from envs.config import EnvConfig
 from envs.doom import FRAMES_PER_SECOND, DoomEnv
 from envs.engine import smallest_resolution
+from envs.errors import EnvError
 from envs.registry import frames_per_env_step, make
 
 _FALLBACK_FPS = 30.0
@@ -53,6 +54,7 @@ class ActionNames:
         config: the world.
 
     Attributes:
+        space: of the actions.
         choices: names of the choices that a policy gives probabilities for; none where actions are
             continuous.
     """
@@ -71,13 +73,19 @@ class ActionNames:
         else:
             names = range(space.shape[0]) if isinstance(space, spaces.MultiBinary) else ()
         self.choices = tuple(str(name).lower() for name in names)
-        self._is_one_of = isinstance(space, spaces.Discrete)
+        self.space = space
 
     def describe(self, action: Any) -> str:
-        """Name an action, as in `move left + attack`; the numbers themselves outside Doom."""
+        """Name an action, as in `move left + attack`; the numbers themselves outside Doom.
+
+        Raises:
+            EnvError: If it is no action of this world.
+        """
+        if not self.space.contains(np.asarray(action, self.space.dtype)):
+            raise EnvError(f"action {action!s:.40} is not in {self.space}")
         if self._doom:
             return self._doom.describe_action(action)
-        return self.choices[int(action)] if self._is_one_of else str(action)
+        return self.choices[int(action)] if isinstance(self.space, spaces.Discrete) else str(action)
 
 
 def env_steps_per_second(config: EnvConfig) -> float:
