@@ -23,13 +23,22 @@ _PALETTE_FRAMES = 8
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 
-def write_mp4(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> float:
+def write_mp4(
+    path: Path,
+    frames: Iterable[NDArray[np.uint8]],
+    fps: float,
+    *,
+    crf: int = 20,
+    key_frame_every: int = 250,
+) -> float:
     """Write an H.264 video that every browser plays.
 
     Args:
         path: where; a file there is replaced once the video is complete.
         frames: (H, W, 3) uint8 RGB, all of one even size.
         fps: frames a second.
+        crf: x264's constant rate factor; higher is smaller and worse.
+        key_frame_every: so many frames; fewer make seeking faster and the file larger.
 
     Returns:
         How long it is, in seconds.
@@ -42,7 +51,7 @@ def write_mp4(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> fl
         with av.open(str(temporary), "w", format="mp4", options=options) as container:
             stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
             stream.pix_fmt = "yuv420p"
-            stream.options = {"preset": "veryfast", "crf": "20"}
+            stream.options = {"preset": "veryfast", "crf": str(crf), "g": str(key_frame_every)}
             for frame in frames:
                 if count == 0:
                     stream.height, stream.width = frame.shape[:2]

@@ -21,6 +21,7 @@ from evaluation.overlay import Overlay
 from evaluation.page import Event, Track
 from evaluation.replay import Shown
 
+_PAGE_CRF = 27  # A page carries its videos: a minute of Doom at 640x480 is to stay near 10 MB.
 _SURPRISES, _APART = 3, 10  # So many of an episode are pointed out, at least so many steps apart.
 
 
@@ -70,7 +71,7 @@ def track(shown: Shown, about: str, size: tuple[int, int], fps: float) -> Track:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "episode.mp4"
-        write_mp4(path, film(), fps)
+        write_mp4(path, film(), fps, crf=_PAGE_CRF, key_frame_every=round(fps))
         video = path.read_bytes()
     return Track(
         name=shown.name,
