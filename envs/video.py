@@ -1,4 +1,4 @@
-"""Pictures that move: H.264 files, GIFs, words drawn on frames, frames in a terminal.
+"""Pictures that move: H.264 files, GIFs, frames in a terminal.
 
 Axes: H, W a frame in pixels.
 """
@@ -17,10 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
 _GIF_STRIDE = 3
 _PALETTE_FRAMES = 8
-_WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 
 def write_mp4(
@@ -102,24 +100,6 @@ def write_gif(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> fl
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gif_bytes(kept, fps / _GIF_STRIDE))
     return len(kept) * _GIF_STRIDE / fps
-
-
-def draw_caption(frame: NDArray[np.uint8], left: str, right: str) -> NDArray[np.uint8]:
-    """Draw words onto the lower edge of an (H, W, 3) uint8 RGB frame, on a darkened bar."""
-    frame = frame.copy()
-    height, width = frame.shape[:2]
-    scale = max(0.35, height / 800)
-    bar = round(42 * scale)
-    frame[-bar:] //= 3
-    thickness = 1 if scale < 0.9 else 2
-    baseline = height - round(14 * scale)
-    right_width = cv2.getTextSize(right, _FONT, scale, thickness)[0][0]
-    margin = round(12 * scale)
-    for text, x in ((left, margin), (right, width - right_width - margin)):
-        place = (x, baseline)
-        cv2.putText(frame, text, place, _FONT, scale, _BLACK, thickness + 1, cv2.LINE_AA)
-        cv2.putText(frame, text, place, _FONT, scale, _WHITE, thickness, cv2.LINE_AA)
-    return frame
 
 
 def half_blocks(frame: NDArray[np.uint8], columns: int) -> str:

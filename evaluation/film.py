@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.checkpoint import FileError
 from envs.doom import COUNTERS
 from envs.replay import ActionNames
 from envs.video import write_mp4
@@ -33,7 +34,7 @@ def pictures(shown: Shown, size: tuple[int, int], *, overlay: bool) -> Iterator[
         rewards=episode.rewards,
         values=episode.values,
         probabilities=episode.probabilities,
-        choices=names.choices,
+        choices=_choices(shown, names),
         actions=tuple(map(names.describe, episode.actions)),
     )
     for moment in shown.moments(size):
@@ -81,7 +82,7 @@ def track(shown: Shown, about: str, size: tuple[int, int], fps: float) -> Track:
         values=episode.values,
         surprises=episode.surprises.astype(np.float32),
         probabilities=episode.probabilities,
-        choices=names.choices,
+        choices=_choices(shown, names),
         actions=tuple(map(names.describe, episode.actions)),
         variables={_readable(name): array for name, array in variables.items() if array.any()},
         events=events(episode, variables),
@@ -109,6 +110,21 @@ def events(episode: Episode, variables: dict[str, Any]) -> tuple[Event, ...]:
         text = "end" if episode.terminated else "time is up"
         found.append(Event(step=last, kind="end", text=text))
     return tuple(sorted(found, key=lambda event: event.step))
+
+
+def _choices(shown: Shown, names: ActionNames) -> tuple[str, ...]:
+    """Name the choices that probabilities are recorded of; a player that learned nothing has none.
+
+    Raises:
+        FileError: If they are of another number of choices than the world has.
+    """
+    num = shown.episode.probabilities.shape[1]
+    if num not in (0, len(names.choices)):
+        raise FileError(
+            f"{shown.name} recorded probabilities of {num} choices, {shown.config.env} has "
+            f"{len(names.choices)}"
+        )
+    return names.choices if num else ()
 
 
 def _readable(name: str) -> str:
