@@ -162,14 +162,19 @@ def compare(
             say(name)
             played = _timed(player, envs, protocol, greedy=False)
             results.append(_result(name, "", (), [played]))
-    results.sort(key=lambda result: -result.score.mean)
-    ranked = ranks([result.returns for result in results])
+    return rank(config, protocol, results)
+
+
+def rank(config: EnvConfig, protocol: Protocol, results: Sequence[Result]) -> Comparison:
+    """Put results into order."""
+    by_mean = sorted(results, key=lambda result: -result.score.mean)
+    ranked = ranks([result.returns for result in by_mean])
     # A few high returns make a high mean, and yet most episodes may be worse than another's.
-    order = sorted(range(len(results)), key=lambda place: ranked[place])
+    order = sorted(range(len(by_mean)), key=lambda place: ranked[place])
     return Comparison(
         config=config,
         protocol=protocol,
-        results=tuple(results[place] for place in order),
+        results=tuple(by_mean[place] for place in order),
         ranks=tuple(ranked[place] for place in order),
     )
 

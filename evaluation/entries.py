@@ -114,7 +114,7 @@ def _names(groups: Sequence[Sequence[Contestant]]) -> list[str]:
 
 
 def _printable(name: str) -> str:
-    # Files may be called anything: line feeds, escape sequences, bytes that are no UTF-8.
+    # Files may be called anything: line feeds, escape sequences.
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
