@@ -513,8 +513,10 @@ def print_comparison(comparison: Comparison) -> None:
     table = Table(title=f"{comparison.config.env}: native return", title_justify="left")
     shown = ("rank", "player", "mean", "95 % interval", "median", "seeds' means")
     for column in shown:
-        is_text = column == "player"
-        table.add_column(column, justify="left" if is_text else "right", no_wrap=not is_text)
+        if column == "player":
+            table.add_column(column, overflow="fold")
+        else:
+            table.add_column(column, justify="right", no_wrap=True)
     for row in report.rows(comparison):
         table.add_row(*(row[report.COLUMNS.index(column)] for column in shown))
     _CONSOLE.print(table)

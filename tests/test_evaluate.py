@@ -201,7 +201,7 @@ def test_bad_input_gets_one_line(capsys, monkeypatch, tmp_path, doom_run, cartpo
         (["replay", str(doom_run), "--size", "641x480"], "--size 641x480"),
         (["replay", str(doom_run), "--size", "big"], "--size big"),
         (["watch", str(doom_run), "--speed", "0"], "speed must be greater than 0"),
-        (["compare"], "runs"),
+        (["compare"], "error: name at least one run"),
         (["compare", "nowhere"], "there is no run at nowhere"),
         (["compare", "nowhere/*"], "nowhere/* matches no run folder and no policy file"),
         (["compare", "random", "noop"], "name a run or a policy beside them"),
