@@ -25,8 +25,9 @@ from typing import Annotated, Any
 import cv2
 import torch
 import tyro
-from rich.console import Console, JustifyMethod
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from agents import Player
 from agents.checkpoint import FileError, PolicyFile, write_atomically
@@ -63,7 +64,7 @@ from evaluation.suite import SCENARIOS, Suite, train_suite
 # What a user can cause; its message is one line that says what would work.
 USER_ERRORS = (UsageError, EnvError, FileError)
 
-_CONSOLE = Console()
+_CONSOLE = Console(markup=False, emoji=False)  # Names of files may look like either.
 _STANDSTILL_S = 0.5
 _WINDOW = (640, 480)
 RunPath = tyro.conf.Positional[Path]
@@ -198,7 +199,7 @@ class CompareCommand(Scoring):
 
     runs: tyro.conf.Positional[tuple[str, ...]]
     """Run folders, policy files, or patterns for them in quotes. Folders that differ in -seedN are
-    seeds of one entry. random and noop always play along."""
+    seeds of one entry. random and noop always play along, named or not."""
     out: Path = Path("runs/compare")
     """The folder to write to."""
 
@@ -232,6 +233,11 @@ class SuiteCommand(Scoring):
         """Check ranges."""
         super().__post_init__()
         _check_folder(self.out)
+        for name in ("scenarios", "agents", "seeds"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: name at least one")
+        if not all(0 <= seed < 2**31 for seed in self.seeds):
+            raise ValueError("seeds must be between 0 and 2^31 - 1")
         if self.total_env_steps is not None:
             _check_at_least_one(self, "total_env_steps")
 
@@ -442,20 +448,27 @@ def compare_runs(command: CompareCommand) -> None:
     """Compare policies, world by world."""
     entries = find_entries(command.runs, trust=command.trust)
     comparisons = []
-    for inside in by_world(entries):
+    worlds = by_world(entries)
+    # Two files' worlds may be called alike.
+    names = report.folder_names(folder_name(inside[0].config.env) for inside in worlds)
+    for inside, name in zip(worlds, names, strict=True):
         with _CONSOLE.status("") as status:
             comparison = compare(
                 inside,
                 command.protocol,
                 modes=command.modes,
-                say=lambda who: status.update(f"{who}: playing {command.episodes} episodes"),
+                say=lambda who: status.update(Text(f"{who}: playing {command.episodes} episodes")),
             )
         print_comparison(comparison)
-        folder = command.out / folder_name(comparison.config.env)
+        folder = command.out / name
         report.write_report(comparison, folder)
         write_board(comparison, folder)
         print(f"written to {folder}: compare.md, compare.json, pictures, and for TensorBoard\n")
         comparisons.append(comparison)
+    if len(comparisons) > 1:
+        report.write_summary(comparisons, command.out)
+        print_summary(comparisons)
+        print(f"written to {command.out}: summary.md, summary.json\n")
     if command.json:
         write_json(command.json, [report.as_dict(comparison) for comparison in comparisons])
     print(f"see it:  tensorboard --logdir {command.out} --samples_per_plugin scalars=100000")
@@ -471,9 +484,11 @@ def suite(command: SuiteCommand) -> None:
         total_env_steps=command.total_env_steps,
     )
     runs = train_suite(plan)
-    fields = {name: getattr(command, name) for name in ("episodes", "seed", "greedy", "num_envs")}
+    names = ("episodes", "seed", "greedy", "num_envs", "json")
+    fields = {name: getattr(command, name) for name in names}
     out = command.out / "compare"
-    compare_runs(CompareCommand(runs=tuple(map(str, runs)), out=out, json=command.json, **fields))
+    # Their worlds were named on the command line, and imported for the training.
+    compare_runs(CompareCommand(runs=tuple(map(str, runs)), out=out, trust=True, **fields))
 
 
 def print_scores(title: str, scores: dict[str, Score], env: str) -> None:
@@ -498,15 +513,29 @@ def print_comparison(comparison: Comparison) -> None:
     table = Table(title=f"{comparison.config.env}: native return", title_justify="left")
     shown = ("rank", "player", "mean", "95 % interval", "median", "seeds' means")
     for column in shown:
-        is_text = column == "player"
-        justify: JustifyMethod = "left" if is_text else "right"
-        table.add_column(column, justify=justify, no_wrap=not is_text, overflow="fold")
+        if column == "player":
+            table.add_column(column, overflow="fold")
+        else:
+            table.add_column(column, justify="right", no_wrap=True)
     for row in report.rows(comparison):
         table.add_row(*(row[report.COLUMNS.index(column)] for column in shown))
     _CONSOLE.print(table)
-    for pair in report.neighbours(comparison.pairs()):
+    for pair in comparison.neighbours:
         print(f"- {report.verdict(pair)}")
     for note in report.footnotes(comparison):
+        print(note)
+
+
+def print_summary(comparisons: Sequence[Comparison]) -> None:
+    """Print one table over all worlds, with its footnotes."""
+    table = Table(title="All worlds: mean native return, 95 % interval", title_justify="left")
+    for column in report.SUMMARY_COLUMNS:
+        is_text = column in ("world", "player")
+        table.add_column(column, justify="left" if is_text else "right", overflow="fold")
+    for row in report.summary_rows(comparisons):
+        table.add_row(*row)
+    _CONSOLE.print(table)
+    for note in report.summary_notes(comparisons):
         print(note)
 
 

@@ -14,34 +14,45 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from evaluation.compare import Comparison, Result
 from evaluation.curves import Curve, learning_curves
-from evaluation.report import markdown
+from evaluation.report import folder_names, markdown
 from evaluation.statistics import band
 
 _METRICS = ("mean", "ci_low", "ci_high", "median", "iqm", "std", "mean_length")
 _BAND = ("mean", "low", "high")
+# Known by it, so that nothing else is removed: a training's own may lie in the same folder.
+_SUFFIX = ".compare"
 
 
 def write_board(comparison: Comparison, folder: Path) -> None:
-    """Write TensorBoard's files; those of an earlier comparison in the folder go.
+    """Write TensorBoard's files; those of an earlier comparison in the folder go, no others.
 
     Args:
         comparison: what is shown.
         folder: where; `tensorboard --logdir` of it, or of a folder above, shows it.
     """
-    for old in folder.glob("**/events.out.tfevents*"):
+    ours = f"events.out.tfevents*{_SUFFIX}"
+    for old in [*folder.glob(ours), *folder.glob(f"*/{ours}")]:
         old.unlink()
+        with contextlib.suppress(OSError):  # Something else is in it.
+            old.parent.rmdir()
     world = comparison.config.env
     curves = learning_curves(comparison)
-    with contextlib.closing(SummaryWriter(str(folder))) as writer:
+    names = folder_names([*(result.name for result in comparison.results), *curves])
+    folders = [folder / name for name in names]
+    with _writer(folder) as writer:
         writer.add_text(f"compare/{world}", markdown(comparison), 0)
         layout = {world: {"learning curves": ["Margin", [_tag(world, part) for part in _BAND]]}}
         writer.add_custom_scalars(layout)
-    for result in comparison.results:
-        with contextlib.closing(SummaryWriter(str(folder / _folder_name(result.name)))) as writer:
+    for result, own in zip(comparison.results, folders, strict=False):
+        with _writer(own) as writer:
             _write_result(writer, comparison, result)
-    for entry, of_seeds in curves.items():
-        with contextlib.closing(SummaryWriter(str(folder / _folder_name(entry)))) as writer:
+    for of_seeds, own in zip(curves.values(), folders[len(comparison.results) :], strict=True):
+        with _writer(own) as writer:
             _write_band(writer, world, of_seeds)
+
+
+def _writer(folder: Path) -> contextlib.closing[SummaryWriter]:
+    return contextlib.closing(SummaryWriter(str(folder), filename_suffix=_SUFFIX))
 
 
 def _write_result(writer: SummaryWriter, comparison: Comparison, result: Result) -> None:
@@ -76,7 +87,3 @@ def _write_band(writer: SummaryWriter, world: str, curves: list[Curve]) -> None:
 
 def _tag(world: str, part: str) -> str:
     return f"seeds_of_{re.sub(r'[^A-Za-z0-9_.-]+', '_', world)}/{part}"
-
-
-def _folder_name(name: str) -> str:
-    return re.sub(r"[^\w.()=-]+", "-", name).strip("-")

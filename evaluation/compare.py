@@ -8,7 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from functools import cached_property
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,14 @@ from envs.registry import frames_per_env_step
 from evaluation.entries import Contestant, Entry
 from evaluation.play import score_episodes
 from evaluation.protocol import Protocol, baselines, check_fits, play, vector_env
-from evaluation.statistics import Interval, Score, Strata, probability_of_improvement, ranks
+from evaluation.statistics import (
+    Interval,
+    Score,
+    Strata,
+    beyond_doubt,
+    probability_of_improvement,
+    ranks,
+)
 
 MODES = {"sampled": False, "greedy": True}
 """How actions are chosen: whether they are the most likely ones."""
@@ -74,18 +82,18 @@ class Pair:
     @property
     def is_told_apart(self) -> bool:
         """Whether it is beyond doubt which is better."""
-        return self.probability.low > 0.5  # as likely as not
+        return beyond_doubt(self.better.returns, self.worse.returns, self.probability)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Results in one world, best mean first.
+    """Results in one world, best first: by rank, then by mean.
 
     Attributes:
         config: the world.
         protocol: by which they came about.
         results: one for each entry and mode.
-        ranks: of the results; those that cannot be told from the best ones above them share one.
+        ranks: of the results, by `evaluation.statistics.ranks`.
     """
 
     config: EnvConfig
@@ -98,16 +106,17 @@ class Comparison:
         """Frames an env step lasts."""
         return frames_per_env_step(self.config)
 
+    @cached_property
     def pairs(self) -> list[Pair]:
-        """Compare each result with each below it."""
-        return [
-            Pair(
-                better=better,
-                worse=worse,
-                probability=probability_of_improvement(better.returns, worse.returns),
-            )
-            for better, worse in combinations(self.results, 2)
-        ]
+        """Each result and each other one."""
+        by_mean = sorted(self.results, key=lambda result: -result.score.mean)
+        return [_pair(one, other) for one, other in combinations(by_mean, 2)]
+
+    @property
+    def neighbours(self) -> list[Pair]:
+        """Each result and the one that follows it."""
+        found = {frozenset((pair.better.name, pair.worse.name)): pair for pair in self.pairs}
+        return [found[frozenset((a.name, b.name))] for a, b in pairwise(self.results)]
 
 
 def by_world(entries: Sequence[Entry]) -> list[list[Entry]]:
@@ -153,13 +162,29 @@ def compare(
             say(name)
             played = _timed(player, envs, protocol, greedy=False)
             results.append(_result(name, "", (), [played]))
-    results.sort(key=lambda result: -result.score.mean)
+    return rank(config, protocol, results)
+
+
+def rank(config: EnvConfig, protocol: Protocol, results: Sequence[Result]) -> Comparison:
+    """Put results into order."""
+    by_mean = sorted(results, key=lambda result: -result.score.mean)
+    ranked = ranks([result.returns for result in by_mean])
+    # A few high returns make a high mean, and yet most episodes may be worse than another's.
+    order = sorted(range(len(by_mean)), key=lambda place: ranked[place])
     return Comparison(
         config=config,
         protocol=protocol,
-        results=tuple(results),
-        ranks=tuple(ranks([result.returns for result in results])),
+        results=tuple(by_mean[place] for place in order),
+        ranks=tuple(ranked[place] for place in order),
     )
+
+
+def _pair(one: Result, other: Result) -> Pair:
+    chance = probability_of_improvement(one.returns, other.returns)
+    if chance.high < 0.5:
+        chance = Interval(estimate=1 - chance.estimate, low=1 - chance.high, high=1 - chance.low)
+        one, other = other, one
+    return Pair(better=one, worse=other, probability=chance)
 
 
 _Played = tuple[list[Any], float]  # episodes, seconds

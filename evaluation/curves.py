@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from evaluation.compare import Comparison
+from evaluation.entries import locate
 from evaluation.statistics import Floats
 
 _STEPS, _RETURN = "time/total_timesteps", "rollout/ep_rew_mean"
@@ -23,13 +24,15 @@ def learning_curves(comparison: Comparison) -> dict[str, list[Curve]]:
     """Read the learning curves of all entries' training seeds, from their run folders.
 
     Returns:
-        Curves by entry; entries whose policies lie outside a run folder are left out.
+        Curves by entry. Entries whose policies lie outside a run folder are left out, and those
+        whose seeds have no env steps in common.
     """
     found: dict[str, list[Curve]] = {}
     for result in comparison.results:
-        read = (read_curve(contestant.path / "progress.csv") for contestant in result.contestants)
+        folders = (locate(contestant.path) for contestant in result.contestants)
+        read = (read_curve(folder / "progress.csv") for folder in folders)
         curves = [curve for curve in read if curve is not None]
-        if curves:
+        if curves and max(steps[0] for steps, _ in curves) <= min(s[-1] for s, _ in curves):
             found[result.entry] = curves
     return found
 
@@ -42,4 +45,8 @@ def read_curve(path: Path) -> Curve | None:
         curve = np.array([[float(row[_STEPS]), float(row[_RETURN])] for row in rows])
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return None
-    return (curve[:, 0], curve[:, 1]) if len(curve) else None
+    if not len(curve):
+        return None
+    curve = curve[np.isfinite(curve).all(axis=1)]
+    steps, places = np.unique(curve[:, 0], return_index=True)
+    return (steps, curve[places, 1]) if len(steps) else None

@@ -239,13 +239,22 @@ def ranks(entries: Sequence[Strata]) -> list[int]:
     """
     ranks = [1] * len(entries)
     for i, j in itertools.combinations(range(len(entries)), 2):
-        interval = probability_of_improvement(entries[i], entries[j])
-        if not interval.low <= 0.5 <= interval.high and _not_by_chance(entries[i], entries[j]):
-            ranks[j if interval.low > 0.5 else i] += 1
+        chance = probability_of_improvement(entries[i], entries[j])
+        if beyond_doubt(entries[i], entries[j], chance):
+            ranks[j if chance.low > 0.5 else i] += 1
     return ranks
 
 
-def _not_by_chance(ours: Strata, theirs: Strata) -> bool:
+def beyond_doubt(ours: Strata, theirs: Strata, chance: Interval) -> bool:
+    """Whether one of two is better beyond doubt, in the sense of `ranks`.
+
+    Args:
+        ours: S arrays (E,).
+        theirs: as many or more, or fewer.
+        chance: that ours is above theirs, by `probability_of_improvement`.
+    """
+    if chance.low <= 0.5 <= chance.high:
+        return False
     left, right = _together(ours), _together(theirs)
     if min(len(left), len(right)) >= _FEW:
         return True

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -69,14 +73,50 @@ def train_suite(suite: Suite) -> list[Path]:
             raise UsageError(f"there is no agent {agent!r}; there are {', '.join(AGENTS)}")
     scenarios = [canonical_name(scenario) for scenario in suite.scenarios]
     runs = []
-    for seed, scenario, agent in product(suite.seeds, scenarios, suite.agents):
+    trainings = dict.fromkeys(product(suite.seeds, scenarios, suite.agents))
+    for seed, scenario, agent in trainings:
         arguments = suite.command(scenario, agent, seed)
-        print(f"\n$ python train.py {' '.join(arguments)}", flush=True)
-        # A process of its own: each training is what its command line says, and nothing else.
-        status = subprocess.run([sys.executable, str(_TRAIN), *arguments], check=False).returncode
-        if status in (130, 143):
-            raise KeyboardInterrupt
+        print(f"\n$ python train.py {shlex.join(arguments)}", flush=True)
+        status = _run(arguments)
         if status:
             raise UsageError(f"training {scenario} with {agent}, seed {seed}, failed: see above")
         runs.append(suite.run_dir(scenario, agent, seed))
     return runs
+
+
+def _run(arguments: list[str]) -> int:
+    """Train in a process of its own, which is what its command line says and nothing else.
+
+    Raises:
+        KeyboardInterrupt: If it was interrupted; it has ended in its own time, and is saved.
+    """
+    with _handing_on_signals() as (received, processes):
+        with subprocess.Popen([sys.executable, str(_TRAIN), *arguments]) as process:
+            processes.append(process)
+            status = process.wait()
+        if received or status in (130, 143):
+            raise KeyboardInterrupt
+    return status
+
+
+@contextlib.contextmanager
+def _handing_on_signals() -> Iterator[tuple[list[int], list[subprocess.Popen[bytes]]]]:
+    """Outlive SIGINT and SIGTERM until processes have; collect them.
+
+    Ctrl-C reaches all processes of a terminal, SIGTERM only the one it is sent to.
+    """
+    received: list[int] = []
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def remember(number: int, frame: object) -> None:
+        received.append(number)
+        if number == signal.SIGTERM:
+            for process in processes:
+                process.terminate()
+
+    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received, processes
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -18,6 +18,7 @@ import train
 from agents.commandline import run
 from evaluation.episodes import load_episode, save_episode
 from tests.agents.files import rewrite
+from tests.evaluation.policies import save_run
 
 ROOT = Path(__file__).parent.parent
 
@@ -161,13 +162,55 @@ def test_watch_in_a_terminal(doom_run, tmp_path):
 
 
 def test_compare_ranks_on_the_same_seeds(doom_run, monkeypatch, capsys, tmp_path):
-    out = tmp_path / "compare.json"
+    table, out = tmp_path / "table.json", tmp_path / "out"
     files = [str(doom_run / "policy.safetensors"), str(doom_run / "best.safetensors")]
-    succeed(monkeypatch, "compare", *files, "--episodes", "4", "--json", str(out))
-    scores = json.loads(out.read_text())["scores"]
-    assert scores.keys() == {*files, "random", "noop"}
-    means = [score["mean"] for score in scores.values()]
-    assert means == sorted(means, reverse=True)
+    options = ["--episodes", "4", "--json", str(table), "--out", str(out)]
+    succeed(monkeypatch, "compare", *files, "noop", "random", *options)
+    printed = capsys.readouterr().out
+    (comparison,) = json.loads(table.read_text())
+    results = comparison["results"]
+    assert {(result["entry"], result["mode"]) for result in results} == {
+        *((file, mode) for file in files for mode in ("sampled", "greedy")),
+        *(("random", ""), ("noop", "")),
+    }
+    for result in results:
+        assert result["mean"] == pytest.approx(np.mean(result["returns"]))
+    assert [result["rank"] for result in results] == sorted(result["rank"] for result in results)
+    assert comparison["reference"]["mean"] == 80.4
+    assert json.loads((out / "basic" / "compare.json").read_text()) == comparison
+    for words in ("noop", "80.40", "Protocol: 4 episodes at seeds 0 to 3", f"--logdir {out}"):
+        assert words in printed
+    assert not (out / "summary.md").exists()
+
+
+def test_compare_puts_all_worlds_into_one_table(
+    doom_run, cartpole_run, monkeypatch, capsys, tmp_path
+):
+    table, out = tmp_path / "table.json", tmp_path / "out"
+    options = ["--episodes", "2", "--greedy", "--json", str(table), "--out", str(out)]
+    succeed(monkeypatch, "compare", str(doom_run), str(cartpole_run), *options)
+    assert "All worlds" in capsys.readouterr().out
+    comparisons = json.loads(table.read_text())
+    assert [comparison["env"] for comparison in comparisons] == ["basic", "CartPole-v1"]
+    rows = json.loads((out / "summary.json").read_text())["rows"]
+    assert [(row["env"], row["player"]) for row in rows] == [
+        ("basic", str(doom_run)),
+        ("CartPole-v1", str(cartpole_run)),
+    ]
+    in_doom, in_cartpole = rows
+    assert in_doom["noop"]["mean"] == -300
+    assert in_doom["reference"]["mean"] == 80.4
+    assert (in_doom["sampled"], in_cartpole["noop"], in_cartpole["reference"]) == (None,) * 3
+    assert (out / "summary.md").read_text().count("Protocol: 2 episodes") == 2
+
+
+def test_compare_prints_names_as_they_are(monkeypatch, capsys, tmp_path):
+    folder = tmp_path / "[bold]a:bomb:[/x]"
+    save_run(folder)
+    options = ["--episodes", "2", "--out", str(tmp_path / "out")]
+    succeed(monkeypatch, "compare", str(folder), *options)
+    printed = "".join(capsys.readouterr().out.replace("│", "").split())
+    assert "[bold]a:bomb:[/x]" in printed
 
 
 def test_scores_are_at_native_skill_and_time_whatever_was_trained(tmp_path, monkeypatch):
@@ -207,6 +250,19 @@ def test_bad_input_gets_one_line(capsys, monkeypatch, tmp_path, doom_run, cartpo
         (["replay", str(doom_run), "--against", str(cartpole_run)], "plays CartPole-v1"),
         (["replay", str(doom_run), "--html", "--out", "page.mp4"], "a page is an .html"),
         (["replay", str(doom_run), "--html", "--count", "2"], "one whole episode"),
+        (["compare"], "error: name at least one run"),
+        (["compare", "nowhere"], "there is no run at nowhere"),
+        (["compare", "nowhere/*"], "nowhere/* matches no run folder and no policy file"),
+        (["compare", "random", "noop"], "name a run or a policy beside them"),
+        (["compare", str(cartpole_run), "noop"], "noop plays only Doom"),
+        (["compare", str(doom_run), str(doom_run)], "is named twice"),
+        (["compare", str(doom_run), "--out", str(doom_run / "config.json")], "is a file"),
+        (["compare", str(doom_run), "--episodes", "0"], "episodes must be at least 1"),
+        (["suite", "basik"], "did you mean basic?"),
+        (["suite", "basic", "--agents", "dqn"], "there is no agent 'dqn'"),
+        (["suite", "basic", "--seeds"], "seeds: name at least one"),
+        (["suite", "basic", "--seeds", "-1"], "seeds must be between 0 and 2^31 - 1"),
+        (["suite", "basic", "--total-env-steps", "0"], "total_env_steps must be at least 1"),
         (["scor", str(doom_run)], "score"),
         (["watch", str(doom_run), "--seed", "-1"], "seed must be between 0"),
         (["watch", str(doom_run), "--episodes", "0"], "episodes must be at least 1"),
