@@ -20,9 +20,12 @@ from evaluation.curves import learning_curves
 from evaluation.entries import BUILT_IN
 
 COLUMNS = (
-    *("rank", "player", "mean", "95 % interval", "IQM", "median", "std", "min to max"),
-    *("episode length", "seeds' means", "frames trained", "trained for", "plays"),
+    *("rank", "player", "mean", "95 % interval", "IQM", "median", "std", "seeds' means"),
+    *("min to max", "episode length", "frames trained", "trained for", "plays"),
 )
+# Two tables, because one would be wider than a page.
+_SPLIT = COLUMNS.index("min to max")
+_SCORES, _CIRCUMSTANCES = COLUMNS[:_SPLIT], ("player", *COLUMNS[_SPLIT:])
 SUMMARY_COLUMNS = ("world", "player", *MODES, *BUILT_IN, "reference")
 _LONGEST = 60  # Letters of a folder's name, of at most 4 bytes each; a file system allows 255.
 
@@ -57,9 +60,9 @@ def _row(result: Result, rank: int, frame_skip: int) -> tuple[str, ...]:
         f"{_number(score.iqm)} ({_number(score.iqm_low)} to {_number(score.iqm_high)})",
         _number(score.median),
         _number(score.std),
+        ", ".join(_number(mean) for mean in score.seed_means) if several else "",
         f"{_number(score.min)} to {_number(score.max)}",
         f"{score.mean_length:,.0f} env steps",
-        ", ".join(_number(mean) for mean in score.seed_means) if several else "",
         f"{result.env_steps * frame_skip:,.0f}" if trained else "",
         f"{result.seconds / 60:,.1f} min" if trained else "",
         f"{result.env_steps_per_s:,.0f} env steps/s",
@@ -99,7 +102,11 @@ def markdown(comparison: Comparison, pictures: Sequence[str] = ()) -> str:
         pictures: names of images beside the file.
     """
     lines = [f"# {_plain(comparison.config.env)}: native return", ""]
-    lines += [*_table(COLUMNS, rows(comparison), text=(1,)), ""]
+    table = rows(comparison)
+    played = table[: len(comparison.results)]
+    lines += [*_table(_SCORES, [row[:_SPLIT] for row in table], text=(1,)), ""]
+    circumstances = [(row[1], *row[_SPLIT:]) for row in played]
+    lines += [*_table(_CIRCUMSTANCES, circumstances, text=(0,)), ""]
     lines += [f"{note}\n" for note in footnotes(comparison)]
     lines += [f"- {_plain(verdict(pair))}" for pair in comparison.neighbours]
     lines += ["", *(f"![{name.partition('.')[0]}]({name})" for name in pictures)]

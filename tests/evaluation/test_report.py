@@ -63,23 +63,30 @@ def as_text(cell):
 
 
 def test_every_row_has_every_column(comparison):
-    first, marks, *body = tables(markdown(comparison))
-    assert first == list(COLUMNS)
-    assert len(body) == len(comparison.results) == 5
-    assert {len(row) for row in (first, marks, *body)} == {len(COLUMNS)}
-    assert {row[1] for row in body} == {result.name for result in comparison.results}
+    lines = tables(markdown(comparison))
+    num = len(comparison.results)
+    scores, circumstances = lines[: num + 2], lines[num + 2 :]
+    assert [*scores[0], *circumstances[0][1:]] == list(COLUMNS)
+    for table, name in ((scores, 1), (circumstances, 0)):
+        assert len(table) == num + 2 == 7
+        assert {len(row) for row in table} == {len(table[0])}
+        assert [row[name] for row in table[2:]] == [result.name for result in comparison.results]
     best = comparison.results[0]
     means = ", ".join(f"{mean:,.2f}" for mean in best.score.seed_means)
-    assert body[0][:3] == ["1", best.name, f"{best.score.mean:,.2f}"]
-    assert body[0][9:11] == [means, "300"]
+    assert scores[2][:3] == ["1", best.name, f"{best.score.mean:,.2f}"]
+    length = f"{best.score.mean_length:,.0f} env steps"
+    assert (scores[2][-1], circumstances[2][2]) == (means, length)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_stay_text(comparison, name):
     renamed = named(comparison, [name])
-    for text in (markdown(renamed), summary_markdown([renamed, renamed])):
+    for text, widths in (
+        (markdown(renamed), {8, 6}),
+        (summary_markdown([renamed, renamed]), {len(SUMMARY_COLUMNS)}),
+    ):
         cells = tables(text)
-        assert len({len(row) for row in cells}) == 1
+        assert {len(row) for row in cells} == widths
         shown = name.replace("\n", " ").replace("\r", " ").strip()
         assert any(as_text(cell).startswith(shown) for row in cells for cell in row)
         # As TensorBoard reads it, and others like it.
