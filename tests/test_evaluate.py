@@ -69,7 +69,7 @@ def test_score_stands_beside_noop_random_and_the_reference(doom_run, monkeypatch
     assert result["scores"]["noop"]["mean"] == -300
     # What was scored was recorded, seed by seed.
     recorded = sorted((doom_run / "episodes").glob("score-greedy-*.npz"))
-    returns = [load_episode(path)[0].episode_return for path in recorded]
+    returns = [load_episode(path).episode.episode_return for path in recorded]
     assert returns == result["returns"]["greedy"]
 
 
