@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from tests.envs import processes
 
 ROOT = Path(__file__).parents[2]
 FIRST = ("CartPole-v1", "ppo", 0)
+PLAN = {"scenarios": ("CartPole-v1",), "agents": ("ppo",), "seeds": (0,)}
 TINY = ["--total-env-steps", "64", "--episodes", "12", "--num-envs", "6"]
 
 
@@ -40,7 +42,8 @@ def trained(folder):
 
 def test_a_suite_trains_compares_and_goes_on(tmp_path, capfd):
     table = tmp_path / "table.json"
-    assert suite(tmp_path, "--agents", "a2c", "--seeds", "0") == 0
+    plan = Suite(**PLAN, folder=tmp_path / "out", total_env_steps=64)
+    assert train.main(plan.command("CartPole-v1", "a2c", 0)) == 0
     first = trained(tmp_path)
     assert first.keys() == {"a2c-seed0"}
     capfd.readouterr()
@@ -75,9 +78,8 @@ def test_a_suite_trains_compares_and_goes_on(tmp_path, capfd):
 def test_what_does_not_exist_is_refused_before_anything_is_trained(
     tmp_path, capfd, changes, kind, expected
 ):
-    plan = {"folder": tmp_path, "scenarios": ("CartPole-v1",), "agents": ("ppo",), "seeds": (0,)}
     with pytest.raises(kind) as error:
-        train_suite(Suite(**{**plan, **changes}))
+        train_suite(Suite(**{**PLAN, **changes}, folder=tmp_path))
     assert expected in str(error.value)
     assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
@@ -86,7 +88,7 @@ def test_what_does_not_exist_is_refused_before_anything_is_trained(
 def test_a_training_that_fails_ends_the_suite(tmp_path, capfd):
     (tmp_path / "CartPole-v1").mkdir()
     (tmp_path / "CartPole-v1" / "ppo-seed0").write_text("in the way")
-    plan = Suite(folder=tmp_path, scenarios=("CartPole-v1",), agents=("ppo",), seeds=(0, 1))
+    plan = Suite(**{**PLAN, "seeds": (0, 1)}, folder=tmp_path)
     before = handlers()
     with pytest.raises(UsageError, match="training CartPole-v1 with ppo, seed 0, failed: see"):
         train_suite(plan)
@@ -101,7 +103,7 @@ def test_a_training_that_fails_ends_the_suite(tmp_path, capfd):
 def test_an_interrupted_training_is_saved_and_nothing_goes_on(tmp_path, number):
     options = ["CartPole-v1", "--total-env-steps", "100000000", "--out", str(tmp_path)]
     command = [sys.executable, str(ROOT / "evaluate.py"), "suite", *options]
-    plan = Suite(folder=tmp_path, scenarios=("CartPole-v1",), agents=("ppo",), seeds=(0,))
+    plan = Suite(**PLAN, folder=tmp_path)
     run_dir = plan.run_dir(*FIRST)
     with subprocess.Popen(
         command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -110,13 +112,17 @@ def test_an_interrupted_training_is_saved_and_nothing_goes_on(tmp_path, number):
         # A terminal tells all, `kill` one.
         tell = os.killpg if number == signal.SIGINT else os.kill
         tell(process.pid, number)
-        said, _ = process.communicate(timeout=60)
+        try:
+            said, _ = process.communicate(timeout=60)
+            running = processes.command_lines(os.environ[processes.MARKER]).values()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # What should not be there.
     assert learning, said
     assert process.returncode == 130
     assert "interrupted at" in said
     assert "Traceback" not in said
+    assert not [line for line in running if str(run_dir) in line]
     assert [p for p in (run_dir / "checkpoint").iterdir() if p.suffix == ".safetensors"]
-    left = processes.command_lines(os.environ[processes.MARKER]).values()
-    assert not [line for line in left if str(run_dir) in line]
     assert not (tmp_path / "compare").exists()
     assert train.main([*plan.command(*FIRST), "--total-env-steps", "1"]) == 0
