@@ -47,7 +47,7 @@ COUNTERS = {
 }
 
 # What `info` tells in every world, whatever its .cfg lists.
-_ALWAYS_TOLD = ("HEALTH", "DEAD")
+_ALWAYS_TOLD = ("HEALTH",)
 
 # What divides a game variable before an agent sees it, so that usual values lie within 0 to 1.
 _SCALES = {"HEALTH": 100.0, "ARMOR": 100.0, "ANGLE": 360.0, "PITCH": 90.0, "ROLL": 180.0}
@@ -227,6 +227,10 @@ class DoomEnv(gym.Env[Any, Any]):
     def render(self) -> NDArray[np.uint8] | None:
         """Give the screen as the engine drew it, (height, width, 3) uint8 RGB."""
         return self.palette[self._state.screen_buffer] if self.render_mode == "rgb_array" else None
+
+    def player_died(self) -> bool:
+        """Tell whether the player is dead, also after the episode's end."""
+        return bool(self._game.is_player_dead())
 
     def kill(self) -> None:
         """Kill an engine that hangs, from another thread: who waits for it gets an EnvError."""

@@ -37,6 +37,7 @@ class Moment:
         step: index of the env step it belongs to.
         reward: native reward since the picture before.
         terminated: whether the world ended with this picture.
+        died: whether the player is dead; unknown outside Doom.
         variables: of the game, by name; none outside Doom.
     """
 
@@ -44,6 +45,7 @@ class Moment:
     step: int
     reward: float
     terminated: bool = False
+    died: bool = False
     variables: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -147,6 +149,7 @@ def resimulate(
                     step=step,
                     reward=float(reward),
                     terminated=terminated,
+                    died=isinstance(env, DoomEnv) and env.player_died(),
                     variables=told(),
                 )
                 if terminated or truncated:

@@ -63,9 +63,12 @@ def track(shown: Shown, about: str, size: tuple[int, int], fps: float) -> Track:
     """Play an episode again and gather all that a page shows of it."""
     episode, names = shown.episode, ActionNames(shown.config)
     variables: dict[str, NDArray[np.float64]] = {}
+    died = False
 
     def film() -> Iterator[NDArray[np.uint8]]:
+        nonlocal died
         for moment in shown.moments(size):
+            died = moment.died
             for name, value in moment.variables.items():
                 variables.setdefault(name, np.zeros(len(episode.rewards)))[moment.step] = value
             yield moment.image
@@ -85,11 +88,11 @@ def track(shown: Shown, about: str, size: tuple[int, int], fps: float) -> Track:
         choices=_choices(shown, names),
         actions=tuple(map(names.describe, episode.actions)),
         variables={_readable(name): array for name, array in variables.items() if array.any()},
-        events=events(episode, variables),
+        events=events(episode, variables, died=died),
     )
 
 
-def events(episode: Episode, variables: dict[str, Any]) -> tuple[Event, ...]:
+def events(episode: Episode, variables: dict[str, Any], *, died: bool) -> tuple[Event, ...]:
     """Point out kills, items, death, the end, and where the critic was surprised most."""
     found = []
     for kind, name in (("kill", COUNTERS["kills"]), ("item", COUNTERS["items"])):
@@ -103,8 +106,7 @@ def events(episode: Episode, variables: dict[str, Any]) -> tuple[Event, ...]:
         found.append(Event(step=step, kind="surprise", text=f"surprise {surprises[step]:,.2f}"))
         surprises[max(0, step - _APART) : step + _APART + 1] = 0.0
     last = len(episode.rewards) - 1
-    dead = variables.get("DEAD")
-    if dead is not None and dead[-1]:
+    if died:
         found.append(Event(step=last, kind="death", text="death"))
     else:
         text = "end" if episode.terminated else "time is up"

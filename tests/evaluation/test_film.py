@@ -24,7 +24,7 @@ SIZE = (160, 120)
 
 @pytest.fixture(scope="module")
 def shown():
-    config = EnvConfig(env="defend_the_center", height=60, width=80, time_limit=400)
+    config = EnvConfig(env="defend_the_center", height=60, width=80, time_limit=1000)
     with contextlib.closing(SharedVectorEnv(config, 1)) as envs:
         player = RandomPlayer(envs.single_action_space)
         (episode,) = play(player, envs, Protocol(episodes=1, seed=4))
@@ -50,22 +50,24 @@ def episode_of(steps, *, terminated=True, surprising=()):
     )
 
 
-def found(episode, **variables):
+def found(episode, *, died=False, **variables):
     arrays = {name: np.array(values, float) for name, values in variables.items()}
-    return [(event.step, event.kind) for event in events(episode, arrays)]
+    return [(event.step, event.kind) for event in events(episode, arrays, died=died)]
 
 
 def test_kills_items_and_death_are_events():
     episode = episode_of(5)
-    kills, items, dead = [0, 1, 1, 3, 3], [0, 0, 0, 0, 1], [0, 0, 0, 0, 1]
-    assert found(episode, KILLCOUNT=kills, ITEMCOUNT=items, DEAD=dead) == [
+    kills, items = [0, 1, 1, 3, 3], [0, 0, 0, 0, 1]
+    assert found(episode, KILLCOUNT=kills, ITEMCOUNT=items, died=True) == [
         *((1, "kill"), (3, "kill"), (4, "item"), (4, "death")),
     ]
 
 
 def test_the_end_says_whether_it_was_time():
-    assert [e.text for e in events(episode_of(3), {})] == ["end"]
-    assert [e.text for e in events(episode_of(3, terminated=False), {})] == ["time is up"]
+    assert [e.text for e in events(episode_of(3), {}, died=False)] == ["end"]
+    assert [e.text for e in events(episode_of(3, terminated=False), {}, died=False)] == [
+        "time is up"
+    ]
 
 
 def test_the_three_greatest_surprises_that_lie_apart_are_events():
@@ -89,6 +91,7 @@ def test_a_track_holds_what_a_page_shows(shown, tmp_path):
     path.write_bytes(made.video)
     frames = sum(1 for _ in read_mp4(path))
     assert 1 + 4 * (steps - 1) < frames <= 1 + 4 * steps
+    assert made.events[-1].kind == ("death" if episode.terminated else "end")
     kills = sum(event.kind == "kill" for event in made.events)
     assert kills == len(np.flatnonzero(np.diff(made.variables.get("killcount", [0]), prepend=0)))
 
