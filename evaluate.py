@@ -272,13 +272,15 @@ def main(arguments: Sequence[str]) -> int:
 def score(command: ScoreCommand) -> None:
     """Score a policy beside random actions and doing nothing, on the same episodes."""
     file, folder = find_policy(locate(command.run))
+    # Of a policy file in a run folder nobody knows whether it is the run's best.
+    joins_run = folder.holds_run and not command.run.is_file()
     config = native(file, command.run, trust=command.trust)
     protocol = command.protocol
     scores: dict[str, Score] = {}
     returns: dict[str, list[float]] = {}
     with vector_env(config, protocol.num_envs, protocol.episodes) as envs:
         check_fits(file, envs, command.run)
-        if folder.holds_run:
+        if joins_run:
             for old in folder.episodes.glob("score-*.npz"):
                 old.unlink()
         players: list[tuple[str, Player | PolicyFile]] = [(mode, file) for mode in command.modes]
@@ -287,7 +289,7 @@ def score(command: ScoreCommand) -> None:
                 episodes = play(player, envs, protocol, greedy=MODES.get(name, False))
             scores[name] = score_episodes(episodes)
             returns[name] = [episode.episode_return for episode in episodes]
-            if player is file and folder.holds_run:
+            if player is file and joins_run:
                 for episode in episodes:
                     path = folder.episodes / f"score-{name}-{episode.seed:09d}.npz"
                     save_episode(path, episode, env=vars(config), game=fingerprint(config.env))
@@ -303,7 +305,7 @@ def score(command: ScoreCommand) -> None:
         "returns": returns,
     }
     targets = [command.json] if command.json else []
-    targets += [folder.path / "evaluation.json"] if folder.holds_run else []
+    targets += [folder.path / "evaluation.json"] if joins_run else []
     for path in targets:
         write_json(path, result)
 

@@ -83,7 +83,9 @@ class ActionNames:
         Raises:
             EnvError: If it is no action of this world.
         """
-        if not self.space.contains(np.asarray(action, self.space.dtype)):
+        given = np.asarray(action)
+        same_kind = np.can_cast(given.dtype, self.space.dtype or given.dtype, "same_kind")
+        if not (same_kind and self.space.contains(given.astype(self.space.dtype))):
             raise EnvError(f"action {action!s:.40} is not in {self.space}")
         if self._doom:
             return self._doom.describe_action(action)

@@ -137,7 +137,7 @@ def test_a_video_shows_two_policies_side_by_side(doom_run, monkeypatch, tmp_path
 def test_games_that_do_not_repeat_themselves_are_shown_by_kept_pictures(
     monkeypatch, capsys, tmp_path
 ):
-    run_dir = tiny_run(tmp_path / "moody", "tests.agents.toy:Moody-v0")
+    run_dir = tiny_run(tmp_path / "chancy", "tests.agents.toy:Chancy-v0")
     assert "pictures are kept instead" in capsys.readouterr().err
     films = list((run_dir / "episodes").glob("*.mp4"))
     assert [film.with_suffix(".npz").is_file() for film in films] == [True]

@@ -177,8 +177,8 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path, metadata):
 
 
 def test_a_file_of_another_format_is_refused(tmp_path):
-    path = rewrite(save(tmp_path / "p", make_policy()), lambda d: d.update(format=3))
-    refused(path, "is of format 3; this program reads 2")
+    path = rewrite(save(tmp_path / "p", make_policy()), lambda d: d.update(format=2))
+    refused(path, "is of format 2; this program reads 3")
 
 
 def nest(description, *keys, value):

@@ -255,7 +255,7 @@ class LocalEnvs:
         self._obs[lane] = self._envs[lane].reset(seed=int(self._seeds[lane]))[0]
 
 
-class Moody(gym.Env[Any, Any]):
+class Chancy(gym.Env[Any, Any]):
     """A world that does not repeat itself: what is paid is not decided by the seed."""
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
@@ -279,4 +279,4 @@ class Moody(gym.Env[Any, Any]):
         return np.full((48, 64, 3), 40 * self._step, np.uint8)
 
 
-gym.register("Moody-v0", entry_point=Moody)
+gym.register("Chancy-v0", entry_point=Chancy)

@@ -32,7 +32,7 @@ def test_it_is_played_as_a_vector_environment_of_one_is():
 
 
 def test_every_env_step_has_its_picture():
-    with contextlib.closing(ShownEnv(EnvConfig(env="tests.agents.toy:Moody-v0"), (32, 24))) as env:
+    with contextlib.closing(ShownEnv(EnvConfig(env="tests.agents.toy:Chancy-v0"), (32, 24))) as env:
         for seed in (0, 1):
             env.reset(seed=seed)
             for _ in range(6):

@@ -152,12 +152,12 @@ def test_episodes_are_chosen_by_merit_place_or_seed(recorded):
 
 
 def test_kept_pictures_are_shown_where_a_game_does_not_repeat_itself():
-    (recording,) = record(EnvConfig(env="tests.agents.toy:Moody-v0"))
-    config = EnvConfig(env="tests.agents.toy:Moody-v0")
+    (recording,) = record(EnvConfig(env="tests.agents.toy:Chancy-v0"))
+    config = EnvConfig(env="tests.agents.toy:Chancy-v0")
     with pytest.raises(DivergedError):
         list(play_again(recording, config, (60, 40)))
     film = [np.full((20, 30, 3), n, np.uint8) for n in range(7)]
-    shown = Shown(name="moody", recording=recording, config=config, film=lambda: iter(film))
+    shown = Shown(name="chancy", recording=recording, config=config, film=lambda: iter(film))
     moments = list(shown.moments((60, 40)))
     assert [m.step for m in moments] == [0, 0, 1, 2, 3, 4, 5]
     assert [m.image[0, 0, 0] for m in moments] == list(range(7))
