@@ -15,9 +15,8 @@ train: $(INSTALLED)
 	$(BIN)/python evaluate.py score $(RUN)
 	$(BIN)/python evaluate.py replay $(RUN) --count 10
 
-# Two processes, whatever the machine has: games take the cores they find.
 test: $(INSTALLED_DEV)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
+	$(BIN)/python -m pytest
 
 test-slow: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest -m slow --timeout 3600

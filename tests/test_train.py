@@ -133,7 +133,10 @@ def test_the_same_command_says_that_it_is_done_and_more_steps_go_on(finished_run
     assert steps == list(range(64, 641, 64))
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
 def test_a_signal_saves_and_leaves_nothing_behind(tmp_path, number, status):
     arguments = [*TINY, "--total-env-steps", "1000000", "--eval-every", "1000000"]
     process = subprocess.Popen(
@@ -420,6 +423,7 @@ def test_autotune_goes_on_with_the_setting_that_a_run_has(tmp_path, capsys):
     assert setting_of(tmp_path) == setting
 
 
+@pytest.mark.slow
 def test_a_signal_breaks_off_an_evaluation_which_is_made_up_for(tmp_path):
     arguments = ["CartPole-v1", "--total-env-steps", "1024", "--num-envs", "4", "--seed", "1"]
     arguments += ["--rollout-length", "16", "--eval-every", "64", "--run-dir", "run"]

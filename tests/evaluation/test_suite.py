@@ -48,18 +48,18 @@ def test_a_suite_trains_compares_and_goes_on(tmp_path, capfd):
     assert first.keys() == {"a2c-seed0"}
     capfd.readouterr()
     # What is trained is not trained again; what is named twice is trained once.
-    options = ("--agents", "a2c", "ppo", "--seeds", "0", "1", "1", "--json", str(table))
+    options = ("--agents", "a2c", "--seeds", "0", "1", "1", "--json", str(table))
     assert suite(tmp_path, *options) == 0
     said = capfd.readouterr().out
-    assert said.count("$ python train.py") == 4
+    assert said.count("$ python train.py") == 2
     assert said.count("is already trained for 64 env steps") == 1
     now = trained(tmp_path)
-    assert now.keys() == {f"{agent}-seed{seed}" for agent in ("a2c", "ppo") for seed in (0, 1)}
+    assert now.keys() == {"a2c-seed0", "a2c-seed1"}
     assert now.items() >= first.items()
     (comparison,) = json.loads(table.read_text())
     home = tmp_path / "out" / "CartPole-v1"
     assert {(r["entry"], r["mode"], len(r["returns"])) for r in comparison["results"]} == {
-        *((str(home / agent), mode, 2) for agent in ("a2c", "ppo") for mode in MODES),
+        *((str(home / "a2c"), mode, 2) for mode in MODES),
         ("random", "", 1),
     }
     folder = tmp_path / "out" / "compare" / "CartPole-v1"
@@ -99,7 +99,9 @@ def test_a_training_that_fails_ends_the_suite(tmp_path, capfd):
     assert "is a file; name a folder" in line
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_an_interrupted_training_is_saved_and_nothing_goes_on(tmp_path, number):
     options = ["CartPole-v1", "--total-env-steps", "100000000", "--out", str(tmp_path)]
     command = [sys.executable, str(ROOT / "evaluate.py"), "suite", *options]
