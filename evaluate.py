@@ -18,33 +18,29 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import cv2
 import torch
 import tyro
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from agents import Player
 from agents.checkpoint import FileError, PolicyFile, write_atomically
 from agents.commandline import UsageError, parse, run
 from agents.run import RunFolder, find_policy
-from envs import EnvError, SharedVectorEnv
-from envs.cfg import game_spec
+from envs import EnvError
 from envs.fingerprint import fingerprint
-from envs.registry import folder_name, frames_per_env_step
-from envs.replay import playback_fps
-from envs.shown import ShownEnv
-from envs.video import half_blocks, write_gif, write_mp4
+from envs.registry import folder_name
+from envs.replay import pictures_per_env_step, playback_fps
+from envs.video import write_gif, write_mp4
 from evaluation import report
 from evaluation.board import write_board
-from evaluation.compare import MODES, Comparison, by_world, compare
+from evaluation.compare import MODES, by_world, compare
 from evaluation.entries import find_entries, locate
-from evaluation.episodes import Recording, save_episode
+from evaluation.episodes import save_episode
 from evaluation.film import pictures, side_by_side, track
 from evaluation.page import page
 from evaluation.play import score_episodes
@@ -58,15 +54,16 @@ from evaluation.protocol import (
     vector_env,
 )
 from evaluation.replay import Shown, choose, read, recorded_episodes
+from evaluation.show import WINDOW, opponent, play_new, show_terminal, show_window
 from evaluation.statistics import Score
 from evaluation.suite import SCENARIOS, Suite, train_suite
+from evaluation.tables import print_comparison, print_scores, print_summary
 
 # What a user can cause; its message is one line that says what would work.
 USER_ERRORS = (UsageError, EnvError, FileError)
 
 _CONSOLE = Console(markup=False, emoji=False)  # Names of files may look like either.
 _STANDSTILL_S = 0.5
-_WINDOW = (640, 480)
 RunPath = tyro.conf.Positional[Path]
 
 
@@ -293,7 +290,7 @@ def score(command: ScoreCommand) -> None:
                 for episode in episodes:
                     path = folder.episodes / f"score-{name}-{episode.seed:09d}.npz"
                     save_episode(path, episode, env=vars(config), game=fingerprint(config.env))
-    print_scores(f"{config.env}: native return", scores, config.env)
+    print_scores(_CONSOLE, scores, config.env)
     print(protocol.sentence(config))
     headline = next(iter(scores.values()))
     result = {
@@ -354,45 +351,6 @@ def shown_episodes(command: ReplayCommand) -> tuple[list[Shown], RunFolder]:
     return play_new(file, command.run, protocol, greedy=False, trust=trust), folder
 
 
-def play_new(
-    file: PolicyFile, path: Path, protocol: Protocol, *, greedy: bool, trust: bool
-) -> list[Shown]:
-    """Let a policy play episodes that are to be shown."""
-    config = native(file, path, trust=trust)
-    game, shown = fingerprint(config.env), []
-    for number in range(protocol.episodes):
-        one = replace(protocol, episodes=1, seed=protocol.seed + number)
-        # Doom repeats itself, at any size; of other worlds pictures are kept as they are played.
-        envs = SharedVectorEnv(config, 1) if game_spec(config.env) else ShownEnv(config, _WINDOW)
-        with contextlib.closing(envs):
-            check_fits(file, envs, path)
-            (episode,) = play(file, envs, one, greedy=greedy)
-        recording = Recording(episode=episode, env=vars(config), game=game)
-        film = envs.film if isinstance(envs, ShownEnv) else None
-        shown.append(Shown(name=str(path), recording=recording, config=config, film=film))
-    return shown
-
-
-def opponent(path: Path, shown: Shown, trust: bool) -> Shown:
-    """Let another policy play the same seed, in the same way.
-
-    Raises:
-        UsageError: If it was trained in another world, or shows more or fewer frames of it.
-    """
-    file, _ = find_policy(locate(path))
-    episode = shown.episode
-    protocol = Protocol(episodes=1, seed=episode.seed, num_envs=1)
-    (other,) = play_new(file, path, protocol, greedy=episode.greedy, trust=trust)
-    theirs, ours = other.config, shown.config
-    if theirs.env != ours.env or frames_per_env_step(theirs) != frames_per_env_step(ours):
-        raise UsageError(
-            f"{path} plays {theirs.env} with frame_skip {frames_per_env_step(theirs)}, "
-            f"{shown.name} {ours.env} with {frames_per_env_step(ours)}: they cannot be shown "
-            "side by side"
-        )
-    return other
-
-
 def film(
     command: ReplayCommand, shown: Sequence[Shown], size: tuple[int, int], fps: float
 ) -> Iterator[Any]:
@@ -415,8 +373,8 @@ def write_page(out: Path, shown: Sequence[Shown], size: tuple[int, int]) -> None
     for s in shown:
         how = "greedy" if s.episode.greedy else "sampled"
         tracks.append(track(s, f"seed {s.episode.seed} · {how}", size, fps))
-    skip = frames_per_env_step(config) if tracks[0].variables else 1
-    content = page(config.env, tracks, fps=fps, pictures_per_step=skip)
+    each = pictures_per_env_step(config)
+    content = page(config.env, tracks, fps=fps, pictures_per_step=each)
     write_atomically(out, content.encode())
 
 
@@ -434,7 +392,7 @@ def watch(command: WatchCommand) -> None:
         if command.against:
             shown.append(opponent(command.against, shown[0], command.trust))
         fps = playback_fps(shown[0].config) * command.speed
-        films = [pictures(s, _WINDOW, overlay=command.overlay) for s in shown]
+        films = [pictures(s, WINDOW, overlay=command.overlay) for s in shown]
         started = time.monotonic()
         for number, image in enumerate(side_by_side(films)):
             if not show(image):
@@ -461,7 +419,7 @@ def compare_runs(command: CompareCommand) -> None:
                 modes=command.modes,
                 say=lambda who: status.update(Text(f"{who}: playing {command.episodes} episodes")),
             )
-        print_comparison(comparison)
+        print_comparison(_CONSOLE, comparison)
         folder = command.out / name
         report.write_report(comparison, folder)
         write_board(comparison, folder)
@@ -469,7 +427,7 @@ def compare_runs(command: CompareCommand) -> None:
         comparisons.append(comparison)
     if len(comparisons) > 1:
         report.write_summary(comparisons, command.out)
-        print_summary(comparisons)
+        print_summary(_CONSOLE, comparisons)
         print(f"written to {command.out}: summary.md, summary.json\n")
     if command.json:
         write_json(command.json, [report.as_dict(comparison) for comparison in comparisons])
@@ -493,54 +451,6 @@ def suite(command: SuiteCommand) -> None:
     compare_runs(CompareCommand(runs=tuple(map(str, runs)), out=out, trust=True, **fields))
 
 
-def print_scores(title: str, scores: dict[str, Score], env: str) -> None:
-    """Print scores as a table, with the reference where one is known."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("player", overflow="fold")
-    for column in ("mean", "95 % interval", "std", "median", "env steps"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for name, s in scores.items():
-        interval = f"{s.ci_low:,.2f} to {s.ci_high:,.2f}"
-        numbers = (f"{s.mean:,.2f}", interval, f"{s.std:,.2f}", f"{s.median:,.2f}")
-        table.add_row(name, *numbers, f"{s.mean_length:,.0f}")
-    reference = report.reference(env)
-    if reference:
-        table.add_row("reference", f"{reference.mean:,.2f}")
-        table.caption = f"reference: {reference.source}"
-    _CONSOLE.print(table)
-
-
-def print_comparison(comparison: Comparison) -> None:
-    """Print a comparison as a table with its footnotes."""
-    table = Table(title=f"{comparison.config.env}: native return", title_justify="left")
-    shown = ("rank", "player", "mean", "95 % interval", "median", "seeds' means")
-    for column in shown:
-        if column == "player":
-            table.add_column(column, overflow="fold")
-        else:
-            table.add_column(column, justify="right", no_wrap=True)
-    for row in report.rows(comparison):
-        table.add_row(*(row[report.COLUMNS.index(column)] for column in shown))
-    _CONSOLE.print(table)
-    for pair in comparison.neighbours:
-        print(f"- {report.verdict(pair)}")
-    for note in report.footnotes(comparison):
-        print(note)
-
-
-def print_summary(comparisons: Sequence[Comparison]) -> None:
-    """Print one table over all worlds, with its footnotes."""
-    table = Table(title="All worlds: mean native return, 95 % interval", title_justify="left")
-    for column in report.SUMMARY_COLUMNS:
-        is_text = column in ("world", "player")
-        table.add_column(column, justify="left" if is_text else "right", overflow="fold")
-    for row in report.summary_rows(comparisons):
-        table.add_row(*row)
-    _CONSOLE.print(table)
-    for note in report.summary_notes(comparisons):
-        print(note)
-
-
 def write_json(path: Path, content: Any) -> None:
     """Write JSON for people and programs."""
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
@@ -557,23 +467,6 @@ def parse_size(text: str) -> tuple[int, int]:
     if not (16 <= width <= 4096 and 16 <= height <= 4096) or width % 2 or height % 2:
         raise UsageError(f"--size {text}: give an even width and height, as in 640x480")
     return width, height
-
-
-def show_window(image: Any) -> bool:
-    """Show a picture in a window; tell whether to go on (q or Escape ends it)."""
-    cv2.imshow("doomgrad", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    return cv2.waitKey(1) & 0xFF not in (ord("q"), 27)
-
-
-def show_terminal(image: Any) -> bool:
-    """Show a picture in the terminal with half blocks; Ctrl-C ends it."""
-    size = os.get_terminal_size() if sys.stdout.isatty() else os.terminal_size((80, 24))
-    height, width = image.shape[:2]
-    columns = max(16, min(size.columns, (size.lines - 2) * 2 * width // height))
-    # Cursor home, not clear: redrawing in place does not flicker.
-    sys.stdout.write("\x1b[H" + half_blocks(image, columns) + "\x1b[J\n")
-    sys.stdout.flush()
-    return True
 
 
 def _check_seed(seed: int) -> None:

@@ -103,9 +103,12 @@ def env_steps_per_second(config: EnvConfig) -> float:
 
 def playback_fps(config: EnvConfig) -> float:
     """Give the pictures a second at which `resimulate` shows the game at its own speed."""
-    # Doom shows every frame, other games one for each env step.
-    pictures = frames_per_env_step(config) if game_spec(config.env) is not None else 1
-    return env_steps_per_second(config) * pictures
+    return env_steps_per_second(config) * pictures_per_env_step(config)
+
+
+def pictures_per_env_step(config: EnvConfig) -> int:
+    """Give how many pictures `resimulate` shows of an env step: in Doom, one of every frame."""
+    return frames_per_env_step(config) if game_spec(config.env) is not None else 1
 
 
 def resimulate(
