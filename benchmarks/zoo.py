@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ _MAX_BYTES = 5_000_000
 
 def main(suite: Path) -> None:
     """Fill the zoo from a suite's runs."""
+    comparisons = []
     for folder in sorted({run.parent.parent for run in suite.glob("*/*/best.safetensors")}):
         name = folder.name
         best = max(
@@ -38,12 +40,15 @@ def main(suite: Path) -> None:
         shutil.copy(best.best_file, home / "policy.safetensors")
         assert (home / "policy.safetensors").stat().st_size < _MAX_BYTES
         training = json.loads(best.config_file.read_text())
+        training["command"] = re.sub(r"^\S*train\.py", "python train.py", training["command"])
         (home / "training.json").write_text(json.dumps(training, indent=2) + "\n")
         (entry,) = find_entries([f"zoo/{name}"], trust=False)
         comparison = compare([entry], Protocol(), modes=list(MODES), say=print)
         (home / "README.md").write_text(card(name, comparison, training))
         content = json.dumps(report.as_dict(comparison), indent=2) + "\n"
         (home / "compare.json").write_text(content)
+        comparisons.append(comparison)
+    (ZOO / "README.md").write_text(report.summary_markdown(comparisons))
 
 
 def best_evaluation(run: RunFolder) -> float:
