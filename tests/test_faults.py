@@ -159,6 +159,7 @@ def test_a_full_disk_stops_nothing_but_the_write(tmp_path):
     assert int(rows(folder)[-1]["time/total_timesteps"]) == steps
 
 
+@pytest.mark.slow
 def test_a_second_training_does_not_write_into_the_same_folder(tmp_path):
     arguments = ["CartPole-v1", *SHORT, "--total-env-steps", "100000000"]
     first = start(tmp_path, *arguments)

@@ -81,13 +81,11 @@ def run_and_die(monkeypatch, updates: int, folder: Path, *arguments: str) -> Non
             train.main([*arguments, "--checkpoint-every-s", "0", "--run-dir", str(folder)])
 
 
-# Each agent once, PPO with each memory; the rest of the square takes a minute.
+# Each agent once; the rest of the square takes a minute.
 @pytest.mark.parametrize(
     ("agent", "memory"),
     [
-        pytest.param(
-            agent, memory, marks=[] if agent == "ppo" or memory == "lstm" else pytest.mark.slow
-        )
+        pytest.param(agent, memory, marks=[] if memory == "lstm" else pytest.mark.slow)
         for agent in AGENTS
         for memory in MEMORIES
     ],

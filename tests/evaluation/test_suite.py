@@ -65,7 +65,6 @@ def test_a_suite_trains_compares_and_goes_on(tmp_path, capfd):
     folder = tmp_path / "out" / "compare" / "CartPole-v1"
     assert (folder / "compare.md").is_file()
     assert json.loads((folder / "compare.json").read_text()) == comparison
-    assert (folder / "curves.svg").is_file()
 
 
 @pytest.mark.parametrize(
@@ -110,7 +109,7 @@ def test_an_interrupted_training_is_saved_and_nothing_goes_on(tmp_path, number):
     with subprocess.Popen(
         command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
-        learning = processes.wait_until((run_dir / "progress.csv").exists, 60)
+        learning = processes.wait_until((run_dir / "progress.csv").exists, 150)
         # A terminal tells all, `kill` one.
         tell = os.killpg if number == signal.SIGINT else os.kill
         tell(process.pid, number)
