@@ -74,8 +74,8 @@ _WORLDS: dict[str, dict[str, Any]] = {
     "take_cover": {**_HUNDREDS, "total_env_steps": 400_000},
     # A maze is left by remembering where one has been.
     "my_way_home": {**_RECURRENT, "total_env_steps": 2_000_000},
-    # A rocket takes a second to arrive: it must be seen which way its target is going. One hit in ten
-    # episodes is paid with 1: little to learn from, so it is scaled up, and chance is kept small.
+    # A rocket takes a second to arrive: it must be seen which way its target is going. One hit in
+    # ten episodes is little to learn from, so it is scaled up, and chance is kept small.
     "predict_position": {
         **{"frame_stack": 4, "actions": "groups", "reward_scale": 5.0, "entropy_coef": 0.002},
         "total_env_steps": 2_000_000,
