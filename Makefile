@@ -15,8 +15,9 @@ train: $(INSTALLED)
 	$(BIN)/python evaluate.py score $(RUN)
 	$(BIN)/python evaluate.py replay $(RUN) --count 10
 
+# Two processes, whatever the machine has: the games of each take two cores.
 test: $(INSTALLED_DEV)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
 
 test-slow: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest -m slow --timeout 3600

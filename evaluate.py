@@ -1,6 +1,7 @@
 """Score, replay, watch and compare what was trained: `python evaluate.py score RUN` and so on.
 
-RUN is a run folder or a policy file. `python evaluate.py COMMAND --help` lists a command's options.
+RUN is a run folder or a policy file, or zoo/NAME for a policy that comes with the project.
+`python evaluate.py COMMAND --help` lists a command's options.
 """
 
 from __future__ import annotations
@@ -17,34 +18,51 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import cv2
-import numpy as np
 import torch
 import tyro
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
-from agents import NoopPlayer, Player, RandomPlayer, observation_specs
-from agents.checkpoint import FileError, PolicyFile, decode, describe_space, write_atomically
-from agents.commandline import UsageError, parse, run, warn_of_wad
-from evaluation.episodes import Episode, load_episode, save_episode
-from evaluation.play import play_episodes, score_episodes
+from agents import Player
+from agents.checkpoint import FileError, PolicyFile, write_atomically
+from agents.commandline import UsageError, parse, run
+from agents.run import RunFolder, find_policy
+from envs import EnvError
+from envs.fingerprint import fingerprint
+from envs.registry import folder_name
+from envs.replay import pictures_per_env_step, playback_fps
+from envs.video import write_gif, write_mp4
+from evaluation import report
+from evaluation.board import write_board
+from evaluation.compare import MODES, by_world, compare
+from evaluation.entries import find_entries, locate
+from evaluation.episodes import save_episode
+from evaluation.film import pictures, side_by_side, track
+from evaluation.page import page
+from evaluation.play import score_episodes
+from evaluation.protocol import (
+    MAX_SEED,
+    Protocol,
+    baselines,
+    check_fits,
+    native,
+    play,
+    vector_env,
+)
+from evaluation.replay import Shown, choose, read, recorded_episodes
+from evaluation.show import WINDOW, opponent, play_new, show_terminal, show_window
 from evaluation.statistics import Score
-from agents.run import find_policy
-from envs import SCENARIOS, EnvConfig, EnvError, SharedVectorEnv
-from envs.cfg import game_spec, strange_wads
-from envs.registry import check_no_import, frames_per_env_step
-from envs.replay import Moment, playback_fps, resimulate
-from envs.video import draw_caption, half_blocks, write_gif, write_mp4
+from evaluation.suite import SCENARIOS, Suite, train_suite
+from evaluation.tables import print_comparison, print_scores, print_summary
 
 # What a user can cause; its message is one line that says what would work.
 USER_ERRORS = (UsageError, EnvError, FileError)
 
-_CONSOLE = Console()
+_CONSOLE = Console(markup=False, emoji=False)  # Names of files may look like either.
 _STANDSTILL_S = 0.5
 RunPath = tyro.conf.Positional[Path]
 
@@ -66,7 +84,7 @@ class Scoring(Reading):
     seed: int = 0
     """Seed of the first episode; the others follow. Training never plays these."""
     greedy: bool = False
-    """Take the most likely actions instead of drawing them."""
+    """Take the most likely actions instead of drawing them. Default: score both."""
     num_envs: int = 16
     """Environments in parallel."""
     json: Path | None = None
@@ -79,13 +97,22 @@ class Scoring(Reading):
         if self.json is not None and self.json.is_dir():
             raise ValueError(f"--json {self.json} is a folder; name a file")
 
+    @property
+    def protocol(self) -> Protocol:
+        """Which episodes are played."""
+        return Protocol(episodes=self.episodes, seed=self.seed, num_envs=self.num_envs)
+
+    @property
+    def modes(self) -> list[str]:
+        """How actions are chosen."""
+        return ["greedy"] if self.greedy else list(MODES)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreCommand(Scoring):
     """Play episodes at fixed seeds and report their native returns.
 
-    Without --greedy, drawn and most likely actions are both scored. A run folder keeps the result
-    as evaluation.json.
+    A run folder keeps the result as evaluation.json, and the episodes to be replayed.
     """
 
     run: RunPath
@@ -94,30 +121,39 @@ class ScoreCommand(Scoring):
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayCommand(Reading):
-    """Play a recorded episode again, every frame of it, and write a video."""
+    """Play a recorded episode again, every frame of it, and write a video or a page about it."""
 
     run: RunPath
-    """A run folder or a policy file."""
+    """A run folder or a policy file; a file plays a new episode."""
     episode: str = "best"
-    """best, worst or last of the recorded episodes, or a seed that was scored."""
+    """best, worst or last of the recorded episodes, a seed that was scored, or a file's name in
+    episodes/, as in training-first."""
+    html: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Write a page that shows the video beside what the policy expected and did, step by step."""
+    against: Path | None = None
+    """Another run or policy, shown beside this one on the same seed."""
     count: int = 1
     """How many episodes to show, one after another: the chosen one and those next to it."""
     seconds: float | None = None
     """Show only so much of each episode."""
     out: Path | None = None
-    """Where to write: .mp4 or .gif. Default: replay.mp4 in the run folder."""
+    """Where to write: .mp4, .gif or .html. Default: replay.mp4 or replay.html in the run folder."""
     size: str = "640x480"
     """Width and height in pixels, both even."""
     overlay: bool = True
-    """Write action, return and value onto the picture."""
+    """Write return, action, probabilities and values onto the picture of a video."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
         _check_at_least_one(self, "count")
-        if self.out is not None and self.out.suffix not in (".mp4", ".gif"):
-            raise ValueError(f"--out {self.out}: a video is an .mp4 or a .gif")
+        suffixes = (".html",) if self.html else (".mp4", ".gif")
+        if self.out is not None and self.out.suffix not in suffixes:
+            kind = "a page is an .html" if self.html else "a video is an .mp4 or a .gif"
+            raise ValueError(f"--out {self.out}: {kind}")
         if self.seconds is not None and not self.seconds > 0:
             raise ValueError(f"seconds must be greater than 0, got {self.seconds}")
+        if self.html and (self.count > 1 or self.seconds):
+            raise ValueError("a page shows one whole episode: leave out --count and --seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +162,8 @@ class WatchCommand(Reading):
 
     run: RunPath
     """A run folder or a policy file."""
+    against: Path | None = None
+    """Another run or policy, shown beside this one on the same seeds."""
     episodes: int | None = None
     """How many episodes. Default: until Ctrl-C."""
     seed: int | None = None
@@ -136,6 +174,8 @@ class WatchCommand(Reading):
     """1 is the game's own speed, 2 twice that."""
     terminal: bool = False
     """Show it in the terminal even where there is a display."""
+    overlay: bool = True
+    """Write return, action, probabilities and values onto the picture."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -149,16 +189,54 @@ class WatchCommand(Reading):
 
 @dataclass(frozen=True, kw_only=True)
 class CompareCommand(Scoring):
-    """Let several policies play the same episodes, and tabulate their native returns."""
+    """Let several policies play the same episodes, and tell which are better.
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run folders or policy files, all trained in one world."""
+    Tables, pictures and TensorBoard's files go to a folder for each world.
+    """
+
+    runs: tyro.conf.Positional[tuple[str, ...]]
+    """Run folders, policy files, or patterns for them in quotes. Folders that differ in -seedN are
+    seeds of one entry. random and noop always play along, named or not."""
+    out: Path = Path("runs/compare")
+    """The folder to write to."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
         super().__post_init__()
         if not self.runs:
             raise ValueError("name at least one run")
+        _check_folder(self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteCommand(Scoring):
+    """Train agents on scenarios with several seeds, score them all, and write one table.
+
+    The same command goes on where it stopped.
+    """
+
+    scenarios: tyro.conf.Positional[tuple[str, ...]] = SCENARIOS
+    """Worlds, each trained with its preset."""
+    agents: tuple[str, ...] = ("ppo",)
+    """Who learns."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Training seeds."""
+    total_env_steps: int | None = None
+    """How long to train. Default: as long as the preset says."""
+    out: Path = Path("runs/suite")
+    """The folder to write to."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        _check_folder(self.out)
+        for name in ("scenarios", "agents", "seeds"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: name at least one")
+        if not all(0 <= seed < 2**31 for seed in self.seeds):
+            raise ValueError("seeds must be between 0 and 2^31 - 1")
+        if self.total_env_steps is not None:
+            _check_at_least_one(self, "total_env_steps")
 
 
 Command = (
@@ -166,6 +244,7 @@ Command = (
     | Annotated[ReplayCommand, tyro.conf.subcommand("replay")]
     | Annotated[WatchCommand, tyro.conf.subcommand("watch")]
     | Annotated[CompareCommand, tyro.conf.subcommand("compare")]
+    | Annotated[SuiteCommand, tyro.conf.subcommand("suite")]
 )
 
 
@@ -179,276 +258,202 @@ def main(arguments: Sequence[str]) -> int:
             replay(command)
         elif isinstance(command, WatchCommand):
             watch(command)
+        elif isinstance(command, CompareCommand):
+            compare_runs(command)
         else:
-            compare(command)
+            suite(command)
         return 0
     return 130
 
 
 def score(command: ScoreCommand) -> None:
     """Score a policy beside random actions and doing nothing, on the same episodes."""
-    file, folder = find_policy(command.run)
-    config = env_config(file, command.run, trust=command.trust)
+    file, folder = find_policy(locate(command.run))
+    # Of a policy file in a run folder nobody knows whether it is the run's best.
+    joins_run = folder.holds_run and not command.run.is_file()
+    config = native(file, command.run, trust=command.trust)
+    protocol = command.protocol
     scores: dict[str, Score] = {}
     returns: dict[str, list[float]] = {}
-    with vector_env(config, command.num_envs, command.episodes) as envs:
+    with vector_env(config, protocol.num_envs, protocol.episodes) as envs:
         check_fits(file, envs, command.run)
-        if command.run.is_dir():
+        if joins_run:
             for old in folder.episodes.glob("score-*.npz"):
                 old.unlink()
-        modes = {"greedy": True} if command.greedy else {"sampled": False, "greedy": True}
-        players: list[tuple[str, Player, bool]] = [(m, file.policy, g) for m, g in modes.items()]
-        players += [(name, player, False) for name, player in baselines(config, envs).items()]
-        for name, player, greedy in players:
+        players: list[tuple[str, Player | PolicyFile]] = [(mode, file) for mode in command.modes]
+        for name, player in (*players, *baselines(envs).items()):
             with _CONSOLE.status(f"{name}: playing {command.episodes} episodes"):
-                episodes = play(player, envs, command.episodes, command.seed, greedy)
+                episodes = play(player, envs, protocol, greedy=MODES.get(name, False))
             scores[name] = score_episodes(episodes)
             returns[name] = [episode.episode_return for episode in episodes]
-            if player is file.policy and command.run.is_dir():
+            if player is file and joins_run:
                 for episode in episodes:
                     path = folder.episodes / f"score-{name}-{episode.seed:09d}.npz"
-                    save_episode(path, episode, vars(config))
-    print_scores(f"{config.env}: native return", scores, config)
+                    save_episode(path, episode, env=vars(config), game=fingerprint(config.env))
+    print_scores(_CONSOLE, scores, config.env)
+    print(protocol.sentence(config))
     headline = next(iter(scores.values()))
     result = {
         "env": config.env,
-        "policy": file.about,
-        "protocol": protocol(config, command),
+        "policy": asdict(file.about),
+        "protocol": protocol.facts(config),
         **headline.as_dict(),
         "scores": {name: s.as_dict() for name, s in scores.items()},
         "returns": returns,
     }
-    content = (json.dumps(result, indent=2) + "\n").encode()
     targets = [command.json] if command.json else []
-    targets += [folder.path / "evaluation.json"] if command.run.is_dir() else []
+    targets += [folder.path / "evaluation.json"] if joins_run else []
     for path in targets:
-        write_atomically(path, content)
+        write_json(path, result)
 
 
 def replay(command: ReplayCommand) -> None:
-    """Write the video of recorded episodes, or of a new one where none is recorded."""
+    """Write a video of recorded episodes, or a page about one."""
     size = parse_size(command.size)
-    file, folder = find_policy(command.run)
-    config = env_config(file, command.run, trust=command.trust)
-    if command.run.is_dir() and any(folder.episodes.glob("*.npz")):
-        chosen = choose_episodes(
-            folder.episodes, command.episode, command.count, trust=command.trust
-        )
-    else:
-        seed = int(command.episode) if command.episode.isdecimal() else 0
-        with vector_env(config, 1, 1) as envs:
-            check_fits(file, envs, command.run)
-            played = play(file.policy, envs, command.count, seed)
-        chosen = [(episode, config) for episode in played]
-    out = command.out or folder.path / "replay.mp4"
-    fps = playback_fps(config)
-
-    def pictures() -> Iterator[Any]:
-        for episode, world in chosen:
-            total = 0.0
-            moments = resimulate(world, episode.seed, episode.actions, size)
-            for number, moment in enumerate(moments):
-                total += moment.reward
-                if command.seconds is None or number < command.seconds * fps:
-                    image = captioned(moment, episode, total) if command.overlay else moment.image
-                    yield image
-            # The end stands still for a moment, so that it can be seen.
-            yield from [image] * round(fps * _STANDSTILL_S)
-            if not np.isclose(total, episode.episode_return, rtol=1e-6, atol=1e-6):
-                _CONSOLE.print(
-                    f"[bold red]the game differs from the recording:[/] the episode with "
-                    f"seed {episode.seed} returned {total:g}, not {episode.episode_return:g}"
-                )
-
+    shown, folder = shown_episodes(command)
+    if command.against:
+        shown += [opponent(command.against, episode, command.trust) for episode in shown]
+    name = "replay.html" if command.html else "replay.mp4"
+    # What comes with the project is left as it came.
+    home = folder.path if folder.holds_run or command.run.is_file() else Path()
+    out = command.out or home / name
+    fps = playback_fps(shown[0].config)
     with _CONSOLE.status(f"writing {out}"):
-        write = write_gif if out.suffix == ".gif" else write_mp4
-        seconds = write(out, pictures(), fps)
-    returns = ", ".join(f"{episode.episode_return:,.2f}" for episode, _ in chosen)
-    _CONSOLE.print(f"{out}: {seconds:.1f} s, return {returns}")
+        if command.html:
+            write_page(out, shown, size)
+        else:
+            write = write_gif if out.suffix == ".gif" else write_mp4
+            write(out, film(command, shown, size, fps), fps)
+    returns = ", ".join(f"{s.name} {s.episode.episode_return:,.2f}" for s in shown)
+    _CONSOLE.print(f"{out}: return of {returns}", highlight=False)
+
+
+def shown_episodes(command: ReplayCommand) -> tuple[list[Shown], RunFolder]:
+    """Choose recorded episodes of a run, or let a policy file play new ones.
+
+    Raises:
+        UsageError: If nothing is recorded, or nothing of that name.
+    """
+    file, folder = find_policy(locate(command.run))
+    name, trust = str(command.run), command.trust
+    if folder.holds_run and not command.run.is_file():
+        named = folder.episodes / f"{command.episode}.npz"
+        if re.fullmatch(r"[\w-]+", command.episode) and named.is_file():
+            return [read(named, name=name, trust=trust)], folder
+        recorded = recorded_episodes(folder.episodes, name=name, trust=trust)
+        if not recorded:
+            raise UsageError(
+                f"{name} holds no recorded episodes; record some: python evaluate.py score {name}"
+            )
+        return choose(recorded, command.episode, command.count), folder
+    seed = int(command.episode) if command.episode.isdecimal() else 0
+    protocol = Protocol(episodes=command.count, seed=seed, num_envs=1)
+    return play_new(file, command.run, protocol, greedy=False, trust=trust), folder
+
+
+def film(
+    command: ReplayCommand, shown: Sequence[Shown], size: tuple[int, int], fps: float
+) -> Iterator[Any]:
+    """Show episodes one after another, or each beside its opponent's."""
+    half = len(shown) // 2 if command.against else len(shown)
+    for number in range(half):
+        films = [pictures(s, size, overlay=command.overlay) for s in shown[number::half]]
+        for count, image in enumerate(side_by_side(films)):
+            if command.seconds is None or count < command.seconds * fps:
+                yield image
+        # The end stands still for a moment, so that it can be seen.
+        yield from [image] * round(fps * _STANDSTILL_S)
+
+
+def write_page(out: Path, shown: Sequence[Shown], size: tuple[int, int]) -> None:
+    """Write the page about an episode, or about the same one as two policies played it."""
+    config = shown[0].config
+    fps = playback_fps(config)
+    tracks = []
+    for s in shown:
+        how = "greedy" if s.episode.greedy else "sampled"
+        tracks.append(track(s, f"seed {s.episode.seed} · {how}", size, fps))
+    each = pictures_per_env_step(config)
+    content = page(config.env, tracks, fps=fps, pictures_per_step=each)
+    write_atomically(out, content.encode())
 
 
 def watch(command: WatchCommand) -> None:
     """Play episode after episode and show each at the game's speed."""
-    file, _ = find_policy(command.run)
-    config = env_config(file, command.run, trust=command.trust)
-    fps = playback_fps(config) * command.speed
     displays = ("DISPLAY", "WAYLAND_DISPLAY")
     windowed = not command.terminal and any(name in os.environ for name in displays)
     show = show_window if windowed else show_terminal
-    seed = int(time.time()) % 2**29 if command.seed is None else command.seed
+    seed = int(time.time()) % MAX_SEED if command.seed is None else command.seed
+    file, _ = find_policy(locate(command.run))
     played = 0
-    with vector_env(config, 1, 1) as envs:
-        check_fits(file, envs, command.run)
-        while command.episodes is None or played < command.episodes:
-            (episode,) = play(file.policy, envs, 1, seed + played, command.greedy)
-            total, started = 0.0, time.monotonic()
-            moments = resimulate(config, episode.seed, episode.actions, (640, 480))
-            for number, moment in enumerate(moments):
-                total += moment.reward
-                if not show(captioned(moment, episode, total)):
-                    return
-                time.sleep(max(0.0, started + number / fps - time.monotonic()))
-            played += 1
-            print(f"episode with seed {episode.seed}: return {episode.episode_return:,.2f}")
+    while command.episodes is None or played < command.episodes:
+        protocol = Protocol(episodes=1, seed=(seed + played) % MAX_SEED, num_envs=1)
+        shown = play_new(file, command.run, protocol, greedy=command.greedy, trust=command.trust)
+        if command.against:
+            shown.append(opponent(command.against, shown[0], command.trust))
+        fps = playback_fps(shown[0].config) * command.speed
+        films = [pictures(s, WINDOW, overlay=command.overlay) for s in shown]
+        started = time.monotonic()
+        for number, image in enumerate(side_by_side(films)):
+            if not show(image):
+                return
+            time.sleep(max(0.0, started + number / fps - time.monotonic()))
+        played += 1
+        for s in shown:
+            returned = f"{s.episode.episode_return:,.2f}"
+            print(f"{s.name}: episode with seed {s.episode.seed}: return {returned}")
 
 
-def compare(command: CompareCommand) -> None:
-    """Score several policies on the same episodes, best first."""
-    files = {str(path): find_policy(path)[0] for path in command.runs}
-    configs = {
-        name: env_config(file, Path(name), trust=command.trust) for name, file in files.items()
-    }
-    config = next(iter(configs.values()))
-    worlds = {c.env for c in configs.values()}
-    if len(worlds) > 1:
-        raise UsageError(f"runs of one world can be compared, these are of {', '.join(worlds)}")
-    skips = {frames_per_env_step(c) for c in configs.values()}
-    if len(skips) > 1:
-        raise UsageError(f"runs of one frame_skip can be compared, these have {sorted(skips)}")
-    scores: dict[str, Score] = {}
-    for name, file in files.items():
-        with vector_env(configs[name], command.num_envs, command.episodes) as envs:
-            check_fits(file, envs, Path(name))
-            with _CONSOLE.status(f"{name}: playing {command.episodes} episodes"):
-                episodes = play(file.policy, envs, command.episodes, command.seed, command.greedy)
-            scores[name] = score_episodes(episodes)
-    with vector_env(config, command.num_envs, command.episodes) as envs:
-        for name, player in baselines(config, envs).items():
-            scores[name] = score_episodes(play(player, envs, command.episodes, command.seed))
-    ranked = dict(sorted(scores.items(), key=lambda item: -item[1].mean))
-    print_scores(f"{config.env}: native return", ranked, config)
+def compare_runs(command: CompareCommand) -> None:
+    """Compare policies, world by world."""
+    entries = find_entries(command.runs, trust=command.trust)
+    comparisons = []
+    worlds = by_world(entries)
+    # Two files' worlds may be called alike.
+    names = report.folder_names(folder_name(inside[0].config.env) for inside in worlds)
+    for inside, name in zip(worlds, names, strict=True):
+        with _CONSOLE.status("") as status:
+            comparison = compare(
+                inside,
+                command.protocol,
+                modes=command.modes,
+                say=lambda who: status.update(Text(f"{who}: playing {command.episodes} episodes")),
+            )
+        print_comparison(_CONSOLE, comparison)
+        folder = command.out / name
+        report.write_report(comparison, folder)
+        write_board(comparison, folder)
+        print(f"written to {folder}: compare.md, compare.json, pictures, and for TensorBoard\n")
+        comparisons.append(comparison)
+    if len(comparisons) > 1:
+        report.write_summary(comparisons, command.out)
+        print_summary(_CONSOLE, comparisons)
+        print(f"written to {command.out}: summary.md, summary.json\n")
     if command.json:
-        result = {
-            "protocol": protocol(config, command),
-            "greedy": command.greedy,
-            "scores": {name: s.as_dict() for name, s in ranked.items()},
-        }
-        write_atomically(command.json, (json.dumps(result, indent=2) + "\n").encode())
+        write_json(command.json, [report.as_dict(comparison) for comparison in comparisons])
+    print(f"see it:  tensorboard --logdir {command.out} --samples_per_plugin scalars=100000")
 
 
-def env_config(file: PolicyFile, run_path: Path, *, trust: bool) -> EnvConfig:
-    """Read the world a policy was trained in, at its native skill and time limit.
-
-    Whatever a policy was trained at, it is judged by the same task as every other.
-    """
-    config = world(file.env, run_path, trust=trust)
-    return replace(config, skill=None, time_limit=None)
-
-
-def world(fields: dict[str, Any], path: Path, *, trust: bool) -> EnvConfig:
-    """Read the world that a file names; unless it is trusted, only what is imported anyway."""
-    try:
-        config = decode(EnvConfig, fields)
-        if not trust:
-            check_no_import(config.env)
-        return config
-    except (FileError, EnvError) as error:
-        raise FileError(f"{path} names a world that cannot be: {error}") from error
-
-
-@contextlib.contextmanager
-def vector_env(config: EnvConfig, num_envs: int, episodes: int) -> Iterator[SharedVectorEnv]:
-    """Open at most as many environments as there are episodes to play."""
-    for wad in strange_wads(config.env):
-        warn_of_wad(wad)
-    with contextlib.closing(SharedVectorEnv(config, min(num_envs, episodes))) as envs:
-        yield envs
-
-
-def check_fits(file: PolicyFile, envs: SharedVectorEnv, run_path: Path) -> None:
-    """Refuse a policy whose observations or actions are not this world's.
-
-    Raises:
-        FileError: If they differ.
-    """
-    specs = observation_specs(envs.single_observation_space, envs.metadata)
-    if specs != file.policy.specs:
-        raise FileError(f"{run_path} observes something else than {envs.config.env} shows")
-    theirs, ours = file.policy.action_space, envs.single_action_space
-    if describe_space(theirs) != describe_space(ours):
-        raise FileError(f"{run_path} has actions {theirs}, {envs.config.env} has {ours}")
-
-
-def baselines(config: EnvConfig, envs: SharedVectorEnv) -> dict[str, Player]:
-    """Give the players that learned nothing; only in Doom is doing nothing an action."""
-    players: dict[str, Player] = {"random": RandomPlayer(envs.single_action_space)}
-    if game_spec(config.env) is not None:
-        players["noop"] = NoopPlayer(envs.single_action_space)
-    return players
-
-
-def play(
-    player: Player, envs: SharedVectorEnv, episodes: int, seed: int, greedy: bool = False
-) -> list[Episode]:
-    """Play episodes, in the order of their seeds."""
-    played = play_episodes(player, envs, num_episodes=episodes, seed=seed, greedy=greedy)
-    return sorted(played, key=lambda episode: episode.seed)
-
-
-def protocol(config: EnvConfig, command: Scoring) -> dict[str, Any]:
-    """State how scores came about."""
-    spec = game_spec(config.env)
-    skill = config.skill or (spec.settings.get("doom_skill", 3) if spec else None)
-    return {
-        "episodes": command.episodes,
-        "seeds": [command.seed, command.seed + command.episodes - 1],
-        "num_envs": min(command.num_envs, command.episodes),
-        "reward": "native",
-        "skill": skill,
-        "frame_skip": frames_per_env_step(config),
-        "time_limit_frames": config.time_limit or (spec.time_limit if spec else None),
-    }
-
-
-def print_scores(title: str, scores: dict[str, Score], config: EnvConfig) -> None:
-    """Print scores as a table, with the reference where one is known."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("player", overflow="fold")
-    for column in ("mean", "95 % interval", "std", "median", "env steps"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for name, s in scores.items():
-        interval = f"{s.ci_low:,.2f} to {s.ci_high:,.2f}"
-        numbers = (f"{s.mean:,.2f}", interval, f"{s.std:,.2f}", f"{s.median:,.2f}")
-        table.add_row(name, *numbers, f"{s.mean_length:,.0f}")
-    scenario = SCENARIOS.get(config.env)
-    if scenario and scenario.reference:
-        reference = scenario.reference
-        table.add_row("reference", f"{reference.mean:,.2f}")
-        table.caption = f"reference: {reference.source}"
-    _CONSOLE.print(table)
-
-
-def choose_episodes(
-    folder: Path, wanted: str, count: int, *, trust: bool
-) -> list[tuple[Episode, EnvConfig]]:
-    """Choose recorded episodes: best, worst or last ones, or scored ones from a seed on.
-
-    Returns:
-        Episodes, each with the world it was recorded in; drawn actions before most likely ones.
-
-    Raises:
-        UsageError: If there is no such episode.
-    """
-    files = sorted(folder.glob("score-sampled-*.npz")) or sorted(folder.glob("score-*.npz"))
-    files = files or sorted(folder.glob("*.npz"))
-    loaded = [load_episode(file) for file in files]
-    recorded = [
-        (episode, world(env, file, trust=trust))
-        for file, (episode, env) in zip(files, loaded, strict=True)
-    ]
-    if wanted == "last":
-        return recorded[-count:]
-    if wanted in ("best", "worst"):
-        recorded.sort(key=lambda pair: pair[0].episode_return, reverse=wanted == "best")
-        return recorded[:count]
-    for place, (episode, _) in enumerate(recorded):
-        if str(episode.seed) == wanted:
-            return recorded[place : place + count]
-    seeds = sorted({episode.seed for episode, _ in recorded})
-    raise UsageError(
-        f"no episode {wanted!r} is recorded in {folder}; there are best, worst, last, and the "
-        f"seeds {seeds[0]} to {seeds[-1]}"
+def suite(command: SuiteCommand) -> None:
+    """Train what is not yet trained, then compare it all."""
+    plan = Suite(
+        folder=command.out,
+        scenarios=command.scenarios,
+        agents=command.agents,
+        seeds=command.seeds,
+        total_env_steps=command.total_env_steps,
     )
+    runs = train_suite(plan)
+    names = ("episodes", "seed", "greedy", "num_envs", "json")
+    fields = {name: getattr(command, name) for name in names}
+    out = command.out / "compare"
+    # Their worlds were named on the command line, and imported for the training.
+    compare_runs(CompareCommand(runs=tuple(map(str, runs)), out=out, trust=True, **fields))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON for people and programs."""
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -464,31 +469,8 @@ def parse_size(text: str) -> tuple[int, int]:
     return width, height
 
 
-def captioned(moment: Moment, episode: Episode, total: float) -> Any:
-    """Write what the policy did and expected onto a picture."""
-    value = float(episode.values[min(moment.step, len(episode.values) - 1)])
-    right = f"return {total:,.1f}   value {value:,.2f}"
-    return draw_caption(moment.image, moment.action, right)
-
-
-def show_window(image: Any) -> bool:
-    """Show a picture in a window; tell whether to go on (q or Escape ends it)."""
-    cv2.imshow("doomgrad", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    return cv2.waitKey(1) & 0xFF not in (ord("q"), 27)
-
-
-def show_terminal(image: Any) -> bool:
-    """Show a picture in the terminal with half blocks; Ctrl-C ends it."""
-    size = os.get_terminal_size() if sys.stdout.isatty() else os.terminal_size((80, 24))
-    columns = max(16, min(size.columns, (size.lines - 2) * 8 // 3))
-    # Cursor home, not clear: redrawing in place does not flicker.
-    sys.stdout.write("\x1b[H" + half_blocks(image, columns) + "\x1b[J\n")
-    sys.stdout.flush()
-    return True
-
-
 def _check_seed(seed: int) -> None:
-    if not 0 <= seed < 2**29:
+    if not 0 <= seed <= MAX_SEED:
         raise ValueError(f"seed must be between 0 and 2^29 - 1, got {seed}")
 
 
@@ -496,6 +478,11 @@ def _check_at_least_one(command: Any, *names: str) -> None:
     for name in names:
         if getattr(command, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(command, name)}")
+
+
+def _check_folder(out: Path) -> None:
+    if out.is_file():
+        raise ValueError(f"--out {out} is a file; name a folder")
 
 
 def command() -> None:

@@ -32,6 +32,7 @@ from agents import AGENTS, Agent, AgentConfig, OverlappedSampler, Policy, Sample
 from agents.autotune import Setting, autotune
 from agents.agent import NotFiniteError
 from agents.checkpoint import (
+    About,
     DamagedError,
     FileError,
     decode,
@@ -43,20 +44,25 @@ from agents.checkpoint import (
 from agents.commandline import UsageError, parse, run, until_interrupted, warn_of_wad, with_fields
 from agents.device import choose_device, choose_precision, keep_memory
 from agents.doctor import findings as findings_about_learning
-from evaluation.episodes import Episode, save_episode
+from evaluation.episodes import Episode, Recording, save_episode
 from evaluation.play import play_episodes, score_episodes
+from evaluation.recorder import TrainingRecorder
+from evaluation.replay import DivergedError, play_again, read
 from agents.inference import InferencePolicy
 from agents.logger import RunLogger
 from agents.presets import preset
 from agents.rollout import Rollout
+from agents.sampler import PlayedEnvs
 from agents.run import RunFolder
 from envs import EnvConfig, EnvError, SharedVectorEnv, canonical_name, folder_name
 from envs.cfg import strange_wads
 from envs.doctor import findings as findings_about_games
 from envs.registry import frames_per_env_step
 from envs.speed import random_env_steps_per_second
-from envs.replay import env_steps_per_second, resimulate
-from envs.video import gif_bytes
+from envs.fingerprint import fingerprint
+from envs.replay import Moment, env_steps_per_second, playback_fps
+from envs.shown import ShownEnv
+from envs.video import gif_bytes, write_mp4
 from perception import PerceptionConfig, PerceptionError
 
 # Episode seeds: scoring plays from 0, evaluation during training from 2^29, training from 2^30, so
@@ -64,6 +70,8 @@ from perception import PerceptionConfig, PerceptionError
 _EVALUATION_SEED = 2**29
 _TRAINING_SEED = 2**30
 _GIF_FRAMES, _GIF_SIZE = 100, (160, 120)
+_FILM_SIZE = (640, 480)
+_RECORDED_OF_TRAINING = 20  # episodes, evenly over it, beside the first, the best and the worst
 _CEILING_SECONDS = 1.0  # for which the games are played alone before a training, to compare with
 
 _KEPT_CHECKPOINTS = 2  # The newest is never the only one.
@@ -129,6 +137,8 @@ class TrainConfig(Generic[LearningT]):
     """Env steps between evaluations. Default: a tenth of the training."""
     eval_episodes: int = 20
     """Episodes of an evaluation."""
+    record: bool = True
+    """Record the episodes of evaluations and some of training, to be replayed."""
     patience: int | None = None
     """Stop after this many evaluations without a better one. Default: never."""
     checkpoint_every_s: float = 60.0
@@ -304,7 +314,8 @@ def learn(
     # Only who stands still between two rollouts can say what it takes to go on from there.
     sampler = collector if isinstance(collector, Sampler) else None
     logger.restore_episodes(progress.returns, progress.lengths)
-    with contextlib.closing(Evaluation(config, folder, agent.policy, logger)) as evaluation:
+    recorder = make_recorder(config, folder, agent, progress)
+    with contextlib.closing(Evaluation(config, folder, agent, logger)) as evaluation:
         try:
             evaluation.run_if_due(progress, signals)  # The last part may have ended in one.
             stopwatch.skip()
@@ -321,7 +332,10 @@ def learn(
                 progress.episodes += len(collected.episodes)
                 progress.next_episode_seed = collected.next_episode_seed
                 env_steps_per_s = config.env_steps_per_update / seconds
-                logger.record_episodes(collected.episodes)
+                logger.record_episodes([episode.statistics for episode in collected.episodes])
+                if recorder:
+                    with going_on_without_a_disk(say):
+                        recorder.take(collected.episodes, progress.env_steps)
                 logger.record("train/policy_lag", policy_lag)
                 logger.record("train/skipped_updates", progress.skipped_updates)
                 logger.record_update(metrics)
@@ -343,15 +357,15 @@ def learn(
                 with going_on_without_a_disk(say):
                     logger.dump(progress.env_steps)
                 if time.monotonic() - saved >= config.checkpoint_every_s:
-                    save(folder, agent, config, progress, sampler, say)
+                    save(folder, agent, config, progress, sampler, recorder, say)
                     saved = time.monotonic()
                 stopwatch.lap("logging")
         except (EnvError, TrainingError) as error:
-            save(folder, agent, config, progress, None, say)
+            save(folder, agent, config, progress, None, recorder, say)
             raise TrainingError(
                 f"{error}; what was learned in {progress.env_steps:,} env steps is saved"
             ) from error
-        if not save(folder, agent, config, progress, sampler, say):
+        if not save(folder, agent, config, progress, sampler, recorder, say):
             raise TrainingError(f"{folder.path} holds only what could be written before")
 
 
@@ -399,10 +413,12 @@ class Evaluation:
     """Scores the policy every so often on episodes of its own, keeps the best and shows one."""
 
     def __init__(
-        self, config: TrainConfig[Any], folder: RunFolder, policy: Policy, logger: RunLogger
+        self, config: TrainConfig[Any], folder: RunFolder, agent: Agent[Any], logger: RunLogger
     ) -> None:
-        self._config, self._folder, self._policy, self._logger = config, folder, policy, logger
-        self._player = InferencePolicy(policy)
+        self._config, self._folder, self._agent, self._logger = config, folder, agent, logger
+        self._player = InferencePolicy(agent.policy)
+        self._game = fingerprint(config.env.env)
+        self._repeats = True  # Whether a seed and actions are the whole of an episode.
         self._envs = make_envs(config, min(config.num_envs, config.eval_episodes))
 
     @property
@@ -419,14 +435,7 @@ class Evaluation:
         if progress.env_steps < progress.next_evaluation and not at_the_end:
             return
         self._player.take_weights()
-        played = play_episodes(
-            self._player,
-            self._envs,
-            num_episodes=self._config.eval_episodes,
-            seed=_EVALUATION_SEED,
-            greedy=False,
-            device=self._policy.device,
-        )
+        played = self._play(self._envs, self._config.eval_episodes)
         episodes = list(itertools.takewhile(lambda _: not signals, played))
         if signals:
             return
@@ -441,9 +450,10 @@ class Evaluation:
         with going_on_without_a_disk(self._logger.progress.say):
             # Of equals the later one is kept: it has seen more.
             if best is None or score.mean >= best:
-                save_policy_file(self._folder.best_file, self._policy, self._config, progress)
+                save_policy_file(self._folder.best_file, self._agent, self._config, progress)
                 progress.best_score = score.mean
-            self._keep(episodes, progress.env_steps)
+            if self._config.record:
+                self._keep(episodes, progress.env_steps)
         self._logger.record("eval/mean_reward", score.mean)
         self._logger.record("eval/mean_ep_length", score.mean_length)
         self._logger.progress.say(
@@ -451,25 +461,54 @@ class Evaluation:
             f"± {score.std:,.2f} over {score.episodes} episodes"
         )
 
+    def _play(self, envs: PlayedEnvs, num_episodes: int) -> Iterator[Episode]:
+        return play_episodes(
+            self._player,
+            envs,
+            num_episodes=num_episodes,
+            seed=_EVALUATION_SEED,
+            greedy=False,
+            device=self._player.device,
+            gamma=self._config.learning.gamma,
+            value_unit=self._agent.value_unit,
+        )
+
     def _keep(self, episodes: Sequence[Episode], env_steps: int) -> None:
         """Record episodes, and show the first."""
+        env = asdict(self._config.env)
         for episode in episodes:
             name = f"evaluation-{env_steps:010d}-{episode.seed - _EVALUATION_SEED:03d}.npz"
-            save_episode(self._folder.episodes / name, episode, asdict(self._config.env))
-        if "rgb_array" in self._envs.metadata.get("render_modes", ()):
-            self._show(episodes[0].seed, episodes[0].actions, env_steps)
-
-    def _show(self, seed: int, actions: Any, step: int) -> None:
-        """Put an episode's beginning into TensorBoard as an animation, one picture an env step."""
-        pictures: dict[int, Any] = {}
+            save_episode(self._folder.episodes / name, episode, env=env, game=self._game)
+        if "rgb_array" not in self._envs.metadata.get("render_modes", ()):
+            return
+        recording = Recording(episode=episodes[0], env=env, game=self._game)
         try:
-            for moment in resimulate(self._config.env, seed, actions, _GIF_SIZE):
-                if moment.step >= _GIF_FRAMES:
-                    break
-                pictures[moment.step] = moment.image
+            if self._repeats:
+                self._show(play_again(recording, self._config.env, _GIF_SIZE), env_steps)
+        except DivergedError as error:
+            self._repeats = False
+            self._logger.progress.say(f"{error}; pictures are kept instead")
         except EnvError as error:
             self._logger.progress.say(f"{error}; this episode is not shown")
-            return
+        if not self._repeats:
+            self._keep_film(env_steps, env)
+
+    def _keep_film(self, env_steps: int, env: dict[str, Any]) -> None:
+        """Record one more episode as it is played, with its pictures."""
+        file = self._folder.episodes / f"evaluation-{env_steps:010d}-film.npz"
+        with contextlib.closing(ShownEnv(self._config.env, _FILM_SIZE)) as env_shown:
+            (episode,) = self._play(env_shown, 1)
+        save_episode(file, episode, env=env, game=self._game)
+        write_mp4(file.with_suffix(".mp4"), env_shown.film(), playback_fps(self._config.env))
+        shown = read(file, name="", trust=True)
+        self._show(shown.moments(_GIF_SIZE), env_steps)
+
+    def _show(self, moments: Iterator[Moment], step: int) -> None:
+        """Put an episode's beginning into TensorBoard as an animation, one picture an env step."""
+        pictures: dict[int, Any] = {}
+        for moment in moments:
+            if moment.step < _GIF_FRAMES:
+                pictures[moment.step] = moment.image
         gif = gif_bytes(list(pictures.values()), env_steps_per_second(self._config.env))
         self._logger.record_gif("eval/episode", gif, *_GIF_SIZE, step)
 
@@ -554,7 +593,7 @@ def default_run_dir(config: TrainConfig[Any]) -> Path:
 # What may change between two parts of one training. More env steps also stretch what is annealed.
 _MAY_CHANGE = {"total_env_steps", "num_workers", "num_threads", "device", "precision", "autotune"}
 _MAY_CHANGE |= {"run_dir", "fresh", "eval_every", "eval_episodes", "patience", "checkpoint_every_s"}
-_MAY_CHANGE |= {"hang_after_s", "max_restarts"}
+_MAY_CHANGE |= {"hang_after_s", "max_restarts", "record"}
 
 
 def refuse_other_config(folder: RunFolder, config: TrainConfig[Any]) -> None:
@@ -622,6 +661,7 @@ def save(
     config: TrainConfig[Any],
     progress: Progress,
     sampler: Sampler | None,
+    recorder: TrainingRecorder | None,
     say: Callable[[str], None],
 ) -> bool:
     """Write a checkpoint and the latest policy, and tell whether they could be written.
@@ -632,6 +672,7 @@ def save(
         config: how.
         progress: how far.
         sampler: who is between two rollouts; None if it is not, and begins new episodes some day.
+        recorder: what of training is recorded; None if nothing is.
         say: is called with what goes wrong.
     """
     with going_on_without_a_disk(say) as written:
@@ -639,7 +680,9 @@ def save(
         save_training(folder.checkpoint_file(progress.env_steps), agent, asdict(progress), state)
         for file in folder.checkpoints[_KEPT_CHECKPOINTS:]:
             file.unlink()
-        save_policy_file(folder.policy_file, agent.policy, config, progress)
+        save_policy_file(folder.policy_file, agent, config, progress)
+        if recorder:
+            recorder.save()
         written.append(True)
     return bool(written)
 
@@ -672,13 +715,36 @@ def make_envs(config: TrainConfig[Any], num_envs: int, num_groups: int = 1) -> S
     )
 
 
+def make_recorder(
+    config: TrainConfig[Any], folder: RunFolder, agent: Agent[Any], progress: Progress
+) -> TrainingRecorder | None:
+    """Make what records episodes of training, if any are to be recorded."""
+    if not config.record:
+        return None
+    return TrainingRecorder(
+        folder.episodes,
+        env=asdict(config.env),
+        game=fingerprint(config.env.env),
+        gamma=config.learning.gamma,
+        value_unit=lambda: agent.value_unit,
+        interval=max(1, config.total_env_steps // _RECORDED_OF_TRAINING),
+        env_steps=progress.env_steps,
+    )
+
+
 def save_policy_file(
-    path: Path, policy: Policy, config: TrainConfig[Any], progress: Progress
+    path: Path, agent: Agent[Any], config: TrainConfig[Any], progress: Progress
 ) -> None:
     """Write a policy with the world and the training it comes from."""
-    about = {"agent": config.agent, "seed": config.seed, "env_steps": progress.env_steps}
-    about["seconds"] = round(progress.seconds, 1)
-    save_policy(path, policy, env=asdict(config.env), about=about)
+    about = About(
+        agent=config.agent,
+        seed=config.seed,
+        env_steps=progress.env_steps,
+        seconds=round(progress.seconds, 1),
+        gamma=config.learning.gamma,
+        value_unit=agent.value_unit,
+    )
+    save_policy(path, agent.policy, env=asdict(config.env), about=about)
 
 
 def report_end(folder: RunFolder, progress: Progress, *, interrupted: bool) -> None:

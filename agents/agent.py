@@ -109,6 +109,12 @@ class Agent(ABC, Generic[ConfigT]):
         self.optimizer = self.make_optimizer()
         self.reward_scaler = RewardScaler(num_envs, config.gamma).to(policy.device)
 
+    @property
+    def value_unit(self) -> float:
+        """How much native reward the critic calls 1."""
+        deviation = self.reward_scaler.deviation if self.config.normalize_returns else 1.0
+        return float(deviation) / self.config.reward_scale
+
     def make_optimizer(self) -> torch.optim.Optimizer:
         """Make the optimiser: Adam, with the epsilon of OpenAI's baselines."""
         parameters, learning_rate = self.policy.parameters(), self.config.learning_rate

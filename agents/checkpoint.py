@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
@@ -26,7 +27,7 @@ from agents.agent import Agent
 from agents.policy import Policy, Specs
 from perception import ImageSpec, PerceptionConfig, VectorSpec
 
-_FORMAT = 2
+_FORMAT = 3
 _METADATA_KEY, _CHECKSUM_KEY = "doomgrad", "sha256"
 # Bytes, more than any header of ours takes; what claims to have a larger one is not read.
 _MAX_HEADER = 2**20
@@ -48,18 +49,49 @@ class DamagedError(FileError):
 
 
 @dataclass(frozen=True, kw_only=True)
+class About:
+    """How a policy was trained.
+
+    Attributes:
+        agent: who learned.
+        seed: of the training.
+        env_steps: how long it was trained, over all environments.
+        seconds: how long that took.
+        gamma: by how much its critic discounts an env step; 0 if that is not known.
+        value_unit: how much native reward its critic calls 1.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    agent: str = ""
+    seed: int = 0
+    env_steps: int = 0
+    seconds: float = 0.0
+    gamma: float = 0.0
+    value_unit: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if not (0 <= self.gamma <= 1 and 0 < self.value_unit < math.inf):
+            raise ValueError(f"gamma {self.gamma} or value_unit {self.value_unit} is out of range")
+        if not (self.env_steps >= 0 and 0 <= self.seconds < math.inf):
+            raise ValueError(f"{self.env_steps} env steps in {self.seconds} s cannot be")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PolicyFile:
     """What a policy file holds.
 
     Attributes:
         policy: ready to play.
         env: fields of the configuration of the world it was trained in.
-        about: how it was trained: agent, seed, env steps.
+        about: how it was trained.
     """
 
     policy: Policy
     env: dict[str, Any]
-    about: dict[str, Any]
+    about: About
 
 
 def decode(kind: type[T], data: Any) -> T:
@@ -105,9 +137,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def save_policy(
-    path: Path, policy: Policy, *, env: Mapping[str, Any], about: Mapping[str, Any]
-) -> None:
+def save_policy(path: Path, policy: Policy, *, env: Mapping[str, Any], about: About) -> None:
     """Write a policy file.
 
     Args:
@@ -118,7 +148,7 @@ def save_policy(
     """
     description = {
         "env": dict(env),
-        "about": dict(about),
+        "about": asdict(about),
         "perception": asdict(policy.config),
         "specs": {name: asdict(spec) for name, spec in policy.specs.items()},
         "actions": describe_space(policy.action_space),
@@ -149,7 +179,7 @@ def load_policy(path: Path) -> PolicyFile:
         # First without memory: a file may describe a network of any size, and hold another.
         with torch.device("meta"):
             _expect_same_kinds(content.kinds, Policy(*parts).state_dict())
-        env, about = dict(description["env"]), dict(description["about"])
+        env, about = dict(description["env"]), decode(About, description["about"])
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         reason = _reason(error)
         raise FileError(f"{path} is not a policy of doomgrad: {reason}") from error
@@ -260,7 +290,11 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _encode(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> bytes:
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # Copied, because what counts as contiguous may have odd strides where it has one element.
+    plain = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
     text = json.dumps({"format": _FORMAT, **description})
     return save(plain, {_METADATA_KEY: text, _CHECKSUM_KEY: _checksum(plain, text)})
 

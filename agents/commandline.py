@@ -65,13 +65,15 @@ def parse(
 def _one_line(box: str) -> str:
     """Reduce tyro's boxed explanation to its message and its first suggestion."""
     lines = [line.strip(" │") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    if "╭" not in box:
+        lines = lines[2:]  # Where a terminal has no such signs, a title and a line of hyphens.
     message: list[str] = []
     for line in lines:
-        if line.startswith("───"):
+        if line.startswith(("───", "---")):
             break
         message.append(line)
     text = re.sub(r"^Error parsing [A-Z]\w*(\[\w*\])?: ", "", " ".join(message))
-    subcommands = re.search(r"Available subcommands: ([\w, -]+)", " ".join(lines))
+    subcommands = re.search(r"Available subcommands: ([\w, -]+?) (?:───|---)", " ".join(lines))
     if subcommands:
         return f"{text}; there are {subcommands.group(1).strip()}"
     suggestion = re.search(r"Perhaps you meant:.*?(--[\w-]+)", " ".join(lines), re.DOTALL)

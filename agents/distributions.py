@@ -204,6 +204,8 @@ class ActionHead(nn.Module):
                 "flat Box are"
             )
         self.layer = orthogonal(nn.Linear(num_features, sum(self.sizes)), _POLICY_GAIN)
+        # Of which probabilities are told.
+        self.num_choices = 0 if isinstance(space, spaces.Box) else sum(self.sizes)
         if isinstance(space, spaces.Box):
             self.log_std = nn.Parameter(torch.zeros(self.sizes[0]))
 

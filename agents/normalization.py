@@ -69,6 +69,11 @@ class RewardScaler(RunningMeanStd):
         self.gamma = gamma
         self.register_buffer("running", torch.zeros(num_envs))
 
+    @property
+    def deviation(self) -> Tensor:
+        """What rewards are divided by, (1,) float64."""
+        return (self.variance + 1e-8).sqrt()
+
     @torch.no_grad()
     def forward(self, rewards: Tensor, dones: Tensor) -> Tensor:
         """Scale the rewards of the next rollout.
@@ -86,4 +91,4 @@ class RewardScaler(RunningMeanStd):
             returns.append(self.running.clone())
             self.running.mul_(~done)
         self.update(torch.stack(returns).reshape(-1, 1))
-        return (rewards / (self.variance + 1e-8).sqrt()).float()
+        return (rewards / self.deviation).float()

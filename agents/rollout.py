@@ -1,6 +1,6 @@
 """A rollout: what N environments went through in T steps, and cutting it into minibatches.
 
-Axes: T rollout length, N environments, S and M rows and width of the memory's state.
+Axes: T rollout length, N environments, A choices, S and M rows and width of the memory's state.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ class Rollout:
         actions: (T, N) or (T, N, A).
         logprobs: (T, N) float32, of the actions under the policy that took them.
         values: (T, N) float32, of the observations under that policy.
+        probabilities: (T, N, A) float32, of every choice; A is 0 where actions are continuous.
         rewards: (T, N) float32, native.
         terminated: (T, N) bool, the world ended with this step.
         truncated: (T, N) bool, time ran out with this step.
@@ -34,6 +35,7 @@ class Rollout:
     actions: Tensor
     logprobs: Tensor
     values: Tensor
+    probabilities: Tensor
     rewards: Tensor
     terminated: Tensor
     truncated: Tensor

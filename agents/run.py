@@ -32,8 +32,8 @@ from agents.commandline import UsageError
 
 _WRITTEN = (
     *("policy.safetensors", "best.safetensors", "checkpoint/*.safetensors"),
-    *("episodes/*.npz", "events.out.tfevents*", "progress.csv", "evaluation.json", "replay.mp4"),
-    "not-finite.safetensors",
+    *("episodes/*.npz", "episodes/*.mp4", "events.out.tfevents*", "progress.csv"),
+    *("evaluation.json", "replay.mp4", "replay.html", "not-finite.safetensors"),
     "config.json",  # Last: it marks the folder as a run's.
 )
 _MAX_CONFIG_BYTES = 2**20
@@ -50,6 +50,11 @@ class RunFolder:
     def config_file(self) -> Path:
         """Everything needed to repeat the run."""
         return self.path / "config.json"
+
+    @property
+    def holds_run(self) -> bool:
+        """Whether a training wrote into it, which results about it may join."""
+        return self.config_file.is_file()
 
     @property
     def policy_file(self) -> Path:
@@ -113,7 +118,7 @@ class RunFolder:
             "config": config,
             "command": " ".join(sys.argv),
             "python": platform.python_version(),
-            "versions": {name: version(name) for name in PACKAGES},
+            "versions": versions(),
             "git": git_revision(),
             "hardware": hardware(),
         }
@@ -165,6 +170,11 @@ def find_policy(run: Path) -> tuple[PolicyFile, RunFolder]:
                 raise FileError(f"{file} is a link out of its folder; name {file.resolve()} itself")
             return load_policy(file), folder
     raise FileError(f"{run} holds no policy.safetensors, so it is no run folder, or an unborn one")
+
+
+def versions() -> dict[str, str]:
+    """Give the versions of what a result depends on most."""
+    return {name: version(name) for name in PACKAGES}
 
 
 def git_revision() -> str | None:

@@ -22,6 +22,7 @@ from agents.inference import InferencePolicy
 from agents.policy import Decision, Policy
 from agents.rollout import Rollout
 from agents.stopwatch import Stopwatch
+from agents.traces import Trace, Traces
 
 
 class Transition(Protocol):
@@ -52,7 +53,7 @@ class Transition(Protocol):
         """(n, E) statistics of ended episodes, valid where one ended; NaN where it was lost."""
 
 
-class GroupedEnvs(Protocol):
+class PlayedEnvs(Protocol):
     """Environments in groups of equal size that are sent actions and received from separately."""
 
     num_envs: int
@@ -67,17 +68,24 @@ class GroupedEnvs(Protocol):
     def reset(self, *, seed: int) -> Any:
         """Begin an episode in every environment."""
 
-    def restore(self, seeds: Sequence[int], actions: Sequence[NDArray[Any]]) -> None:
-        """Begin an episode in every environment and take actions in it."""
-
-    def skip(self, lanes: Sequence[int]) -> None:
-        """Begin the next episode in some environments."""
-
     def current_obs(self, group: int) -> Mapping[str, NDArray[Any]]:
         """Give a group's current observations by part."""
 
     def send(self, group: int, actions: NDArray[Any]) -> None:
         """Let a group act, without waiting for it."""
+
+    def receive(self, group: int) -> Transition:
+        """Wait for a group that was sent actions."""
+
+
+class GroupedEnvs(PlayedEnvs, Protocol):
+    """Environments whose groups are served as they get ready, and that can be put back in place."""
+
+    def restore(self, seeds: Sequence[int], actions: Sequence[NDArray[Any]]) -> None:
+        """Begin an episode in every environment and take actions in it."""
+
+    def skip(self, lanes: Sequence[int]) -> None:
+        """Begin the next episode in some environments."""
 
     @property
     def teams(self) -> Sequence[Sequence[int]]:
@@ -85,9 +93,6 @@ class GroupedEnvs(Protocol):
 
     def wait(self, team: int = 0) -> int:
         """Wait until some group of a team that was sent actions has taken them, and name it."""
-
-    def receive(self, group: int) -> Transition:
-        """Wait for a group that was sent actions."""
 
 
 def as_tensors(parts: Mapping[str, NDArray[Any]], device: torch.device) -> dict[str, Tensor]:
@@ -105,13 +110,13 @@ class Collected(NamedTuple):
 
     Attributes:
         rollout: what happened.
-        episodes: statistics of the episodes that ended, in the order in which they were played.
+        episodes: those that ended, in the order in which they were played.
         next_episode_seed: a seed that no episode so far has had, nor any after it.
         version: of the weights it was played with, as given to `collect`.
     """
 
     rollout: Rollout
-    episodes: list[dict[str, float]]
+    episodes: list[Trace]
     next_episode_seed: int
     version: int
 
@@ -153,11 +158,14 @@ class Sampler:
         self._starts = torch.ones(envs.num_envs, dtype=torch.bool, device=device)
         self._memory_state = policy.initial_state(envs.num_envs).to(device)
         self.num_buffers = num_buffers
-        self._buffers = [_allocate(envs, shape, self._memory_state) for _ in range(num_buffers)]
+        self._buffers = [
+            _allocate(envs, shape, self._memory_state, policy.actor.num_choices)
+            for _ in range(num_buffers)
+        ]
         self._storage = self._buffers[0]
-        self._ended: list[tuple[int, int, list[float]]] = []
-        # For each environment, what was done so far in the episode it is in, rollout by rollout.
-        self._taken: list[list[Tensor]] = [[] for _ in range(envs.num_envs)]
+        self._ended: list[tuple[int, int, int, list[float]]] = []
+        self._seeds = envs.episode_seeds
+        self._traces = Traces(self._storage)
         self._threads = ThreadPoolExecutor(len(envs.teams), thread_name_prefix="team")
         self.stopwatch = Stopwatch()
 
@@ -188,17 +196,24 @@ class Sampler:
         playing = [self._threads.submit(self._play_team, team, draws) for team in others]
         watches = [self._play_team(0, draws), *(team.result() for team in playing)]
         self.stopwatch.lap_like(watches)
-        # Whichever group was ready first.
-        keys, rows = self.envs.episode_keys, [row for _, _, row in sorted(self._ended)]
+        pieces, keys = self._traces.follow(storage), self.envs.episode_keys
+        episodes = [
+            Trace(
+                seed=seed,
+                terminated=bool(storage.terminated[t, lane]),
+                statistics=dict(zip(keys, row, strict=True)),
+                pieces=pieces[t, lane],
+            )
+            for t, lane, seed, row in sorted(self._ended)  # Whichever group was ready first.
+        ]
         self._ended.clear()
-        self._remember_actions()
         last_obs = self._current_obs()
         self.stopwatch.lap("transfer")
         storage.last_values.copy_(self.policy.value(last_obs, self._memory_state, self._starts))
         self.stopwatch.lap("inference")
         return Collected(
             rollout=storage,
-            episodes=[dict(zip(keys, row, strict=True)) for row in rows],
+            episodes=episodes,
             next_episode_seed=int(self.envs.episode_seeds.max()) + self.envs.num_envs,
             version=version,
         )
@@ -206,16 +221,15 @@ class Sampler:
     def state(self) -> dict[str, Tensor]:
         """Give all it takes to go on from here as if there had been no break.
 
-        Episodes in flight are given as their seeds, what was done in them, and what is seen now.
+        Episodes in flight are given as their seeds, their traces, and what is seen now.
         """
-        actions = self._storage.actions[:0, 0].cpu()  # None, of the right shape.
         return {
             "generator": self._generator.get_state(),
             "starts": self._starts,
             "memory_state": self._memory_state,
             "episode_seeds": torch.from_numpy(self.envs.episode_seeds),
             **{f"obs/{name}": part for name, part in self._current_obs().items()},
-            **{f"actions/{i}": torch.cat([actions, *t]) for i, t in enumerate(self._taken)},
+            **self._traces.state(),
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> int:
@@ -227,9 +241,9 @@ class Sampler:
         self._generator.set_state(state["generator"])
         self._starts.copy_(state["starts"])
         self._memory_state.copy_(state["memory_state"])
-        taken = [state[f"actions/{i}"] for i in range(self.envs.num_envs)]
-        self._taken = [[actions] for actions in taken]
-        self.envs.restore(state["episode_seeds"].tolist(), [a.numpy() for a in taken])
+        self._traces.load_state(state)
+        taken = [state[f"actions/{i}"].numpy() for i in range(self.envs.num_envs)]
+        self.envs.restore(state["episode_seeds"].tolist(), taken)
         same = torch.ones(self.envs.num_envs, dtype=torch.bool)
         for name, part in self._current_obs().items():
             same &= (part.cpu() == state[f"obs/{name}"]).flatten(1).all(1)
@@ -238,7 +252,8 @@ class Sampler:
             self.envs.skip(lost)
             self._starts[lost] = True
             for lane in lost:
-                self._taken[lane] = []
+                self._traces.forget(lane)
+        self._seeds = self.envs.episode_seeds
         return len(lost)
 
     def close(self) -> None:
@@ -282,6 +297,7 @@ class Sampler:
         storage.actions[t, lanes] = decision.actions
         storage.logprobs[t, lanes] = decision.logprobs
         storage.values[t, lanes] = decision.values
+        storage.probabilities[t, lanes] = decision.probabilities
         self._memory_state[:, lanes] = decision.memory_state
 
     def _receive(self, t: int, group: int) -> None:
@@ -294,9 +310,14 @@ class Sampler:
         storage.final_values[t, lanes] = 0.0
         dones = transition.terminated | transition.truncated
         self._starts[lanes] = torch.from_numpy(dones)
-        for i in np.flatnonzero(dones):
-            if not is_lost(transition, i):
-                self._ended.append((t, lanes.start + int(i), transition.episode[i].tolist()))
+        if dones.any():
+            seeds = self.envs.episode_seeds
+            for i in np.flatnonzero(dones).tolist():
+                lane = lanes.start + i
+                if not is_lost(transition, i):
+                    row = transition.episode[i].tolist()
+                    self._ended.append((t, lane, int(self._seeds[lane]), row))
+                self._seeds[lane] = seeds[lane]
         if transition.truncated.any():
             self._value_last_obs(t, lanes, transition)
 
@@ -309,22 +330,15 @@ class Sampler:
         values = self.policy.value(obs, self._memory_state[:, where], going_on)
         self._storage.final_values[t, where] = values
 
-    def _remember_actions(self) -> None:
-        """Keep what was done in the episodes in flight."""
-        actions, dones = self._storage.actions.cpu(), self._storage.dones.cpu().numpy()
-        for lane, taken in enumerate(self._taken):
-            (ends,) = np.nonzero(dones[:, lane])
-            if len(ends):
-                taken.clear()
-            taken.append(actions[ends[-1] + 1 if len(ends) else 0 :, lane].clone())
-
     def _current_obs(self) -> dict[str, Tensor]:
         groups = [self.envs.current_obs(g) for g in range(self.envs.num_groups)]
         joined = {name: np.concatenate([g[name] for g in groups]) for name in groups[0]}
         return as_tensors(joined, self.policy.device)
 
 
-def _allocate(envs: GroupedEnvs, shape: tuple[int, int], memory_state: Tensor) -> Rollout:
+def _allocate(
+    envs: GroupedEnvs, shape: tuple[int, int], memory_state: Tensor, num_choices: int
+) -> Rollout:
     """Make room for a rollout of (T, N); it is filled again and again."""
     device = memory_state.device
 
@@ -340,6 +354,7 @@ def _allocate(envs: GroupedEnvs, shape: tuple[int, int], memory_state: Tensor) -
         actions=zeros(*(actions.shape or ()), dtype=torch.float32 if continuous else torch.int64),
         logprobs=zeros(),
         values=zeros(),
+        probabilities=zeros(num_choices),
         rewards=zeros(),
         terminated=zeros(dtype=torch.bool),
         truncated=zeros(dtype=torch.bool),

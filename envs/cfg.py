@@ -67,6 +67,7 @@ class GameSpec:
     """What the engine is told to play.
 
     Attributes:
+        cfg: the file all this was read from, if there is one.
         wad: the scenario's WAD; None plays the IWAD itself.
         iwad: the game's WAD, which brings graphics, sounds and palette.
         map: the map's name.
@@ -77,6 +78,7 @@ class GameSpec:
         arguments: arguments for the engine.
     """
 
+    cfg: Path | None = None
     wad: Path | None = None
     iwad: Path = FREEDOOM2
     map: str = "map01"
@@ -150,6 +152,7 @@ def read_cfg(path: Path) -> GameSpec:
         raise EnvError(f"{path} names no available_buttons, so nothing could be played")
     time_limit = int(_convert(path, "episode_timeout", values.get("episode_timeout", "0"), int))
     return GameSpec(
+        cfg=path,
         wad=wad,
         iwad=iwad,
         map=map_name,

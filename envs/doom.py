@@ -46,6 +46,9 @@ COUNTERS = {
     "damage_taken": "DAMAGE_TAKEN",
 }
 
+# What `info` tells in every world, whatever its .cfg lists.
+_ALWAYS_TOLD = ("HEALTH",)
+
 # What divides a game variable before an agent sees it, so that usual values lie within 0 to 1.
 _SCALES = {"HEALTH": 100.0, "ARMOR": 100.0, "ANGLE": 360.0, "PITCH": 90.0, "ROLL": 180.0}
 _SCALES |= {"SELECTED_WEAPON": 10.0, "ATTACK_READY": 1.0, "ALTATTACK_READY": 1.0, "ON_GROUND": 1.0}
@@ -105,8 +108,8 @@ class DoomEnv(gym.Env[Any, Any]):
         self.action_space = self._actions.space
         self.action_names = self._actions.names
         self.observation_space = self._observation_space()
-        counters = [name for name in COUNTERS.values() if name not in spec.variables]
-        self.info_keys: tuple[str, ...] = (*spec.variables, *counters)
+        told = [n for n in (*_ALWAYS_TOLD, *COUNTERS.values()) if n not in spec.variables]
+        self.info_keys: tuple[str, ...] = (*spec.variables, *told)
         self.episode_keys: tuple[str, ...] = ("r", "l", "frames", *COUNTERS)
         self._is_counter = np.isin(self.info_keys, list(COUNTERS.values()))
         self._scales = np.array([_scale(name) for name in spec.variables], np.float32)
@@ -224,6 +227,10 @@ class DoomEnv(gym.Env[Any, Any]):
     def render(self) -> NDArray[np.uint8] | None:
         """Give the screen as the engine drew it, (height, width, 3) uint8 RGB."""
         return self.palette[self._state.screen_buffer] if self.render_mode == "rgb_array" else None
+
+    def player_died(self) -> bool:
+        """Tell whether the player is dead, also after the episode's end."""
+        return bool(self._game.is_player_dead())
 
     def kill(self) -> None:
         """Kill an engine that hangs, from another thread: who waits for it gets an EnvError."""

@@ -1,4 +1,4 @@
-"""Pictures that move: H.264 files, GIFs, words drawn on frames, frames in a terminal.
+"""Pictures that move: H.264 files, GIFs, frames in a terminal.
 
 Axes: H, W a frame in pixels.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,19 +17,26 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
 _GIF_STRIDE = 3
 _PALETTE_FRAMES = 8
-_WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 
 
-def write_mp4(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> float:
+def write_mp4(
+    path: Path,
+    frames: Iterable[NDArray[np.uint8]],
+    fps: float,
+    *,
+    crf: int = 20,
+    key_frame_every: int = 250,
+) -> float:
     """Write an H.264 video that every browser plays.
 
     Args:
         path: where; a file there is replaced once the video is complete.
         frames: (H, W, 3) uint8 RGB, all of one even size.
         fps: frames a second.
+        crf: x264's constant rate factor; higher is smaller and worse.
+        key_frame_every: so many frames; fewer make seeking faster and the file larger.
 
     Returns:
         How long it is, in seconds.
@@ -42,7 +49,7 @@ def write_mp4(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> fl
         with av.open(str(temporary), "w", format="mp4", options=options) as container:
             stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
             stream.pix_fmt = "yuv420p"
-            stream.options = {"preset": "veryfast", "crf": "20"}
+            stream.options = {"preset": "veryfast", "crf": str(crf), "g": str(key_frame_every)}
             for frame in frames:
                 if count == 0:
                     stream.height, stream.width = frame.shape[:2]
@@ -54,6 +61,20 @@ def write_mp4(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> fl
     finally:
         temporary.unlink(missing_ok=True)
     return count / fps
+
+
+def read_mp4(path: Path) -> Iterator[NDArray[np.uint8]]:
+    """Give the (H, W, 3) uint8 RGB pictures of a video.
+
+    Raises:
+        OSError: If it is none, or is damaged.
+    """
+    try:
+        with av.open(str(path)) as container:
+            for frame in container.decode(video=0):
+                yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    except (av.FFmpegError, IndexError) as error:
+        raise OSError(f"{path} is no video, or is damaged") from error
 
 
 def gif_bytes(frames: Sequence[NDArray[np.uint8]], fps: float) -> bytes:
@@ -79,24 +100,6 @@ def write_gif(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> fl
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gif_bytes(kept, fps / _GIF_STRIDE))
     return len(kept) * _GIF_STRIDE / fps
-
-
-def draw_caption(frame: NDArray[np.uint8], left: str, right: str) -> NDArray[np.uint8]:
-    """Draw words onto the lower edge of an (H, W, 3) uint8 RGB frame, on a darkened bar."""
-    frame = frame.copy()
-    height, width = frame.shape[:2]
-    scale = max(0.35, height / 800)
-    bar = round(42 * scale)
-    frame[-bar:] //= 3
-    thickness = 1 if scale < 0.9 else 2
-    baseline = height - round(14 * scale)
-    right_width = cv2.getTextSize(right, _FONT, scale, thickness)[0][0]
-    margin = round(12 * scale)
-    for text, x in ((left, margin), (right, width - right_width - margin)):
-        place = (x, baseline)
-        cv2.putText(frame, text, place, _FONT, scale, _BLACK, thickness + 1, cv2.LINE_AA)
-        cv2.putText(frame, text, place, _FONT, scale, _WHITE, thickness, cv2.LINE_AA)
-    return frame
 
 
 def half_blocks(frame: NDArray[np.uint8], columns: int) -> str:

@@ -10,6 +10,7 @@ import json
 import struct
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,10 @@ class Episode:
         greedy: whether actions were the most likely ones or drawn.
         actions: (T,) or (T, A), elements of the action space.
         rewards: (T,) float64, native.
-        values: (T,) float32, the critic's.
+        values: (T,) float32, what the critic expected before each, in native rewards.
         probabilities: (T, A) float32, of every choice; A is 0 where actions are continuous.
+        terminated: whether the world ended it, and not time.
+        gamma: by how much the critic discounts an env step; 0 if there was no critic.
         statistics: what the environment said at the end: return `r`, length `l` and others.
     """
 
@@ -40,12 +43,44 @@ class Episode:
     rewards: NDArray[np.float64]
     values: NDArray[np.float32]
     probabilities: NDArray[np.float32]
+    terminated: bool
+    gamma: float
     statistics: dict[str, float]
 
     @property
     def episode_return(self) -> float:
         """The sum of native rewards."""
         return float(self.statistics["r"])
+
+    @property
+    def surprises(self) -> NDArray[np.float64]:
+        """(T,) by how much each env step went better or worse than expected, in native rewards.
+
+        That is the size of the temporal-difference error (Sutton and Barto 2018, equation 6.5).
+        What was expected of a last observation, where time ran out, is not recorded: there it is 0.
+        """
+        if not self.gamma:
+            return np.zeros(len(self.rewards))
+        following = np.append(self.values[1:], 0.0)
+        errors = np.abs(self.rewards + self.gamma * following - self.values)
+        if not self.terminated:
+            errors[-1] = 0.0
+        return errors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """An episode with all it takes to play it again.
+
+    Attributes:
+        episode: what was done.
+        env: fields of the configuration of its world.
+        game: the world's fingerprint, see `envs.fingerprint`.
+    """
+
+    episode: Episode
+    env: dict[str, Any]
+    game: dict[str, str]
 
 
 # What NumPy and the standard library raise for archives that are cut off, foreign or garbled.
@@ -54,23 +89,21 @@ _DAMAGE = (
     *(MemoryError, OverflowError),
     *(zipfile.BadZipFile, zlib.error, struct.error),
 )
+_FORMAT = 1
 _ARRAYS = ("actions", "rewards", "values", "probabilities")
+_PLAIN = ("seed", "greedy", "terminated", "gamma", "statistics")
 _MAX_BYTES = 2**26  # of all arrays; half an hour of Doom takes less than a hundredth of it
 
 
-def save_episode(path: Path, episode: Episode, env: dict[str, Any]) -> None:
-    """Write an episode as .npz.
-
-    Args:
-        path: where.
-        episode: what.
-        env: fields of the configuration of the world it was played in.
-    """
+def save_episode(
+    path: Path, episode: Episode, *, env: Mapping[str, Any], game: Mapping[str, str]
+) -> None:
+    """Write a recording as .npz; see `Recording`."""
     about = {
-        "seed": episode.seed,
-        "greedy": episode.greedy,
-        "statistics": episode.statistics,
-        "env": env,
+        "format": _FORMAT,
+        **{name: getattr(episode, name) for name in _PLAIN},
+        "env": dict(env),
+        "game": dict(game),
     }
     buffer = io.BytesIO()
     arrays = {name: getattr(episode, name) for name in _ARRAYS}
@@ -78,11 +111,11 @@ def save_episode(path: Path, episode: Episode, env: dict[str, Any]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def load_episode(path: Path) -> tuple[Episode, dict[str, Any]]:
-    """Read an episode and the configuration of its world.
+def load_episode(path: Path) -> Recording:
+    """Read a recording.
 
     Raises:
-        FileError: If it is not one, or is damaged.
+        FileError: If it is none, is damaged, or is of another format.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -90,16 +123,33 @@ def load_episode(path: Path) -> tuple[Episode, dict[str, Any]]:
                 raise ValueError("it is too large")
         with np.load(path, allow_pickle=False) as file:
             about = json.loads(str(file["about"]))
+            if about.get("format") != _FORMAT:
+                raise FileError(
+                    f"{path} is of format {about.get('format')!r:.20}; this program reads {_FORMAT}"
+                )
             arrays = {name: file[name] for name in _ARRAYS}
         episode = Episode(
             seed=int(about["seed"]),
             greedy=bool(about["greedy"]),
+            terminated=bool(about["terminated"]),
+            gamma=float(about["gamma"]),
             statistics={k: float(v) for k, v in about["statistics"].items()},
             **arrays,
         )
-        env = dict(about["env"])
+        _expect_shapes(episode)
+        game = {str(name): str(text) for name, text in about["game"].items()}
+        return Recording(episode=episode, env=dict(about["env"]), game=game)
     except FileNotFoundError:
         raise FileError(f"there is no episode at {path}") from None
+    except FileError:
+        raise
     except _DAMAGE as error:
         raise FileError(f"{path} is not a recorded episode, or is damaged") from error
-    return episode, env
+
+
+def _expect_shapes(episode: Episode) -> None:
+    steps = len(episode.actions)
+    shapes = {(n, getattr(episode, n).shape[:1], getattr(episode, n).ndim) for n in _ARRAYS[1:]}
+    wanted = {(name, (steps,), 1 + (name == "probabilities")) for name in _ARRAYS[1:]}
+    if shapes != wanted or not steps:
+        raise ValueError(f"arrays of {sorted(shapes)}")

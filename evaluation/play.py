@@ -15,19 +15,21 @@ from numpy.typing import NDArray
 from agents.device import single_thread
 from agents.distributions import num_draws
 from agents.policy import Decision, Player
-from agents.sampler import GroupedEnvs, Transition, as_tensors, is_lost
+from agents.sampler import PlayedEnvs, Transition, as_tensors, is_lost
 from evaluation.episodes import Episode
 from evaluation.statistics import Score, summarize
 
 
 def play_episodes(
     player: Player,
-    envs: GroupedEnvs,
+    envs: PlayedEnvs,
     *,
     num_episodes: int,
     seed: int,
     greedy: bool,
     device: torch.device | None = None,
+    gamma: float = 0.0,
+    value_unit: float = 1.0,
 ) -> Iterator[Episode]:
     """Play the episodes with seeds `seed` to `seed + num_episodes - 1`.
 
@@ -43,6 +45,8 @@ def play_episodes(
         seed: the first episode's.
         greedy: take the most likely actions instead of drawing.
         device: where the player thinks; default: the CPU.
+        gamma: by how much its critic discounts an env step; 0 if it has none.
+        value_unit: how much native reward its critic calls 1.
 
     Yields:
         Episodes, in the order in which they end.
@@ -76,10 +80,20 @@ def play_episodes(
                 generators[lane] = _generator(int(seeds[lane]))
                 continue
             if seeds[lane] < seed + num_episodes:
-                statistics = dict(
-                    zip(envs.episode_keys, transition.episode[lane].tolist(), strict=True)
+                actions_of, rewards, values, probabilities = zip(*steps[lane], strict=True)
+                yield Episode(
+                    seed=int(seeds[lane]),
+                    greedy=greedy,
+                    actions=np.array(actions_of),
+                    rewards=np.array(rewards, np.float64),
+                    values=np.array(values, np.float32) * np.float32(value_unit),
+                    probabilities=np.array(probabilities, np.float32),
+                    terminated=bool(transition.terminated[lane]),
+                    gamma=gamma,
+                    statistics=dict(
+                        zip(envs.episode_keys, transition.episode[lane].tolist(), strict=True)
+                    ),
                 )
-                yield _join(steps[lane], int(seeds[lane]), greedy, statistics)
                 left -= 1
             steps[lane] = []
             seeds[lane] += num_envs
@@ -105,19 +119,6 @@ def _append(
     for lane, episode in enumerate(steps):
         reward = float(transition.rewards[lane])
         episode.append((actions[lane].copy(), reward, float(values[lane]), probabilities[lane]))
-
-
-def _join(steps: Sequence[_Step], seed: int, greedy: bool, statistics: dict[str, float]) -> Episode:
-    actions, rewards, values, probabilities = zip(*steps, strict=True)
-    return Episode(
-        seed=seed,
-        greedy=greedy,
-        actions=np.array(actions),
-        rewards=np.array(rewards, np.float64),
-        values=np.array(values, np.float32),
-        probabilities=np.array(probabilities, np.float32),
-        statistics=statistics,
-    )
 
 
 def score_episodes(*episodes_of_seeds: Sequence[Episode]) -> Score:

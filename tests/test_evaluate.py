@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -15,8 +16,9 @@ from safetensors.torch import save_file
 import evaluate
 import train
 from agents.commandline import run
-from evaluation.episodes import load_episode
+from evaluation.episodes import load_episode, save_episode
 from tests.agents.files import rewrite
+from tests.evaluation.policies import save_run
 
 ROOT = Path(__file__).parent.parent
 
@@ -68,7 +70,7 @@ def test_score_stands_beside_noop_random_and_the_reference(doom_run, monkeypatch
     assert result["scores"]["noop"]["mean"] == -300
     # What was scored was recorded, seed by seed.
     recorded = sorted((doom_run / "episodes").glob("score-greedy-*.npz"))
-    returns = [load_episode(path)[0].episode_return for path in recorded]
+    returns = [load_episode(path).episode.episode_return for path in recorded]
     assert returns == result["returns"]["greedy"]
 
 
@@ -89,9 +91,9 @@ def test_replay_writes_every_frame_of_the_recorded_episode(doom_run, monkeypatch
         assert (stream.codec_context.name, stream.width, stream.height) == ("h264", 320, 240)
         assert float(stream.average_rate) == 35
         frames = sum(1 for _ in video.decode(stream))
-    files = sorted((doom_run / "episodes").glob("score-sampled-*.npz"))
-    files = files or sorted((doom_run / "episodes").glob("*.npz"))
-    episode, _ = load_episode(files[-1])
+    kinds = ("score-sampled-*.npz", "evaluation-*.npz")
+    files = next(f for kind in kinds if (f := sorted((doom_run / "episodes").glob(kind))))
+    episode = load_episode(files[-1]).episode
     standstill = round(35 * 0.5)
     assert frames <= 4 * len(episode.rewards) + 1 + standstill
     assert frames > 4 * (len(episode.rewards) - 1) + standstill
@@ -102,6 +104,51 @@ def test_replay_of_a_policy_file_plays_new_episodes(cartpole_run, monkeypatch, t
     policy = str(cartpole_run / "policy.safetensors")
     succeed(monkeypatch, "replay", policy, "--out", str(out), "--count", "2", "--no-overlay")
     assert out.stat().st_size > 1000
+
+
+def test_a_recording_of_training_is_replayed_by_its_name(doom_run, monkeypatch, capsys, tmp_path):
+    first = load_episode(doom_run / "episodes" / "training-first.npz").episode
+    out = str(tmp_path / "first.gif")
+    succeed(monkeypatch, "replay", str(doom_run), "--episode", "training-first", "--out", out)
+    assert f"{first.episode_return:,.2f}" in capsys.readouterr().out
+
+
+def test_a_page_shows_two_policies_on_one_seed(doom_run, monkeypatch, tmp_path):
+    out = tmp_path / "page.html"
+    against = str(doom_run / "policy.safetensors")
+    options = ("--html", "--against", against, "--out", str(out), "--size", "160x120")
+    succeed(monkeypatch, "replay", str(doom_run), "--episode", "best", *options)
+    content = out.read_text()
+    for words in (str(doom_run), against, "sampled", "move left + attack"):
+        assert words in content
+    assert "http://" not in content.replace("http://www.w3.org", "")
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_video_shows_two_policies_side_by_side(doom_run, monkeypatch, tmp_path):
+    out = tmp_path / "two.mp4"
+    against = str(doom_run / "policy.safetensors")
+    options = ("--against", against, "--out", str(out), "--size", "160x120", "--seconds", "1")
+    succeed(monkeypatch, "replay", str(doom_run), *options)
+    with av.open(str(out)) as video:
+        assert (video.streams.video[0].width, video.streams.video[0].height) == (320, 120)
+
+
+def test_games_that_do_not_repeat_themselves_are_shown_by_kept_pictures(
+    monkeypatch, capsys, tmp_path
+):
+    run_dir = tiny_run(tmp_path / "chancy", "tests.agents.toy:Chancy-v0")
+    assert "pictures are kept instead" in capsys.readouterr().err
+    films = list((run_dir / "episodes").glob("*.mp4"))
+    assert [film.with_suffix(".npz").is_file() for film in films] == [True]
+    for options in (("--trust",), ("--trust", "--html")):
+        succeed(monkeypatch, "replay", str(run_dir), *options)
+    with av.open(str(run_dir / "replay.mp4")) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 7 + round(20 * 0.5)
+    policy = str(run_dir / "policy.safetensors")
+    for command in (("watch", "--episodes", "1", "--speed", "99"), ("replay", "--out", "x.mp4")):
+        monkeypatch.chdir(tmp_path)
+        succeed(monkeypatch, command[0], policy, "--trust", *command[1:])
 
 
 def test_watch_in_a_terminal(doom_run, tmp_path):
@@ -115,13 +162,55 @@ def test_watch_in_a_terminal(doom_run, tmp_path):
 
 
 def test_compare_ranks_on_the_same_seeds(doom_run, monkeypatch, capsys, tmp_path):
-    out = tmp_path / "compare.json"
+    table, out = tmp_path / "table.json", tmp_path / "out"
     files = [str(doom_run / "policy.safetensors"), str(doom_run / "best.safetensors")]
-    succeed(monkeypatch, "compare", *files, "--episodes", "4", "--json", str(out))
-    scores = json.loads(out.read_text())["scores"]
-    assert scores.keys() == {*files, "random", "noop"}
-    means = [score["mean"] for score in scores.values()]
-    assert means == sorted(means, reverse=True)
+    options = ["--episodes", "4", "--json", str(table), "--out", str(out)]
+    succeed(monkeypatch, "compare", *files, "noop", "random", *options)
+    printed = capsys.readouterr().out
+    (comparison,) = json.loads(table.read_text())
+    results = comparison["results"]
+    assert {(result["entry"], result["mode"]) for result in results} == {
+        *((file, mode) for file in files for mode in ("sampled", "greedy")),
+        *(("random", ""), ("noop", "")),
+    }
+    for result in results:
+        assert result["mean"] == pytest.approx(np.mean(result["returns"]))
+    assert [result["rank"] for result in results] == sorted(result["rank"] for result in results)
+    assert comparison["reference"]["mean"] == 80.4
+    assert json.loads((out / "basic" / "compare.json").read_text()) == comparison
+    for words in ("noop", "80.40", "Protocol: 4 episodes at seeds 0 to 3", f"--logdir {out}"):
+        assert words in printed
+    assert not (out / "summary.md").exists()
+
+
+def test_compare_puts_all_worlds_into_one_table(
+    doom_run, cartpole_run, monkeypatch, capsys, tmp_path
+):
+    table, out = tmp_path / "table.json", tmp_path / "out"
+    options = ["--episodes", "2", "--greedy", "--json", str(table), "--out", str(out)]
+    succeed(monkeypatch, "compare", str(doom_run), str(cartpole_run), *options)
+    assert "All worlds" in capsys.readouterr().out
+    comparisons = json.loads(table.read_text())
+    assert [comparison["env"] for comparison in comparisons] == ["basic", "CartPole-v1"]
+    rows = json.loads((out / "summary.json").read_text())["rows"]
+    assert [(row["env"], row["player"]) for row in rows] == [
+        ("basic", str(doom_run)),
+        ("CartPole-v1", str(cartpole_run)),
+    ]
+    in_doom, in_cartpole = rows
+    assert in_doom["noop"]["mean"] == -300
+    assert in_doom["reference"]["mean"] == 80.4
+    assert (in_doom["sampled"], in_cartpole["noop"], in_cartpole["reference"]) == (None,) * 3
+    assert (out / "summary.md").read_text().count("Protocol: 2 episodes") == 2
+
+
+def test_compare_prints_names_as_they_are(monkeypatch, capsys, tmp_path):
+    folder = tmp_path / "[bold]a:bomb:[/x]"
+    save_run(folder)
+    options = ["--episodes", "2", "--out", str(tmp_path / "out")]
+    succeed(monkeypatch, "compare", str(folder), *options)
+    printed = "".join(capsys.readouterr().out.replace("│", "").split())
+    assert "[bold]a:bomb:[/x]" in printed
 
 
 def test_scores_are_at_native_skill_and_time_whatever_was_trained(tmp_path, monkeypatch):
@@ -138,7 +227,7 @@ def test_a_seed_chooses_the_episode_that_drew_its_actions(doom_run, monkeypatch,
     capsys.readouterr()
     out = str(tmp_path / "clip.gif")
     succeed(monkeypatch, "replay", str(doom_run), "--episode", "2", "--out", out)
-    assert f"return {sampled[2]:,.2f}" in capsys.readouterr().out.replace("\n", "")
+    assert f" {sampled[2]:,.2f}" in capsys.readouterr().out.replace("\n", "")
 
 
 def test_worlds_without_nothing_to_do_have_no_noop(cartpole_run, monkeypatch, capsys):
@@ -158,7 +247,22 @@ def test_bad_input_gets_one_line(capsys, monkeypatch, tmp_path, doom_run, cartpo
         (["replay", str(doom_run), "--size", "641x480"], "--size 641x480"),
         (["replay", str(doom_run), "--size", "big"], "--size big"),
         (["watch", str(doom_run), "--speed", "0"], "speed must be greater than 0"),
-        (["compare", str(doom_run), str(cartpole_run)], "runs of one world"),
+        (["replay", str(doom_run), "--against", str(cartpole_run)], "plays CartPole-v1"),
+        (["replay", str(doom_run), "--html", "--out", "page.mp4"], "a page is an .html"),
+        (["replay", str(doom_run), "--html", "--count", "2"], "one whole episode"),
+        (["compare"], "error: name at least one run"),
+        (["compare", "nowhere"], "there is no run at nowhere"),
+        (["compare", "nowhere/*"], "nowhere/* matches no run folder and no policy file"),
+        (["compare", "random", "noop"], "name a run or a policy beside them"),
+        (["compare", str(cartpole_run), "noop"], "noop plays only Doom"),
+        (["compare", str(doom_run), str(doom_run)], "is named twice"),
+        (["compare", str(doom_run), "--out", str(doom_run / "config.json")], "is a file"),
+        (["compare", str(doom_run), "--episodes", "0"], "episodes must be at least 1"),
+        (["suite", "basik"], "did you mean basic?"),
+        (["suite", "basic", "--agents", "dqn"], "there is no agent 'dqn'"),
+        (["suite", "basic", "--seeds"], "seeds: name at least one"),
+        (["suite", "basic", "--seeds", "-1"], "seeds must be between 0 and 2^31 - 1"),
+        (["suite", "basic", "--total-env-steps", "0"], "total_env_steps must be at least 1"),
         (["scor", str(doom_run)], "score"),
         (["watch", str(doom_run), "--seed", "-1"], "seed must be between 0"),
         (["watch", str(doom_run), "--episodes", "0"], "episodes must be at least 1"),
@@ -167,6 +271,30 @@ def test_bad_input_gets_one_line(capsys, monkeypatch, tmp_path, doom_run, cartpo
         ([], "score"),
     ):
         assert expected in refused(capsys, monkeypatch, *arguments), arguments
+
+
+def test_bad_recordings_get_one_line(capsys, monkeypatch, tmp_path):
+    folder = tiny_run(tmp_path / "run", "basic")
+    path = folder / "episodes" / "training-first.npz"
+    recording = load_episode(path)
+    episode, kept = recording.episode, {"env": recording.env, "game": recording.game}
+    ask = ("replay", str(folder), "--episode", "training-first")
+    far = np.full_like(episode.actions, 10**6)
+    capsys.readouterr()
+    for changes, fields, expected in (
+        ({}, {"game": {**recording.game, "wad": "0" * 64}}, "is not the file that was recorded"),
+        ({"rewards": episode.rewards + 1}, {}, "the game differs from the recording"),
+        ({"actions": far}, {}, "is not in Discrete(6)"),
+        ({"actions": episode.actions[:, None].repeat(2, 1)}, {}, "is not in Discrete(6)"),
+    ):
+        save_episode(path, replace(episode, **changes), **(kept | fields))
+        assert expected in refused(capsys, monkeypatch, *ask)
+    path.write_bytes(path.read_bytes()[:100])
+    assert "is not a recorded episode, or is damaged" in refused(capsys, monkeypatch, *ask)
+    for file in path.parent.glob("*.npz"):
+        file.unlink()
+    assert "holds no recorded episodes" in refused(capsys, monkeypatch, "replay", str(folder))
+    assert not list(folder.glob("*.mp4"))
 
 
 def test_foreign_and_damaged_policies_get_one_line(capsys, monkeypatch, tmp_path, doom_run):

@@ -83,7 +83,7 @@ def test_games_that_break_again_and_again_stop_the_training_saved(tmp_path, monk
     assert process.returncode == 2
     said = errors.splitlines()[-1]
     assert re.search(r"the episode with seed \d+ broke 20 times: AssertionError: it has turn", said)
-    saved = load_policy(tmp_path / "run" / "policy.safetensors").about["env_steps"]
+    saved = load_policy(tmp_path / "run" / "policy.safetensors").about.env_steps
     assert saved > 0
     assert f"what was learned in {saved:,} env steps is saved" in said
 
@@ -154,11 +154,12 @@ def test_a_full_disk_stops_nothing_but_the_write(tmp_path):
     assert "could not be written (File too large); going on, to try again later" in errors
     assert "Traceback" not in errors
     assert not list(checkpoints.glob(".*"))
-    steps = load_policy(folder / "policy.safetensors").about["env_steps"]
+    steps = load_policy(folder / "policy.safetensors").about.env_steps
     assert steps > int(newest.stem)
     assert int(rows(folder)[-1]["time/total_timesteps"]) == steps
 
 
+@pytest.mark.slow
 def test_a_second_training_does_not_write_into_the_same_folder(tmp_path):
     arguments = ["CartPole-v1", *SHORT, "--total-env-steps", "100000000"]
     first = start(tmp_path, *arguments)

@@ -81,8 +81,15 @@ def run_and_die(monkeypatch, updates: int, folder: Path, *arguments: str) -> Non
             train.main([*arguments, "--checkpoint-every-s", "0", "--run-dir", str(folder)])
 
 
-@pytest.mark.parametrize("memory", MEMORIES)
-@pytest.mark.parametrize("agent", AGENTS)
+# Each agent once; the rest of the square takes a minute.
+@pytest.mark.parametrize(
+    ("agent", "memory"),
+    [
+        pytest.param(agent, memory, marks=[] if memory == "lstm" else pytest.mark.slow)
+        for agent in AGENTS
+        for memory in MEMORIES
+    ],
+)
 def test_every_agent_goes_on_bit_for_bit(tmp_path, monkeypatch, capsys, agent, memory):
     arguments = [*CARTPOLE, "--agent", agent, "--memory", memory]
     run_to_the_end(tmp_path / "whole", *arguments)
@@ -96,7 +103,7 @@ def test_every_agent_goes_on_bit_for_bit(tmp_path, monkeypatch, capsys, agent, m
     assert "begin anew" not in errors
 
 
-@pytest.mark.parametrize("memory", ["none", "lstm"])
+@pytest.mark.parametrize("memory", [pytest.param("none", marks=pytest.mark.slow), "lstm"])
 def test_doom_goes_on_bit_for_bit(tmp_path, monkeypatch, capsys, memory):
     arguments = [*DOOM, "--memory", memory]
     run_to_the_end(tmp_path / "whole", *arguments)

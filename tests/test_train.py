@@ -62,7 +62,7 @@ def test_a_run_folder_has_everything(finished_run):
     assert content["config"]["learning"]["rollout_length"] == 16
     assert content["versions"]["vizdoom"].startswith("1.")
     assert {"command", "git", "hardware", "python"} <= content.keys()
-    assert load_policy(run_dir / "policy.safetensors").about["env_steps"] == 512
+    assert load_policy(run_dir / "policy.safetensors").about.env_steps == 512
     assert load_policy(run_dir / "best.safetensors").env["env"] == "basic"
     assert list((run_dir / "episodes").glob("*.npz"))
     # Nothing else is written, neither there nor where the command was typed.
@@ -133,7 +133,10 @@ def test_the_same_command_says_that_it_is_done_and_more_steps_go_on(finished_run
     assert steps == list(range(64, 641, 64))
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
 def test_a_signal_saves_and_leaves_nothing_behind(tmp_path, number, status):
     arguments = [*TINY, "--total-env-steps", "1000000", "--eval-every", "1000000"]
     process = subprocess.Popen(
@@ -262,11 +265,11 @@ def test_a_run_that_stands_still_is_over(tmp_path, capsys):
     begin += ["--learning-rate", "1e-30", "--patience", "2", "--eval-every", "512"]
     assert train.main(begin) == 0
     assert "already trained" not in capsys.readouterr().out
-    steps = load_policy(tmp_path / "policy.safetensors").about["env_steps"]
+    steps = load_policy(tmp_path / "policy.safetensors").about.env_steps
     assert steps < 100_000
     assert train.main(begin) == 0
     assert f"already trained for {steps:,} env steps" in capsys.readouterr().out
-    assert load_policy(tmp_path / "policy.safetensors").about["env_steps"] == steps
+    assert load_policy(tmp_path / "policy.safetensors").about.env_steps == steps
 
 
 def test_a_damaged_run_folder_gets_one_line(capsys, monkeypatch, tmp_path):
@@ -420,6 +423,7 @@ def test_autotune_goes_on_with_the_setting_that_a_run_has(tmp_path, capsys):
     assert setting_of(tmp_path) == setting
 
 
+@pytest.mark.slow
 def test_a_signal_breaks_off_an_evaluation_which_is_made_up_for(tmp_path):
     arguments = ["CartPole-v1", "--total-env-steps", "1024", "--num-envs", "4", "--seed", "1"]
     arguments += ["--rollout-length", "16", "--eval-every", "64", "--run-dir", "run"]
@@ -436,7 +440,7 @@ def test_a_signal_breaks_off_an_evaluation_which_is_made_up_for(tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors.decode()
     assert not list((tmp_path / "run" / "episodes").glob("*"))
-    saved = load_policy(tmp_path / "run" / "policy.safetensors").about["env_steps"]
+    saved = load_policy(tmp_path / "run" / "policy.safetensors").about.env_steps
     assert saved == 64
     arguments[-1] = "2"
     assert command(*arguments, cwd=tmp_path).returncode == 0

@@ -90,6 +90,7 @@ def make_rollout(policy, steps, num_envs, *, seed=0, noise=0.0):
         actions=actions,
         logprobs=logprobs + noise * draw(steps, num_envs),
         values=values + noise * draw(steps, num_envs),
+        probabilities=distribution.probabilities(),
         rewards=draw(steps, num_envs),
         terminated=terminated,
         truncated=truncated,
@@ -110,3 +111,11 @@ def assert_same(left, right):
     assert left.keys() == right.keys()
     for name in left:
         assert torch.equal(left[name], right[name]), name
+
+
+def assert_same_episodes(left, right):
+    """Compare traces of episodes, one by one."""
+    assert [(e.seed, e.statistics) for e in left] == [(e.seed, e.statistics) for e in right]
+    for one, other in zip(left, right, strict=True):
+        for name, array in one.arrays().items():
+            np.testing.assert_array_equal(array, other.arrays()[name])

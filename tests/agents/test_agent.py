@@ -153,9 +153,10 @@ def test_scaling_does_not_change_reported_rewards(options):
         assert torch.equal(rollout.rewards, paid)
         assert episodes
         for episode in episodes:
-            least = sum(10 * step for step in range(int(episode["l"])))
-            assert least <= episode["r"] <= least + 2 * episode["l"]
-            assert episode["r"] == round(episode["r"])
+            returned, length = episode.statistics["r"], episode.statistics["l"]
+            least = sum(10 * step for step in range(int(length)))
+            assert least <= returned <= least + 2 * length
+            assert returned == round(returned)
 
 
 def test_normalised_observations_change_only_after_an_update():

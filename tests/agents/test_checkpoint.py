@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from agents import AGENTS
 from agents.checkpoint import (
+    About,
     FileError,
     decode,
     load_policy,
@@ -45,7 +46,7 @@ from tests.agents.synthetic import (
 from tests.agents.toy import ACTION_SPACES
 
 ROOT = Path(__file__).parents[2]
-ENV, ABOUT = {"env": "basic", "height": 60}, {"agent": "ppo", "seed": 3, "env_steps": 1000}
+ENV, ABOUT = {"env": "basic", "height": 60}, About(agent="ppo", seed=3, env_steps=1000)
 
 
 def save(path, policy, *, env=ENV, about=ABOUT):
@@ -176,8 +177,8 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path, metadata):
 
 
 def test_a_file_of_another_format_is_refused(tmp_path):
-    path = rewrite(save(tmp_path / "p", make_policy()), lambda d: d.update(format=3))
-    refused(path, "is of format 3; this program reads 2")
+    path = rewrite(save(tmp_path / "p", make_policy()), lambda d: d.update(format=2))
+    refused(path, "is of format 2; this program reads 3")
 
 
 def nest(description, *keys, value):
@@ -208,6 +209,10 @@ def nest(description, *keys, value):
         (("actions",), None, ""),
         (("env",), 7, ""),
         (("about",), None, ""),
+        (("about", "gamma"), 2, "out of range"),
+        (("about", "value_unit"), 0, "out of range"),
+        (("about", "env_steps"), -1, "cannot be"),
+        (("about", "seconds"), "long", ""),
     ],
     ids=str,
 )
@@ -299,7 +304,7 @@ def test_a_policy_that_cannot_be_described_leaves_the_old_file(tmp_path):
     path = save(tmp_path / "p", make_policy())
     before = path.read_bytes()
     with pytest.raises(TypeError):
-        save(path, make_policy(seed=1), about={"when": object()})
+        save(path, make_policy(seed=1), env={"when": object()})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -106,6 +107,18 @@ def test_what_is_wrong_is_one_line_that_says_what_would_work(capfd, words, expec
     for word in expected:
         assert word in message
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_the_line_is_the_same_where_a_terminal_has_no_boxes(monkeypatch, encoding):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+    for words, kind, expected in (
+        (["--size", "0"], Outer, "Error parsing inner: size must be at least 1, got 0"),
+        (["lift"], SIDES, "Unrecognized options: lift; there are left, right"),
+    ):
+        with pytest.raises(UsageError) as error:
+            parse_words(*words, kind=kind)
+        assert str(error.value) == expected
 
 
 def test_an_unknown_subcommand_is_refused_with_those_there_are():

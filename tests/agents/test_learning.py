@@ -54,6 +54,7 @@ def mean_return(policy, env, episodes, *, greedy=False, num_envs=10):
     return score_episodes(list(played)).mean
 
 
+@pytest.mark.slow
 def test_the_cartpole_preset_solves_cartpole_from_the_command_line(tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, str(ROOT / "train.py"), "CartPole-v1", "--run-dir", str(run)]
@@ -75,11 +76,13 @@ MASKED_OPTIONS = {
 MASKED_STEPS = 70_000
 
 
+@pytest.mark.slow
 def test_hidden_velocities_are_inferred_by_an_lstm():
     policy = learn(MASKED, MASKED_STEPS, memory="lstm", **MASKED_OPTIONS)
     assert mean_return(policy, MASKED, 50) >= 450
 
 
+@pytest.mark.slow
 def test_hidden_velocities_cannot_be_inferred_without_memory():
     policy = learn(MASKED, MASKED_STEPS, memory="none", **MASKED_OPTIONS)
     assert mean_return(policy, MASKED, 50) < 200

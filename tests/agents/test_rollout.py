@@ -18,6 +18,7 @@ def numbered(steps, num_envs):
         actions=torch.stack((number, -number), -1).long(),
         logprobs=number + 0.2,
         values=number + 0.3,
+        probabilities=number[..., None] + 0.35,
         rewards=number + 0.4,
         terminated=torch.zeros(steps, num_envs, dtype=torch.bool),
         truncated=torch.zeros(steps, num_envs, dtype=torch.bool),

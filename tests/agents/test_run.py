@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.checkpoint import FileError, save_policy
+from agents.checkpoint import About, FileError, save_policy
 from agents.run import RunFolder, find_policy, git_revision, hardware
 from tests.agents.synthetic import assert_same, make_policy, weights
 
@@ -91,7 +91,7 @@ def test_a_folder_without_a_config_is_no_run(tmp_path):
 
 def write_policy(path, seed):
     policy = make_policy(seed=seed)
-    save_policy(path, policy, env={}, about={"seed": seed})
+    save_policy(path, policy, env={}, about=About(seed=seed))
     return weights(policy)
 
 

@@ -12,7 +12,7 @@ from agents import Sampler, observation_specs
 from agents.device import single_thread
 from envs import EnvConfig, SharedVectorEnv
 from perception import VectorSpec
-from tests.agents.synthetic import assert_same, make_policy
+from tests.agents.synthetic import assert_same, assert_same_episodes, make_policy
 from tests.agents.toy import LocalEnvs, counter_length
 
 COUNTER = "tests.agents.toy:Counter-v0"
@@ -33,7 +33,7 @@ def collect(envs, policy, rollouts):
     collected, finished = [], []
     for _ in range(rollouts):
         got = sampler.collect()
-        finished += got.episodes
+        finished += [episode.statistics for episode in got.episodes]
         fields = vars(got.rollout)
         copies = {name: part.clone() for name, part in fields.items() if name != "obs"}
         collected.append(copies | {"obs": fields["obs"]["obs"].clone()})
@@ -282,7 +282,7 @@ def test_what_was_saved_between_two_rollouts_is_gone_on_with(config, memory):
         for _ in range(2):
             one, other = whole.collect(), resumed.collect()
             assert_same(copied(other.rollout), copied(one.rollout))
-            assert [e["r"] for e in other.episodes] == [e["r"] for e in one.episodes]
+            assert_same_episodes(other.episodes, one.episodes)
             assert other.next_episode_seed == one.next_episode_seed
             assert_same(resumed.state(), whole.state())
 

@@ -5,7 +5,7 @@ Workers of a vector environment import this module by that name.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -253,3 +253,30 @@ class LocalEnvs:
 
     def _begin(self, lane):
         self._obs[lane] = self._envs[lane].reset(seed=int(self._seeds[lane]))[0]
+
+
+class Chancy(gym.Env[Any, Any]):
+    """A world that does not repeat itself: what is paid is not decided by the seed."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
+    observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+    _moods = np.random.default_rng()
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._step = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self._step += 1
+        return np.zeros(2, np.float32), self._moods.random(), self._step == 6, False, {}
+
+    def render(self):
+        return np.full((48, 64, 3), 40 * self._step, np.uint8)
+
+
+gym.register("Chancy-v0", entry_point=Chancy)

@@ -40,6 +40,7 @@ def test_reads_a_plain_file(read):
         "living_reward = -1.5\nrender_hud = true\navailable_game_variables = { AMMO2 HEALTH }\n"
     )
     assert spec == GameSpec(
+        cfg=spec.cfg,
         wad=(BUNDLED / "basic.wad").resolve(),
         iwad=FREEDOOM2,
         map="map01",
@@ -53,6 +54,12 @@ def test_reads_a_plain_file(read):
             "render_hud": True,
         },
     )
+
+
+def test_knows_the_file_it_was_read_from(tmp_path):
+    path = tmp_path / "mine.cfg"
+    path.write_text("doom_scenario_path = basic.wad\navailable_buttons = { ATTACK }")
+    assert read_cfg(path).cfg == path
 
 
 def test_what_is_not_said_is_the_engines_default(read):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from envs import EnvConfig, EnvError, make
-from envs.replay import playback_fps, resimulate
+from envs.replay import ActionNames, playback_fps, resimulate
 from tests.envs import processes
 from tests.envs.raw import NATIVE, doom, random_actions
 
@@ -65,14 +65,41 @@ def test_pictures_are_those_of_the_episode():
     np.testing.assert_array_equal(shown[::4], seen)
 
 
-def test_actions_are_named():
-    actions = [0, 3, 5]
-    moments = list(resimulate(EnvConfig(), 0, actions, (160, 120)))
-    assert [moments[i].action for i in (0, 1, 5, 9)] == [
-        *("", "-"),
-        *("move left + attack", "move right + attack"),
-    ]
+def test_every_picture_belongs_to_an_env_step():
+    moments = list(resimulate(EnvConfig(), 0, [0, 3, 5], (160, 120)))
     assert [moment.step for moment in moments] == [0] + [0] * 4 + [1] * 4 + [2] * 4
+
+
+@pytest.mark.parametrize(
+    ("config", "actions", "words", "num_choices"),
+    [
+        (EnvConfig(), [0, 3, 5], ["-", "move left + attack", "move right + attack"], 6),
+        (EnvConfig(actions="groups"), [[0, 1], [2, 0]], ["attack", "move right"], 5),
+        (EnvConfig(env="CartPole-v1"), [0, 1], ["0", "1"], 2),
+        (EnvConfig(env="ALE/Pong-v5"), [0, 1], ["noop", "fire"], 6),
+        (EnvConfig(env="Pendulum-v1"), [np.array([0.5], np.float32)], ["[0.5]"], 0),
+    ],
+    ids=lambda value: value.env if isinstance(value, EnvConfig) else "",
+)
+def test_actions_and_choices_are_named(config, actions, words, num_choices):
+    names = ActionNames(config)
+    assert [names.describe(np.asarray(action)) for action in actions] == words
+    assert len(names.choices) == num_choices
+
+
+@pytest.mark.parametrize("action", [6, -1, 0.5, [1, 0]])
+def test_what_is_no_action_is_refused(action):
+    with pytest.raises(EnvError, match=r"is not in Discrete\(6\)"):
+        ActionNames(EnvConfig()).describe(np.asarray(action))
+
+
+def test_game_variables_and_death_are_told():
+    config = EnvConfig(env="defend_the_center")
+    *_, last = resimulate(config, 1, [0] * 525, (160, 120))
+    assert (last.terminated, last.died) == (True, True)
+    assert last.variables["AMMO2"] == 26
+    (first, *_) = resimulate(config, 1, [0], (160, 120))
+    assert (first.variables["HEALTH"], first.died) == (100, False)
 
 
 @pytest.mark.parametrize("size", [(160, 120), (300, 200), (64, 64), (2000, 1500)])
@@ -90,7 +117,6 @@ def test_worlds_that_are_not_of_doom_are_shown_too():
     assert sum(moment.reward for moment in moments) == sum(rewards)
     assert moments[-1].image.shape == (240, 320, 3)
     assert (moments[0].image != moments[-1].image).any()
-    assert moments[-1].action == str(actions[-1])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from envs.video import draw_caption, gif_bytes, half_blocks, write_gif, write_mp4
+from envs.video import gif_bytes, half_blocks, read_mp4, write_gif, write_mp4
 
 
 def clip(count=10, height=48, width=64):
@@ -96,30 +96,6 @@ def test_gif_files_keep_every_third_frame(tmp_path):
         assert image.info["duration"] == 100
 
 
-@pytest.mark.parametrize("size", [(48, 64), (480, 640), (120, 160)])
-def test_a_caption_darkens_the_lower_edge_and_leaves_its_input(size):
-    frame = np.full((*size, 3), 150, np.uint8)
-    copy = frame.copy()
-    drawn = draw_caption(frame, "left", "right")
-    np.testing.assert_array_equal(frame, copy)
-    assert drawn.shape == frame.shape
-    assert drawn.dtype == np.uint8
-    assert drawn is not frame
-    np.testing.assert_array_equal(drawn[: size[0] // 2], frame[: size[0] // 2])
-    assert drawn[-1, 0].tolist() == [50, 50, 50]
-    assert (drawn[-size[0] // 3 :] > 200).any()
-
-
-def test_a_caption_has_both_its_words():
-    frame = np.zeros((480, 640, 3), np.uint8)
-    lit = [draw_caption(frame, *words) > 0 for words in (("a", ""), ("", "b"), ("a", "b"))]
-    assert lit[0][:, :320].any()
-    assert not lit[0][:, 320:].any()
-    assert lit[1][:, 320:].any()
-    assert not lit[1][:, :320].any()
-    np.testing.assert_array_equal(lit[2], lit[0] | lit[1])
-
-
 CELL = re.compile(r"\x1b\[38;2;(\d+);(\d+);(\d+);48;2;(\d+);(\d+);(\d+)m\u2580")
 
 
@@ -139,3 +115,19 @@ def test_a_half_block_is_two_pixels():
     frame = np.array([[[1, 2, 3], [7, 8, 9]], [[4, 5, 6], [10, 11, 12]]], np.uint8)
     cells = CELL.findall(half_blocks(frame, 2))
     assert cells == [("1", "2", "3", "4", "5", "6"), ("7", "8", "9", "10", "11", "12")]
+
+
+def test_a_video_is_read_back(tmp_path):
+    path = tmp_path / "v.mp4"
+    write_mp4(path, [np.full((32, 48, 3), 40 * n, np.uint8) for n in range(6)], 10)
+    frames = list(read_mp4(path))
+    assert {(frame.shape, frame.dtype.name) for frame in frames} == {((32, 48, 3), "uint8")}
+    assert [round(frame.mean() / 40) for frame in frames] == list(range(6))
+
+
+@pytest.mark.parametrize("content", [b"", b"no video at all" * 99])
+def test_what_is_no_video_is_refused(tmp_path, content):
+    path = tmp_path / "v.mp4"
+    path.write_bytes(content)
+    with pytest.raises(OSError, match="is no video, or is damaged"):
+        list(read_mp4(path))

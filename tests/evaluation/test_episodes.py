@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from agents.checkpoint import FileError
 from evaluation.episodes import Episode, load_episode, save_episode
 
+GAME = {"wad": "0a1b", "vizdoom": "1.3.2"}
 ENV = {"env": "basic", "height": 60, "extra_channels": ["depth"], "skill": None}
 KINDS = {
     "discrete": (lambda rng, t: rng.integers(8, size=t), 8),
@@ -32,6 +34,8 @@ def make_episode(kind="discrete", steps=500):
         rewards=rewards,
         values=rng.normal(size=steps).astype(np.float32),
         probabilities=rng.random((steps, choices)).astype(np.float32),
+        terminated=False,
+        gamma=0.99,
         statistics={"r": float(rewards.sum()), "l": float(steps), "kills": 3.0},
     )
 
@@ -40,10 +44,12 @@ def make_episode(kind="discrete", steps=500):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_loaded_episode_is_the_saved_one(tmp_path, kind, steps):
     episode = make_episode(kind, steps)
-    save_episode(tmp_path / "deep" / "e.npz", episode, ENV)
-    loaded, env = load_episode(tmp_path / "deep" / "e.npz")
-    assert env == ENV
+    save_episode(tmp_path / "deep" / "e.npz", episode, env=ENV, game=GAME)
+    recording = load_episode(tmp_path / "deep" / "e.npz")
+    loaded = recording.episode
+    assert (recording.env, recording.game) == (ENV, GAME)
     assert (loaded.seed, loaded.greedy) == (episode.seed, episode.greedy)
+    assert (loaded.terminated, loaded.gamma) == (episode.terminated, episode.gamma)
     assert loaded.statistics == episode.statistics
     assert loaded.episode_return == episode.statistics["r"]
     for name in ("actions", "rewards", "values", "probabilities"):
@@ -56,7 +62,9 @@ def test_an_episode_of_500_steps_takes_under_20_kilobytes(tmp_path):
     # Values and probabilities of 8 choices hardly compress; rewards are few numbers in most worlds.
     episode = make_episode()
     rewards = np.where(episode.actions == 0, 1.0, -0.01)
-    save_episode(tmp_path / "e.npz", dataclasses.replace(episode, rewards=rewards), ENV)
+    save_episode(
+        tmp_path / "e.npz", dataclasses.replace(episode, rewards=rewards), env=ENV, game=GAME
+    )
     assert (tmp_path / "e.npz").stat().st_size < 20_000
 
 
@@ -76,7 +84,7 @@ def test_a_missing_episode_is_refused(tmp_path):
 @pytest.mark.parametrize("size", [0, 1, 4, 30, 100, 1000, -1, -30])
 def test_a_truncated_episode_is_refused(tmp_path, size):
     path = tmp_path / "e.npz"
-    save_episode(path, make_episode(), ENV)
+    save_episode(path, make_episode(), env=ENV, game=GAME)
     path.write_bytes(path.read_bytes()[:size])
     refused(path, "is not a recorded episode, or is damaged")
 
@@ -93,16 +101,23 @@ def test_a_lone_array_is_refused(tmp_path):
     refused(tmp_path / "e.npy", "is not a recorded episode")
 
 
+def about_with(**changes):
+    about = {"format": 1, "seed": 1, "greedy": True, "terminated": True, "gamma": 0.9}
+    return json.dumps(about | {"statistics": {}, "env": {}, "game": {}} | changes)
+
+
 @pytest.mark.parametrize(
     "about",
     [
         "no json",
         "[]",
-        "{}",
-        '{"seed": "x", "greedy": true, "statistics": {}, "env": {}}',
-        '{"seed": 1, "greedy": true, "statistics": [], "env": {}}',
-        '{"seed": 1, "greedy": true, "statistics": {"r": []}, "env": {}}',
-        '{"seed": 1, "greedy": true, "statistics": {}, "env": 7}',
+        '{"format": 1}',
+        about_with(seed="x"),
+        about_with(gamma="much"),
+        about_with(statistics=[]),
+        about_with(statistics={"r": []}),
+        about_with(env=7),
+        about_with(game=None),
     ],
 )
 def test_a_foreign_archive_is_refused(tmp_path, about):
@@ -112,8 +127,37 @@ def test_a_foreign_archive_is_refused(tmp_path, about):
     refused(path, "is not a recorded episode")
 
 
+@pytest.mark.parametrize("found", [0, 2, "one"])
+def test_another_format_is_named(tmp_path, found):
+    path = tmp_path / "e.npz"
+    np.savez(path, about=np.array(about_with(format=found)))
+    refused(path, f"is of format {found!r}; this program reads 1")
+
+
+def test_arrays_of_other_lengths_are_refused(tmp_path):
+    for name, array in (("values", np.zeros(3)), ("rewards", np.zeros((500, 1)))):
+        episode = dataclasses.replace(make_episode(), **{name: array})
+        save_episode(tmp_path / "e.npz", episode, env=ENV, game=GAME)
+        refused(tmp_path / "e.npz", "is not a recorded episode")
+
+
+@pytest.mark.parametrize("terminated", [True, False])
+def test_surprises_are_temporal_difference_errors(terminated):
+    episode = dataclasses.replace(
+        make_episode(steps=3),
+        rewards=np.array([1.0, -2.0, 5.0]),
+        values=np.array([3.0, 2.0, 4.0], np.float32),
+        gamma=0.5,
+        terminated=terminated,
+    )
+    # |1 + 2/2 - 3|, |-2 + 4/2 - 2|, |5 - 4|; what follows a last observation is not known.
+    expected = [1.0, 2.0, 1.0 if terminated else 0.0]
+    np.testing.assert_allclose(episode.surprises, expected)
+    assert not dataclasses.replace(episode, gamma=0.0).surprises.any()
+
+
 def test_an_archive_that_lacks_an_array_is_refused(tmp_path):
-    np.savez(tmp_path / "e.npz", about=np.array("{}"))
+    np.savez(tmp_path / "e.npz", about=np.array(about_with()))
     refused(tmp_path / "e.npz", "is not a recorded episode")
 
 
@@ -126,12 +170,12 @@ def test_an_archive_that_lacks_an_array_is_refused(tmp_path):
 def test_a_flipped_byte_is_refused_or_harmless(tmp_path, data):
     path = tmp_path / "e.npz"
     episode = make_episode(steps=20)
-    save_episode(path, episode, ENV)
+    save_episode(path, episode, env=ENV, game=GAME)
     content = bytearray(path.read_bytes())
     content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
     path.write_bytes(content)
     with contextlib.suppress(FileError):
-        loaded, _ = load_episode(path)
+        loaded = load_episode(path).episode
         # Each array has a checksum: what is read is what was written.
         np.testing.assert_array_equal(loaded.rewards, episode.rewards)
         np.testing.assert_array_equal(loaded.actions, episode.actions)

@@ -171,6 +171,8 @@ def episode_of(value, length=4):
         rewards=np.full(length, value / length),
         values=np.zeros(length, np.float32),
         probabilities=np.zeros((length, 2), np.float32),
+        terminated=True,
+        gamma=0.0,
         statistics={"r": value, "l": length},
     )
 

@@ -1,0 +1,77 @@
+"""Put the best policy of each scenario of a suite into the zoo, with a card that tells its score.
+
+    python evaluate.py suite --out runs/suite
+    python benchmarks/zoo.py runs/suite
+
+Of several training seeds the one with the best evaluation during training is taken; the card's
+scores are of held-out episodes, which nobody has seen before.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from agents.run import RunFolder
+from evaluation import report
+from evaluation.compare import MODES, Comparison, compare
+from evaluation.entries import ZOO, find_entries
+from evaluation.protocol import Protocol
+
+_MAX_BYTES = 5_000_000
+
+
+def main(suite: Path) -> None:
+    """Fill the zoo from a suite's runs."""
+    comparisons = []
+    for folder in sorted({run.parent.parent for run in suite.glob("*/*/best.safetensors")}):
+        name = folder.name
+        best = max(
+            (RunFolder(run.parent) for run in folder.glob("*/best.safetensors")),
+            key=best_evaluation,
+        )
+        home = ZOO / name
+        home.mkdir(parents=True, exist_ok=True)
+        shutil.copy(best.best_file, home / "policy.safetensors")
+        assert (home / "policy.safetensors").stat().st_size < _MAX_BYTES
+        training = json.loads(best.config_file.read_text())
+        training["command"] = re.sub(r"^\S*train\.py", "python train.py", training["command"])
+        (home / "training.json").write_text(json.dumps(training, indent=2) + "\n")
+        (entry,) = find_entries([f"zoo/{name}"], trust=False)
+        comparison = compare([entry], Protocol(), modes=list(MODES), say=print)
+        (home / "README.md").write_text(card(name, comparison, training))
+        content = json.dumps(report.as_dict(comparison), indent=2) + "\n"
+        (home / "compare.json").write_text(content)
+        comparisons.append(comparison)
+    (ZOO / "README.md").write_text(report.summary_markdown(comparisons))
+
+
+def best_evaluation(run: RunFolder) -> float:
+    """Give the highest mean return of an evaluation during training."""
+    with (run.path / "progress.csv").open(newline="") as file:
+        scores = [row["eval/mean_reward"] for row in csv.DictReader(file)]
+    return max(float(score) for score in scores if score)
+
+
+def card(name: str, comparison: Comparison, training: dict[str, Any]) -> str:
+    """Write what there is to know of a policy."""
+    config, hardware = training["config"], training["hardware"]
+    seed, total = config["seed"], config["total_env_steps"]
+    trained = next(result for result in comparison.results if result.contestants)
+    file = trained.contestants[0].file.about
+    return report.markdown(comparison) + (
+        f"\nTrained by `python train.py {name} --seed {seed} --total-env-steps {total}` at commit "
+        f"{training['git']}, on {hardware['cpu']}, {hardware['cores']} cores, GPU: "
+        f"{hardware['gpu'] or 'none'}; this is the policy of its best evaluation, after "
+        f"{file.env_steps:,} env steps and {file.seconds / 60:,.1f} minutes. Everything else is in "
+        f"training.json.\n\nWatch it: `python evaluate.py watch zoo/{name}`\n"
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

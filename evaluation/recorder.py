@@ -1,0 +1,111 @@
+"""Recording a sample of the episodes that are played in training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents.checkpoint import FileError
+from agents.traces import Trace
+from evaluation.episodes import Episode, load_episode, save_episode
+
+_BEST, _WORST = "best", "worst"
+
+
+class TrainingRecorder:
+    """Keeps the first, the best and the worst episode of a training, and one every so often.
+
+    Args:
+        folder: where recordings go, as training-first.npz and so on.
+        env: fields of the world's configuration.
+        game: the world's fingerprint.
+        gamma: by how much the critic discounts an env step.
+        value_unit: tells how much native reward the critic calls 1.
+        interval: env steps between those that are kept for no merit of theirs.
+        env_steps: how far the training is.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        env: Mapping[str, Any],
+        game: Mapping[str, str],
+        gamma: float,
+        value_unit: Callable[[], float],
+        interval: int,
+        env_steps: int,
+    ) -> None:
+        self._folder, self._env, self._game = folder, env, game
+        self._gamma, self._value_unit = gamma, value_unit
+        self._interval, self._next = interval, env_steps // interval * interval + interval
+        self._unsaved: dict[str, Episode] = {}
+        self._returns = {name: self._recorded_return(name) for name in (_BEST, _WORST)}
+
+    def take(self, traces: Sequence[Trace], env_steps: int) -> None:
+        """Choose among the episodes that ended in an update.
+
+        Args:
+            traces: those that ended, in order.
+            env_steps: of the training, so far.
+
+        Raises:
+            OSError: If one cannot be written.
+        """
+        if not traces:
+            return
+        best, worst = self._returns[_BEST], self._returns[_WORST]
+        highest = max(traces, key=lambda trace: trace.statistics["r"])
+        lowest = min(traces, key=lambda trace: trace.statistics["r"])
+        for name, trace, beats in (
+            (_BEST, highest, best is None or highest.statistics["r"] > best),
+            (_WORST, lowest, worst is None or lowest.statistics["r"] < worst),
+        ):
+            if beats:
+                self._returns[name] = trace.statistics["r"]
+                self._unsaved[name] = self._episode(trace)
+        if best is None:
+            self._write("first", self._episode(traces[0]))
+        if env_steps >= self._next:
+            self._next = env_steps // self._interval * self._interval + self._interval
+            self._write(f"{env_steps:010d}", self._episode(traces[-1]))
+
+    def save(self) -> None:
+        """Write what is better or worse than what was written before.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        for name in list(self._unsaved):
+            self._write(name, self._unsaved[name])
+            del self._unsaved[name]
+
+    def _episode(self, trace: Trace) -> Episode:
+        arrays: dict[str, Any] = trace.arrays()
+        return Episode(
+            seed=trace.seed,
+            greedy=False,
+            actions=arrays["actions"],
+            rewards=arrays["rewards"].astype(np.float64),
+            values=arrays["values"] * np.float32(self._value_unit()),
+            probabilities=arrays["probabilities"],
+            terminated=trace.terminated,
+            gamma=self._gamma,
+            statistics=trace.statistics,
+        )
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"training-{name}.npz"
+
+    def _write(self, name: str, episode: Episode) -> None:
+        save_episode(self._path(name), episode, env=self._env, game=self._game)
+
+    def _recorded_return(self, name: str) -> float | None:
+        """Give the return of what an earlier part of the training kept."""
+        try:
+            return load_episode(self._path(name)).episode.episode_return
+        except FileError:
+            return None

@@ -1,0 +1,279 @@
+"""A comparison in words, tables, JSON and pictures."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+from agents.checkpoint import write_atomically
+from agents.run import git_revision, hardware, versions
+from envs import SCENARIOS
+from envs.scenarios import Score as Reference
+from evaluation import plots
+from evaluation.compare import MODES, Comparison, Pair, Result
+from evaluation.curves import learning_curves
+from evaluation.entries import BUILT_IN
+
+COLUMNS = (
+    *("rank", "player", "mean", "95 % interval", "IQM", "median", "std", "seeds' means"),
+    *("min to max", "episode length", "frames trained", "trained for", "plays"),
+)
+# Two tables, because one would be wider than a page.
+_SPLIT = COLUMNS.index("min to max")
+_SCORES, _CIRCUMSTANCES = COLUMNS[:_SPLIT], ("player", *COLUMNS[_SPLIT:])
+SUMMARY_COLUMNS = ("world", "player", *MODES, *BUILT_IN, "reference")
+_LONGEST = 60  # Letters of a folder's name, of at most 4 bytes each; a file system allows 255.
+
+
+def reference(env: str) -> Reference | None:
+    """Give the published or derived score that a world's are read beside, if one is known."""
+    scenario = SCENARIOS.get(env)
+    return scenario.reference if scenario else None
+
+
+def rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    """Give a table's rows, in the order of `COLUMNS`; the reference last, if one is known."""
+    table = [
+        _row(result, rank, comparison.frame_skip)
+        for result, rank in zip(comparison.results, comparison.ranks, strict=True)
+    ]
+    known = reference(comparison.config.env)
+    if known:
+        cells = ("", "reference", _number(known.mean))
+        table.append((*cells, *[""] * (len(COLUMNS) - len(cells))))
+    return table
+
+
+def _row(result: Result, rank: int, frame_skip: int) -> tuple[str, ...]:
+    score, several = result.score, len(result.returns) > 1
+    trained = bool(result.contestants)
+    return (
+        str(rank),
+        result.name,
+        _number(score.mean),
+        f"{_number(score.ci_low)} to {_number(score.ci_high)}",
+        f"{_number(score.iqm)} ({_number(score.iqm_low)} to {_number(score.iqm_high)})",
+        _number(score.median),
+        _number(score.std),
+        ", ".join(_number(mean) for mean in score.seed_means) if several else "",
+        f"{_number(score.min)} to {_number(score.max)}",
+        f"{score.mean_length:,.0f} env steps",
+        f"{result.env_steps * frame_skip:,.0f}" if trained else "",
+        f"{result.seconds / 60:,.1f} min" if trained else "",
+        f"{result.env_steps_per_s:,.0f} env steps/s",
+    )
+
+
+def footnotes(comparison: Comparison) -> list[str]:
+    """Say how the numbers came about, and where the reference is from."""
+    notes = [
+        comparison.protocol.sentence(comparison.config),
+        "Intervals: percentile bootstrap over episodes, each training seed a stratum: they tell "
+        "what these policies would score on other episodes. How far training seeds differ shows in "
+        "the seeds' own means. Players share a rank where the 95 % interval of the probability "
+        "that an episode of one beats an episode of the other includes one half, or where there "
+        "are too few episodes to tell.",
+    ]
+    known = reference(comparison.config.env)
+    if known:
+        notes.append(f"Reference: {known.source}.")
+    return notes
+
+
+def verdict(pair: Pair) -> str:
+    """Say which of two is better, or that this cannot be told."""
+    p = pair.probability
+    chance = f"{p.estimate:.2f} ({p.low:.2f} to {p.high:.2f})"
+    if pair.is_told_apart:
+        return f"{pair.better.name} is better than {pair.worse.name}: probability {chance}"
+    return f"{pair.better.name} and {pair.worse.name} cannot be told apart: probability {chance}"
+
+
+def markdown(comparison: Comparison, pictures: Sequence[str] = ()) -> str:
+    """Write a comparison down for a README or a wiki.
+
+    Args:
+        comparison: what was compared.
+        pictures: names of images beside the file.
+    """
+    lines = [f"# {_plain(comparison.config.env)}: native return", ""]
+    table = rows(comparison)
+    played = table[: len(comparison.results)]
+    lines += [*_table(_SCORES, [row[:_SPLIT] for row in table], text=(1,)), ""]
+    circumstances = [(row[1], *row[_SPLIT:]) for row in played]
+    lines += [*_table(_CIRCUMSTANCES, circumstances, text=(0,)), ""]
+    lines += [f"{note}\n" for note in footnotes(comparison)]
+    lines += [f"- {_plain(verdict(pair))}" for pair in comparison.neighbours]
+    lines += ["", *(f"![{name.partition('.')[0]}]({name})" for name in pictures)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def summary_rows(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
+    """Give the rows of a table over all worlds, in the order of `SUMMARY_COLUMNS`."""
+    return [
+        (row["env"], row["player"], *(_cell(row[column]) for column in SUMMARY_COLUMNS[2:]))
+        for row in summary(comparisons)
+    ]
+
+
+def _cell(score: dict[str, Any] | None) -> str:
+    if score is None:
+        return ""
+    mean = _number(score["mean"])
+    if "source" in score:
+        return mean
+    return f"{mean} ({_number(score['ci_low'])} to {_number(score['ci_high'])})"
+
+
+def summary(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """Give each world and entry with its means, their intervals and what they are read beside."""
+    return [row for comparison in comparisons for row in _summary_of(comparison)]
+
+
+def _summary_of(comparison: Comparison) -> list[dict[str, Any]]:
+    means = {
+        (result.entry, result.mode): {
+            "mean": result.score.mean,
+            "ci_low": result.score.ci_low,
+            "ci_high": result.score.ci_high,
+        }
+        for result in comparison.results
+    }
+    known = reference(comparison.config.env)
+    return [
+        {
+            "env": comparison.config.env,
+            "player": entry,
+            **{mode: means.get((entry, mode)) for mode in MODES},
+            **{name: means.get((name, "")) for name in BUILT_IN},
+            "reference": asdict(known) if known else None,
+            "protocol": comparison.protocol.facts(comparison.config),
+        }
+        for entry in dict.fromkeys(result.entry for result in comparison.results if result.mode)
+    ]
+
+
+def summary_notes(comparisons: Sequence[Comparison]) -> list[str]:
+    """Say of each world how its numbers came about."""
+    notes = []
+    for comparison in comparisons:
+        first, *_, last = footnotes(comparison)
+        source = f" {last}" if reference(comparison.config.env) else ""
+        notes.append(f"{comparison.config.env}: {first}{source}")
+    return notes
+
+
+def summary_markdown(comparisons: Sequence[Comparison]) -> str:
+    """Write down one table over all worlds."""
+    lines = ["# All worlds: mean native return, 95 % interval", ""]
+    lines += [*_table(SUMMARY_COLUMNS, summary_rows(comparisons), text=(0, 1)), ""]
+    lines += [f"- {_plain(note)}" for note in summary_notes(comparisons)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(
+    columns: Sequence[str], table: Sequence[Sequence[str]], text: Sequence[int]
+) -> list[str]:
+    marks = ["---" if column in text else "---:" for column in range(len(columns))]
+    cells = [[_plain(cell) for cell in row] for row in (columns, *table)]
+    return [f"| {' | '.join(row)} |" for row in (cells[0], marks, *cells[1:])]
+
+
+def _plain(text: str) -> str:
+    """Keep a name from being read as Markdown or HTML."""
+    text = re.sub(r"[&<>|`*~$\\\[\]]|(?<![^\W_])_|_(?![^\W_])", lambda m: f"&#{ord(m[0])};", text)
+    return re.sub(r"\s", " ", text)
+
+
+def as_dict(comparison: Comparison) -> dict[str, Any]:
+    """Give everything, for JSON: every return of every episode included."""
+    known = reference(comparison.config.env)
+    return {
+        "env": comparison.config.env,
+        "protocol": comparison.protocol.facts(comparison.config),
+        "reference": asdict(known) if known else None,
+        "results": [
+            {
+                "name": result.name,
+                "entry": result.entry,
+                "mode": result.mode,
+                "rank": rank,
+                **result.score.as_dict(),
+                "env_steps_per_s": result.env_steps_per_s,
+                "policies": [
+                    {"path": str(contestant.path), **asdict(contestant.file.about)}
+                    for contestant in result.contestants
+                ],
+                "returns": [of_seed.tolist() for of_seed in result.returns],
+            }
+            for result, rank in zip(comparison.results, comparison.ranks, strict=True)
+        ],
+        "pairs": [
+            {
+                "better": pair.better.name,
+                "worse": pair.worse.name,
+                "probability": asdict(pair.probability),
+                "told_apart": pair.is_told_apart,
+            }
+            for pair in comparison.pairs
+        ],
+        **_circumstances(),
+    }
+
+
+def _circumstances() -> dict[str, Any]:
+    return {"git": git_revision(), "versions": versions(), "hardware": hardware()}
+
+
+def write_report(comparison: Comparison, folder: Path) -> None:
+    """Write compare.md, compare.json and pictures into a folder."""
+    title, unit = comparison.config.env, "native return"
+    known = reference(comparison.config.env)
+    line = (f"reference: {known.source}", known.mean) if known else None
+    scores = {result.name: result.score for result in comparison.results}
+    returns = {result.name: result.returns for result in comparison.results}
+    pairs = [(p.better.name, p.worse.name, p.probability) for p in comparison.neighbours]
+    figures = {
+        "scores.svg": plots.intervals(title, unit, scores, line),
+        "profiles.svg": plots.profiles(title, unit, returns),
+        "improvement.svg": plots.improvement(title, pairs),
+    }
+    learned = learning_curves(comparison)
+    if learned:
+        figures["curves.svg"] = plots.curves(title, unit, learned)
+    else:
+        (folder / "curves.svg").unlink(missing_ok=True)  # An earlier comparison's.
+    for name, figure in figures.items():
+        write_atomically(folder / name, plots.svg(figure).encode())
+    write_atomically(folder / "compare.md", markdown(comparison, list(figures)).encode())
+    _write_json(folder / "compare.json", as_dict(comparison))
+
+
+def write_summary(comparisons: Sequence[Comparison], folder: Path) -> None:
+    """Write summary.md and summary.json, over all worlds, into a folder."""
+    write_atomically(folder / "summary.md", summary_markdown(comparisons).encode())
+    content = {"rows": summary(comparisons), **_circumstances()}
+    _write_json(folder / "summary.json", content)
+
+
+def folder_names(names: Iterable[str]) -> list[str]:
+    """Give a folder's name for each: none leads elsewhere, is too long, or comes twice."""
+    folders: list[str] = []
+    for name in names:
+        clean = re.sub(r"[^\w.()=-]+", "-", name)[-_LONGEST:].strip("-.") or "unnamed"
+        numbered = (f"{clean}-{number}" for number in count(2))
+        folders.append(next(f for f in chain([clean], numbered) if f not in folders))
+    return folders
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _number(value: float) -> str:
+    return f"{value:,.2f}" if abs(value) < 1000 else f"{value:,.1f}"

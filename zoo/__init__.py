@@ -1,0 +1,1 @@
+"""Trained policies, a folder each; see the README.md in them."""
