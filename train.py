@@ -47,7 +47,7 @@ from agents.doctor import findings as findings_about_learning
 from evaluation.episodes import Episode, Recording, save_episode
 from evaluation.play import play_episodes, score_episodes
 from evaluation.recorder import TrainingRecorder
-from evaluation.replay import DivergedError, play_again, read
+from evaluation.replay import DivergedError, Shown, play_again
 from agents.inference import InferencePolicy
 from agents.logger import RunLogger
 from agents.presets import preset
@@ -452,8 +452,7 @@ class Evaluation:
             if best is None or score.mean >= best:
                 save_policy_file(self._folder.best_file, self._agent, self._config, progress)
                 progress.best_score = score.mean
-            if self._config.record:
-                self._keep(episodes, progress.env_steps)
+            self._keep(episodes, progress.env_steps)
         self._logger.record("eval/mean_reward", score.mean)
         self._logger.record("eval/mean_ep_length", score.mean_length)
         self._logger.progress.say(
@@ -474,9 +473,9 @@ class Evaluation:
         )
 
     def _keep(self, episodes: Sequence[Episode], env_steps: int) -> None:
-        """Record episodes, and show the first."""
+        """Record episodes if they are to be recorded, and show the first."""
         env = asdict(self._config.env)
-        for episode in episodes:
+        for episode in episodes if self._config.record else ():
             name = f"evaluation-{env_steps:010d}-{episode.seed - _EVALUATION_SEED:03d}.npz"
             save_episode(self._folder.episodes / name, episode, env=env, game=self._game)
         if "rgb_array" not in self._envs.metadata.get("render_modes", ()):
@@ -498,9 +497,11 @@ class Evaluation:
         file = self._folder.episodes / f"evaluation-{env_steps:010d}-film.npz"
         with contextlib.closing(ShownEnv(self._config.env, _FILM_SIZE)) as env_shown:
             (episode,) = self._play(env_shown, 1)
-        save_episode(file, episode, env=env, game=self._game)
-        write_mp4(file.with_suffix(".mp4"), env_shown.film(), playback_fps(self._config.env))
-        shown = read(file, name="", trust=True)
+        if self._config.record:
+            save_episode(file, episode, env=env, game=self._game)
+            write_mp4(file.with_suffix(".mp4"), env_shown.film(), playback_fps(self._config.env))
+        recording = Recording(episode=episode, env=env, game=self._game)
+        shown = Shown(name="", recording=recording, config=self._config.env, film=env_shown.film)
         self._show(shown.moments(_GIF_SIZE), env_steps)
 
     def _show(self, moments: Iterator[Moment], step: int) -> None:
