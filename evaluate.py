@@ -13,7 +13,6 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import contextlib
-import json
 import re
 import sys
 import time
@@ -28,7 +27,7 @@ from rich.console import Console
 from rich.text import Text
 
 from agents import Player
-from agents.checkpoint import FileError, PolicyFile, write_atomically
+from agents.checkpoint import FileError, PolicyFile, write_atomically, write_json
 from agents.commandline import UsageError, parse, run
 from agents.run import RunFolder, find_policy
 from envs import EnvError
@@ -269,10 +268,9 @@ def main(arguments: Sequence[str]) -> int:
 def score(command: ScoreCommand) -> None:
     """Score a policy beside random actions and doing nothing, on the same episodes."""
     file, folder = find_policy(locate(command.run))
-    # Of a policy file in a run folder nobody knows whether it is the run's best.
-    joins_run = folder.holds_run and not command.run.is_file()
+    joins_run = is_run(command.run, folder)
     config = native(file, command.run, trust=command.trust)
-    protocol = command.protocol
+    protocol, game = command.protocol, fingerprint(config.env)
     scores: dict[str, Score] = {}
     returns: dict[str, list[float]] = {}
     with vector_env(config, protocol.num_envs, protocol.episodes) as envs:
@@ -289,7 +287,7 @@ def score(command: ScoreCommand) -> None:
             if player is file and joins_run:
                 for episode in episodes:
                     path = folder.episodes / f"score-{name}-{episode.seed:09d}.npz"
-                    save_episode(path, episode, env=vars(config), game=fingerprint(config.env))
+                    save_episode(path, episode, env=vars(config), game=game)
     print_scores(_CONSOLE, scores, config.env)
     print(protocol.sentence(config))
     headline = next(iter(scores.values()))
@@ -307,6 +305,14 @@ def score(command: ScoreCommand) -> None:
         write_json(path, result)
 
 
+def is_run(run: Path, folder: RunFolder) -> bool:
+    """Tell whether a run folder was named, whose own results and recordings are meant.
+
+    Of a policy file in a run folder nobody knows whether it is the run's best.
+    """
+    return folder.holds_run and not run.is_file()
+
+
 def replay(command: ReplayCommand) -> None:
     """Write a video of recorded episodes, or a page about one."""
     size = parse_size(command.size)
@@ -320,7 +326,7 @@ def replay(command: ReplayCommand) -> None:
     fps = playback_fps(shown[0].config)
     with _CONSOLE.status(f"writing {out}"):
         if command.html:
-            write_page(out, shown, size)
+            write_page(out, shown, size, fps)
         else:
             write = write_gif if out.suffix == ".gif" else write_mp4
             write(out, film(command, shown, size, fps), fps)
@@ -336,7 +342,7 @@ def shown_episodes(command: ReplayCommand) -> tuple[list[Shown], RunFolder]:
     """
     file, folder = find_policy(locate(command.run))
     name, trust = str(command.run), command.trust
-    if folder.holds_run and not command.run.is_file():
+    if is_run(command.run, folder):
         named = folder.episodes / f"{command.episode}.npz"
         if re.fullmatch(r"[\w-]+", command.episode) and named.is_file():
             return [read(named, name=name, trust=trust)], folder
@@ -365,10 +371,9 @@ def film(
         yield from [image] * round(fps * _STANDSTILL_S)
 
 
-def write_page(out: Path, shown: Sequence[Shown], size: tuple[int, int]) -> None:
+def write_page(out: Path, shown: Sequence[Shown], size: tuple[int, int], fps: float) -> None:
     """Write the page about an episode, or about the same one as two policies played it."""
     config = shown[0].config
-    fps = playback_fps(config)
     tracks = []
     for s in shown:
         how = "greedy" if s.episode.greedy else "sampled"
@@ -449,11 +454,6 @@ def suite(command: SuiteCommand) -> None:
     out = command.out / "compare"
     # Their worlds were named on the command line, and imported for the training.
     compare_runs(CompareCommand(runs=tuple(map(str, runs)), out=out, trust=True, **fields))
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON for people and programs."""
-    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -137,6 +137,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_json(path: Path, content: Any) -> None:
+    """Replace a file by JSON, for people and programs."""
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
 def save_policy(path: Path, policy: Policy, *, env: Mapping[str, Any], about: About) -> None:
     """Write a policy file.
 

@@ -67,6 +67,11 @@ class RunFolder:
         return self.path / "best.safetensors"
 
     @property
+    def chosen_policy_file(self) -> Path | None:
+        """The best policy by evaluation if there is one, else the latest, if there is one."""
+        return next((f for f in (self.best_file, self.policy_file) if f.is_file()), None)
+
+    @property
     def checkpoints(self) -> list[Path]:
         """What going on with the training needs, newest first: two, as one may be damaged."""
         return sorted((self.path / "checkpoint").glob("*.safetensors"), reverse=True)
@@ -164,12 +169,14 @@ def find_policy(run: Path) -> tuple[PolicyFile, RunFolder]:
         known = sorted(str(p.parent) for p in Path("runs").glob("*/*/config.json"))
         hint = f"there are {', '.join(known[:5])}" if known else "train one with train.py"
         raise FileError(f"there is no run at {run}; {hint}")
-    for file in (folder.best_file, folder.policy_file):
-        if file.is_file():
-            if not file.resolve().is_relative_to(run.resolve()):
-                raise FileError(f"{file} is a link out of its folder; name {file.resolve()} itself")
-            return load_policy(file), folder
-    raise FileError(f"{run} holds no policy.safetensors, so it is no run folder, or an unborn one")
+    file = folder.chosen_policy_file
+    if file is None:
+        raise FileError(
+            f"{run} holds no policy.safetensors, so it is no run folder, or an unborn one"
+        )
+    if not file.resolve().is_relative_to(run.resolve()):
+        raise FileError(f"{file} is a link out of its folder; name {file.resolve()} itself")
+    return load_policy(file), folder
 
 
 def versions() -> dict[str, str]:

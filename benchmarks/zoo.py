@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from agents.checkpoint import write_json
 from agents.run import RunFolder
 from evaluation import report
 from evaluation.compare import MODES, Comparison, compare
@@ -41,12 +42,11 @@ def main(suite: Path) -> None:
         assert (home / "policy.safetensors").stat().st_size < _MAX_BYTES
         training = json.loads(best.config_file.read_text())
         training["command"] = re.sub(r"^\S*train\.py", "python train.py", training["command"])
-        (home / "training.json").write_text(json.dumps(training, indent=2) + "\n")
+        write_json(home / "training.json", training)
         (entry,) = find_entries([f"zoo/{name}"], trust=False)
         comparison = compare([entry], Protocol(), modes=list(MODES), say=print)
         (home / "README.md").write_text(card(name, comparison, training))
-        content = json.dumps(report.as_dict(comparison), indent=2) + "\n"
-        (home / "compare.json").write_text(content)
+        write_json(home / "compare.json", report.as_dict(comparison))
         comparisons.append(comparison)
     (ZOO / "README.md").write_text(report.summary_markdown(comparisons))
 

@@ -146,8 +146,7 @@ def _matches(pattern: str) -> list[str]:
 
 def _holds_policy(path: Path) -> bool:
     if path.is_dir():
-        folder = RunFolder(path)
-        return folder.best_file.is_file() or folder.policy_file.is_file()
+        return RunFolder(path).chosen_policy_file is not None
     # Of what a training writes, these end alike and are something else.
     other = path.parent.name == "checkpoint" or path == RunFolder(path.parent).not_finite_file
     return path.suffix == ".safetensors" and not other

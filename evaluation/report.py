@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -10,7 +9,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from agents.checkpoint import write_atomically
+from agents.checkpoint import write_atomically, write_json
 from agents.run import git_revision, hardware, versions
 from envs import SCENARIOS
 from envs.scenarios import Score as Reference
@@ -71,18 +70,20 @@ def _row(result: Result, rank: int, frame_skip: int) -> tuple[str, ...]:
 
 def footnotes(comparison: Comparison) -> list[str]:
     """Say how the numbers came about, and where the reference is from."""
-    notes = [
+    return [
         comparison.protocol.sentence(comparison.config),
         "Intervals: percentile bootstrap over episodes, each training seed a stratum: they tell "
         "what these policies would score on other episodes. How far training seeds differ shows in "
         "the seeds' own means. Players share a rank where the 95 % interval of the probability "
         "that an episode of one beats an episode of the other includes one half, or where there "
         "are too few episodes to tell.",
+        *_source(comparison),
     ]
+
+
+def _source(comparison: Comparison) -> list[str]:
     known = reference(comparison.config.env)
-    if known:
-        notes.append(f"Reference: {known.source}.")
-    return notes
+    return [f"Reference: {known.source}."] if known else []
 
 
 def verdict(pair: Pair) -> str:
@@ -162,9 +163,9 @@ def summary_notes(comparisons: Sequence[Comparison]) -> list[str]:
     """Say of each world how its numbers came about."""
     notes = []
     for comparison in comparisons:
-        first, *_, last = footnotes(comparison)
-        source = f" {last}" if reference(comparison.config.env) else ""
-        notes.append(f"{comparison.config.env}: {first}{source}")
+        sentence = comparison.protocol.sentence(comparison.config)
+        said = " ".join([sentence, *_source(comparison)])
+        notes.append(f"{comparison.config.env}: {said}")
     return notes
 
 
@@ -251,14 +252,14 @@ def write_report(comparison: Comparison, folder: Path) -> None:
     for name, figure in figures.items():
         write_atomically(folder / name, plots.svg(figure).encode())
     write_atomically(folder / "compare.md", markdown(comparison, list(figures)).encode())
-    _write_json(folder / "compare.json", as_dict(comparison))
+    write_json(folder / "compare.json", as_dict(comparison))
 
 
 def write_summary(comparisons: Sequence[Comparison], folder: Path) -> None:
     """Write summary.md and summary.json, over all worlds, into a folder."""
     write_atomically(folder / "summary.md", summary_markdown(comparisons).encode())
     content = {"rows": summary(comparisons), **_circumstances()}
-    _write_json(folder / "summary.json", content)
+    write_json(folder / "summary.json", content)
 
 
 def folder_names(names: Iterable[str]) -> list[str]:
@@ -269,10 +270,6 @@ def folder_names(names: Iterable[str]) -> list[str]:
         numbered = (f"{clean}-{number}" for number in count(2))
         folders.append(next(f for f in chain([clean], numbered) if f not in folders))
     return folders
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _number(value: float) -> str:

@@ -59,16 +59,16 @@ def opponent(path: Path, shown: Shown, trust: bool) -> Shown:
         UsageError: If it was trained in another world, or shows more or fewer frames of it.
     """
     file, _ = find_policy(locate(path))
-    episode = shown.episode
-    protocol = Protocol(episodes=1, seed=episode.seed, num_envs=1)
-    (other,) = play_new(file, path, protocol, greedy=episode.greedy, trust=trust)
-    theirs, ours = other.config, shown.config
+    theirs, ours = native(file, path, trust=trust), shown.config
     if theirs.env != ours.env or frames_per_env_step(theirs) != frames_per_env_step(ours):
         raise UsageError(
             f"{path} plays {theirs.env} with frame_skip {frames_per_env_step(theirs)}, "
             f"{shown.name} {ours.env} with {frames_per_env_step(ours)}: they cannot be shown "
             "side by side"
         )
+    episode = shown.episode
+    protocol = Protocol(episodes=1, seed=episode.seed, num_envs=1)
+    (other,) = play_new(file, path, protocol, greedy=episode.greedy, trust=trust)
     return other
 
 
