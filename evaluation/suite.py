@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
 from agents import AGENTS
-from agents.commandline import UsageError
+from agents.commandline import UsageError, handling_signals
 from envs import canonical_name, folder_name
 
 SCENARIOS = (
@@ -87,23 +85,11 @@ def train_suite(suite: Suite) -> list[Path]:
 def _run(arguments: list[str]) -> int:
     """Train in a process of its own, which is what its command line says and nothing else.
 
+    Signals are outlived until it has ended. Ctrl-C reaches all processes of a terminal, SIGTERM
+    only the one it is sent to, and is handed on.
+
     Raises:
         KeyboardInterrupt: If it was interrupted; it has ended in its own time, and is saved.
-    """
-    with _handing_on_signals() as (received, processes):
-        with subprocess.Popen([sys.executable, str(_TRAIN), *arguments]) as process:
-            processes.append(process)
-            status = process.wait()
-        if received or status in (130, 143):
-            raise KeyboardInterrupt
-    return status
-
-
-@contextlib.contextmanager
-def _handing_on_signals() -> Iterator[tuple[list[int], list[subprocess.Popen[bytes]]]]:
-    """Outlive SIGINT and SIGTERM until processes have; collect them.
-
-    Ctrl-C reaches all processes of a terminal, SIGTERM only the one it is sent to.
     """
     received: list[int] = []
     processes: list[subprocess.Popen[bytes]] = []
@@ -114,9 +100,12 @@ def _handing_on_signals() -> Iterator[tuple[list[int], list[subprocess.Popen[byt
             for process in processes:
                 process.terminate()
 
-    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received, processes
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with (
+        handling_signals(remember),
+        subprocess.Popen([sys.executable, str(_TRAIN), *arguments]) as process,
+    ):
+        processes.append(process)
+        status = process.wait()
+    if received or status in (130, 143):
+        raise KeyboardInterrupt
+    return status
