@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import importlib
 import io
 import os
 import re
@@ -78,6 +79,21 @@ def _one_line(box: str) -> str:
         return f"{text}; there are {subcommands.group(1).strip()}"
     suggestion = re.search(r"Perhaps you meant:.*?(--[\w-]+)", " ".join(lines), re.DOTALL)
     return f"{text}; did you mean {suggestion.group(1)}?" if suggestion else text
+
+
+def import_extra(module: str, extra: str) -> Any:
+    """Import a module that only an extra of this project installs.
+
+    Raises:
+        UsageError: If it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        if error.name not in (package, module):
+            raise  # It is there, and lacks something itself.
+        raise UsageError(f'{package} is not installed; pip install -e ".[{extra}]"') from error
 
 
 def with_fields(config: T, values: Mapping[str, Any]) -> T:

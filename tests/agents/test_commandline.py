@@ -12,7 +12,14 @@ from typing import Annotated, Literal
 import pytest
 import tyro
 
-from agents.commandline import UsageError, parse, run, until_interrupted, with_fields
+from agents.commandline import (
+    UsageError,
+    import_extra,
+    parse,
+    run,
+    until_interrupted,
+    with_fields,
+)
 from agents.ppo import PPOConfig
 
 
@@ -185,3 +192,9 @@ def test_signals_are_collected_and_handlers_put_back(capsys):
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     assert "once more to stop at once" in capsys.readouterr().err
+
+
+def test_what_an_extra_installs_is_imported_or_named():
+    assert import_extra("json.decoder", "export").JSONDecoder
+    with pytest.raises(UsageError, match=r'^nowhere is not .*; pip install -e "\.\[export\]"$'):
+        import_extra("nowhere.at.all", "export")
