@@ -54,10 +54,13 @@ from agents.presets import preset
 from agents.rollout import Rollout
 from agents.sampler import PlayedEnvs
 from agents.run import RunFolder
+from agents.sb3 import SB3Agent
+from agents.sb3_sampler import SB3Sampler
 from envs import EnvConfig, EnvError, SharedVectorEnv, canonical_name, folder_name
 from envs.cfg import strange_wads
 from envs.doctor import findings as findings_about_games
 from envs.registry import frames_per_env_step
+from envs.sb3 import SharedVecEnv
 from envs.speed import random_env_steps_per_second
 from envs.fingerprint import fingerprint
 from envs.replay import Moment, env_steps_per_second, playback_fps
@@ -85,6 +88,7 @@ class TrainingError(RuntimeError):
 # What a user can cause or has to know; its message is one line that says what would work.
 USER_ERRORS = (UsageError, EnvError, FileError, PerceptionError, TrainingError)
 
+Collector = Sampler | SB3Sampler | OverlappedSampler
 LearningT = TypeVar("LearningT", bound=AgentConfig)
 
 
@@ -108,7 +112,8 @@ class TrainConfig(Generic[LearningT]):
     perception: PerceptionConfig = field(default_factory=PerceptionConfig)
     learning: LearningT
     agent: str = "ppo"
-    """Who learns: ppo, a2c, reinforce or vtrace."""
+    """Who learns: ppo, a2c, reinforce, vtrace; or by Stable-Baselines3's code sb3-ppo, sb3-a2c,
+    sb3-recurrent-ppo."""
     total_env_steps: int = 1_000_000
     """How long to train, in decisions of the agent over all environments."""
     num_envs: int = 8
@@ -161,6 +166,8 @@ class TrainConfig(Generic[LearningT]):
             raise ValueError(
                 f"num_envs ({self.num_envs}) must be a multiple of num_groups ({self.num_groups})"
             )
+        if self.agent.startswith("sb3-") and (self.overlap or self.autotune):
+            raise ValueError(f"{self.agent} collects by itself: leave out --overlap and --autotune")
         if not self.hang_after_s > 0:
             raise ValueError(f"hang_after_s must be greater than 0, got {self.hang_after_s}")
         if not 0 <= self.seed < 2**31:
@@ -230,7 +237,6 @@ def train(config: TrainConfig[Any], folder: RunFolder, signals: list[int]) -> No
     envs = make_envs(config, config.num_envs, config.num_groups)
     with contextlib.closing(envs), contextlib.ExitStack() as lock:
         agent = make_agent(config, envs, device)
-        policy = agent.policy
         lock.enter_context(folder.locked())
         progress, sampler_state = resume(folder, agent, config)
         if is_over(config, progress):
@@ -242,19 +248,15 @@ def train(config: TrainConfig[Any], folder: RunFolder, signals: list[int]) -> No
             folder.clear()
         folder.write_config(asdict(config))
         before, ceiling = replace(progress), random_env_steps_per_second(envs, _CEILING_SECONDS)
-        sampler = Sampler(
-            envs,
-            policy,
-            rollout_length=config.learning.rollout_length,
-            seed=progress.next_episode_seed,
-            num_buffers=2 if config.overlap else 1,
-        )
+        sampler = make_sampler(config, envs, agent, progress.next_episode_seed)
         if sampler_state:
             lost = sampler.load_state(sampler_state)
             if lost:
                 print(f"{lost} of {config.num_envs} episodes begin anew: these games do not repeat "
                       "themselves, and cannot be gone on with", file=sys.stderr)  # fmt: skip
-        collector = OverlappedSampler(sampler) if config.overlap else sampler
+        collector: Collector = sampler
+        if config.overlap and isinstance(sampler, Sampler):
+            collector = OverlappedSampler(sampler)
         logger = RunLogger(folder.path, total=config.total_env_steps, start=progress.env_steps)
         logger.record_config(flat(asdict(config)), {"eval/mean_reward": 0.0})
         logger.record("time/ceiling_env_steps_per_s", ceiling)
@@ -286,6 +288,21 @@ def make_agent(config: TrainConfig[Any], envs: SharedVectorEnv, device: torch.de
     return agent
 
 
+def make_sampler(
+    config: TrainConfig[Any], envs: SharedVectorEnv, agent: Agent[Any], seed: int
+) -> Sampler | SB3Sampler:
+    """Make what collects rollouts for an agent."""
+    if isinstance(agent, SB3Agent):
+        return SB3Sampler(envs, SharedVecEnv(envs), agent, seed=seed)
+    return Sampler(
+        envs,
+        agent.policy,
+        rollout_length=config.learning.rollout_length,
+        seed=seed,
+        num_buffers=2 if config.overlap else 1,
+    )
+
+
 def is_over(config: TrainConfig[Any], progress: Progress) -> bool:
     """Tell whether a training has had its env steps, or has stopped getting better."""
     stands_still = config.patience and progress.evaluations_since_best >= config.patience
@@ -296,7 +313,7 @@ def learn(
     config: TrainConfig[Any],
     folder: RunFolder,
     envs: SharedVectorEnv,
-    collector: Sampler | OverlappedSampler,
+    collector: Collector,
     agent: Agent[Any],
     logger: RunLogger,
     progress: Progress,
@@ -312,7 +329,7 @@ def learn(
     say, restarts_before = logger.progress.say, progress.restarts
     update = GuardedUpdate(agent, folder, progress, say)
     # Only who stands still between two rollouts can say what it takes to go on from there.
-    sampler = collector if isinstance(collector, Sampler) else None
+    sampler = None if isinstance(collector, OverlappedSampler) else collector
     logger.restore_episodes(progress.returns, progress.lengths)
     recorder = make_recorder(config, folder, agent, progress)
     with contextlib.closing(Evaluation(config, folder, agent, logger)) as evaluation:
@@ -661,7 +678,7 @@ def save(
     agent: Agent[Any],
     config: TrainConfig[Any],
     progress: Progress,
-    sampler: Sampler | None,
+    sampler: Sampler | SB3Sampler | None,
     recorder: TrainingRecorder | None,
     say: Callable[[str], None],
 ) -> bool:
@@ -759,7 +776,7 @@ def report_end(folder: RunFolder, progress: Progress, *, interrupted: bool) -> N
 
 
 def report_speed(
-    collector: Sampler | OverlappedSampler, sampler: Sampler, env_steps_per_s: float, ceiling: float
+    collector: Collector, sampler: Sampler | SB3Sampler, env_steps_per_s: float, ceiling: float
 ) -> None:
     """Say how fast it was, beside games that nobody thinks about, and where the time went."""
     print(

@@ -8,9 +8,10 @@ from agents.policy import Player, Policy, observation_specs
 from agents.ppo import PPO, PPOConfig
 from agents.reinforce import Reinforce, ReinforceConfig
 from agents.sampler import Sampler
+from agents.sb3 import SB3A2C, SB3PPO, SB3RecurrentPPO
 from agents.vtrace import VTrace, VTraceConfig
 
-AGENTS: dict[str, tuple[type[AgentConfig], type[Agent]]] = {  # type: ignore[type-arg] # of any config
+OUR_AGENTS: dict[str, tuple[type[AgentConfig], type[Agent]]] = {  # type: ignore[type-arg] # of any config
     "ppo": (PPOConfig, PPO),
     "a2c": (A2CConfig, A2C),
     "reinforce": (ReinforceConfig, Reinforce),
@@ -18,10 +19,22 @@ AGENTS: dict[str, tuple[type[AgentConfig], type[Agent]]] = {  # type: ignore[typ
 }
 """Learning agents by name: their configuration and their class."""
 
+SB3_AGENTS: dict[str, tuple[type[AgentConfig], type[Agent]]] = {  # type: ignore[type-arg] # of any config
+    "sb3-ppo": (PPOConfig, SB3PPO),
+    "sb3-a2c": (A2CConfig, SB3A2C),
+    "sb3-recurrent-ppo": (PPOConfig, SB3RecurrentPPO),
+}
+"""Those that learn by Stable-Baselines3's code."""
+
+AGENTS = {**OUR_AGENTS, **SB3_AGENTS}
+"""All of them."""
+
 __all__ = [
     "A2C",
     "AGENTS",
+    "OUR_AGENTS",
     "PPO",
+    "SB3_AGENTS",
     "A2CConfig",
     "Agent",
     "AgentConfig",

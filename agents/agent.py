@@ -173,7 +173,8 @@ class Agent(ABC, Generic[ConfigT]):
 
     def _update(self, rollout: Rollout) -> dict[str, float]:
         config = self.config
-        advantages, returns = self.estimate(rollout, self.scale(rollout))
+        rewards = self.scale(rollout.rewards, rollout.dones)
+        advantages, returns = self.estimate(rollout, rewards)
         collected: dict[str, list[Tensor]] = defaultdict(list)
         stop = False
         for _ in range(config.num_epochs):
@@ -237,12 +238,17 @@ class Agent(ABC, Generic[ConfigT]):
         with single_thread():
             return self._gradients(part, weight)
 
-    def scale(self, rollout: Rollout) -> Tensor:
-        """Scale a rollout's rewards for learning, (T, N) float32."""
-        rewards = rollout.rewards * self.config.reward_scale
+    def scale(self, rewards: Tensor, dones: Tensor) -> Tensor:
+        """Scale rewards for learning.
+
+        Args:
+            rewards: (T, N) float32, native.
+            dones: (T, N) bool.
+        """
+        scaled = rewards * self.config.reward_scale
         if self.config.normalize_returns:
-            rewards = self.reward_scaler(rewards, rollout.dones)
-        return rewards
+            scaled = self.reward_scaler(scaled, dones)
+        return scaled
 
     def normalized(self, advantages: Tensor) -> Tensor:
         """Normalise a minibatch's advantages, if so configured."""

@@ -265,7 +265,8 @@ def load_training(path: Path, agent: Agent[Any]) -> tuple[dict[str, Any], dict[s
         agent.reward_scaler.load_state_dict(_under("reward_scaler/", tensors))
         if counters["optimizer"] != type(agent.optimizer).__name__:
             raise ValueError(f"its optimiser is {counters['optimizer']}")
-        optimizer, parameters = agent.optimizer.state_dict(), list(agent.policy.parameters())
+        optimizer = agent.optimizer.state_dict()
+        parameters = [p for group in agent.optimizer.param_groups for p in group["params"]]
         optimizer["state"] = {}
         for name, tensor in _under("optimizer/", tensors).items():
             index, _, key = name.partition("/")

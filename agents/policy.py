@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agents.distributions import ActionHead, Distribution
+from agents.distributions import ActionHead, Distribution, num_draws
 from agents.normalization import ObservationNormalizer
 from perception import ImageSpec, Perception, PerceptionConfig, VectorSpec
 from perception.encoders import orthogonal
@@ -155,6 +157,46 @@ class Policy(nn.Module):
         sequence = {name: part[None] for name, part in obs.items()}
         values: Tensor = self(sequence, memory_state, episode_starts[None])[1]
         return values[0]
+
+    def predict(
+        self,
+        observation: Any,
+        state: NDArray[np.float32] | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """Decide as Stable-Baselines3's models do, for `evaluate_policy` and its callbacks.
+
+        Args:
+            observation: of one environment or of N, as environments here give it; a dict of parts
+                where it has several.
+            state: (S, N, M) float32 memory, as returned by the last call; None at the start.
+            episode_start: (N,) bool, where memory is cleared first.
+            deterministic: take the most likely actions; draws come from torch's generator.
+
+        Returns:
+            Actions, of one environment or of N, and the memory's state.
+        """
+        arrays = observation if isinstance(observation, Mapping) else {"obs": observation}
+        obs = {name: torch.as_tensor(arrays[name], device=self.device) for name in self.specs}
+        name, spec = next(iter(self.specs.items()))
+        single = obs[name].dim() == (len(spec.shape) if isinstance(spec, ImageSpec) else 1)
+        if single:
+            obs = {name: part[None] for name, part in obs.items()}
+        num_envs = len(obs[name])
+        memory_state = self.initial_state(num_envs) if state is None else torch.from_numpy(state)
+        starts = torch.zeros(num_envs, dtype=torch.bool)
+        if episode_start is not None:
+            starts |= torch.as_tensor(episode_start, dtype=torch.bool)
+        draws = None if deterministic else torch.rand(num_envs, num_draws(self.action_space))
+        decision = self.act(
+            obs,
+            memory_state.to(self.device),
+            starts.to(self.device),
+            None if draws is None else draws.to(self.device),
+        )
+        actions = decision.actions.cpu().numpy()
+        return actions[0] if single else actions, decision.memory_state.cpu().numpy()
 
     def observe(self, obs: Obs) -> None:
         """Take (T, N, ...) observations into the normalisers' statistics."""

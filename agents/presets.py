@@ -114,6 +114,10 @@ def preset(env: str, agent: str) -> dict[str, Any]:
     """
     family = next(fields for pattern, fields in _FAMILIES if re.match(pattern, env))
     world = {**family, **_WORLDS.get(env, {})}
-    if agent == "ppo" and "conv_channels" in family:  # a world of Doom
-        world |= _RECURRENT_PPO if "memory" in world else _DOOM_PPO
-    return {**world, **_AGENTS.get((env, agent), {})}
+    # Stable-Baselines3's agents are given what ours are; whether they have a memory is settled.
+    kind = agent.removeprefix("sb3-").removeprefix("recurrent-")
+    if kind != agent:
+        world["memory"] = "lstm" if "recurrent" in agent else "none"
+    if kind == "ppo" and "conv_channels" in family:  # a world of Doom
+        world |= _DOOM_PPO if world.get("memory", "none") == "none" else _RECURRENT_PPO
+    return {**world, **_AGENTS.get((env, kind), {})}

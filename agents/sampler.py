@@ -159,7 +159,7 @@ class Sampler:
         self._memory_state = policy.initial_state(envs.num_envs).to(device)
         self.num_buffers = num_buffers
         self._buffers = [
-            _allocate(envs, shape, self._memory_state, policy.actor.num_choices)
+            allocate(envs, shape, self._memory_state, policy.actor.num_choices)
             for _ in range(num_buffers)
         ]
         self._storage = self._buffers[0]
@@ -207,7 +207,7 @@ class Sampler:
             for t, lane, seed, row in sorted(self._ended)  # Whichever group was ready first.
         ]
         self._ended.clear()
-        last_obs = self._current_obs()
+        last_obs = {n: p.to(self.policy.device) for n, p in current_obs(self.envs).items()}
         self.stopwatch.lap("transfer")
         storage.last_values.copy_(self.policy.value(last_obs, self._memory_state, self._starts))
         self.stopwatch.lap("inference")
@@ -228,7 +228,7 @@ class Sampler:
             "starts": self._starts,
             "memory_state": self._memory_state,
             "episode_seeds": torch.from_numpy(self.envs.episode_seeds),
-            **{f"obs/{name}": part for name, part in self._current_obs().items()},
+            **{f"obs/{name}": part for name, part in current_obs(self.envs).items()},
             **self._traces.state(),
         }
 
@@ -242,17 +242,10 @@ class Sampler:
         self._starts.copy_(state["starts"])
         self._memory_state.copy_(state["memory_state"])
         self._traces.load_state(state)
-        taken = [state[f"actions/{i}"].numpy() for i in range(self.envs.num_envs)]
-        self.envs.restore(state["episode_seeds"].tolist(), taken)
-        same = torch.ones(self.envs.num_envs, dtype=torch.bool)
-        for name, part in self._current_obs().items():
-            same &= (part.cpu() == state[f"obs/{name}"]).flatten(1).all(1)
-        lost = (~same).nonzero().flatten().tolist()
-        if lost:
-            self.envs.skip(lost)
-            self._starts[lost] = True
-            for lane in lost:
-                self._traces.forget(lane)
+        lost = repeat_episodes(self.envs, state)
+        self._starts[lost] = True
+        for lane in lost:
+            self._traces.forget(lane)
         self._seeds = self.envs.episode_seeds
         return len(lost)
 
@@ -330,13 +323,31 @@ class Sampler:
         values = self.policy.value(obs, self._memory_state[:, where], going_on)
         self._storage.final_values[t, where] = values
 
-    def _current_obs(self) -> dict[str, Tensor]:
-        groups = [self.envs.current_obs(g) for g in range(self.envs.num_groups)]
-        joined = {name: np.concatenate([g[name] for g in groups]) for name in groups[0]}
-        return as_tensors(joined, self.policy.device)
+
+def current_obs(envs: PlayedEnvs) -> dict[str, Tensor]:
+    """Give what all environments show now by part, each (N, ...), on the CPU."""
+    groups = [envs.current_obs(group) for group in range(envs.num_groups)]
+    return {name: torch.from_numpy(np.concatenate([g[name] for g in groups])) for name in groups[0]}
 
 
-def _allocate(
+def repeat_episodes(envs: GroupedEnvs, state: Mapping[str, Tensor]) -> list[int]:
+    """Play episodes in flight again up to where a sampler's state has them.
+
+    Returns:
+        The environments in which they did not come out the same, and which have begun new ones.
+    """
+    taken = [state[f"actions/{i}"].numpy() for i in range(envs.num_envs)]
+    envs.restore(state["episode_seeds"].tolist(), taken)
+    same = torch.ones(envs.num_envs, dtype=torch.bool)
+    for name, part in current_obs(envs).items():
+        same &= (part == state[f"obs/{name}"]).flatten(1).all(1)
+    lost: list[int] = (~same).nonzero().flatten().tolist()
+    if lost:
+        envs.skip(lost)
+    return lost
+
+
+def allocate(
     envs: GroupedEnvs, shape: tuple[int, int], memory_state: Tensor, num_choices: int
 ) -> Rollout:
     """Make room for a rollout of (T, N); it is filled again and again."""

@@ -31,7 +31,21 @@ from envs.engine import remove_leftovers
 from envs.errors import EnvError
 from envs.registry import make
 from envs.shared import Arrays, create_memory, map_arrays, numeric_keys
-from envs.worker import ACT, CLOSE, FAILED, FAULT, HUNG, RESET, RESTORE, STEP, Job
+from envs.worker import (
+    ACT,
+    ASK,
+    CLOSE,
+    FAILED,
+    FAULT,
+    HUNG,
+    RESET,
+    RESTORE,
+    RESULT,
+    STEP,
+    Job,
+    as_json,
+    receive_json,
+)
 
 # Workers watch their games themselves. One that does not answer although it had time to start every
 # engine and to wait twice for one that hangs is beyond help.
@@ -81,6 +95,7 @@ class _Worker:
         self._job, self._memory, self._core, self._rewind = job, memory, core, rewind
         self.unanswered: deque[bytes] = deque()  # What it was told and has not answered.
         self.fault = ""  # The last one it told of.
+        self.answers: dict[str, Any] = {}  # To what it was asked last.
         self._deaths = 0  # since the last answer
         self._start(job)
 
@@ -144,6 +159,9 @@ class _Worker:
             text = self.connection.recv(group, socket.MSG_WAITALL)
             self.fault = text.decode(errors="replace")
             return None
+        if command == RESULT:
+            self.answers |= receive_json(self.connection)
+            return self.answer()
         self._deaths = 0
         self.unanswered.popleft()
         return int(group)
@@ -214,12 +232,18 @@ class _Team:
 
     def command(self, command: int, group: int, payload: bytes = b"") -> None:
         self.expect_idle(group)
-        message = bytes((command, group))
-        if payload:
-            message += len(payload).to_bytes(8, "big") + payload
+        message = bytes((command, group)) + payload
         for worker in self._holders[group]:
             worker.send(message)
         self._unanswered[group] = len(self._holders[group])
+
+    def take_results(self) -> dict[str, Any]:
+        """Give what workers answered to what they were asked."""
+        results: dict[str, Any] = {}
+        for worker in self._workers.values():
+            results |= worker.answers
+            worker.answers = {}
+        return results
 
     def wait(self) -> int:
         if not self._unanswered:
@@ -416,10 +440,7 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         if len(seed) != self.num_envs:
             raise EnvError(f"{len(seed)} seeds were given for {self.num_envs} environments")
         self._arrays.seeds[:] = seed
-        for group in range(self.num_groups):
-            self._team_of[group].command(RESET, group)
-        for group in range(self.num_groups):
-            self._team_of[group].finish(group)
+        self._command_all(RESET)
         return self._batch(self._arrays.obs), self._infos(self._arrays.info)
 
     def restore(self, seeds: Sequence[int], actions: Sequence[NDArray[Any]]) -> None:
@@ -441,9 +462,49 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         self._restore({lane: [] for lane in lanes})
 
     def _restore(self, actions: dict[int, list[Any]]) -> None:
-        payload = json.dumps(actions).encode()
+        self._command_all(RESTORE, as_json({str(lane): taken for lane, taken in actions.items()}))
+
+    def ask(self, lanes: Sequence[int], name: str, **question: Any) -> list[Any]:
+        """Read an attribute of some environments, set one, or call a method; all travels as JSON.
+
+        Args:
+            lanes: which environments.
+            name: of the attribute, wherever in the environment's wrappers it is.
+            **question: `value` sets it; otherwise `args` and `kwargs` are a method's.
+
+        Returns:
+            What each says; arrays come as lists.
+
+        Raises:
+            EnvError: If an environment has no such attribute, raises, or says what JSON cannot
+                hold.
+        """
+        given = question if "value" in question else {"args": [], "kwargs": {}, **question}
+        self._command_all(ASK, as_json({"lanes": list(lanes), "name": name, **given}))
+        answers: dict[str, Any] = {}
+        for team in self._teams:
+            answers |= team.take_results()
+        if "error" in answers:
+            raise EnvError(f"{name}: {answers['error']}")
+        return [answers[str(lane)] for lane in lanes]
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Call a method of every environment, or read an attribute; see `ask`."""
+        return tuple(self.ask(range(self.num_envs), name, args=args, kwargs=kwargs))
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """Read an attribute of every environment; see `ask`."""
+        return self.call(name)
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Set an attribute of every environment, to one value or to a list of them; see `ask`."""
+        each = values if isinstance(values, (list, tuple)) else [values] * self.num_envs
+        for lane, value in enumerate(each):
+            self.ask([lane], name, value=value)
+
+    def _command_all(self, command: int, payload: bytes = b"") -> None:
         for group in range(self.num_groups):
-            self._team_of[group].command(RESTORE, group, payload)
+            self._team_of[group].command(command, group, payload)
         for group in range(self.num_groups):
             self._team_of[group].finish(group)
 

@@ -25,7 +25,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import gymnasium as gym
@@ -40,10 +40,11 @@ from envs.registry import make
 from envs.shared import Arrays, map_arrays, numeric_keys
 
 # STEP tells the numeric info of every step, which only some readers want; ACT leaves it out.
-# RESTORE is followed by 8 bytes, the length of a JSON object: a list of actions for each lane.
+# RESTORE and ASK are followed by 8 bytes, the length of a JSON object: for RESTORE a list of
+# actions for each lane, for ASK a question (see `Lanes.ask`), which RESULT answers in that form.
 # Replies also are FAULT with the length of a text in place of the group and then the text, for each
 # environment that broke, and FAILED with a text up to the end, after which the worker is gone.
-RESET, STEP, ACT, RESTORE, CLOSE, FAULT, FAILED = b"rsapcxf"
+RESET, STEP, ACT, RESTORE, ASK, RESULT, CLOSE, FAULT, FAILED = b"rsapqncxf"
 HUNG = 3  # Exit status of a worker in which an environment hung.
 
 _ATTEMPTS = 3  # to begin an episode
@@ -103,6 +104,12 @@ class _InPlace:
 
     def close(self) -> None:
         self._env.close()
+
+    def get_wrapper_attr(self, name: str) -> Any:
+        return self._env.get_wrapper_attr(name)
+
+    def set_wrapper_attr(self, name: str, value: Any) -> bool:
+        return self._env.set_wrapper_attr(name, value)
 
     def _write(self, obs: Any) -> None:
         for name, place in self._room.items():
@@ -205,6 +212,33 @@ class Lanes:
             *results, strict=True
         )
 
+    def ask(self, lanes: list[int], question: dict[str, Any]) -> dict[str, Any]:
+        """Read an attribute of environments, set one, or call a method.
+
+        Args:
+            lanes: the group's.
+            question: `lanes` that are asked, among others' too, the attribute's `name`, and either
+                a `value` to set or the `args` and `kwargs` of a method, if it is one.
+
+        Returns:
+            What each environment says, by lane as JSON has it; or `error`, a text.
+        """
+        answers: dict[str, Any] = {}
+        try:
+            for lane in sorted(set(lanes) & set(question["lanes"])):
+                self._work_at(lane)
+                env, name = self._envs[lane], question["name"]
+                if "value" in question:
+                    answers[str(lane)] = env.set_wrapper_attr(name, question["value"])
+                    continue
+                answer = env.get_wrapper_attr(name)
+                if callable(answer):
+                    answer = answer(*question["args"], **question["kwargs"])
+                answers[str(lane)] = answer
+            return cast(dict[str, Any], json.loads(json.dumps(answers, default=_plain)))
+        except Exception as error:  # Whatever an environment can raise.
+            return {"error": _reason(error)}
+
     def end_hanging(self) -> None:
         """End what hangs, from another thread: an engine where there is one, else the worker."""
         env = self._envs[self._lane]
@@ -291,6 +325,13 @@ class Lanes:
             self._arrays.info[lane] = [info[key] for key in self._info_keys]
 
 
+def _plain(value: Any) -> Any:
+    """Make arrays and numbers of NumPy what JSON has."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    raise EnvError(f"{value!r} cannot leave its process: numbers, texts, lists and arrays can")
+
+
 def _reason(error: Exception) -> str:
     """Say in one line what went wrong, and where unless it is said in our own words."""
     if isinstance(error, EnvError):
@@ -298,6 +339,19 @@ def _reason(error: Exception) -> str:
     where = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text} ({os.path.basename(where.filename)}:{where.lineno})"
+
+
+def as_json(content: dict[str, Any]) -> bytes:
+    """Give JSON with its length before it, in 8 bytes."""
+    payload = json.dumps(content).encode()
+    return len(payload).to_bytes(8, "big") + payload
+
+
+def receive_json(connection: socket.socket) -> dict[str, Any]:
+    """Receive what `as_json` gave."""
+    length = int.from_bytes(connection.recv(8, socket.MSG_WAITALL), "big")
+    content: dict[str, Any] = json.loads(connection.recv(length, socket.MSG_WAITALL))
+    return content
 
 
 class _Watchdog(threading.Thread):
@@ -344,9 +398,10 @@ def serve(connection: socket.socket, memory: int) -> None:
                 break
             lanes.busy = True
             if command == RESTORE:
-                length = int.from_bytes(connection.recv(8, socket.MSG_WAITALL), "big")
-                actions = json.loads(connection.recv(length, socket.MSG_WAITALL))
-                lanes.restore(job.groups[group], actions)
+                lanes.restore(job.groups[group], receive_json(connection))
+            elif command == ASK:
+                answers = lanes.ask(job.groups[group], receive_json(connection))
+                message = bytes((RESULT, group)) + as_json(answers) + message
             else:
                 obey[command](job.groups[group])
             lanes.busy = False

@@ -1,6 +1,6 @@
 """Perception as a whole: parts of an observation, decoded, encoded, joined and remembered.
 
-Axes: T time, N environments, F features.
+Axes: T time, N environments, B batch, F features.
 """
 
 from __future__ import annotations
@@ -86,17 +86,20 @@ class Perception(nn.Module):
         Returns:
             (T, N, F) float32 features, and the memory's state after the last step.
         """
-        steps, num_envs = episode_starts.shape
-        # Encoders know no time: (T * N, ...) in, (T * N, F) out.
-        parts, heavy = [], self.heavy_modules
-        for name, encoder in self.encoders.items():
-            with self._autocast(episode_starts, enabled=encoder in heavy):
-                parts.append(encoder(obs[name].flatten(0, 1)))
-        features = torch.cat([part.float() for part in parts], dim=-1)
-        features = features.unflatten(0, (steps, num_envs))
-        with self._autocast(episode_starts, enabled=self.memory in heavy):
+        # Encoders know no time.
+        features = self.encode({name: obs[name].flatten(0, 1) for name in self.encoders})
+        features = features.unflatten(0, episode_starts.shape)
+        with self._autocast(features, enabled=self.memory in self.heavy_modules):
             features, memory_state = self.memory(features, memory_state, episode_starts)
         return features, memory_state
+
+    def encode(self, obs: Mapping[str, Tensor]) -> Tensor:
+        """Turn parts of an observation, each (B, ...), into (B, F) float32, without memory."""
+        parts, heavy = [], self.heavy_modules
+        for name, encoder in self.encoders.items():
+            with self._autocast(obs[name], enabled=encoder in heavy):
+                parts.append(encoder(obs[name]).float())
+        return torch.cat(parts, dim=-1)
 
     @property
     def heavy_modules(self) -> list[nn.Module]:

@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 
 import train
-from agents import AGENTS
+from agents import OUR_AGENTS
 from agents.agent import Agent
 from tests.envs import processes
 
@@ -86,12 +86,15 @@ def run_and_die(monkeypatch, updates: int, folder: Path, *arguments: str) -> Non
     ("agent", "memory"),
     [
         pytest.param(agent, memory, marks=[] if memory == "lstm" else pytest.mark.slow)
-        for agent in AGENTS
+        for agent in OUR_AGENTS
         for memory in MEMORIES
-    ],
+    ]
+    + [("sb3-ppo", "none"), ("sb3-a2c", "none"), ("sb3-recurrent-ppo", "lstm")],
 )
 def test_every_agent_goes_on_bit_for_bit(tmp_path, monkeypatch, capsys, agent, memory):
     arguments = [*CARTPOLE, "--agent", agent, "--memory", memory]
+    if agent == "sb3-a2c":  # It knows no minibatches.
+        arguments = [a for a in arguments if a not in ("--minibatch-size", "32")]
     run_to_the_end(tmp_path / "whole", *arguments)
     run_and_die(monkeypatch, 2, tmp_path / "parts", *arguments)
     run_and_die(monkeypatch, 3, tmp_path / "parts", *arguments)
@@ -103,9 +106,16 @@ def test_every_agent_goes_on_bit_for_bit(tmp_path, monkeypatch, capsys, agent, m
     assert "begin anew" not in errors
 
 
-@pytest.mark.parametrize("memory", [pytest.param("none", marks=pytest.mark.slow), "lstm"])
-def test_doom_goes_on_bit_for_bit(tmp_path, monkeypatch, capsys, memory):
-    arguments = [*DOOM, "--memory", memory]
+@pytest.mark.parametrize(
+    ("agent", "memory"),
+    [
+        pytest.param("ppo", "none", marks=pytest.mark.slow),
+        ("ppo", "lstm"),
+        pytest.param("sb3-recurrent-ppo", "lstm", marks=pytest.mark.slow),
+    ],
+)
+def test_doom_goes_on_bit_for_bit(tmp_path, monkeypatch, capsys, agent, memory):
+    arguments = [*DOOM, "--agent", agent, "--memory", memory]
     run_to_the_end(tmp_path / "whole", *arguments)
     run_and_die(monkeypatch, 4, tmp_path / "parts", *arguments)
     run_to_the_end(tmp_path / "parts", *arguments)

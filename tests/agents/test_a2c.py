@@ -6,7 +6,7 @@ import pytest
 from stable_baselines3 import A2C as SB3A2C
 
 from agents import A2C, A2CConfig
-from tests.agents.sb3 import assert_same_weights, make_oracle, update_in_step
+from tests.agents.sb3_oracle import assert_same_weights, make_oracle, update_in_step
 from tests.agents.synthetic import make_policy, make_rollout
 from tests.agents.toy import ACTION_SPACES
 

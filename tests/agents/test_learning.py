@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from agents import AGENTS, Policy, Sampler, observation_specs
+from agents import AGENTS, OUR_AGENTS, Policy, Sampler, observation_specs
 from agents.run import find_policy
 from evaluation.play import play_episodes, score_episodes
 from perception import EncoderConfig, PerceptionConfig
@@ -182,7 +182,7 @@ def test_the_end_of_the_world_does():
     assert constant_value("Terminated-v0") == pytest.approx(1 / (1 - 0.7875), abs=0.1)
 
 
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("agent", OUR_AGENTS)
 @pytest.mark.parametrize("memory", ["none", "lstm"])
 def test_the_same_seed_trains_bit_identical_weights_and_another_seed_others(agent, memory):
     def train(seed):

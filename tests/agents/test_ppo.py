@@ -11,7 +11,7 @@ from stable_baselines3 import PPO as SB3PPO
 from agents import PPO, PPOConfig
 from agents.rollout import minibatches
 from agents.vtrace import vtrace_estimate
-from tests.agents.sb3 import assert_same_weights, load_rollout, make_oracle, update_in_step
+from tests.agents.sb3_oracle import assert_same_weights, load_rollout, make_oracle, update_in_step
 from tests.agents.synthetic import make_policy, make_rollout
 from tests.agents.toy import ACTION_SPACES
 

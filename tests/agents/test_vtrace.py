@@ -85,7 +85,7 @@ def test_of_its_own_rollout_a_policy_estimates_as_gae_does(name, memory):
     options |= {"vtrace": True} if name == "ppo" else {}
     agent = make_agent(name, memory=memory, **options)
     rollout = make_rollout(agent.policy, STEPS, NUM_ENVS)
-    rewards = agent.scale(rollout)
+    rewards = agent.scale(rollout.rewards, rollout.dones)
     advantages, returns = agent.estimate(rollout, rewards)
     following = following_values(rollout)
     expected = gae(rewards, rollout.values, following, rollout.dones, gamma=0.9, gae_lambda=1.0)
