@@ -185,14 +185,21 @@ class SB3Agent(Agent[ConfigT]):
         """Let SB3 learn from its buffer, which the rollout is a copy of."""
         model = self.model
         model._current_progress_remaining = max(0.0, 1.0 - self.num_updates / self.total_updates)
-        model.train()
-        if not all(parameter.isfinite().all() for parameter in self.policy.parameters()):
+        try:
+            model.train()
+        except ValueError:  # What torch's distributions make of NaN.
+            if self._has_finite_weights():
+                raise
+        if not self._has_finite_weights():
             raise NotFiniteError("the weights after the update are not finite")
         self.policy.observe(rollout.obs)
         recorded = model.logger.name_to_value
         metrics = {name.removeprefix("train/"): float(value) for name, value in recorded.items()}
         recorded.clear()
         return metrics
+
+    def _has_finite_weights(self) -> bool:
+        return all(bool(parameter.isfinite().all()) for parameter in self.policy.parameters())
 
 
 class SB3A2C(SB3Agent[A2CConfig]):
