@@ -483,20 +483,13 @@ def suite(command: SuiteCommand) -> None:
 
 
 def export(command: ExportCommand) -> None:
-    """Write a policy as ONNX, to play the world that it is scored in.
-
-    Raises:
-        UsageError: If the file cannot be written.
-    """
+    """Write a policy as ONNX, to play the world that it is scored in."""
     file, folder = find_policy(locate(command.run))
     # Nothing is imported for a world that is only written down.
     config = native(file, command.run, trust=True)
     out = command.onnx or home(command.run, folder) / "policy.onnx"
-    try:
-        with _CONSOLE.status(f"writing {out}"):
-            found = save_onnx(out, file, env=asdict(config))
-    except OSError as error:
-        raise UsageError(f"--onnx {out}: {error.strerror}; name another file") from error
+    with _CONSOLE.status(f"writing {out}"):
+        found = save_onnx(out, file, env=asdict(config))
     print(f"{out}: {out.stat().st_size:,} bytes")
     sizes = ", ".join(map(str, BATCH_SIZES))
     largest = ", ".join(f"{name} {difference:.1e}" for name, difference in found.items())

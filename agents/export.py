@@ -1,8 +1,9 @@
 """A policy as one ONNX file, which plays without PyTorch, and the check that it plays the same.
 
-The file takes what a world shows, as the world shows it: palette indices are looked up and numbers
-normalised inside. It computes in float32. Its metadata has, as JSON under `doomgrad`, the world it
-plays, its actions, what its inputs and outputs mean, and what the check found.
+The file takes what a world shows, as the world shows it: palette indices are looked up inside, and
+vectors normalised, in float64 as in training. All else is computed in float32. Its metadata has, as
+JSON under `doomgrad`, the world it plays, its actions, what its inputs and outputs mean, and what
+the check found.
 
 Axes: N environments, S and M rows and width of the memory's state, A choices of all groups.
 """
@@ -37,7 +38,7 @@ TOLERANCE = 1e-4
 BATCH_SIZES = (1, 2, 7)
 """How many environments at a time they are compared with."""
 
-_FORMAT = 1
+_FORMAT = 1  # Of inputs, outputs and metadata.
 _METADATA_KEY = "doomgrad"
 _STEPS = 4  # Of a comparison; halfway through, episodes start.
 _ACTIONS, _STATE, _STARTS = "greedy_actions", "memory_state", "episode_starts"
@@ -56,8 +57,8 @@ def save_onnx(path: Path, file: PolicyFile, *, env: Mapping[str, Any]) -> dict[s
         The largest difference in each output; see `differences`.
 
     Raises:
-        UsageError: If they differ by more than `TOLERANCE`, a name is not free, or a package is
-            missing.
+        UsageError: If they differ by more than `TOLERANCE`, a name is not free, a package is
+            missing, or the file cannot be written.
     """
     policy = copy.deepcopy(file.policy).eval()
     policy.perception.precision = torch.float32
@@ -82,7 +83,10 @@ def save_onnx(path: Path, file: PolicyFile, *, env: Mapping[str, Any]) -> dict[s
         "parity": found,
     }
     model.metadata_props.add(key=_METADATA_KEY, value=json.dumps(description))
-    write_atomically(path, model.SerializeToString())
+    try:
+        write_atomically(path, model.SerializeToString())
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
     return found
 
 
@@ -216,6 +220,7 @@ def _translate(policy: Policy) -> Any:
             f"observations have a part called {min(taken)}, which in ONNX is something else"
         )
     import_extra("onnxscript", "export")
+    passes = import_extra("onnx_ir.passes.common", "export")
     num_envs = 3  # Any number, but an axis of 1 would be fixed.
     example = _draw(policy, num_envs, np.random.default_rng(0))
     if policy.is_recurrent:
@@ -232,6 +237,8 @@ def _translate(policy: Policy) -> Any:
             verbose=False,
         )
     assert program is not None
+    # Traces of this code, which name folders of this machine.
+    passes.ClearMetadataAndDocStringPass()(program.model)
     return program.model_proto
 
 

@@ -145,7 +145,7 @@ def test_export_writes_beside_the_policy_and_prints_how_far_it_is_from_it(
     assert "at batches of 1, 2, 7: greedy_actions 0.0e+00, probabilities" in printed
     nowhere = str(written / "policy.onnx")
     refusal = refused(capsys, monkeypatch, "export", str(doom_run), "--onnx", nowhere)
-    assert f"--onnx {nowhere}: " in refusal
+    assert f"{nowhere} cannot be written: " in refusal
 
 
 def test_what_is_exported_names_the_world_it_is_scored_in(doom_run, monkeypatch, tmp_path):

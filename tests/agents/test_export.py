@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -20,6 +21,7 @@ from perception import ENCODERS, MEMORIES, ImageSpec, VectorSpec
 from tests.agents.synthetic import IMAGE, PALETTE, VECTOR, make_draws, make_obs, make_policy
 from tests.agents.toy import ACTION_SPACES
 
+ROOT = Path(__file__).parent.parent.parent
 ENV = {"env": "basic", "width": 40}
 MIXED = {"screen": IMAGE, "variables": VECTOR}  # Colours, depth and numbers.
 STACKED = {"obs": ImageSpec(shape=(36, 40, 2), channels=("palette",) * 2, palette=PALETTE)}
@@ -173,6 +175,16 @@ def test_a_missing_package_is_named_in_one_line(package, tmp_path, monkeypatch):
     file = PolicyFile(policy=make_policy(), env={}, about=About())
     with pytest.raises(UsageError, match=rf'{package} is not installed; pip install -e ".\[export'):
         save_onnx(tmp_path / "policy.onnx", file, env={})
+
+
+def test_the_same_policy_is_the_same_file_and_names_no_folder_of_this_machine(tmp_path):
+    policy = make_policy(memory="gru")
+    first, second = tmp_path / "1.onnx", tmp_path / "2.onnx"
+    for path in (first, second):
+        write(path, policy)
+    assert first.read_bytes() == second.read_bytes()
+    for trace in (str(ROOT), "export.py", "forward"):
+        assert trace.encode() not in first.read_bytes()
 
 
 def test_exporting_says_nothing_of_its_own_and_changes_no_policy(tmp_path, capfd, recwarn, caplog):
