@@ -1,4 +1,4 @@
-"""Score, replay, watch and compare what was trained: `python evaluate.py score RUN` and so on.
+"""Score, replay, watch, compare and export what was trained: `python evaluate.py score RUN` etc.
 
 RUN is a run folder or a policy file, or zoo/NAME for a policy that comes with the project.
 `python evaluate.py COMMAND --help` lists a command's options.
@@ -29,6 +29,7 @@ from rich.text import Text
 from agents import Player
 from agents.checkpoint import FileError, PolicyFile, write_atomically, write_json
 from agents.commandline import UsageError, parse, run
+from agents.export import BATCH_SIZES, save_onnx
 from agents.run import RunFolder, find_policy
 from envs import EnvError
 from envs.fingerprint import fingerprint
@@ -238,12 +239,31 @@ class SuiteCommand(Scoring):
             _check_at_least_one(self, "total_env_steps")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExportCommand:
+    """Write a policy as one file that other programs can play with.
+
+    It is checked to compute what the policy computes.
+    """
+
+    run: RunPath
+    """A run folder (its best policy is exported) or a policy file."""
+    onnx: Path | None = None
+    """Where to write, as .onnx. Default: policy.onnx in the run folder."""
+
+    def __post_init__(self) -> None:
+        """Check the file's name."""
+        if self.onnx is not None and (self.onnx.suffix != ".onnx" or self.onnx.is_dir()):
+            raise ValueError(f"--onnx {self.onnx}: name a file, as in policy.onnx")
+
+
 Command = (
     Annotated[ScoreCommand, tyro.conf.subcommand("score")]
     | Annotated[ReplayCommand, tyro.conf.subcommand("replay")]
     | Annotated[WatchCommand, tyro.conf.subcommand("watch")]
     | Annotated[CompareCommand, tyro.conf.subcommand("compare")]
     | Annotated[SuiteCommand, tyro.conf.subcommand("suite")]
+    | Annotated[ExportCommand, tyro.conf.subcommand("export")]
 )
 
 
@@ -259,8 +279,10 @@ def main(arguments: Sequence[str]) -> int:
             watch(command)
         elif isinstance(command, CompareCommand):
             compare_runs(command)
-        else:
+        elif isinstance(command, SuiteCommand):
             suite(command)
+        else:
+            export(command)
         return 0
     return 130
 
@@ -313,6 +335,12 @@ def is_run(run: Path, folder: RunFolder) -> bool:
     return folder.holds_run and not run.is_file()
 
 
+def home(run: Path, folder: RunFolder) -> Path:
+    """Choose the folder for what is made of a run or a policy file, if none is asked for."""
+    # What comes with the project is left as it came.
+    return folder.path if folder.holds_run or run.is_file() else Path()
+
+
 def replay(command: ReplayCommand) -> None:
     """Write a video of recorded episodes, or a page about one."""
     size = parse_size(command.size)
@@ -320,9 +348,7 @@ def replay(command: ReplayCommand) -> None:
     if command.against:
         shown += [opponent(command.against, episode, command.trust) for episode in shown]
     name = "replay.html" if command.html else "replay.mp4"
-    # What comes with the project is left as it came.
-    home = folder.path if folder.holds_run or command.run.is_file() else Path()
-    out = command.out or home / name
+    out = command.out or home(command.run, folder) / name
     fps = playback_fps(shown[0].config)
     with _CONSOLE.status(f"writing {out}"):
         if command.html:
@@ -454,6 +480,20 @@ def suite(command: SuiteCommand) -> None:
     out = command.out / "compare"
     # Their worlds were named on the command line, and imported for the training.
     compare_runs(CompareCommand(runs=tuple(map(str, runs)), out=out, trust=True, **fields))
+
+
+def export(command: ExportCommand) -> None:
+    """Write a policy as ONNX, to play the world that it is scored in."""
+    file, folder = find_policy(locate(command.run))
+    # Nothing is imported for a world that is only written down.
+    config = native(file, command.run, trust=True)
+    out = command.onnx or home(command.run, folder) / "policy.onnx"
+    with _CONSOLE.status(f"writing {out}"):
+        found = save_onnx(out, file, env=asdict(config))
+    print(f"{out}: {out.stat().st_size:,} bytes")
+    sizes = ", ".join(map(str, BATCH_SIZES))
+    largest = ", ".join(f"{name} {difference:.1e}" for name, difference in found.items())
+    print(f"largest difference from PyTorch, at batches of {sizes}: {largest}")
 
 
 def parse_size(text: str) -> tuple[int, int]:

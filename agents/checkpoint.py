@@ -175,6 +175,8 @@ def load_policy(path: Path) -> PolicyFile:
             name: decode(ImageSpec, spec) if "shape" in spec else decode(VectorSpec, spec)
             for name, spec in description["specs"].items()
         }
+        if not specs:
+            raise ValueError("it observes nothing")
         parts = (
             specs,
             _parse_space(description["actions"]),

@@ -6,7 +6,7 @@ policy.safetensors   latest            best.safetensors   best by evaluation
 checkpoint/          what going on needs
 episodes/*.npz       recorded episodes
 events.out.tfevents* TensorBoard       progress.csv       the same scalars
-evaluation.json      what `score` found                   replay.mp4
+evaluation.json      what `score` found                   replay.mp4   policy.onnx
 ```
 """
 
@@ -34,6 +34,7 @@ _WRITTEN = (
     *("policy.safetensors", "best.safetensors", "checkpoint/*.safetensors"),
     *("episodes/*.npz", "episodes/*.mp4", "events.out.tfevents*", "progress.csv"),
     *("evaluation.json", "replay.mp4", "replay.html", "not-finite.safetensors"),
+    "policy.onnx",
     "config.json",  # Last: it marks the folder as a run's.
 )
 _MAX_CONFIG_BYTES = 2**20

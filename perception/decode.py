@@ -65,13 +65,16 @@ class Decoder(nn.Module):
     Args:
         spec: what the images are.
         block: s.
+
+    Attributes:
+        block: s. A decoder and the layer after it also work with 1, only slower.
     """
 
     palette: Tensor
 
     def __init__(self, spec: ImageSpec, block: int = 1) -> None:
         super().__init__()
-        self._block = block
+        self.block = block
         is_palette = [name == "palette" for name in spec.channels] or [False] * spec.shape[2]
         self._palette_channels = [i for i, p in enumerate(is_palette) if p]
         self._other_channels = [i for i, p in enumerate(is_palette) if not p]
@@ -91,8 +94,8 @@ class Decoder(nn.Module):
         device, colours = frames.device.type, self.palette
         if torch.is_autocast_enabled(device):
             colours = colours.to(torch.get_autocast_dtype(device))
-        if self._block > 1:
-            frames = _cut_into_blocks(frames, self._block)  # (B, H / s, W / s, s * s, C)
+        if self.block > 1:
+            frames = _cut_into_blocks(frames, self.block)  # (B, H / s, W / s, s * s, C)
             colours = F.pad(colours, (0, 1))
         planes = []
         if self._palette_channels:

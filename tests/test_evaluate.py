@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -132,6 +133,29 @@ def test_a_video_shows_two_policies_side_by_side(doom_run, monkeypatch, tmp_path
     succeed(monkeypatch, "replay", str(doom_run), *options)
     with av.open(str(out)) as video:
         assert (video.streams.video[0].width, video.streams.video[0].height) == (320, 120)
+
+
+def test_export_writes_beside_the_policy_and_prints_how_far_it_is_from_it(
+    doom_run, monkeypatch, capsys
+):
+    succeed(monkeypatch, "export", str(doom_run))
+    written = doom_run / "policy.onnx"
+    printed = capsys.readouterr().out
+    assert f"{written}: {written.stat().st_size:,} bytes" in printed
+    assert "at batches of 1, 2, 7: greedy_actions 0.0e+00, probabilities" in printed
+    nowhere = str(written / "policy.onnx")
+    refusal = refused(capsys, monkeypatch, "export", str(doom_run), "--onnx", nowhere)
+    assert f"{nowhere} cannot be written: " in refusal
+
+
+def test_what_is_exported_names_the_world_it_is_scored_in(doom_run, monkeypatch, tmp_path):
+    path = tmp_path / "easy.safetensors"
+    shutil.copy(doom_run / "policy.safetensors", path)
+    rewrite(path, lambda description: description["env"].update(skill=1, time_limit=20))
+    succeed(monkeypatch, "export", str(path))
+    metadata = onnx.load(tmp_path / "policy.onnx").metadata_props
+    (about,) = (json.loads(entry.value) for entry in metadata if entry.key == "doomgrad")
+    assert about["env"] == {**about["env"], "env": "basic", "skill": None, "time_limit": None}
 
 
 def test_games_that_do_not_repeat_themselves_are_shown_by_kept_pictures(
@@ -268,6 +292,8 @@ def test_bad_input_gets_one_line(capsys, monkeypatch, tmp_path, doom_run, cartpo
         (["watch", str(doom_run), "--episodes", "0"], "episodes must be at least 1"),
         (["score", str(doom_run), "--json", str(tmp_path)], "is a folder"),
         (["replay", str(doom_run), "--out", "clip.avi"], ".mp4 or a .gif"),
+        (["export", "nowhere"], "there is no run at nowhere"),
+        (["export", str(doom_run), "--onnx", "p.safetensors"], "name a file, as in policy.onnx"),
         ([], "score"),
     ):
         assert expected in refused(capsys, monkeypatch, *arguments), arguments

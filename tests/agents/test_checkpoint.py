@@ -228,6 +228,15 @@ def test_a_description_that_lacks_a_part_is_refused(tmp_path, key):
     refused(path, key)
 
 
+def test_a_policy_that_observes_nothing_is_refused(tmp_path):
+    path = save(tmp_path / "p", policy := make_policy())
+    seeing = [name for name in policy.state_dict() if "encoders" in name]
+    none = {"actor.layer.weight": torch.zeros(3, 0), "critic.weight": torch.zeros(1, 0)}
+    rewrite(path, lambda d: d.update(specs={}), drop=seeing, replace=none)
+    with pytest.raises(FileError, match="it observes nothing"):
+        load_policy(path)
+
+
 def test_missing_weights_are_refused(tmp_path):
     path = rewrite(save(tmp_path / "p", make_policy()), lambda d: None, drop={"critic.bias"})
     refused(path, "is not a policy of doomgrad")

@@ -20,7 +20,7 @@ def fill(folder):
     (folder.path / "checkpoint").mkdir(parents=True)
     folder.episodes.mkdir()
     names = ["config.json", "policy.safetensors", "best.safetensors", "progress.csv"]
-    names += ["evaluation.json", "replay.mp4", "events.out.tfevents.1.host.2.0"]
+    names += ["evaluation.json", "replay.mp4", "policy.onnx", "events.out.tfevents.1.host.2.0"]
     names += ["checkpoint/000000000512.safetensors", "episodes/score-000.npz"]
     for name in names:
         (folder.path / name).write_bytes(b"x")

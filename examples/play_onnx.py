@@ -1,0 +1,62 @@
+"""Play Doom with an exported policy: ONNX Runtime, NumPy and this project's worlds, no PyTorch.
+
+    python evaluate.py export zoo/basic
+    python examples/play_onnx.py policy.onnx --episodes 10
+
+It scores what `python evaluate.py score` says: the same seeds are the same episodes.
+"""
+
+import argparse
+import contextlib
+import json
+
+import msgspec
+import numpy as np
+import onnxruntime
+
+from envs import EnvConfig, make
+from envs.registry import check_no_import
+
+parser = argparse.ArgumentParser(description="Play Doom with an exported policy.")
+parser.add_argument("policy", help="what `python evaluate.py export` wrote")
+parser.add_argument("--episodes", type=int, default=10, help="how many")
+parser.add_argument("--seed", type=int, default=0, help="of the first one; the others follow")
+parser.add_argument("--sample", action="store_true", help="draw actions; else take the likeliest")
+args = parser.parse_args()
+if args.episodes < 1 or args.seed < 0:
+    parser.exit(2, "error: --episodes is at least 1 and --seed at least 0\n")
+try:
+    session = onnxruntime.InferenceSession(args.policy)
+    about = json.loads(session.get_modelmeta().custom_metadata_map["doomgrad"])
+    config = msgspec.convert(about["env"], EnvConfig)
+    check_no_import(config.env)  # A file does not decide what is imported.
+    env = make(config)
+except Exception as error:  # Those of ONNX Runtime have no class in common.
+    parser.exit(2, f"error: {args.policy} is no policy that evaluate.py exported: {error}\n")
+
+inputs = {part.name: part.shape for part in session.get_inputs()}
+outputs = [part.name for part in session.get_outputs()]
+state = np.zeros((1, *inputs.get("memory_state", [])[1:]), np.float32)
+ends = np.cumsum(about["actions"]["sizes"])  # Of the groups of choices.
+returns = np.zeros(args.episodes)
+with contextlib.closing(env):
+    for episode, seed in enumerate(range(args.seed, args.seed + args.episodes)):
+        draw = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,))).random
+        (obs, _), start, done = env.reset(seed=seed), True, False
+        while not done:
+            parts = obs if isinstance(obs, dict) else {"obs": obs}
+            batch = {name: part[None] for name, part in parts.items()}
+            batch |= {"memory_state": state, "episode_starts": np.array([start])}
+            results = session.run(outputs, {name: batch[name] for name in inputs})
+            decision = dict(zip(outputs, results, strict=True))
+            action = decision["greedy_actions"][0]
+            if args.sample:
+                groups = np.split(decision["probabilities"][0], ends[:-1])
+                drawn = [(p.cumsum()[:-1] <= draw(dtype=np.float32)).sum() for p in groups]
+                action = np.reshape(drawn, action.shape)
+            obs, reward, terminated, truncated, _ = env.step(action)
+            state, start = decision.get("next_memory_state", state), False
+            returns[episode] += reward
+            done = terminated or truncated
+        print(f"seed {seed}: return {returns[episode]:,.2f}")
+print(f"mean of {args.episodes} episodes: {returns.mean():,.2f}")
