@@ -7,6 +7,7 @@ checkpoint/          what going on needs
 episodes/*.npz       recorded episodes
 events.out.tfevents* TensorBoard       progress.csv       the same scalars
 evaluation.json      what `score` found                   replay.mp4
+wandb/, trackio/     what `--track` left; --fresh keeps it, as trackers keep everything
 ```
 """
 
