@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, Protocol, TextIO
+from typing import Any, Literal, TextIO
 
 from stable_baselines3.common.logger import KVWriter
 
@@ -24,14 +24,6 @@ from agents.commandline import import_extra
 
 TrackerName = Literal["wandb", "trackio"]
 _PROJECT = "doomgrad"
-
-
-class _TrackedRun(Protocol):
-    """What runs of both services have in common."""
-
-    def log(self, data: dict[str, float], *, step: int) -> None: ...
-
-    def finish(self) -> None: ...
 
 
 def load_service(name: TrackerName, folder: Path) -> Any:
@@ -50,7 +42,7 @@ def load_service(name: TrackerName, folder: Path) -> Any:
 
 
 class Tracker(KVWriter):
-    """Hands records on to a service. Whatever goes wrong there is said once, and ends it.
+    """Hands records on to a service. Whatever goes wrong there is said once, and stops nothing.
 
     The run is named after the last two folders, as in basic/ppo-seed0, and grouped by the first.
 
@@ -73,7 +65,7 @@ class Tracker(KVWriter):
     ) -> None:
         self._name, self._say = name, say
         self._has_complained = False
-        self._run: _TrackedRun | None = None
+        self._run: Any = None
         self._service = load_service(name, folder)
         self._show_warning = warnings.showwarning
         warnings.showwarning = self._on_warning
