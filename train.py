@@ -261,12 +261,12 @@ def train(config: TrainConfig[Any], folder: RunFolder, signals: list[int]) -> No
                       "themselves, and cannot be gone on with", file=sys.stderr)  # fmt: skip
         collector = OverlappedSampler(sampler) if config.overlap else sampler
         logger = RunLogger(folder.path, total=config.total_env_steps, start=progress.env_steps)
+        about = flat(asdict(config))
         if config.track:
             resumed, say = progress.env_steps > 0, logger.progress.say
-            about = flat(asdict(config))
             tracker = Tracker(config.track, folder.path, about, resumed=resumed, say=say)
             logger.output_formats.append(tracker)
-        logger.record_config(flat(asdict(config)), {"eval/mean_reward": 0.0})
+        logger.record_config(about, {"eval/mean_reward": 0.0})
         logger.record("time/ceiling_env_steps_per_s", ceiling)
         with contextlib.closing(logger), contextlib.closing(collector):
             learn(config, folder, envs, collector, agent, logger, progress, signals)

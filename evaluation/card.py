@@ -54,7 +54,7 @@ def read_evaluation(path: Path, file: PolicyFile, config: EnvConfig) -> Evaluati
         )
         scores = {name: decode(Score, score) for name, score in content["scores"].items()}
         return Evaluation(protocol=protocol, scores=scores) if is_same and scores else None
-    except (LookupError, TypeError, AttributeError) as error:
+    except (FileError, LookupError, TypeError, AttributeError) as error:
         raise FileError(f"{path} is not what `score` wrote; remove it") from error
 
 

@@ -175,8 +175,10 @@ class Repository:
                 RunFolder(folder).read_config()
             if (folder / EVALUATION).exists():
                 read_json(folder / EVALUATION, LARGEST[EVALUATION])
-            if film.exists() and film.read_bytes()[4:8] != b"ftyp":
-                raise FileError(f"{film} is no video")
+            if film.exists():
+                with film.open("rb") as video:
+                    if video.read(8)[4:] != b"ftyp":
+                        raise FileError(f"{film} is no video")
         except FileError as error:
             raise FileError(str(error).replace(str(folder), self._name)) from error
         return file

@@ -165,9 +165,11 @@ def test_a_score_is_one_policys_at_one_task(scored):
     assert read_evaluation(path, older, config) is None
     assert read_evaluation(path, best, replace(config, frame_skip=2)) is None
     assert read_evaluation(path, best, replace(config, env="Acrobot-v1")) is None
-    path.write_text('{"protocol": 1}')
-    with pytest.raises(FileError, match="is not what `score` wrote; remove it"):
-        read_evaluation(path, best, config)
+    content = json.loads(path.read_text())
+    for change in ({"protocol": 1}, {"scores": {"greedy": {"mean": "high"}}}, {"scores": 1}):
+        path.write_text(json.dumps(content | change))
+        with pytest.raises(FileError, match="is not what `score` wrote; remove it"):
+            read_evaluation(path, best, config)
     path.unlink()
     assert read_evaluation(path, best, config) is None
 
