@@ -218,7 +218,7 @@ def test_what_starts_over_is_another_run_beside_the_first(service, tmp_path):
 
 
 BREAK = {
-    "wandb": "subprocess.run(['pkill', '-9', '-P', str(os.getpid()), 'wandb-core'])",
+    "wandb": "subprocess.run(['pkill', '-P', str(os.getpid()), 'wandb-core'])",
     "trackio": "time.sleep(1); (folder / 'trackio' / 'doomgrad.db').unlink(); "
     "(folder / 'trackio' / 'doomgrad.db').mkdir()",
 }
