@@ -1,4 +1,4 @@
-"""Score, replay, watch, compare and export what was trained: `python evaluate.py score RUN` etc.
+"""Score, replay, watch, compare and share what was trained: `python evaluate.py score RUN` etc.
 
 RUN is a run folder or a policy file, or zoo/NAME for a policy that comes with the project.
 `python evaluate.py COMMAND --help` lists a command's options.
@@ -33,15 +33,17 @@ from agents.export import BATCH_SIZES, save_onnx
 from agents.run import RunFolder, find_policy
 from envs import EnvError
 from envs.fingerprint import fingerprint
-from envs.registry import folder_name
+from envs.registry import folder_name, is_imported
 from envs.replay import pictures_per_env_step, playback_fps
 from envs.video import write_gif, write_mp4
 from evaluation import report
 from evaluation.board import write_board
+from evaluation.card import card, read_evaluation
 from evaluation.compare import MODES, by_world, compare
 from evaluation.entries import find_entries, locate
 from evaluation.episodes import save_episode
 from evaluation.film import pictures, side_by_side, track
+from evaluation.hub import CARD, CONFIG, EVALUATION, FILM, POLICY, Repository, one_line
 from evaluation.page import page
 from evaluation.play import score_episodes
 from evaluation.protocol import (
@@ -65,6 +67,7 @@ USER_ERRORS = (UsageError, EnvError, FileError)
 _CONSOLE = Console(markup=False, emoji=False)  # Names of files may look like either.
 _STANDSTILL_S = 0.5
 RunPath = tyro.conf.Positional[Path]
+RepositoryName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OWNER/NAME")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +260,33 @@ class ExportCommand:
             raise ValueError(f"--onnx {self.onnx}: name a file, as in policy.onnx")
 
 
+@dataclass(frozen=True, kw_only=True)
+class PushCommand(Reading):
+    """Show a run on the Hugging Face hub: its policy, configuration, score, film and a card.
+
+    What it lacks of these is made first, as by score and replay.
+    """
+
+    run: RunPath
+    """A run folder."""
+    repository: RepositoryName
+    """On the hub; made if there is none."""
+    private: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Only for the owner's eyes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullCommand(Reading):
+    """Fetch a policy from the Hugging Face hub, to be watched, scored and compared."""
+
+    repository: RepositoryName
+    """On the hub."""
+    out: Path | None = None
+    """The folder to make. Default: hub/OWNER--NAME."""
+    revision: str | None = None
+    """A branch, a tag or a commit. Default: the newest."""
+
+
 Command = (
     Annotated[ScoreCommand, tyro.conf.subcommand("score")]
     | Annotated[ReplayCommand, tyro.conf.subcommand("replay")]
@@ -264,6 +294,8 @@ Command = (
     | Annotated[CompareCommand, tyro.conf.subcommand("compare")]
     | Annotated[SuiteCommand, tyro.conf.subcommand("suite")]
     | Annotated[ExportCommand, tyro.conf.subcommand("export")]
+    | Annotated[PushCommand, tyro.conf.subcommand("push")]
+    | Annotated[PullCommand, tyro.conf.subcommand("pull")]
 )
 
 
@@ -281,8 +313,12 @@ def main(arguments: Sequence[str]) -> int:
             compare_runs(command)
         elif isinstance(command, SuiteCommand):
             suite(command)
-        else:
+        elif isinstance(command, ExportCommand):
             export(command)
+        elif isinstance(command, PushCommand):
+            push(command)
+        else:
+            pull(command)
         return 0
     return 130
 
@@ -494,6 +530,56 @@ def export(command: ExportCommand) -> None:
     sizes = ", ".join(map(str, BATCH_SIZES))
     largest = ", ".join(f"{name} {difference:.1e}" for name, difference in found.items())
     print(f"largest difference from PyTorch, at batches of {sizes}: {largest}")
+
+
+def push(command: PushCommand) -> None:
+    """Push a run to the hub, with its score, a film and a card."""
+    repository = Repository(command.repository)
+    repository.check_token()
+    file, folder = find_policy(locate(command.run))
+    if not is_run(command.run, folder):
+        raise UsageError(f"{command.run} is no run folder; push one that train.py wrote")
+    config = native(file, command.run, trust=command.trust)
+    if config.env.lower().endswith((".cfg", ".wad")):
+        raise UsageError(f"{config.env} is a file that nobody else has; its policies stay here")
+    record = folder.read_record()
+    scored, filmed = folder.path / EVALUATION, folder.path / FILM
+    evaluation = read_evaluation(scored, file, config)
+    if evaluation is None:
+        score(ScoreCommand(run=command.run, trust=command.trust))
+        evaluation = read_evaluation(scored, file, config)
+        assert evaluation is not None
+    if not filmed.is_file():
+        replay(ReplayCommand(run=command.run, trust=command.trust))
+    readme = card(
+        repository=command.repository,
+        folder=str(repository.folder),
+        config=config,
+        about=file.about,
+        record=record,
+        evaluation=evaluation,
+        trust=" --trust" if is_imported(config.env) else "",
+    )
+    policy = folder.chosen_policy_file
+    assert policy is not None
+    files = {POLICY: policy, CONFIG: folder.config_file, EVALUATION: scored, FILM: filmed}
+    with _CONSOLE.status(f"pushing to {command.repository}"):
+        url = repository.push({**files, CARD: readme.encode()}, private=command.private)
+    print(f"pushed to {url}; others get it by: python evaluate.py pull {command.repository}")
+
+
+def pull(command: PullCommand) -> None:
+    """Fetch a policy from the hub, and say what can be done with it."""
+    repository = Repository(command.repository)
+    out = command.out or repository.folder
+    with _CONSOLE.status(f"pulling {command.repository}"):
+        file = repository.pull(out, revision=command.revision, trust=command.trust)
+    about, env = file.about, file.env["env"]
+    learned = f"{env}, learned by {about.agent} in {about.env_steps:,} env steps"
+    print(f"{out}: {one_line(learned)}")
+    trust = " --trust" if is_imported(env) else ""
+    print(f"watch it:  python evaluate.py watch {out}{trust}")
+    print(f"score it:  python evaluate.py score {out}{trust}")
 
 
 def parse_size(text: str) -> tuple[int, int]:

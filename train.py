@@ -56,6 +56,7 @@ from agents.sampler import PlayedEnvs
 from agents.run import RunFolder
 from agents.sb3 import SB3Agent
 from agents.sb3_sampler import SB3Sampler
+from agents.tracking import Tracker, TrackerName, load_service
 from envs import EnvConfig, EnvError, SharedVectorEnv, canonical_name, folder_name
 from envs.cfg import strange_wads
 from envs.doctor import findings as findings_about_games
@@ -144,6 +145,8 @@ class TrainConfig(Generic[LearningT]):
     """Episodes of an evaluation."""
     record: bool = True
     """Record the episodes of evaluations and some of training, to be replayed."""
+    track: TrackerName | None = None
+    """Hand what TensorBoard gets on to a tracker too: offline, into the run folder."""
     patience: int | None = None
     """Stop after this many evaluations without a better one. Default: never."""
     checkpoint_every_s: float = 60.0
@@ -209,6 +212,8 @@ def main(arguments: Sequence[str]) -> int:
     folder = RunFolder(config.run_dir or default_run_dir(config))
     if folder.path.is_file():
         raise UsageError(f"--run-dir {folder.path} is a file; name a folder")
+    if config.track:
+        load_service(config.track, folder.path)
     begun = folder.config_file.exists() and not config.fresh
     if config.autotune:
         config = with_setting(config, folder.read_config() if begun else fastest_setting(config))
@@ -258,7 +263,12 @@ def train(config: TrainConfig[Any], folder: RunFolder, signals: list[int]) -> No
         if config.overlap and isinstance(sampler, Sampler):
             collector = OverlappedSampler(sampler)
         logger = RunLogger(folder.path, total=config.total_env_steps, start=progress.env_steps)
-        logger.record_config(flat(asdict(config)), {"eval/mean_reward": 0.0})
+        about = flat(asdict(config))
+        if config.track:
+            resumed, say = progress.env_steps > 0, logger.progress.say
+            tracker = Tracker(config.track, folder.path, about, resumed=resumed, say=say)
+            logger.output_formats.append(tracker)
+        logger.record_config(about, {"eval/mean_reward": 0.0})
         logger.record("time/ceiling_env_steps_per_s", ceiling)
         with contextlib.closing(logger), contextlib.closing(collector):
             learn(config, folder, envs, collector, agent, logger, progress, signals)
@@ -611,7 +621,7 @@ def default_run_dir(config: TrainConfig[Any]) -> Path:
 # What may change between two parts of one training. More env steps also stretch what is annealed.
 _MAY_CHANGE = {"total_env_steps", "num_workers", "num_threads", "device", "precision", "autotune"}
 _MAY_CHANGE |= {"run_dir", "fresh", "eval_every", "eval_episodes", "patience", "checkpoint_every_s"}
-_MAY_CHANGE |= {"hang_after_s", "max_restarts", "record"}
+_MAY_CHANGE |= {"hang_after_s", "max_restarts", "record", "track"}
 
 
 def refuse_other_config(folder: RunFolder, config: TrainConfig[Any]) -> None:

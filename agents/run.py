@@ -7,6 +7,7 @@ checkpoint/          what going on needs
 episodes/*.npz       recorded episodes
 events.out.tfevents* TensorBoard       progress.csv       the same scalars
 evaluation.json      what `score` found                   replay.mp4   policy.onnx
+wandb/, trackio/     what `--track` left; --fresh keeps it, as trackers keep everything
 ```
 """
 
@@ -138,17 +139,41 @@ class RunFolder:
         Raises:
             FileError: If it is missing or damaged.
         """
-        try:
-            if self.config_file.stat().st_size > _MAX_CONFIG_BYTES:
-                raise FileError(f"{self.config_file} is too large to be a configuration")
-            content = json.loads(self.config_file.read_text())
-            return dict(content["config"])
-        except FileNotFoundError:
-            raise FileError(f"{self.path} is not a run folder: it has no config.json") from None
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            if isinstance(error, FileError):
-                raise
-            raise FileError(f"{self.config_file} is damaged") from error
+        config: dict[str, Any] = self.read_record()["config"]
+        return config
+
+    def read_record(self) -> dict[str, Any]:
+        """Read a configuration with what else it takes to repeat the run.
+
+        Raises:
+            FileError: If it is missing or damaged.
+        """
+        if not self.config_file.exists():
+            raise FileError(f"{self.path} is not a run folder: it has no config.json")
+        record = read_json(self.config_file, _MAX_CONFIG_BYTES)
+        if not isinstance(record.get("config"), dict):
+            raise FileError(f"{self.config_file} is damaged")
+        return record
+
+
+def read_json(path: Path, largest: int) -> dict[str, Any]:
+    """Read a JSON object that a stranger may have written.
+
+    Args:
+        path: the file.
+        largest: size in bytes beyond which it is not read.
+
+    Raises:
+        FileError: If it is larger, or no JSON object.
+    """
+    try:
+        if path.stat().st_size > largest:
+            raise FileError(f"{path} is too large to be what its name says")
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(f"{path} is damaged") from error
 
 
 def find_policy(run: Path) -> tuple[PolicyFile, RunFolder]:

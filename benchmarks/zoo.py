@@ -10,8 +10,6 @@ scores are of held-out episodes, which nobody has seen before.
 from __future__ import annotations
 
 import csv
-import json
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 from agents.checkpoint import write_json
 from agents.run import RunFolder
 from evaluation import report
+from evaluation.card import origin, training_command
 from evaluation.compare import MODES, Comparison, compare
 from evaluation.entries import ZOO, find_entries
 from evaluation.protocol import Protocol
@@ -40,8 +39,8 @@ def main(suite: Path) -> None:
         home.mkdir(parents=True, exist_ok=True)
         shutil.copy(best.best_file, home / "policy.safetensors")
         assert (home / "policy.safetensors").stat().st_size < _MAX_BYTES
-        training = json.loads(best.config_file.read_text())
-        training["command"] = re.sub(r"^\S*train\.py", "python train.py", training["command"])
+        training = best.read_record()
+        training["command"] = training_command(training)
         write_json(home / "training.json", training)
         (entry,) = find_entries([f"zoo/{name}"], trust=False)
         comparison = compare([entry], Protocol(), modes=list(MODES), say=print)
@@ -60,15 +59,12 @@ def best_evaluation(run: RunFolder) -> float:
 
 def card(name: str, comparison: Comparison, training: dict[str, Any]) -> str:
     """Write what there is to know of a policy."""
-    config, hardware = training["config"], training["hardware"]
+    config = training["config"]
     seed, total = config["seed"], config["total_env_steps"]
     trained = next(result for result in comparison.results if result.contestants)
-    file = trained.contestants[0].file.about
     return report.markdown(comparison) + (
-        f"\nTrained by `python train.py {name} --seed {seed} --total-env-steps {total}` at commit "
-        f"{training['git']}, on {hardware['cpu']}, {hardware['cores']} cores, GPU: "
-        f"{hardware['gpu'] or 'none'}; this is the policy of its best evaluation, after "
-        f"{file.env_steps:,} env steps and {file.seconds / 60:,.1f} minutes. Everything else is in "
+        f"\nTrained by `python train.py {name} --seed {seed} --total-env-steps {total}` "
+        f"{origin(training, trained.contestants[0].file.about)}. Everything else is in "
         f"training.json.\n\nWatch it: `python evaluate.py watch zoo/{name}`\n"
     )
 

@@ -80,13 +80,22 @@ def canonical_name(env: str) -> str:
     return env
 
 
+def is_imported(env: str) -> bool:
+    """Tell whether a name is of the form `package:Name-v0`, which importing a package makes.
+
+    Raises:
+        EnvError: If it names a file or a map that does not exist.
+    """
+    return ":" in env and game_spec(env) is None
+
+
 def check_no_import(env: str) -> None:
     """Refuse a name that came from a file and would have a package imported.
 
     Raises:
         EnvError: If it is of the form `package:Name-v0`.
     """
-    if ":" in env and game_spec(env) is None:
+    if is_imported(env):
         raise EnvError(
             f"{env} is made by importing {env.rpartition(':')[0]}, which a file may not ask for; "
             "if you trust it, add --trust"

@@ -43,7 +43,7 @@ def rows(comparison: Comparison) -> list[tuple[str, ...]]:
     ]
     known = reference(comparison.config.env)
     if known:
-        cells = ("", "reference", _number(known.mean))
+        cells = ("", "reference", number(known.mean))
         table.append((*cells, *[""] * (len(COLUMNS) - len(cells))))
     return table
 
@@ -54,13 +54,13 @@ def _row(result: Result, rank: int, frame_skip: int) -> tuple[str, ...]:
     return (
         str(rank),
         result.name,
-        _number(score.mean),
-        f"{_number(score.ci_low)} to {_number(score.ci_high)}",
-        f"{_number(score.iqm)} ({_number(score.iqm_low)} to {_number(score.iqm_high)})",
-        _number(score.median),
-        _number(score.std),
-        ", ".join(_number(mean) for mean in score.seed_means) if several else "",
-        f"{_number(score.min)} to {_number(score.max)}",
+        number(score.mean),
+        f"{number(score.ci_low)} to {number(score.ci_high)}",
+        f"{number(score.iqm)} ({number(score.iqm_low)} to {number(score.iqm_high)})",
+        number(score.median),
+        number(score.std),
+        ", ".join(number(mean) for mean in score.seed_means) if several else "",
+        f"{number(score.min)} to {number(score.max)}",
         f"{score.mean_length:,.0f} env steps",
         f"{result.env_steps * frame_skip:,.0f}" if trained else "",
         f"{result.seconds / 60:,.1f} min" if trained else "",
@@ -102,14 +102,14 @@ def markdown(comparison: Comparison, pictures: Sequence[str] = ()) -> str:
         comparison: what was compared.
         pictures: names of images beside the file.
     """
-    lines = [f"# {_plain(comparison.config.env)}: native return", ""]
+    lines = [f"# {plain(comparison.config.env)}: native return", ""]
     table = rows(comparison)
     played = table[: len(comparison.results)]
-    lines += [*_table(_SCORES, [row[:_SPLIT] for row in table], text=(1,)), ""]
+    lines += [*markdown_table(_SCORES, [row[:_SPLIT] for row in table], text=(1,)), ""]
     circumstances = [(row[1], *row[_SPLIT:]) for row in played]
-    lines += [*_table(_CIRCUMSTANCES, circumstances, text=(0,)), ""]
+    lines += [*markdown_table(_CIRCUMSTANCES, circumstances, text=(0,)), ""]
     lines += [f"{note}\n" for note in footnotes(comparison)]
-    lines += [f"- {_plain(verdict(pair))}" for pair in comparison.neighbours]
+    lines += [f"- {plain(verdict(pair))}" for pair in comparison.neighbours]
     lines += ["", *(f"![{name.partition('.')[0]}]({name})" for name in pictures)]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -125,10 +125,10 @@ def summary_rows(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
 def _cell(score: dict[str, Any] | None) -> str:
     if score is None:
         return ""
-    mean = _number(score["mean"])
+    mean = number(score["mean"])
     if "source" in score:
         return mean
-    return f"{mean} ({_number(score['ci_low'])} to {_number(score['ci_high'])})"
+    return f"{mean} ({number(score['ci_low'])} to {number(score['ci_high'])})"
 
 
 def summary(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
@@ -172,20 +172,21 @@ def summary_notes(comparisons: Sequence[Comparison]) -> list[str]:
 def summary_markdown(comparisons: Sequence[Comparison]) -> str:
     """Write down one table over all worlds."""
     lines = ["# All worlds: mean native return, 95 % interval", ""]
-    lines += [*_table(SUMMARY_COLUMNS, summary_rows(comparisons), text=(0, 1)), ""]
-    lines += [f"- {_plain(note)}" for note in summary_notes(comparisons)]
+    lines += [*markdown_table(SUMMARY_COLUMNS, summary_rows(comparisons), text=(0, 1)), ""]
+    lines += [f"- {plain(note)}" for note in summary_notes(comparisons)]
     return "\n".join(lines) + "\n"
 
 
-def _table(
+def markdown_table(
     columns: Sequence[str], table: Sequence[Sequence[str]], text: Sequence[int]
 ) -> list[str]:
+    """Give the lines of a table; columns of text, by their index, stand to the left."""
     marks = ["---" if column in text else "---:" for column in range(len(columns))]
-    cells = [[_plain(cell) for cell in row] for row in (columns, *table)]
+    cells = [[plain(cell) for cell in row] for row in (columns, *table)]
     return [f"| {' | '.join(row)} |" for row in (cells[0], marks, *cells[1:])]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Keep a name from being read as Markdown or HTML."""
     text = re.sub(r"[&<>|`*~$\\\[\]]|(?<![^\W_])_|_(?![^\W_])", lambda m: f"&#{ord(m[0])};", text)
     return re.sub(r"\s", " ", text)
@@ -272,5 +273,6 @@ def folder_names(names: Iterable[str]) -> list[str]:
     return folders
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Write a return or a score down."""
     return f"{value:,.2f}" if abs(value) < 1000 else f"{value:,.1f}"
