@@ -1,0 +1,25 @@
+"""Stable-Baselines3's first example of parallel environments, on ours: two lines differ.
+
+python examples/sb3_vec_env.py --timesteps 100000
+"""
+
+import argparse
+
+from stable_baselines3 import PPO
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from envs.sb3 import make_vec_env  # was: from stable_baselines3.common.env_util import make_vec_env
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--timesteps", type=int, default=100_000)
+timesteps = parser.parse_args().timesteps
+
+# Parallel environments; was: make_vec_env("CartPole-v1", n_envs=4)
+vec_env = make_vec_env("doomgrad/Basic-v0", n_envs=16, seed=0, width=80, height=60)
+
+model = PPO("CnnPolicy", vec_env, n_steps=64, batch_size=256, n_epochs=4, seed=0, verbose=1)
+model.learn(total_timesteps=timesteps)
+
+mean, deviation = evaluate_policy(model, vec_env, n_eval_episodes=32)
+print(f"mean return {mean:.1f} +/- {deviation:.1f} over 32 episodes")
+vec_env.close()
