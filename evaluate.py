@@ -125,7 +125,7 @@ class ReplayCommand(Reading):
     run: RunPath
     """A run folder or a policy file; a file plays a new episode."""
     episode: str = "best"
-    """best, worst or last, a seed that was scored, or a name in episodes/ such as training-first."""
+    """best, worst, last, a seed that was scored, or a name in episodes/ such as training-first."""
     html: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write a page that shows the video beside what the policy expected and did, step by step."""
     against: Path | None = None

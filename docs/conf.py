@@ -4,6 +4,7 @@ project = "doomgrad"
 author = "the authors of doomgrad"
 extensions = ["myst_parser"]
 myst_heading_anchors = 3
+smartquotes = False  # It would turn the hyphens of flags into dashes.
 html_theme = "furo"
 html_title = "doomgrad"
 html_show_sphinx = False

@@ -1,6 +1,6 @@
 """Write the tables of flags in these pages, from what `--help` says.
 
-    python docs/flags.py
+    python -m docs.flags
 
 A table stands between `<!-- python train.py basic --help -->` and `<!-- end -->`; with `: learning`
 before the first arrow it is that group's alone. `tests/test_docs.py` says where one is out of date.
@@ -13,7 +13,6 @@ import importlib
 import io
 import os
 import re
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -44,8 +43,6 @@ class Flag(NamedTuple):
 
 def help_of(program: str, arguments: Sequence[str]) -> str:
     """Give what `python PROGRAM.py ARGUMENTS` prints; they end in `--help`."""
-    sys.path.insert(0, str(DOCS.parent))
-    # The commands are imported here alone, and one of them at a time: importing torch takes long.
     main: Callable[[Sequence[str]], int] = importlib.import_module(program).main
     printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     columns = os.environ.get("COLUMNS")
@@ -57,7 +54,6 @@ def help_of(program: str, arguments: Sequence[str]) -> str:
         os.environ.pop("COLUMNS")
         if columns is not None:
             os.environ["COLUMNS"] = columns
-        sys.path.pop(0)
     printed.seek(0)
     return printed.read()
 
@@ -115,7 +111,6 @@ def _row(flag: Flag) -> str:
 
 def rewritten(text: str) -> str:
     """Give a page's text with its tables as they should be."""
-
 
     def renewed(match: re.Match[str]) -> str:
         content = table(match["program"], match["arguments"].split(), match["group"])

@@ -1,7 +1,7 @@
 """Write the page about scenarios from what the program knows of them, and take their pictures.
 
-    python docs/scenarios.py              # scenarios.md
-    python docs/scenarios.py --pictures   # and images/scenarios/*.png, from the real game
+    python -m docs.scenarios              # scenarios.md
+    python -m docs.scenarios --pictures   # and images/scenarios/*.png, from the real game
 
 `tests/test_docs.py` says where the page is out of date.
 """
@@ -14,9 +14,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-DOCS = Path(__file__).resolve().parent
-sys.path.insert(0, str(DOCS.parent))  # Where this is started as a script.
-
 from gymnasium import spaces
 from PIL import Image
 
@@ -25,6 +22,7 @@ from envs import SCENARIOS, DoomEnv, EnvConfig, Scenario
 from envs.actions import ActionSet
 from envs.scenarios import camel_case
 
+DOCS = Path(__file__).resolve().parent
 PAGE, PICTURES = DOCS / "scenarios.md", DOCS / "images" / "scenarios"
 ZOO = DOCS.parent / "zoo"
 WIDTH, HEIGHT, MAX_BYTES = 320, 240, 25_000
@@ -46,20 +44,21 @@ _HEAD = """\
 
 <!-- Written by docs/scenarios.py: change that, or envs/scenarios.py. -->
 
-Fifteen scenarios come with ViZDoom and are known here by name: `python train.py NAME` trains one with
-its preset, `gymnasium.make("doomgrad/Name-v0")` makes it. Rewards are what the scenarios' own scripts
-pay, which differs in places from the engine's documentation. A tic is a frame of the game, 35 a second;
-an agent decides every fourth (`--frame-skip`). *No-op* and *random* are mean returns over 100 episodes
-at seeds 0 to 99 of doing nothing and of uniformly random actions: a score means little that is not read
-beside them. *Zoo* is the policy that comes with the project, over the same episodes, with sampled actions.
-*Reference* is a good score from elsewhere, under other rules unless it is a maximum.
+Fifteen scenarios come with ViZDoom and are known here by name: `python train.py NAME` trains one
+with its preset, `gymnasium.make("doomgrad/Name-v0")` makes it. Rewards are what the scenarios' own
+scripts pay, which differs in places from the engine's documentation. A tic is a frame of the game,
+35 a second; an agent decides every fourth (`--frame-skip`).
 
-*Preset* is what a scenario's preset for PPO sets beside what every preset of Doom sets, which is
-`{shared}`. What is on the command line wins.
+*No-op* and *random* are mean returns over 100 episodes at seeds 0 to 99 of doing nothing and of
+uniformly random actions: a score means little that is not read beside them. *Zoo* is the policy
+that comes with the project, over the same episodes, with sampled actions. *Reference* is a good
+score from elsewhere, under other rules unless it is a maximum. *Preset* is what a scenario's preset
+for PPO sets beside what every preset of Doom sets, which is `{shared}`;
+what is on the command line wins.
 
 Whole levels are there too, `freedoom1:E1M1` to `freedoom1:E4M9` and `freedoom2:MAP01` to
-`freedoom2:MAP32`: +1 for leaving one by its exit, and nothing else. What pays more is a `.cfg` of yours,
-see [Extending](extending.md).
+`freedoom2:MAP32`: +1 for leaving one by its exit, and nothing else. What pays more is a `.cfg` of
+yours, see [Extending](extending.md).
 
 """
 
@@ -92,11 +91,13 @@ def section(scenario: Scenario) -> str:
         facts["preset"] = f"`{flags}`"
     if scenario.note:
         facts["note"] = scenario.note
-    rows = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
-    return (
-        f"## {name}\n\n{scenario.goal}\n\n![{name}](images/scenarios/{name}.png)\n\n"
-        f"`python train.py {name}`, `doomgrad/{camel_case(name)}-v0`\n\n| | |\n| --- | --- |\n{rows}\n"
-    )
+    rows = [f"| {key} | {value} |" for key, value in facts.items()]
+    lines = [
+        *(f"## {name}", scenario.goal, f"![{name}](images/scenarios/{name}.png)"),
+        f"`python train.py {name}`, `doomgrad/{camel_case(name)}-v0`",
+        "\n".join(["| | |", "| --- | --- |", *rows]),
+    ]
+    return "\n\n".join(lines) + "\n"
 
 
 def preset_flags(name: str) -> str:

@@ -38,7 +38,7 @@ class EnvConfig:
     variables: bool = False
     """Doom only: observe the scenario's game variables (health, ammunition) beside the screen."""
     actions: Actions = "auto"
-    """Doom only: choose among combinations of buttons, or in groups. auto: combinations, up to 24."""
+    """Doom only: choose among combinations of buttons, or in groups. auto: combinations to 24."""
     delta_bins: int = 5
     """Doom only: how many values each continuous (delta) button is binned to; odd."""
     skill: int | None = None
