@@ -33,7 +33,7 @@ SHORT = {
     "compare": "--episodes 2",
     "suite": "--episodes 2 --seeds 0 --total-env-steps 16",
     "watch": "--episodes 1 --terminal --speed 1000",
-    "replay": "",
+    "replay": "--size 160x120",
 }
 
 
@@ -101,9 +101,9 @@ def run_commands(page: Path, folder: Path, monkeypatch) -> None:
     write_files(page, folder)
     for program, *arguments in shown_commands(page):
         # What a page takes for granted has been trained before.
-        for env, agent, seed in re.findall(r"runs/(\w+)/(\w+)-seed(\d)", " ".join(arguments)):
-            if not Path(f"runs/{env}/{agent}-seed{seed}").exists():
-                run_train([env, "--agent", agent, "--seed", seed])
+        for env, agent in re.findall(r"runs/(\w+)/(\w+)-seed[0*]", " ".join(arguments)):
+            if not Path(f"runs/{env}/{agent}-seed0").exists():
+                run_train([env, "--agent", agent])
         if program == "train.py":
             run_train(arguments)
         else:
