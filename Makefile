@@ -1,6 +1,7 @@
 # make train   fresh machine -> .venv -> trains `basic`, scores it, writes a replay
 # make test    fresh machine -> .venv -> the test suite
 # make check   ruff, ruff format, mypy, import rule
+# make docs    the pages in docs/, with their tables brought up to date, to build/docs
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -8,7 +9,7 @@ INSTALLED := .venv/.installed
 INSTALLED_DEV := .venv/.installed-dev
 RUN := runs/basic/ppo-seed0
 
-.PHONY: train test test-slow test-gpu check format install install-dev tensorboard clean
+.PHONY: train test test-slow test-gpu check format docs install install-dev tensorboard clean
 
 train: $(INSTALLED)
 	$(BIN)/python train.py basic --run-dir $(RUN)
@@ -34,6 +35,12 @@ check: $(INSTALLED_DEV)
 format: $(INSTALLED_DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(INSTALLED_DEV)
+	$(BIN)/python -m docs.flags
+	$(BIN)/python -m docs.scenarios
+	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs
+	@echo "see build/docs/index.html"
 
 # By default TensorBoard drops points and all but ten pictures; 0, which is to keep all, shows none.
 tensorboard: $(INSTALLED)

@@ -66,7 +66,7 @@ USER_ERRORS = (UsageError, EnvError, FileError)
 
 _CONSOLE = Console(markup=False, emoji=False)  # Names of files may look like either.
 _STANDSTILL_S = 0.5
-RunPath = tyro.conf.Positional[Path]
+RunPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
 RepositoryName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OWNER/NAME")]
 
 
@@ -87,7 +87,7 @@ class Scoring(Reading):
     seed: int = 0
     """Seed of the first episode; the others follow. Training never plays these."""
     greedy: bool = False
-    """Take the most likely actions instead of drawing them. Default: score both."""
+    """Take only the most likely actions; else those that are drawn are scored too."""
     num_envs: int = 16
     """Environments in parallel."""
     json: Path | None = None
@@ -129,8 +129,7 @@ class ReplayCommand(Reading):
     run: RunPath
     """A run folder or a policy file; a file plays a new episode."""
     episode: str = "best"
-    """best, worst or last of the recorded episodes, a seed that was scored, or a file's name in
-    episodes/, as in training-first."""
+    """best, worst, last, a seed that was scored, or a name in episodes/ such as training-first."""
     html: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write a page that shows the video beside what the policy expected and did, step by step."""
     against: Path | None = None
@@ -140,7 +139,7 @@ class ReplayCommand(Reading):
     seconds: float | None = None
     """Show only so much of each episode."""
     out: Path | None = None
-    """Where to write: .mp4, .gif or .html. Default: replay.mp4 or replay.html in the run folder."""
+    """Where to write: .mp4, .gif or .html. None: replay.mp4 or replay.html in the run folder."""
     size: str = "640x480"
     """Width and height in pixels, both even."""
     overlay: bool = True
@@ -168,9 +167,9 @@ class WatchCommand(Reading):
     against: Path | None = None
     """Another run or policy, shown beside this one on the same seeds."""
     episodes: int | None = None
-    """How many episodes. Default: until Ctrl-C."""
+    """How many episodes. None: until Ctrl-C."""
     seed: int | None = None
-    """Seed of the first episode. Default: a new one each time."""
+    """Seed of the first episode. None: a new one each time."""
     greedy: bool = False
     """Take the most likely actions instead of drawing them."""
     speed: float = 1.0
@@ -194,12 +193,15 @@ class WatchCommand(Reading):
 class CompareCommand(Scoring):
     """Let several policies play the same episodes, and tell which are better.
 
-    Tables, pictures and TensorBoard's files go to a folder for each world.
+    Folders that differ in -seedN are seeds of one entry; random and noop always play along. Tables,
+    pictures and TensorBoard's files go to a folder for each world.
     """
 
-    runs: tyro.conf.Positional[tuple[str, ...]]
-    """Run folders, policy files, or patterns for them in quotes. Folders that differ in -seedN are
-    seeds of one entry. random and noop always play along, named or not."""
+    runs: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)"),
+    ]
+    """Run folders, policy files, or patterns for them in quotes."""
     out: Path = Path("runs/compare")
     """The folder to write to."""
 
@@ -218,14 +220,16 @@ class SuiteCommand(Scoring):
     The same command goes on where it stopped.
     """
 
-    scenarios: tyro.conf.Positional[tuple[str, ...]] = SCENARIOS
+    scenarios: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[ENV ...]")
+    ] = SCENARIOS
     """Worlds, each trained with its preset."""
     agents: tuple[str, ...] = ("ppo",)
     """Who learns."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Training seeds."""
     total_env_steps: int | None = None
-    """How long to train. Default: as long as the preset says."""
+    """How long to train. None: as long as the preset says."""
     out: Path = Path("runs/suite")
     """The folder to write to."""
 
@@ -301,7 +305,7 @@ Command = (
 
 def main(arguments: Sequence[str]) -> int:
     """Do what a command line says, and return the exit status."""
-    command = parse(Command, arguments, program="python evaluate.py")
+    command = parse(Command, arguments, program="python evaluate.py", description=__doc__)
     with contextlib.suppress(KeyboardInterrupt):
         if isinstance(command, ScoreCommand):
             score(command)

@@ -1,8 +1,9 @@
 """Train an agent: `python train.py ENV [options]`; `python train.py ENV --help` lists them.
 
 ENV is a scenario (basic, defend_the_center, ...), a Gymnasium id (CartPole-v1, ALE/Pong-v5, ...), a
-Freedoom map (freedoom2:MAP01) or a path to a ViZDoom .cfg. The same command on a run folder that
-exists goes on where it stopped. `python train.py --doctor` tells what this machine has and lacks.
+Freedoom map (freedoom2:MAP01) or a path to a ViZDoom .cfg. Defaults are those of ENV's preset; of
+basic's where none is named. The same command on a run folder that exists goes on where it stopped.
+`python train.py --doctor` tells what this machine has and lacks.
 """
 
 from __future__ import annotations
@@ -97,7 +98,10 @@ LearningT = TypeVar("LearningT", bound=AgentConfig)
 class World(EnvConfig):
     """How the world is observed and acted upon."""
 
-    env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")] = "basic"
+    env: Annotated[
+        tyro.conf.Positional[str],
+        tyro.conf.arg(metavar="ENV", help_behavior_hint="(required)"),
+    ] = "basic"
     """The world: a scenario, a Gymnasium id, a Freedoom map or a path to a .cfg."""
 
 
@@ -109,7 +113,7 @@ class TrainConfig(Generic[LearningT]):
         ValueError: If a value is out of range.
     """
 
-    env: World
+    env: Annotated[World, tyro.conf.arg(name="world")]
     perception: PerceptionConfig = field(default_factory=PerceptionConfig)
     learning: LearningT
     agent: str = "ppo"
@@ -120,7 +124,7 @@ class TrainConfig(Generic[LearningT]):
     num_envs: int = 8
     """Environments that run in parallel, N."""
     num_workers: int | None = None
-    """Processes that hold them. Default: one for each CPU core."""
+    """Processes that hold them. None: one for each CPU core."""
     num_groups: int = 1
     """Groups of environments that alternate: one plays while the policy thinks about another."""
     overlap: bool = False
@@ -132,15 +136,15 @@ class TrainConfig(Generic[LearningT]):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """What images are encoded with. auto: bfloat16 where the hardware computes with it."""
     num_threads: int | None = None
-    """Threads of an update on the CPU. Default: one for each core."""
+    """Threads of an update on the CPU. None: one for each core."""
     autotune: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """First find out, in under a minute, how this training is fastest on this machine."""
     run_dir: Path | None = None
-    """Where to write. Default: runs/ENV/AGENT-seedS."""
+    """Where to write. None: runs/ENV/AGENT-seedS."""
     fresh: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Start over, although the run folder exists."""
     eval_every: int | None = None
-    """Env steps between evaluations. Default: a tenth of the training."""
+    """Env steps between evaluations. None: a tenth of the training."""
     eval_episodes: int = 20
     """Episodes of an evaluation."""
     record: bool = True
@@ -148,7 +152,7 @@ class TrainConfig(Generic[LearningT]):
     track: TrackerName | None = None
     """Hand what TensorBoard gets on to a tracker too: offline, into the run folder."""
     patience: int | None = None
-    """Stop after this many evaluations without a better one. Default: never."""
+    """Stop after this many evaluations without a better one. None: never."""
     checkpoint_every_s: float = 60.0
     """Seconds between checkpoints."""
     hang_after_s: float = 30.0

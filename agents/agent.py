@@ -41,7 +41,7 @@ class AgentConfig:
     num_epochs: int = 1
     """Passes over a rollout in an update."""
     minibatch_size: int | None = None
-    """Env steps in a minibatch. Default: the whole rollout."""
+    """Env steps in a minibatch. None: the whole rollout."""
     learning_rate: float = 2.5e-4
     """Step size of the optimiser."""
     anneal_learning_rate: bool = False

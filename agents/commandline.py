@@ -74,6 +74,7 @@ def _one_line(box: str) -> str:
             break
         message.append(line)
     text = re.sub(r"^Error parsing [A-Z]\w*(\[\w*\])?: ", "", " ".join(message))
+    text = re.sub(r"^Missing from (.+?): (\S+) .*", r"\1 needs \2; \1 --help tells more", text)
     subcommands = re.search(r"Available subcommands: ([\w, -]+?) (?:───|---)", " ".join(lines))
     if subcommands:
         return f"{text}; there are {subcommands.group(1).strip()}"

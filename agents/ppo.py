@@ -27,7 +27,7 @@ class PPOConfig(AgentConfig):
     clip_coef: float = 0.2
     """How far the probability of an action may move in an update before its gradient stops."""
     value_clip_coef: float | None = None
-    """How far values may move in an update. Default: freely."""
+    """How far values may move in an update. None: freely."""
     vtrace: bool = False
     """Estimate advantages by V-trace: right where an older policy played, as with --overlap."""
     target_kl: float | None = None

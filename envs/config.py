@@ -24,7 +24,7 @@ class EnvConfig:
     env: str = "basic"
     """A scenario, a Gymnasium id, a Freedoom map (`freedoom2:MAP01`) or a path to a .cfg, .wad."""
     frame_skip: int | None = None
-    """Frames an env step lasts, with the action held. Default: 4 in Doom and Atari, 1 elsewhere."""
+    """Frames an env step lasts, with the action held. None: 4 in Doom and Atari, 1 elsewhere."""
     observation: Observation = "palette"
     """How pixels are sent. palette: Doom's colour indices, lossless in one byte a pixel."""
     height: int = 72
@@ -38,14 +38,13 @@ class EnvConfig:
     variables: bool = False
     """Doom only: observe the scenario's game variables (health, ammunition) beside the screen."""
     actions: Actions = "auto"
-    """Doom only: one choice among button combinations, or one choice for each independent group.
-    auto: combinations where there are at most 24, groups otherwise."""
+    """Doom only: choose among combinations of buttons, or in groups. auto: combinations to 24."""
     delta_bins: int = 5
     """Doom only: how many values each continuous (delta) button is binned to; odd."""
     skill: int | None = None
-    """Doom only: difficulty, 1 to 5. Default: the scenario's own, part of the task."""
+    """Doom only: difficulty, 1 to 5. None: the scenario's own, part of the task."""
     time_limit: int | None = None
-    """Doom only: tics until an episode is truncated. Default: the scenario's own."""
+    """Doom only: tics until an episode is truncated. None: the scenario's own."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -23,6 +23,7 @@ class Scenario:
 
     Attributes:
         name: snake_case name, also the name of the .cfg.
+        goal: what is to be done, in a sentence.
         rewards: what is paid, in words; the reward the environment returns is exactly this.
         buttons: engine buttons in the .cfg's order.
         skill: Doom's difficulty, 1 (easiest) to 5 (nightmare); part of the task.
@@ -34,6 +35,7 @@ class Scenario:
     """
 
     name: str
+    goal: str
     rewards: str
     buttons: tuple[str, ...]
     skill: int
@@ -57,6 +59,7 @@ SCENARIOS: dict[str, Scenario] = {
     for scenario in (
         Scenario(
             name="basic",
+            goal="Find the monster along the wall ahead and shoot it.",
             rewards=_BASIC_REWARDS,
             buttons=_STRAFE_ATTACK,
             skill=5,
@@ -67,6 +70,7 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             name="basic_audio",
+            goal="Shoot a monster that is heard, not seen.",
             rewards=_BASIC_REWARDS,
             buttons=_STRAFE_ATTACK,
             skill=5,
@@ -77,6 +81,7 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             name="basic_notifications",
+            goal="Shoot that one of three monsters which a message names.",
             rewards="right kill +106, wrong kill -44, shot -5, -1 a tic",
             buttons=_STRAFE_ATTACK,
             skill=5,
@@ -87,6 +92,7 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             name="simpler_basic",
+            goal="As basic, in a brighter room.",
             rewards=_BASIC_REWARDS,
             buttons=_STRAFE_ATTACK,
             skill=3,
@@ -96,6 +102,7 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             name="learning",
+            goal="As basic, at a lower skill.",
             rewards=_BASIC_REWARDS,
             buttons=_STRAFE_ATTACK,
             skill=3,
@@ -105,6 +112,7 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             name="rocket_basic",
+            goal="Shoot the monster with a rocket launcher.",
             rewards=_BASIC_REWARDS,
             buttons=_STRAFE_ATTACK,
             skill=3,
@@ -115,6 +123,7 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             name="deadly_corridor",
+            goal="Reach the vest at the end of a corridor lined with armed men.",
             rewards="distance gained towards the vest (0 to 1312), vest +1000, death -100",
             buttons=(
                 "MOVE_LEFT",
@@ -133,6 +142,7 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             name="defend_the_center",
+            goal="Stand in the middle and shoot whoever comes, with 26 bullets.",
             rewards="kill +1, death -1",
             buttons=_TURN_ATTACK,
             skill=3,
@@ -144,6 +154,7 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             name="defend_the_line",
+            goal="Hold one end of a hall against monsters that come back stronger.",
             rewards="kill +1 (monsters killing each other count too), death -1",
             buttons=_TURN_ATTACK,
             skill=3,
@@ -155,6 +166,7 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             name="health_gathering",
+            goal="Stay alive on an acid floor by collecting medikits.",
             rewards="+1 a tic alive, death -100",
             buttons=_TURN_FORWARD,
             skill=3,
@@ -165,6 +177,7 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             name="health_gathering_supreme",
+            goal="Stay alive in an acid maze: find medikits, avoid poison.",
             rewards="+1 a tic alive, death -100",
             buttons=_TURN_FORWARD,
             skill=3,
@@ -176,6 +189,7 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             name="my_way_home",
+            goal="Find the vest in a maze of rooms, from one of 17 places.",
             rewards="vest +1 (ends the episode), -0.0001 a tic",
             buttons=("TURN_LEFT", "TURN_RIGHT", "MOVE_FORWARD", "MOVE_LEFT", "MOVE_RIGHT"),
             skill=5,
@@ -186,6 +200,7 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             name="predict_position",
+            goal="Hit a walking monster across the room with the only rocket.",
             rewards="kill +1, -0.001 a tic",
             buttons=_TURN_ATTACK,
             skill=1,
@@ -196,6 +211,7 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             name="take_cover",
+            goal="Dodge fireballs from ever more monsters.",
             rewards="+1 a tic alive",
             buttons=("MOVE_LEFT", "MOVE_RIGHT"),
             skill=4,
@@ -209,6 +225,7 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario(
             name="deathmatch",
+            goal="Kill as many monsters as possible in an arena with weapons to pick up.",
             rewards="kill +1 zombie, +3 shotgunner, marine, demon, +4 chaingunner, +10 hell knight",
             buttons=(
                 "ATTACK",

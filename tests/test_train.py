@@ -289,7 +289,7 @@ def test_help_shows_the_preset_of_the_world(tmp_path, monkeypatch):
     done = command("basic", "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert "Height of the observed screen in pixels. (default: 60)" in done.stdout
-    assert "env options" in done.stdout
+    assert "world options" in done.stdout
     assert os.listdir(tmp_path) == []
 
 

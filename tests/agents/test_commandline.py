@@ -135,6 +135,16 @@ def test_an_unknown_subcommand_is_refused_with_those_there_are():
     assert "\n" not in str(error.value)
 
 
+def test_what_is_missing_is_named():
+    @dataclass(frozen=True, kw_only=True)
+    class Needy:
+        run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+        """What to run."""
+
+    with pytest.raises(UsageError, match=r"^prog needs RUN; prog --help tells more$"):
+        parse_words(kind=Needy)
+
+
 def test_help_is_printed_and_ends_well(capsys):
     with pytest.raises(SystemExit) as stop:
         parse_words("--help")

@@ -1,6 +1,6 @@
 r"""Measure how fast Stable-Baselines3's PPO trains on its own SubprocVecEnv and on ours, in pairs.
 
-    python benchmarks/sb3_vec_env.py --json benchmarks/results/sb3_vec_env.json
+    python benchmarks/sb3_subproc.py --json benchmarks/results/sb3_subproc.json
 
 The worlds are the same, observed in the same way, and so is everything of PPO: what differs is how
 they are run in parallel. Each measurement is a process of its own; the ratio is of medians.

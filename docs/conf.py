@@ -1,0 +1,11 @@
+"""How Sphinx builds these pages: `make docs` writes them to build/docs."""
+
+project = "doomgrad"
+author = "the authors of doomgrad"
+extensions = ["myst_parser"]
+myst_heading_anchors = 3
+smartquotes = False  # It would turn the hyphens of flags into dashes.
+html_theme = "furo"
+html_title = "doomgrad"
+html_show_sphinx = False
+html_copy_source = False

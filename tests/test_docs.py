@@ -1,0 +1,230 @@
+"""The documentation is true where a program can tell: what it shows runs, what it names exists."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from stable_baselines3 import PPO
+
+import evaluate
+import train
+from agents import AGENTS
+from agents.commandline import parse
+from docs import flags, scenarios
+from envs import SCENARIOS
+from tests.envs.processes import run_script
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+READ_FIRST = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+# Flags of other programs, beside those with underscores or an equals sign, which ours have not.
+FOREIGN = {"logdir", "index-url"}
+# What is run is cut short: the last of two flags counts.
+SHORT = {
+    "train.py": "--total-env-steps 64 --num-envs 4 --rollout-length 16 --eval-episodes 2",
+    "score": "--episodes 2",
+    "compare": "--episodes 2",
+    "suite": "--episodes 2 --seeds 0 --total-env-steps 16",
+    "watch": "--episodes 1 --terminal --speed 1000",
+    "replay": "--size 160x120",
+    "export": "",
+    "push": "",
+    "pull": "",
+}
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def fenced(page: Path) -> list[tuple[str, str]]:
+    """Give the language and the text of each fenced block."""
+    return re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def is_file(block: str) -> re.Match[str] | None:
+    """Match a block that begins with the name of the file it is."""
+    return re.match(r"# ([\w.-]+\.(?:py|cfg))\n", block)
+
+
+def write_files(page: Path, folder: Path) -> None:
+    """Write the blocks of a page that are files."""
+    for _, block in fenced(page):
+        if match := is_file(block):
+            (folder / match[1]).write_text(block)
+
+
+def shown_commands(page: Path) -> list[list[str]]:
+    """Give the project's commands in a page's blocks, as words."""
+    lines = [line for _, block in fenced(page) for line in block.splitlines()]
+    commands = [shlex.split(line, comments=True) for line in lines if re.match(r"python \w", line)]
+    return [words[1:] for words in commands if words[1] in ("train.py", "evaluate.py")]
+
+
+def named_commands(page: Path) -> list[list[str]]:
+    """Give those in its sentences, but for patterns such as `python train.py ENV`."""
+    found = re.findall(r"`python ((?:train\.py|evaluate\.py \w+) [^`]+)`", page.read_text())
+    return [shlex.split(text) for text in found if not re.search(r"\b[A-Z]+\b", text)]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *READ_FIRST], ids=name)
+def test_every_command_would_be_understood(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    write_files(ROOT / "docs" / "extending.md", tmp_path)
+    (tmp_path / "path" / "to").mkdir(parents=True)
+    for mine in ("mine.cfg", "path/to/mine.cfg"):
+        (tmp_path / mine).write_bytes((tmp_path / "marksman.cfg").read_bytes())
+    for program, *arguments in shown_commands(page) + named_commands(page):
+        if program == "evaluate.py":
+            parse(evaluate.Command, arguments, program=program)
+        elif arguments != ["--doctor"]:
+            train.read_command_line(arguments)
+
+
+@pytest.mark.parametrize("page", [*PAGES, *READ_FIRST], ids=name)
+def test_every_target_of_make_exists(page):
+    makefile = (ROOT / "Makefile").read_text()
+    for _, block in fenced(page):
+        for target in re.findall(r"^make ([\w-]+)", block, re.MULTILINE):
+            assert f"\n{target}:" in makefile
+
+
+def run_commands(page: Path, folder: Path, monkeypatch) -> None:
+    """Run what a page shows, in order, in a folder of its own."""
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    write_files(page, folder)
+    for program, *arguments in shown_commands(page):
+        # What a page takes for granted has been trained before.
+        for env, agent in re.findall(r"runs/(\w+)/(\w+)-seed[0*]", " ".join(arguments)):
+            if not Path(f"runs/{env}/{agent}-seed0").exists():
+                run_train([env, "--agent", agent])
+        if program == "train.py":
+            run_train(arguments)
+        else:
+            short = SHORT[arguments[0]].split()
+            assert evaluate.main([*arguments, *short]) == 0, arguments
+
+
+def run_train(arguments: list[str]) -> None:
+    short = [] if "--doctor" in arguments else SHORT["train.py"].split()
+    assert train.main([*arguments, *short]) == 0, arguments
+
+
+def test_the_quick_start_runs(tmp_path, monkeypatch):
+    run_commands(ROOT / "docs" / "quickstart.md", tmp_path, monkeypatch)
+    run = tmp_path / "runs" / "basic" / "ppo-seed0"
+    made = {"evaluation.json", "replay.html", "replay.mp4", "best.safetensors"}
+    assert made <= {path.name for path in run.iterdir()}
+    assert (tmp_path / "runs" / "compare" / "basic" / "compare.md").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page",
+    [
+        page
+        for page in PAGES
+        if shown_commands(page) and page.name not in ("quickstart.md", "python.md")
+    ],
+    ids=name,
+)
+def test_every_command_runs(page, tmp_path, monkeypatch):
+    run_commands(page, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [p for p in [*PAGES, *READ_FIRST] if any(kind == "python" for kind, _ in fenced(p))],
+    ids=name,
+)
+def test_python_runs(page, tmp_path, monkeypatch):
+    blocks = [block for kind, block in fenced(page) if kind == "python" and not is_file(block)]
+    run_script("\n".join(blocks), tmp_path)
+    if page.name == "python.md":  # It ends with a command on what was made.
+        run_commands(page, tmp_path, monkeypatch)
+
+
+def known_flags() -> set[str]:
+    helps = [("train", ["basic", "--agent", agent, "--help"]) for agent in AGENTS]
+    helps += [("evaluate", [name, "--help"]) for name in SHORT if name != "train.py"]
+    groups = [flags.read_help(flags.help_of(*each)) for each in helps]
+    shown = [flag for each in groups for flags_of in each.values() for flag in flags_of]
+    names = {name.removeprefix("--") for flag in shown for name in flag.names}
+    return names | {"help", "doctor"}
+
+
+def test_every_flag_exists():
+    known = known_flags()
+    assert {"num-envs", "no-overlap", "html", "trust"} <= known
+    for page in PAGES:
+        named = set(re.findall(r"(?<![\w-])--([a-z][a-z-]*[a-z])(?![\w=-])", page.read_text()))
+        assert named <= known | FOREIGN, page
+
+
+def test_tables_of_flags_are_those_of_help():
+    for page in PAGES:
+        text = page.read_text()
+        assert flags.rewritten(text) == text, f"{name(page)} is old: make docs"
+
+
+def test_help_is_in_groups():
+    groups = flags.read_help(flags.help_of("train", ["--help"]))
+    assert list(groups) == [
+        *("positional arguments", "options", "world", "perception", "perception.layers"),
+        "learning",
+    ]
+    by_name = {flag.names[0]: flag for flag in groups["options"]}
+    assert by_name["--num-envs"].default == "16"
+    assert by_name["--device"].value == "{auto,cpu,cuda}"
+
+
+def test_the_page_about_scenarios_is_the_programs_own():
+    assert scenarios.PAGE.read_text() == scenarios.page(), "it is old: make docs"
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_every_scenario_has_a_small_picture(scenario):
+    path = scenarios.PICTURES / f"{scenario}.png"
+    assert path.stat().st_size < scenarios.MAX_BYTES
+    with Image.open(path) as image:
+        assert (image.size, image.mode) == ((scenarios.WIDTH, scenarios.HEIGHT), "P")
+
+
+def test_pictures_are_of_the_game():
+    committed = Image.open(scenarios.PICTURES / "basic.png").convert("RGB")
+    assert committed == Image.open(io.BytesIO(scenarios.picture("basic"))).convert("RGB")
+
+
+@pytest.mark.parametrize("page", [*PAGES, *READ_FIRST], ids=name)
+def test_files_it_names_exist(page):
+    text = page.read_text()
+    for target in re.findall(r"\]\((?!http)([^)#]+)", text):
+        assert (page.parent / target).exists(), target
+    folders = "agents|envs|perception|evaluation|benchmarks|tests|docs"
+    for file in re.findall(rf"`((?:{folders})/[\w./]+)`", text):
+        assert (ROOT / file).exists(), file
+
+
+def test_names_of_stable_baselines3_are_its_own():
+    page = (ROOT / "docs" / "from_stable_baselines3.md").read_text()
+    section = page.split("## Hyper-parameters of PPO")[1].split("\n## ")[0]
+    names = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert len(names) > 10
+    assert set(names) <= set(inspect.signature(PPO.__init__).parameters)
+
+
+def test_pages_are_built_without_a_warning(tmp_path):
+    sphinx = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "docs", str(tmp_path)]
+    done = subprocess.run(sphinx, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "<table" in (tmp_path / "scenarios.html").read_text()
