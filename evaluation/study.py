@@ -179,7 +179,8 @@ class Study:
                         ),
                     ),
                 )
-                before, begun = self._study.user_attrs.get("facts"), bool(self._study.trials)
+                before, begun = self._study.user_attrs.get("facts", {}), bool(self._study.trials)
+                before = dict(before)
             except (*damaged, optuna.exceptions.OptunaError) as error:
                 raise FileError(f"{journal} is damaged; start over with --fresh") from error
             facts = {**plan.facts, **{n: _in_words(plan, n) for n in plan.space}}
@@ -190,7 +191,10 @@ class Study:
                 self._study.enqueue_trial(plan.start)
 
     def take(self) -> Trial | None:
-        """Take over a trial that nobody works on any more, or begin one; None if none is left."""
+        """Take over a trial that nobody works on any more, or begin one; None if none is left.
+
+        A process works on one at a time.
+        """
         states = self._optuna.trial.TrialState
         with self._locks.held(_TAKING):
             for frozen in self._study.get_trials(states=[states.RUNNING]):
@@ -323,7 +327,7 @@ def _in_words(plan: Plan, name: str) -> str:
     return f"searched in {plan.space[name]}, from {plan.facts[name]}"
 
 
-def _refuse_other(folder: Path, before: Any, facts: Mapping[str, Any]) -> None:
+def _refuse_other(folder: Path, before: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """Go on only with the search that a folder holds.
 
     Raises:
