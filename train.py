@@ -2,7 +2,8 @@
 
 ENV is a scenario (basic, defend_the_center, ...), a Gymnasium id (CartPole-v1, ALE/Pong-v5, ...), a
 Freedoom map (freedoom2:MAP01) or a path to a ViZDoom .cfg. The same command on a run folder that
-exists goes on where it stopped. `python train.py --doctor` tells what this machine has and lacks.
+exists goes on where it stopped. `python train.py ENV --tune` searches hyper-parameters.
+`python train.py --doctor` tells what this machine has and lacks.
 """
 
 from __future__ import annotations
@@ -275,7 +276,8 @@ def search(command: Command[Any], given: set[str]) -> int:
         trial = replace(with_fields(config, values), run_dir=folder.path, fresh=False)
         if folder.config_file.exists():
             refuse_other_config(folder, trial)
-        train(trial, folder, signals, [writer])
+        with contextlib.redirect_stdout(sys.stderr):  # Only what was found is for others to read.
+            train(trial, folder, signals, [writer])
 
     with until_interrupted() as signals:
         findings = tune(plan, train_trial, signals, fresh=config.fresh, failures=(TrainingError,))

@@ -128,6 +128,7 @@ def open_study(plan: Plan, *, fresh: bool) -> Iterator[Study]:
         UsageError: If the folder is a run's, or is to be begun anew while others are at work.
         FileError: If it holds another search, or is damaged.
     """
+    import_extra("optuna", "tune")
     if plan.folder.is_file():
         raise UsageError(f"--run-dir {plan.folder} is a file; name a folder")
     if RunFolder(plan.folder).holds_run:
