@@ -126,23 +126,38 @@ def open_study(plan: Plan, *, fresh: bool) -> Iterator[Study]:
 
     Raises:
         UsageError: If the folder is a run's, or is to be begun anew while others are at work.
-        FileError: If it holds another search, or is damaged.
+        FileError: If it holds another search, or is damaged, or cannot be written.
     """
     import_extra("optuna", "tune")
     if plan.folder.is_file():
         raise UsageError(f"--run-dir {plan.folder} is a file; name a folder")
     if RunFolder(plan.folder).holds_run:
         raise UsageError(f"{plan.folder} holds a run; choose another --run-dir to search in")
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(Locks(plan.folder / "lock")) as locks:
-        if fresh:
-            if not locks.take(_AT_WORK, wait=False):
-                raise UsageError(f"others search in {plan.folder}; stop them, or leave out --fresh")
-            for folder in plan.folder.glob("trial-*"):
-                RunFolder(folder).clear()
-            (plan.folder / "study.journal").unlink(missing_ok=True)
-        locks.take(_AT_WORK, shared=True)
-        yield Study(plan, locks)
+    try:
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(Locks(plan.folder / "lock")) as locks:
+            if fresh:
+                _clear(plan.folder, locks)
+            locks.take(_AT_WORK, shared=True)
+            yield Study(plan, locks)
+    except OSError as error:
+        raise FileError(
+            f"{error.filename or plan.folder} could not be written ({error.strerror}); what was "
+            "found so far is kept, and the same command goes on from there"
+        ) from error
+
+
+def _clear(folder: Path, locks: Locks) -> None:
+    """Remove all that a search wrote; the journal last, which makes it one.
+
+    Raises:
+        UsageError: If processes are at work on it.
+    """
+    if not locks.take(_AT_WORK, wait=False):
+        raise UsageError(f"others search in {folder}; stop them, or leave out --fresh")
+    for trial in folder.glob("trial-*"):
+        RunFolder(trial).clear()
+    (folder / "study.journal").unlink(missing_ok=True)
 
 
 class Study:
@@ -157,39 +172,40 @@ class Study:
     """
 
     def __init__(self, plan: Plan, locks: Locks) -> None:
-        self.plan = plan
-        self._locks = locks
-        self._optuna = optuna = import_extra("optuna", "tune")
-        optuna.logging.set_verbosity(_WARNING)
+        self.plan, self._locks = plan, locks
+        self._optuna = import_extra("optuna", "tune")
+        self._optuna.logging.set_verbosity(_WARNING)
         journal = plan.folder / "study.journal"
-        backend = optuna.storages.journal.JournalFileBackend
-        damaged = (ValueError, LookupError, TypeError, AttributeError, AssertionError)
         with locks.held(_TAKING):
-            try:
-                self._study = optuna.create_study(
-                    storage=optuna.storages.JournalStorage(
-                        backend(str(journal), lock_obj=_JournalLock(journal, locks))
-                    ),
-                    study_name="tune",
-                    direction="maximize",
-                    load_if_exists=True,
-                    pruner=optuna.pruners.MedianPruner(
-                        n_startup_trials=_NEVER_PRUNED,
-                        n_warmup_steps=round(
-                            _NEVER_PRUNED_SHARE * plan.total_env_steps / plan.eval_every
-                        ),
-                    ),
-                )
-                before, begun = self._study.user_attrs.get("facts", {}), bool(self._study.trials)
+            with _reading(journal):
+                self._study = self._open(journal)
+                begun, before = bool(self._study.trials), self._study.user_attrs.get("facts", {})
                 before = dict(before)
-            except (*damaged, optuna.exceptions.OptunaError) as error:
-                raise FileError(f"{journal} is damaged; start over with --fresh") from error
-            facts = {**plan.facts, **{n: _in_words(plan, n) for n in plan.space}}
+            facts = {**plan.facts, **{name: _in_words(plan, name) for name in plan.space}}
             if begun:
                 _refuse_other(plan.folder, before, facts)
+                with _reading(journal):
+                    self.findings()
             else:
                 self._study.set_user_attr("facts", facts)
                 self._study.enqueue_trial(plan.start)
+
+    def _open(self, journal: Path) -> Any:
+        """Open Optuna's study."""
+        optuna, plan = self._optuna, self.plan
+        lock = _JournalLock(journal, self._locks)
+        backend = optuna.storages.journal.JournalFileBackend(str(journal), lock_obj=lock)
+        pruner = optuna.pruners.MedianPruner(
+            n_startup_trials=_NEVER_PRUNED,
+            n_warmup_steps=round(_NEVER_PRUNED_SHARE * plan.total_env_steps / plan.eval_every),
+        )
+        return optuna.create_study(
+            storage=optuna.storages.JournalStorage(backend),
+            study_name="tune",
+            direction="maximize",
+            load_if_exists=True,
+            pruner=pruner,
+        )
 
     def take(self) -> Trial | None:
         """Take over a trial that nobody works on any more, or begin one; None if none is left.
@@ -322,6 +338,20 @@ class _JournalLock:
     def release(self) -> None:
         """Give it back."""
         self._locks.give(_JOURNAL)
+
+
+@contextlib.contextmanager
+def _reading(journal: Path) -> Iterator[None]:
+    """Say that a journal is damaged, whatever it is that Optuna meets in it.
+
+    Raises:
+        FileError: If it is.
+    """
+    met = (ValueError, LookupError, TypeError, AttributeError, AssertionError)
+    try:
+        yield
+    except (*met, import_extra("optuna", "tune").exceptions.OptunaError) as error:
+        raise FileError(f"{journal} is damaged; start over with --fresh") from error
 
 
 def _in_words(plan: Plan, name: str) -> str:

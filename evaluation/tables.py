@@ -12,7 +12,7 @@ from evaluation.compare import Comparison
 from evaluation.statistics import Score
 from evaluation.study import Findings
 
-_SHOWN_TRIALS = 5
+_SHOWN_TRIALS = 4  # With what the search began with, they fit into 80 columns.
 
 
 def print_scores(console: Console, scores: Mapping[str, Score], env: str) -> None:
@@ -75,9 +75,8 @@ def print_findings(console: Console, findings: Findings) -> None:
     table = Table(title=f"The best trials ({counts})", title_justify="left")
     table.add_column("trial", no_wrap=True)
     for finding in best:
-        table.add_column(
-            "start (0)" if finding.number == 0 else str(finding.number), justify="right"
-        )
+        name = str(finding.number) if finding.number else "start"
+        table.add_column(name, justify="right", overflow="fold")
     table.add_row("mean return", *(f"{finding.mean:,.2f}" for finding in best))
     intervals = (f"{finding.ci_low:,.2f} to {finding.ci_high:,.2f}" for finding in best)
     table.add_row("95 % interval", *intervals, end_section=True)

@@ -79,7 +79,7 @@ def test_each_trial_is_a_training_of_its_own(searched):
 def test_the_best_trials_are_shown_with_their_hyper_parameters(searched):
     _, output = searched
     assert "The best trials (3 complete)" in output
-    assert "start (0)" in output
+    assert re.search(r"┃ trial .* start ┃", output)
     rows = dict(re.findall(r"│ (\w[\w ]*\w) +│ +(\S+) ", output))
     best = train.flat(RunFolder(best_trial(output)).read_config())
     space = train.AGENTS["a2c"][0].search_space.keys() - {"gamma"}
@@ -197,22 +197,19 @@ def test_a_search_goes_on_after_sigkill_and_after_a_signal(tmp_path, capfd):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_a_search_that_is_killed_half_way_solves_cartpole_from_a_bad_start(tmp_path, capfd):
+def test_a_search_that_is_killed_half_way_solves_cartpole_from_a_bad_start(tmp_path):
     folder = tmp_path / "search"
-    arguments = [*TUNE, "--total-env-steps", "40000", "--trials", "16", "--run-dir", folder]
+    arguments = [*TUNE, "--total-env-steps", "30000", "--trials", "12", "--run-dir", folder]
     with start(arguments) as process:
-        # Read, so that it does not stand still.
-        with contextlib.suppress(StopIteration):
-            while "trial 8: " not in next(process.stdout):
-                pass
+        lines = iter(process.stdout)
+        assert any("trial 6: " in line for line in lines)
+        assert any(" env steps · evaluation " in line for line in lines)
         process.kill()
     output = said(arguments)
-    scores = {}
-    for run_dir in (folder / "trial-000", best_trial(output)):
-        evaluate.main(["score", str(run_dir), "--json", str(tmp_path / "scores.json")])
-        scores[run_dir.name] = json.loads((tmp_path / "scores.json").read_text())
-    start_score, best_score = scores["trial-000"], scores[best_trial(output).name]
-    assert start_score["sampled"]["mean"] < 100
-    assert best_score["sampled"]["mean"] >= 475
-    assert best_score["sampled"]["episodes"] == 100
-    assert len(list(folder.glob("trial-*"))) == 16
+    assert "trial-006" in os.listdir(folder)
+    assert len(list(folder.glob("trial-*"))) == 12
+    for run_dir, solved in ((folder / "trial-000", False), (best_trial(output), True)):
+        assert evaluate.main(["score", str(run_dir)]) == 0
+        held_out = json.loads((run_dir / "evaluation.json").read_text())
+        assert held_out["protocol"]["episodes"] == 100
+        assert (held_out["scores"]["sampled"]["mean"] >= 475) is solved

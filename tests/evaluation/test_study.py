@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
+import resource
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -54,9 +55,12 @@ def another_process(folder, work):
     """Fork, and give the process with what `work` says in it; it lives until it is killed."""
 
     def run(connection):
-        with open_study(plan(folder), fresh=False) as study:
-            connection.send(work(study))
-            connection.recv()
+        try:
+            with open_study(plan(folder), fresh=False) as study:
+                connection.send(work(study))
+                connection.recv()
+        except FileError as error:
+            connection.send(str(error))
 
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
@@ -66,6 +70,12 @@ def another_process(folder, work):
         yield process, ours
     finally:
         kill(process)
+
+
+def complete_without_a_disk(study):
+    trial = study.take()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+    trial.complete(score(1.0))
 
 
 def kill(process):
@@ -258,6 +268,24 @@ def test_a_folder_that_is_a_file_or_a_run_is_refused(tmp_path):
     assert [file.name for file in (tmp_path / "tune").iterdir()] == ["config.json"]
 
 
+def test_a_full_disk_ends_the_search_which_goes_on_later(tmp_path):
+    with another_process(tmp_path, complete_without_a_disk) as (_, connection):
+        said = connection.recv()
+    assert "could not be written (File too large)" in said
+    assert "the same command goes on" in said
+    with open_study(plan(tmp_path), fresh=False) as study:
+        assert [number for number, _ in search(study)] == [0, 1, 2, 3]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(FileError, match="could not be written"),
+        open_study(plan(tmp_path / "file"), fresh=False),
+    ):
+        pass
+
+
 def test_half_a_line_of_a_process_that_died_is_dropped(tmp_path):
     with open_study(plan(tmp_path), fresh=False) as study:
         assert len(search(study, 2)) == 2
@@ -278,6 +306,8 @@ def test_half_a_line_of_a_process_that_died_is_dropped(tmp_path):
         lambda text: text.replace('"facts":{', '"facts":[{').replace('"seed":0}', '"seed":0}]'),
         lambda text: "\x00\xff" * 1000 + "\n" + text,
         lambda text: text.replace("FloatDistribution", "Unheard"),
+        lambda text: text.replace('"score"', '"scone"'),
+        lambda text: text.replace('"ci_low":', '"low":'),
     ],
 )
 def test_a_damaged_journal_is_named_and_fresh_begins_anew(tmp_path, spoil):
