@@ -41,7 +41,7 @@ class TuningConfig:
     given as flags, beginning with the preset's. The same command goes on where it stopped; started
     several times at once, its processes share the work."""
     trials: int = 30
-    """With --tune: how many trainings, of all processes together."""
+    """With --tune: how many trainings, of all processes together; those that fail do not count."""
     search: tuple[str, ...] = ()
     """With --tune: search these fields and no others, beginning with the values given as flags."""
 
