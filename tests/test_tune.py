@@ -175,8 +175,8 @@ def wait_for(pattern, folder, seconds=120):
 def test_a_search_goes_on_after_sigkill_and_after_a_signal(tmp_path, capfd):
     """In the middle of its only trial, which is the same one from its beginning to its end."""
     folder = tmp_path / "search"
-    arguments = [*TUNE, "--total-env-steps", "12000", "--eval-episodes", "2", "--trials", "1"]
-    arguments += ["--checkpoint-every-s", "0.1", "--run-dir", folder]
+    arguments = [*TUNE, "--total-env-steps", "8000", "--eval-every", "8000", "--trials", "1"]
+    arguments += ["--eval-episodes", "2", "--checkpoint-every-s", "0.1", "--run-dir", folder]
     for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):
         for file in folder.glob("trial-000/progress.csv"):
             file.unlink()
