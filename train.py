@@ -3,6 +3,7 @@
 ENV is a scenario (basic, defend_the_center, ...), a Gymnasium id (CartPole-v1, ALE/Pong-v5, ...), a
 Freedoom map (freedoom2:MAP01) or a path to a ViZDoom .cfg. Defaults are those of ENV's preset; of
 basic's where none is named. The same command on a run folder that exists goes on where it stopped.
+`python train.py ENV --tune` searches hyper-parameters.
 `python train.py --doctor` tells what this machine has and lacks.
 """
 
@@ -17,9 +18,10 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # Large pages for large tens
 
 import contextlib
 import itertools
+import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from dataclasses import fields as fields_of
 from pathlib import Path
@@ -27,6 +29,8 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import torch
 import tyro
+from rich.console import Console
+from stable_baselines3.common.logger import KVWriter
 from torch import Tensor
 
 from agents import AGENTS, Agent, AgentConfig, OverlappedSampler, Policy, Sampler, observation_specs
@@ -42,13 +46,25 @@ from agents.checkpoint import (
     save_tensors,
     save_training,
 )
-from agents.commandline import UsageError, parse, run, until_interrupted, warn_of_wad, with_fields
+from agents.commandline import (
+    UsageError,
+    as_arguments,
+    given_fields,
+    parse,
+    run,
+    until_interrupted,
+    warn_of_wad,
+    with_fields,
+)
 from agents.device import choose_device, choose_precision, keep_memory
 from agents.doctor import findings as findings_about_learning
 from evaluation.episodes import Episode, Recording, save_episode
 from evaluation.play import play_episodes, score_episodes
 from evaluation.recorder import TrainingRecorder
 from evaluation.replay import DivergedError, Shown, play_again
+from evaluation.study import Plan
+from evaluation.tables import print_findings
+from evaluation.tuning import TuningConfig, choose_space, tune
 from agents.inference import InferencePolicy
 from agents.logger import RunLogger
 from agents.presets import preset
@@ -191,6 +207,14 @@ class TrainConfig(Generic[LearningT]):
         return self.num_envs * self.learning.rollout_length
 
 
+@dataclass(frozen=True, kw_only=True)
+class Command(Generic[LearningT]):
+    """What is asked for: a training, or a search for the best one."""
+
+    training: TrainConfig[LearningT]
+    tuning: TuningConfig = field(default_factory=TuningConfig)
+
+
 @dataclass
 class Progress:
     """How far a training is; saved with every checkpoint."""
@@ -212,7 +236,10 @@ def main(arguments: Sequence[str]) -> int:
     """Train as a command line says, and return the exit status."""
     if "--doctor" in arguments:
         return examine()
-    config = read_command_line(arguments)
+    command = read_command_line(arguments)
+    if command.tuning.tune:
+        return search(command, given_fields(arguments))
+    config = command.training
     folder = RunFolder(config.run_dir or default_run_dir(config))
     if folder.path.is_file():
         raise UsageError(f"--run-dir {folder.path} is a file; name a folder")
@@ -237,8 +264,65 @@ def examine() -> int:
     return status
 
 
-def train(config: TrainConfig[Any], folder: RunFolder, signals: list[int]) -> None:
-    """Set everything up, or back to where it was saved, and learn."""
+def search(command: Command[Any], given: set[str]) -> int:
+    """Search hyper-parameters, say what was found, and return the exit status.
+
+    Args:
+        command: what is asked for.
+        given: the fields that were given as flags.
+    """
+    config = command.training
+    if config.autotune:
+        raise UsageError("--tune and --autotune exclude each other: take what --autotune chose")
+    facts = flat(asdict(config))
+    plan = Plan(
+        folder=config.run_dir or default_run_dir(config).with_name(f"{config.agent}-tune"),
+        facts={n: _plain(v) for n, v in facts.items() if n not in _MAY_CHANGE - _JUDGES},
+        space=choose_space(config.learning.search_space, facts, given, command.tuning.search),
+        num_trials=command.tuning.trials,
+        env=config.env,
+        num_envs=config.num_envs,
+        total_env_steps=config.total_env_steps,
+        eval_every=config.evaluation_interval,
+        eval_episodes=config.eval_episodes,
+        seed=config.seed,
+    )
+
+    def train_trial(values: Mapping[str, Any], folder: RunFolder, writer: KVWriter) -> None:
+        trial = replace(with_fields(config, values), run_dir=folder.path, fresh=False)
+        if folder.config_file.exists():
+            refuse_other_config(folder, trial)
+        with contextlib.redirect_stdout(sys.stderr):  # Only what was found is for others to read.
+            train(trial, folder, signals, [writer])
+
+    with until_interrupted() as signals:
+        findings = tune(plan, train_trial, signals, fresh=config.fresh, failures=(TrainingError,))
+    print_findings(Console(markup=False, emoji=False), findings)
+    if findings.complete:
+        best = findings.complete[0]
+        run_dir = plan.folder.with_name(f"{plan.folder.name}-best-seed{config.seed}")
+        tuned = replace(with_fields(config, best.values), run_dir=run_dir, fresh=False)
+        default = default_config(config.env.env, config.agent)
+        flags = as_arguments(tuned, default, always=("agent", "seed", *plan.space))
+        print(f"score it:  python evaluate.py score {plan.run_folder(best.number).path}")
+        print(f"train it:  python train.py {shlex.join([config.env.env, *flags])}")
+    return 128 + signals[0] if signals else 0
+
+
+def train(
+    config: TrainConfig[Any],
+    folder: RunFolder,
+    signals: list[int],
+    writers: Sequence[KVWriter] = (),
+) -> None:
+    """Set everything up, or back to where it was saved, and learn.
+
+    Args:
+        config: how.
+        folder: where.
+        signals: is filled when it is time to stop.
+        writers: are told what is logged.
+    """
     torch.manual_seed(config.seed)
     keep_memory()
     device = choose_device(config.device)
@@ -266,7 +350,9 @@ def train(config: TrainConfig[Any], folder: RunFolder, signals: list[int]) -> No
         collector: Collector = sampler
         if config.overlap and isinstance(sampler, Sampler):
             collector = OverlappedSampler(sampler)
-        logger = RunLogger(folder.path, total=config.total_env_steps, start=progress.env_steps)
+        logger = RunLogger(
+            folder.path, total=config.total_env_steps, start=progress.env_steps, writers=writers
+        )
         about = flat(asdict(config))
         if config.track:
             resumed, say = progress.env_steps > 0, logger.progress.say
@@ -549,7 +635,7 @@ class Evaluation:
         self._envs.close()
 
 
-def read_command_line(arguments: Sequence[str]) -> TrainConfig[Any]:
+def read_command_line(arguments: Sequence[str]) -> Command[Any]:
     """Parse the command line; the defaults under it are the world's and the agent's preset.
 
     Raises:
@@ -568,17 +654,21 @@ def read_command_line(arguments: Sequence[str]) -> TrainConfig[Any]:
     if agent not in AGENTS:
         raise UsageError(f"there is no agent {agent!r}; there are {', '.join(AGENTS)}")
     kind = AGENTS[agent][0]
-    default = TrainConfig(env=World(env=env), learning=kind(), agent=agent)
-    default = with_fields(default, preset(env, agent))
     rest = [env, *arguments[1:]] if named else arguments
-    config: TrainConfig[Any] = parse(
-        TrainConfig[kind],  # type: ignore[valid-type] # chosen at run time
+    command: Command[Any] = parse(
+        Command[kind],  # type: ignore[valid-type] # chosen at run time
         rest,
         program="python train.py",
         description=__doc__,
-        default=default,
+        default=Command(training=default_config(env, agent)),
     )
-    return config
+    return command
+
+
+def default_config(env: str, agent: str) -> TrainConfig[Any]:
+    """Give the configuration that a world's and an agent's preset makes."""
+    default = TrainConfig(env=World(env=env), learning=AGENTS[agent][0](), agent=agent)
+    return with_fields(default, preset(env, agent))
 
 
 def fastest_setting(config: TrainConfig[Any]) -> dict[str, Any]:
@@ -626,6 +716,8 @@ def default_run_dir(config: TrainConfig[Any]) -> Path:
 _MAY_CHANGE = {"total_env_steps", "num_workers", "num_threads", "device", "precision", "autotune"}
 _MAY_CHANGE |= {"run_dir", "fresh", "eval_every", "eval_episodes", "patience", "checkpoint_every_s"}
 _MAY_CHANGE |= {"hang_after_s", "max_restarts", "record", "track"}
+# What of it may not change within a search, whose trials are compared.
+_JUDGES = {"total_env_steps", "eval_every", "eval_episodes", "patience"}
 
 
 def refuse_other_config(folder: RunFolder, config: TrainConfig[Any]) -> None:

@@ -6,13 +6,14 @@ Axes: t, n a minibatch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from agents.agent import Agent, AgentConfig, Metrics
 from agents.rollout import Minibatch
+from agents.search import Choice, Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,13 @@ class A2CConfig(AgentConfig):
     """Generalised advantage estimation: 1 is the n-step return of the paper."""
     normalize_advantages: bool = False
     """Give the advantages of each minibatch mean 0 and deviation 1."""
+
+    search_space: ClassVar[SearchSpace] = {
+        **AgentConfig.search_space,
+        "gae_lambda": Range(0.8, 1.0),
+        "rollout_length": Choice((8, 16, 32, 64)),
+        "normalize_advantages": Choice((False, True)),
+    }
 
 
 def policy_gradient_loss(agent: Agent[Any], batch: Minibatch) -> tuple[Tensor, Metrics]:

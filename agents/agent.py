@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from agents.normalization import RewardScaler
 from agents.policy import Policy
 from agents.returns import explained_variance, gae, next_values
 from agents.rollout import Minibatch, Rollout, minibatches
+from agents.search import Choice, Range, SearchSpace
 
 Metrics = dict[str, Tensor]
 
@@ -64,6 +65,15 @@ class AgentConfig:
     """Divide rewards by the running deviation of returns, for learning only."""
     normalize_obs: bool = False
     """Normalise observed vectors by running mean and deviation, saved with the policy."""
+
+    # Few and coarse: a search of some dozen trainings cannot tell more apart.
+    search_space: ClassVar[SearchSpace] = {
+        "learning_rate": Range(1e-5, 1e-2, log=True),
+        "anneal_learning_rate": Choice((False, True)),
+        "gamma": Choice((0.9, 0.95, 0.98, 0.99, 0.995, 0.999)),
+        "entropy_coef": Choice((0.0, 0.001, 0.003, 0.01, 0.03)),
+        "normalize_returns": Choice((False, True)),
+    }
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -80,6 +80,35 @@ def _one_line(box: str) -> str:
         return f"{text}; there are {subcommands.group(1).strip()}"
     suggestion = re.search(r"Perhaps you meant:.*?(--[\w-]+)", " ".join(lines), re.DOTALL)
     return f"{text}; did you mean {suggestion.group(1)}?" if suggestion else text
+
+
+def as_arguments(config: Any, default: Any, *, always: Collection[str] = ()) -> list[str]:
+    """Give the flags that make one configuration of another: the way back from `parse`.
+
+    Args:
+        config: a dataclass, perhaps with others within.
+        default: one of the same kind, from which flags are parsed.
+        always: names of fields whose flags are given though they do not differ.
+    """
+    arguments: list[str] = []
+    for field in dataclasses.fields(config):
+        value, before = getattr(config, field.name), getattr(default, field.name)
+        flag = "--" + field.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            arguments += as_arguments(value, before, always=always)
+        elif value == before and field.name not in always:
+            continue
+        elif isinstance(value, bool):
+            arguments.append(flag if value else flag.replace("--", "--no-", 1))
+        else:
+            arguments += [flag, *map(str, value if isinstance(value, tuple) else [value])]
+    return arguments
+
+
+def given_fields(arguments: Sequence[str]) -> set[str]:
+    """Give the names of the fields whose flags are on a command line."""
+    flags = (a.partition("=")[0] for a in arguments if a.startswith("--"))
+    return {flag[2:].replace("-", "_").removeprefix("no_") for flag in flags}
 
 
 def import_extra(module: str, extra: str) -> Any:

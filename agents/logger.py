@@ -140,9 +140,12 @@ class RunLogger(Logger):
         folder: the run folder.
         total: env steps of the whole training.
         start: env steps already done; what was logged after them is superseded.
+        writers: are given each record too, after the files; closed with them.
     """
 
-    def __init__(self, folder: Path, *, total: int, start: int) -> None:
+    def __init__(
+        self, folder: Path, *, total: int, start: int, writers: Sequence[KVWriter] = ()
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.progress = ProgressWriter(total, start)
         self._board = _Board(folder, purge_step=start + 1 if start else None)
@@ -150,7 +153,7 @@ class RunLogger(Logger):
         self._lengths: deque[float] = deque(maxlen=_EPISODES)
         # Where a disk is full, the CSV is first to notice, and loses nothing.
         formats = [self.progress, _continued_csv(folder / "progress.csv", start), self._board]
-        super().__init__(str(folder), formats)
+        super().__init__(str(folder), [*formats, *writers])
 
     def record_config(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Fill the HParams tab.

@@ -7,12 +7,14 @@ The details follow "The 37 Implementation Details of Proximal Policy Optimizatio
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from agents.agent import Agent, AgentConfig, Metrics
 from agents.rollout import Minibatch, Rollout
+from agents.search import Choice, Range, SearchSpace
 from agents.vtrace import vtrace_estimate
 
 
@@ -32,6 +34,15 @@ class PPOConfig(AgentConfig):
     """Estimate advantages by V-trace: right where an older policy played, as with --overlap."""
     target_kl: float | None = None
     """Leave the rest of an update once the policy has moved 1.5 times this far, in nats."""
+
+    search_space: ClassVar[SearchSpace] = {
+        **AgentConfig.search_space,
+        "gae_lambda": Range(0.8, 1.0),
+        "rollout_length": Choice((32, 64, 128, 256)),
+        "num_epochs": Choice((2, 4, 8, 16)),
+        "minibatch_size": Choice((64, 128, 256, 512)),
+        "clip_coef": Choice((0.1, 0.2, 0.3)),
+    }
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -7,6 +7,7 @@ length, N environments.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from agents.a2c import policy_gradient_loss
 from agents.agent import Agent, AgentConfig, Metrics, following_values
 from agents.returns import discounted_returns
 from agents.rollout import Minibatch, Rollout
+from agents.search import Choice, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,12 @@ class ReinforceConfig(AgentConfig):
     """Env steps in each environment between two updates, T."""
     learning_rate: float = 1e-3
     """Step size of the optimiser."""
+
+    search_space: ClassVar[SearchSpace] = {
+        **AgentConfig.search_space,
+        "rollout_length": Choice((64, 128, 256, 512)),
+        "normalize_advantages": Choice((False, True)),
+    }
 
 
 class Reinforce(Agent[ReinforceConfig]):

@@ -6,7 +6,7 @@ Axes: T rollout length, N environments.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from agents.a2c import policy_gradient_loss
 from agents.agent import Agent, AgentConfig, Metrics, following_values
 from agents.returns import vtrace
 from agents.rollout import Minibatch, Rollout
+from agents.search import Choice, Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,13 @@ class VTraceConfig(AgentConfig):
     """Largest weight of a trace."""
     normalize_advantages: bool = False
     """Give the advantages of each minibatch mean 0 and deviation 1."""
+
+    search_space: ClassVar[SearchSpace] = {
+        **AgentConfig.search_space,
+        "gae_lambda": Range(0.8, 1.0),
+        "rollout_length": Choice((16, 32, 64, 128)),
+        "normalize_advantages": Choice((False, True)),
+    }
 
     def __post_init__(self) -> None:
         """Check ranges."""

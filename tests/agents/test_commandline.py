@@ -14,6 +14,8 @@ import tyro
 
 from agents.commandline import (
     UsageError,
+    as_arguments,
+    given_fields,
     import_extra,
     parse,
     run,
@@ -208,3 +210,24 @@ def test_what_an_extra_installs_is_imported_or_named():
     assert import_extra("json.decoder", "export").JSONDecoder
     with pytest.raises(UsageError, match=r'^nowhere is not .*; pip install -e "\.\[export\]"$'):
         import_extra("nowhere.at.all", "export")
+
+
+OTHER = Outer(inner=Inner(kind="lstm"), learning_rate=1.25e-05, limit=3, fresh=True)
+
+
+@pytest.mark.parametrize(("config", "default"), [(OTHER, Outer()), (Outer(), OTHER)])
+def test_flags_lead_from_the_default_to_a_configuration(config, default):
+    arguments = as_arguments(config, default)
+    assert parse(Outer, arguments, program="p", default=default) == config
+
+
+def test_only_what_differs_is_a_flag_unless_it_is_asked_for():
+    assert as_arguments(Outer(limit=3), Outer()) == ["--limit", "3"]
+    assert as_arguments(Outer(), Outer()) == []
+    assert as_arguments(Outer(), Outer(), always=("fresh", "size")) == ["--size", "3", "--no-fresh"]
+
+
+def test_fields_given_as_flags_are_found_however_they_are_written():
+    arguments = ["basic", "--learning-rate", "3", "--num_envs=4", "--no-record", "--fresh"]
+    assert given_fields(arguments) == {"learning_rate", "num_envs", "record", "fresh"}
+    assert given_fields(["basic", "-h"]) == set()

@@ -9,17 +9,19 @@ import time
 
 import pytest
 from PIL import Image
+from stable_baselines3.common.logger import KVWriter
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents.logger import RunLogger
 
 
 @contextlib.contextmanager
-def logging(folder, *, start=0, total=1000):
+def logging(folder, *, start=0, total=1000, writers=()):
     if start:
         # TensorBoard reads files in the order of their names, which tell seconds.
         time.sleep(1.001 - time.time() % 1.0)
-    with contextlib.closing(RunLogger(folder, total=total, start=start)) as logger:
+    logger = RunLogger(folder, total=total, start=start, writers=writers)
+    with contextlib.closing(logger):
         yield logger
 
 
@@ -172,3 +174,31 @@ def test_without_a_terminal_progress_is_about_20_lines(tmp_path, capsys):
     assert 15 <= len(lines) <= 25
     assert "1,000 env steps" in lines[-1]
     assert "frames/s" in lines[-1]
+
+
+class Stop(Exception):  # noqa: N818 # not an error
+    """Enough was logged."""
+
+
+class Reader(KVWriter):
+    """Reads returns, until they are high enough."""
+
+    def __init__(self):
+        self.read = []
+
+    def write(self, key_values, key_excluded, step=0):
+        self.read.append((step, key_values["rollout/ep_rew_mean"]))
+        if key_values["rollout/ep_rew_mean"] >= 2:
+            raise Stop
+
+    def close(self):
+        self.read.append("closed")
+
+
+def test_another_writer_is_told_what_is_in_the_files_and_may_end_it(tmp_path):
+    reader = Reader()
+    with pytest.raises(Stop), logging(tmp_path, writers=[reader]) as logger:
+        log(logger, [10, 20, 30])
+    assert reader.read == [(10, 1.0), (20, 2.0), "closed"]
+    assert scalars(tmp_path, "rollout/ep_rew_mean") == reader.read[:2]
+    assert [float(row["rollout/ep_rew_mean"]) for row in rows(tmp_path)] == [1.0, 2.0]

@@ -77,7 +77,7 @@ def test_names_of_all_fields_differ(agent):
             else:
                 yield field.name
 
-    found = list(leaves(default_config("basic", agent)))
+    found = list(leaves(train.Command(training=default_config("basic", agent))))
     assert len(found) == len(set(found))
 
 
