@@ -166,14 +166,27 @@ def make(config: EnvConfig, render_mode: str | None = None) -> gym.Env[Any, Any]
     except Exception as error:
         raise EnvError(f"{name} could not be made: {error}") from error
     if isinstance(env.unwrapped, DoomEnv):
-        # In wrappers of the user's, who has decided what an agent sees.
-        for field in fields(EnvConfig):
-            if field.name != "env" and getattr(config, field.name) != field.default:
-                raise EnvError(f"{field.name} is decided by {name} itself; leave it out")
+        _check_wrapped_doom(env, config)
         return env
     if re.match(r"MiniGrid-|BabyAI-", name):
         env = importlib.import_module("minigrid.wrappers").ImgObsWrapper(env)
     return adapt(env, config)
+
+
+def _check_wrapped_doom(env: gym.Env[Any, Any], config: EnvConfig) -> None:
+    """Refuse to change, or to have changed, what the author of a wrapped Doom has agents observe.
+
+    Raises:
+        EnvError: If an option is given, or a wrapper changes observations.
+    """
+    for field in fields(EnvConfig):
+        if field.name != "env" and getattr(config, field.name) != field.default:
+            raise EnvError(f"{field.name} is decided by {config.env} itself; leave it out")
+    if env.observation_space != env.unwrapped.observation_space:
+        raise EnvError(
+            f"{config.env} wraps Doom so that it observes {env.observation_space}; give options to "
+            "gymnasium.make instead, such as frame_stack"
+        )
 
 
 def frames_per_env_step(config: EnvConfig) -> int:
