@@ -2,24 +2,30 @@
 
     python benchmarks/atari.py --num-envs 8 16 32
 
-prints env steps a second with random actions, and the median ratio of the two. They take turns, so
-that on a shared machine the ratios mean something. Both show four stacked gray frames of 84 x 84,
-hold actions for four frames with sticky actions, and begin the next episode in the same step.
+prints env steps a second with random actions, by the clock and for each second of a core's time.
+The two take turns. On a machine that does other things too, the second figure is the one to trust.
+Both show four stacked gray frames of 84 x 84, hold actions for four frames with sticky actions, and
+begin the next episode in the same step; few episodes end meanwhile.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
+from typing import Any
 
 import tyro
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode
 
 from envs import EnvConfig, SharedVectorEnv
-from envs.speed import random_env_steps_per_second
+
+_TICKS = os.sysconf("SC_CLK_TCK")  # a second, in which /proc counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +36,6 @@ class Config:
     """The game, as in ALE/Pong-v5."""
     num_envs: tuple[int, ...] = (8, 16, 32)
     """Numbers of games."""
-    num_groups: int = 1
-    """Groups that alternate in our workers."""
     seconds: float = 4.0
     """How long each measurement takes."""
     repeats: int = 5
@@ -41,8 +45,8 @@ class Config:
 def main() -> None:
     """Measure and print a Markdown table."""
     config = tyro.cli(Config)
-    print("| games | ours | ale-py's | ours / ale-py's, median (lowest to highest) |")
-    print("| --- | --- | --- | --- |")
+    print("| games | ours | ale-py's | ratio | ours a core second | ale-py's | ratio |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for num_envs in config.num_envs:
         pairs = []
         for repeat in range(config.repeats):
@@ -50,24 +54,34 @@ def main() -> None:
             order = (ours, theirs) if repeat % 2 else (theirs, ours)
             speeds = {measure: measure(config, num_envs) for measure in order}
             pairs.append((speeds[ours], speeds[theirs]))
-        ratios = [mine / other for mine, other in pairs]
-        mine, other = (median(column) for column in zip(*pairs, strict=True))
-        spread = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        print(f"| {num_envs} | {mine:,.0f} | {other:,.0f} | {spread} |", flush=True)
+        cells = [str(num_envs)]
+        for kind in range(2):
+            mine, other = zip(*((a[kind], b[kind]) for a, b in pairs), strict=True)
+            ratios = [a / b for a, b in zip(mine, other, strict=True)]
+            cells += [f"{median(mine):,.0f}", f"{median(other):,.0f}"]
+            cells.append(f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def ours(config: Config, num_envs: int) -> float:
-    """Give the env steps a second of our workers, without a policy."""
+def ours(config: Config, num_envs: int) -> tuple[float, float]:
+    """Give the env steps of our workers, without a policy, in a second and in a core's second."""
     world = EnvConfig(
         env=f"ALE/{config.game}-v5", observation="gray", height=84, width=84, frame_stack=4
     )
-    envs = SharedVectorEnv(world, num_envs, num_groups=config.num_groups)
-    with contextlib.closing(envs):
-        return random_env_steps_per_second(envs, config.seconds)
+    with contextlib.closing(SharedVectorEnv(world, num_envs)) as envs:
+        envs.reset(seed=0)
+        actions = [envs.action_space.sample() for _ in range(64)]
+
+        def step(count: int) -> None:
+            envs.send(0, actions[count % 64])
+            envs.receive(0)
+
+        workers = [worker.process.pid for worker in envs._workers]
+        return speeds_of(step, num_envs, config.seconds, [os.getpid(), *workers])
 
 
-def theirs(config: Config, num_envs: int) -> float:
-    """Give the env steps a second of ale-py's threads, with what ours do not do switched off."""
+def theirs(config: Config, num_envs: int) -> tuple[float, float]:
+    """Give the same of ale-py's threads, with what ours do not do switched off."""
     envs = AtariVectorEnv(
         config.game.lower(),
         num_envs,
@@ -81,11 +95,26 @@ def theirs(config: Config, num_envs: int) -> float:
     with contextlib.closing(envs):
         envs.reset(seed=0)
         actions = [envs.action_space.sample() for _ in range(64)]
-        started, steps = time.perf_counter(), 0
-        while time.perf_counter() - started < config.seconds:
-            envs.step(actions[steps % 64])
-            steps += 1
-        return steps * num_envs / (time.perf_counter() - started)
+        return speeds_of(
+            lambda count: envs.step(actions[count % 64]), num_envs, config.seconds, [os.getpid()]
+        )
+
+
+def speeds_of(
+    step: Callable[[int], Any], num_envs: int, seconds: float, pids: Sequence[int]
+) -> tuple[float, float]:
+    """Step for a while; give env steps in a second and in a second of a core."""
+    before, started, count = core_seconds(pids), time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - started) < seconds:
+        step(count)
+        count += 1
+    return count * num_envs / elapsed, count * num_envs / (core_seconds(pids) - before)
+
+
+def core_seconds(pids: Sequence[int]) -> float:
+    """Give the seconds that cores have worked for these processes so far."""
+    stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+    return sum(int(user) + int(kernel) for *_, user, kernel in (s[:13] for s in stats)) / _TICKS
 
 
 if __name__ == "__main__":

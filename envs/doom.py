@@ -62,8 +62,10 @@ class DoomEnv(gym.Env[Any, Any]):
     """One game of Doom, stepped tic by tic, drawn only when an agent looks.
 
     Observation space: a (H, W, C) uint8 Box, the screen; with `variables` a Dict of `screen` and
-    `variables`, a (V,) float32 Box. Action space: Discrete or MultiDiscrete, see `ActionSet`;
-    `action_names` names the choices. Reward: the scenario's native reward over the env step.
+    `variables`, a (V,) float32 Box. Of a `palette` screen the bytes are names of colours, which no
+    wrapper may resize or average; those of `rgb` and `gray` it may. Action space: Discrete or
+    MultiDiscrete, see `ActionSet`; `action_names` names the choices. Reward: the scenario's native
+    reward over the env step.
 
     An episode is `terminated` by death or by the scenario's goal, and `truncated` when its time
     runs out; then the last observation is the true last frame. After death the engine draws no

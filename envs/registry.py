@@ -228,10 +228,10 @@ def _import_own(module: str) -> None:
 
 def _unknown(name: str, prefix: str) -> str:
     """Say that a world is unknown, and which one is closest; `prefix` has a colon at its end."""
-    names = [*SCENARIOS, *DOOMGRAD_IDS, *gym.registry] if not prefix else [*gym.registry]
+    names = [*gym.registry] if prefix else [*SCENARIOS, *DOOMGRAD_IDS, *gym.registry]
     lowered = {name.lower(): name for name in reversed(names)}
     close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.4)
     hint = f"try one of {', '.join(SCENARIOS)}"
     if close:
-        hint = f"did you mean {prefix}{lowered[close[0]]}?"
+        hint = f"did you mean {prefix + lowered[close[0]]}?"
     return f"there is no world called {prefix + name!r}; {hint}"

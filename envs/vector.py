@@ -582,7 +582,7 @@ def make_doom_vec(
     env: str,
     num_envs: int,
     num_workers: int | None = None,
-    render_mode: None = None,
+    render_mode: str | None = None,
     **options: Any,
 ) -> SharedVectorEnv:
     """Make many worlds of Doom: what `gymnasium.make_vec("doomgrad/...")` calls by itself.
@@ -593,7 +593,9 @@ def make_doom_vec(
 
     With `vectorization_mode="sync"` or `"async"` the same episodes are played, by Gymnasium's own
     rules: an episode after the first has a seed that its environment draws, and unless it is told
-    `vector_kwargs={"autoreset_mode": "SameStep"}`, a step goes by between two episodes.
+    `vector_kwargs={"autoreset_mode": "SameStep"}`, a step goes by between two episodes. Its vector
+    wrappers of observations ask for such a step, and take only those; wrappers of rewards and
+    actions, statistics and DictInfoToList take these environments too.
 
     Args:
         env: a scenario, a Freedoom map, or a path to a .cfg or .wad.

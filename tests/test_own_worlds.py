@@ -13,7 +13,6 @@ import pytest
 from envs import EnvConfig, EnvError, SharedVectorEnv, make
 
 ROOT = Path(__file__).parent.parent
-NAMES = ("Robot", "Image", "Switches", "Driver", "Speaker", "Shaped", "Stacked")
 TINY = ["--num-envs", "2", "--num-workers", "2", "--rollout-length", "8"]
 TINY += ["--total-env-steps", "32", "--eval-episodes", "2", "--height", "40", "--width", "40"]
 
@@ -69,9 +68,9 @@ worlds = {
 }
 for name, (actions, observed) in worlds.items():
     kwargs = {"actions": actions, "observed": observed}
-    gym.register(f"{name}-v0", entry_point=Toy, kwargs=kwargs)
-gym.register("Shaped-v0", entry_point=shaped)
-gym.register("Stacked-v0", entry_point=stacked)
+    gym.register(f"own/{name}-v0", entry_point=Toy, kwargs=kwargs)
+gym.register("own/Shaped-v0", entry_point=shaped)
+gym.register("own/Stacked-v0", entry_point=stacked)
 '''
 
 
@@ -91,7 +90,7 @@ def here(folder, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield
     sys.modules.pop("my_worlds", None)
-    for name in [name for name in gym.registry if name.partition("-")[0] in NAMES]:
+    for name in [name for name in gym.registry if name.startswith("own/")]:
         del gym.registry[name]
 
 
@@ -112,9 +111,9 @@ def command(program: str, *arguments: str, cwd: Path, path: str = "") -> tuple[i
 
 
 def test_a_module_in_the_current_folder_is_trained_scored_and_watched(folder, tmp_path_factory):
-    status, _, said = command("train.py", "my_worlds:Robot-v0", *TINY, cwd=folder)
+    status, _, said = command("train.py", "my_worlds:own/Robot-v0", *TINY, cwd=folder)
     assert status == 0, said
-    run = str(folder / "runs/my_worlds-robot-v0/ppo-seed0")
+    run = str(folder / "runs/my_worlds-own-robot-v0/ppo-seed0")
     # Whoever is given a run is not to import what it names before they say so.
     status, _, said = command("evaluate.py", "score", run, "--episodes=2", cwd=folder)
     assert status == 2
@@ -136,7 +135,7 @@ def test_a_module_in_the_current_folder_is_trained_scored_and_watched(folder, tm
 @pytest.mark.parametrize("name", ["Robot", "Image", "Switches", "Driver"])
 @pytest.mark.usefixtures("here")
 def test_workers_play_it_too(name):
-    envs = SharedVectorEnv(EnvConfig(env=f"my_worlds:{name}-v0"), 2, num_workers=2)
+    envs = SharedVectorEnv(EnvConfig(env=f"my_worlds:own/{name}-v0"), 2, num_workers=2)
     with contextlib.closing(envs):
         obs, _ = envs.reset(seed=0)
         assert envs.observation_space.contains(obs)
@@ -150,7 +149,7 @@ def test_workers_play_it_too(name):
 
 @pytest.mark.usefixtures("here")
 def test_doom_in_a_wrapper_is_told_of_in_native_rewards():
-    envs = SharedVectorEnv(EnvConfig(env="my_worlds:Shaped-v0"), 2, num_workers=2)
+    envs = SharedVectorEnv(EnvConfig(env="my_worlds:own/Shaped-v0"), 2, num_workers=2)
     with contextlib.closing(envs):
         assert envs.metadata["channels"] == ("palette",)
         assert envs.reset(seed=0)[0].shape == (2, 40, 40, 1)
@@ -159,8 +158,10 @@ def test_doom_in_a_wrapper_is_told_of_in_native_rewards():
         assert truncated.all()
         assert infos["final_info"]["episode"]["r"].tolist() == [-64, -64]
         assert shaped + rewards == pytest.approx([-0.64, -0.64])
-    with pytest.raises(EnvError, match=r"^height is decided by my_worlds:Shaped-v0 itself; leave"):
-        make(EnvConfig(env="my_worlds:Shaped-v0", height=60))
+    with pytest.raises(
+        EnvError, match=r"^height is decided by my_worlds:own/Shaped-v0 itself; leave"
+    ):
+        make(EnvConfig(env="my_worlds:own/Shaped-v0", height=60))
 
 
 @pytest.mark.parametrize(
@@ -171,12 +172,12 @@ def test_doom_in_a_wrapper_is_told_of_in_native_rewards():
         ("nowhere:Robot-v0", "imported: it is neither installed nor in the current folder$"),
         ("nowhere.at.all:Robot-v0", "imported: it is neither installed nor in the current folder$"),
         (".:Robot-v0", r"the module \. cannot be imported: "),
-        ("my_worlds:Robto-v0", r"did you mean my_worlds:Robot-v0\?"),
+        ("my_worlds:own/Robto-v0", r"did you mean my_worlds:own/Robot-v0\?"),
         (
-            "my_worlds:Stacked-v0",
+            "my_worlds:own/Stacked-v0",
             r"observes Box\(0, 255, \(4, 40, 40, 1\), u.* instead",
         ),
-        ("my_worlds:Speaker-v0", r"its actions are Text\(1, 5, "),
+        ("my_worlds:own/Speaker-v0", r"its actions are Text\(1, 5, "),
     ],
 )
 @pytest.mark.usefixtures("here")
