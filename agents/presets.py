@@ -44,9 +44,11 @@ _FAMILIES: tuple[tuple[str, dict[str, Any]], ...] = (
         },
     ),
     (r"MiniGrid-", {**_CLASSIC, "normalize_obs": True, "total_env_steps": 500_000}),
-    (r"([\w.-]+[/:])?[A-Z]\w+-v\d+$", _CLASSIC),
     # A level of Freedoom may take an hour; learning needs to see an end within five minutes.
     (r"freedoom\d:", {**_DOOM, "time_limit": 10_500}),
+    (r"(?i).*\.(cfg|wad)$", _DOOM),
+    # Whatever else is named by an id, or by its module and an id.
+    (r".*(:|-v\d+$)", _CLASSIC),
     (r".*", _DOOM),
 )
 

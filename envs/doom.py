@@ -62,14 +62,16 @@ class DoomEnv(gym.Env[Any, Any]):
     """One game of Doom, stepped tic by tic, drawn only when an agent looks.
 
     Observation space: a (H, W, C) uint8 Box, the screen; with `variables` a Dict of `screen` and
-    `variables`, a (V,) float32 Box. Action space: Discrete or MultiDiscrete, see `ActionSet`;
-    `action_names` names the choices. Reward: the scenario's native reward over the env step.
+    `variables`, a (V,) float32 Box. Of a `palette` screen the bytes are names of colours, which no
+    wrapper may resize or average; those of `rgb` and `gray` it may. Action space: Discrete or
+    MultiDiscrete, see `ActionSet`; `action_names` names the choices. Reward: the scenario's native
+    reward over the env step.
 
     An episode is `terminated` by death or by the scenario's goal, and `truncated` when its time
     runs out; then the last observation is the true last frame. After death the engine draws no
     more, and the last observation is the last frame it drew. `info` holds the game variables by
-    name, and at the end `episode`: return `r`, length `l` in env steps, `frames` (counting the last
-    action whole), and `COUNTERS`.
+    name, and at the end `statistics`: return `r`, length `l` in env steps, `frames` (counting the
+    last action whole), and `COUNTERS`. `episode` is left to Gymnasium's RecordEpisodeStatistics.
 
     The engine starts at the first reset. The same seed and actions give the same episode,
     bit by bit.
@@ -169,7 +171,7 @@ class DoomEnv(gym.Env[Any, Any]):
         reward, terminated, truncated = self.advance(action)
         info: dict[str, Any] = dict(self.info())
         if self._done:
-            info["episode"] = self.episode_statistics()
+            info["statistics"] = self.episode_statistics()
         return self._observation(), reward, terminated, truncated, info
 
     def advance(self, action: Any) -> tuple[float, bool, bool]:

@@ -1,7 +1,8 @@
 """Any Gymnasium environment, seen the way an agent here sees a world.
 
 Pixels are resized, turned gray and stacked with OpenCV; small grids of categories (MiniGrid) and
-nested observations become vectors; bounded continuous actions are asked for in -1 to 1 and clipped.
+nested observations become vectors; a dictionary that holds an image becomes `screen` and
+`variables`; bounded continuous actions are asked for in -1 to 1 and clipped.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from envs.errors import EnvError
 
 # Images with a side smaller than this are grids of categories, not pixels.
 _SMALLEST_IMAGE = 32
+# Options that only images have a use for.
+_OF_IMAGES = ("observation", "height", "width", "frame_stack")
 
 
 def adapt(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[Any, Any]:
@@ -30,31 +33,18 @@ def adapt(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[Any, Any]:
         config: its frame skip, and how pixels are observed.
 
     Returns:
-        An environment whose observation space is a (H, W, C) uint8 or a (D,) float32 Box, whose
-        action space is Discrete, MultiDiscrete, MultiBinary or Box, and whose info at the end of
-        an episode holds `episode` with its native return `r` and length `l` in env steps.
+        An environment whose observation space is a (H, W, C) uint8 or a (D,) float32 Box, or a Dict
+        of both as `screen` and `variables`; whose action space is Discrete, MultiDiscrete,
+        MultiBinary or Box; and whose info at the end of an episode holds `statistics` with its
+        native return `r` and length `l` in env steps.
 
     Raises:
-        EnvError: If a space is not supported.
+        EnvError: If a space is not supported, or an option is for images and there is none.
     """
     _check_actions(env)
     if (config.frame_skip or 1) > 1:
         env = ActionRepeat(env, config.frame_skip or 1)
-    space = env.observation_space
-    if _is_image(space):
-        env = Pixels(env, config)
-    else:
-        if not _is_flattenable(space):
-            raise EnvError(
-                f"{config.env} observes {space}, which is not supported; numbers, pixels and "
-                "dictionaries of them are"
-            )
-        # A vector of float32, whatever was nested in it.
-        env = wrappers.FlattenObservation(env)
-        flat = env.observation_space
-        assert isinstance(flat, spaces.Box)
-        low, high = flat.low.astype(np.float32), flat.high.astype(np.float32)
-        env = wrappers.TransformObservation(env, _as_float32, spaces.Box(low, high))
+    env = _adapt_observations(env, config)
     if isinstance(env.action_space, spaces.Box):
         if env.action_space.is_bounded():
             env = wrappers.RescaleAction(env, np.float32(-1.0), np.float32(1.0))
@@ -64,11 +54,51 @@ def adapt(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[Any, Any]:
         start = env.action_space.start
         choices = spaces.Discrete(int(env.action_space.n))
         env = wrappers.TransformAction(env, lambda action: action + start, choices)
-    return wrappers.RecordEpisodeStatistics(env)
+    # Under a name of its own: the environment may come with Gymnasium's statistics.
+    return wrappers.RecordEpisodeStatistics(env, stats_key="statistics")
 
 
-def _as_float32(observation: Any) -> NDArray[np.float32]:
-    return np.asarray(observation, np.float32)
+def _adapt_observations(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[Any, Any]:
+    space = env.observation_space
+    if _is_image(space):
+        return Pixels(env, config)
+    parts = dict(space.items()) if isinstance(space, spaces.Dict) else {}
+    images = [name for name, part in parts.items() if _is_image(part)]
+    if not images and _is_flattenable(space):
+        for option in _OF_IMAGES:
+            if getattr(config, option) != getattr(EnvConfig(), option):
+                raise EnvError(f"{option} is an option for images; {config.env} observes numbers")
+        vector = _vector_space(space)
+        return wrappers.TransformObservation(env, lambda obs: _vector(space, obs), vector)
+    numbers = spaces.Dict({name: part for name, part in parts.items() if name not in images})
+    if len(images) != 1 or not _is_flattenable(numbers):
+        raise EnvError(
+            f"{config.env} observes {space}, which is not supported; numbers are, a uint8 image "
+            "(height, width), with 1 or 3 channels at its end if any, and dictionaries of numbers "
+            "and one image"
+        )
+    image = images[0]
+    if len(parts) == 1:
+        alone = wrappers.TransformObservation(env, lambda obs: obs[image], parts[image])
+        return Pixels(alone, config)
+    both = {"screen": parts[image], "variables": _vector_space(numbers)}
+
+    def take_apart(obs: Any) -> dict[str, NDArray[Any]]:
+        rest = {name: obs[name] for name in numbers}
+        return {"screen": obs[image], "variables": _vector(numbers, rest)}
+
+    return Pixels(wrappers.TransformObservation(env, take_apart, spaces.Dict(both)), config)
+
+
+def _vector_space(space: spaces.Space[Any]) -> spaces.Box:
+    """Give the space of a vector of float32 that holds whatever is nested in another."""
+    flat = spaces.flatten_space(space)
+    assert isinstance(flat, spaces.Box)
+    return spaces.Box(flat.low.astype(np.float32), flat.high.astype(np.float32))
+
+
+def _vector(space: spaces.Space[Any], observation: Any) -> NDArray[np.float32]:
+    return np.asarray(spaces.flatten(space, observation), np.float32)
 
 
 def _check_actions(env: gym.Env[Any, Any]) -> None:
@@ -84,13 +114,22 @@ def _check_actions(env: gym.Env[Any, Any]) -> None:
 
 
 def _is_image(space: spaces.Space[Any]) -> bool:
-    if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
+    if not _is_pixels(space):
         return False
-    flat_or_coloured = len(space.shape) == 2 or (len(space.shape) == 3 and space.shape[2] in (1, 3))
-    return flat_or_coloured and min(space.shape[:2]) >= _SMALLEST_IMAGE
+    shape = space.shape or ()
+    return len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
+
+
+def _is_pixels(space: spaces.Space[Any]) -> bool:
+    """Tell pixels, in whatever order of axes, from a grid of categories."""
+    if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or len(space.shape) < 2:
+        return False
+    return sorted(space.shape)[-2] >= _SMALLEST_IMAGE
 
 
 def _is_flattenable(space: spaces.Space[Any]) -> bool:
+    if _is_pixels(space):
+        return False  # As a vector it would be learned from badly, without a word.
     if isinstance(space, spaces.Dict):
         return all(_is_flattenable(part) for part in space.values())
     if isinstance(space, spaces.Tuple):
@@ -118,7 +157,10 @@ class ActionRepeat(gym.Wrapper[Any, Any, Any, Any]):
 
 
 class Pixels(gym.Wrapper[Any, Any, Any, Any]):
-    """Resize, turn gray (unless `rgb` is asked for) and stack an image: (H, W, C) uint8."""
+    """Resize, turn gray (unless `rgb` is asked for) and stack an image: (H, W, C) uint8.
+
+    The image is the whole observation, or `screen` in a dictionary.
+    """
 
     def __init__(self, env: gym.Env[Any, Any], config: EnvConfig) -> None:
         super().__init__(env)
@@ -128,19 +170,30 @@ class Pixels(gym.Wrapper[Any, Any, Any, Any]):
         self.channels = channels * config.frame_stack
         self._frames: deque[NDArray[np.uint8]] = deque(maxlen=config.frame_stack)
         shape = (config.height, config.width, len(self.channels))
-        self.observation_space = spaces.Box(0, 255, shape, np.uint8)
+        stack = spaces.Box(0, 255, shape, np.uint8)
+        whole = env.observation_space
+        self._in_dict = isinstance(whole, spaces.Dict)
+        self.observation_space = stack
+        if isinstance(whole, spaces.Dict):
+            self.observation_space = spaces.Dict({**whole.spaces, "screen": stack})
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Begin an episode: the first frame fills the whole stack."""
         observation, info = self.env.reset(**kwargs)
-        self._frames.extend([self._process(observation)] * (self._frames.maxlen or 1))
-        return np.concatenate(self._frames, -1), info
+        self._frames.clear()
+        return self._stack(observation), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Step, and put the new frame on the stack."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        self._frames.append(self._process(observation))
-        return np.concatenate(self._frames, -1), float(reward), terminated, truncated, info
+        return self._stack(observation), float(reward), terminated, truncated, info
+
+    def _stack(self, observation: Any) -> Any:
+        frame = self._process(observation["screen"] if self._in_dict else observation)
+        missing = (self._frames.maxlen or 1) - len(self._frames)
+        self._frames.extend([frame] * max(1, missing))
+        stack = np.concatenate(self._frames, -1)
+        return {**observation, "screen": stack} if self._in_dict else stack
 
     def _process(self, image: Any) -> NDArray[np.uint8]:
         if image.ndim == 3 and image.shape[2] == 1:

@@ -6,7 +6,9 @@ import difflib
 import importlib
 import os
 import re
-from dataclasses import replace
+import sys
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +44,51 @@ DOOMGRAD_IDS = _doomgrad_ids()
 def register() -> None:
     """Register every bundled world of Doom with Gymnasium."""
     for env_id, name in DOOMGRAD_IDS.items():
-        gym.register(env_id, entry_point="envs.registry:make_doom", kwargs={"env": name})
+        gym.register(
+            env_id,
+            entry_point="envs.registry:make_doom",
+            vector_entry_point="envs.vector:make_doom_vec",
+            kwargs={"env": name},
+        )
 
 
 def make_doom(*, env: str, render_mode: str | None = None, **options: Any) -> DoomEnv:
     """Make a world of Doom: what `gymnasium.make("doomgrad/...")` calls.
 
+        >>> import gymnasium
+        >>> env = gymnasium.make("envs:doomgrad/Basic-v0", observation="rgb", frame_skip=2)
+        >>> env.observation_space.shape
+        (72, 128, 3)
+
     Args:
         env: a scenario, a Freedoom map, or a path to a .cfg or .wad.
-        render_mode: None or `rgb_array`.
+        render_mode: None or `rgb_array`; of it, Gymnasium itself makes `human` and
+            `rgb_array_list`.
         **options: fields of `EnvConfig`.
+
+    Raises:
+        EnvError: If an option is not one.
     """
-    return DoomEnv(EnvConfig(env=env, **options), render_mode)
+    return DoomEnv(doom_config(env, options), render_mode)
+
+
+# Gymnasium looks for it on what makes an environment, to know which modes it has to add.
+make_doom.metadata = {"render_modes": ["rgb_array"]}  # type: ignore[attr-defined] # of a function
+
+
+def doom_config(env: str, options: Mapping[str, Any]) -> EnvConfig:
+    """Make the configuration of a world of Doom from keyword arguments.
+
+    Raises:
+        EnvError: If one of them is no option.
+    """
+    names = [field.name for field in fields(EnvConfig)]
+    for name in options:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names[1:])}"
+            raise EnvError(f"{name} is no option of a world of Doom; {hint}")
+    return EnvConfig(env=env, **options)
 
 
 def canonical_name(env: str) -> str:
@@ -62,7 +97,7 @@ def canonical_name(env: str) -> str:
     Raises:
         EnvError: If there is no such world; the message names the closest.
     """
-    env = DOOMGRAD_IDS.get(env, env)
+    env = DOOMGRAD_IDS.get(env.removeprefix("envs:"), env)
     if game_spec(env) is not None:
         game, separator, map_name = env.partition(":")
         if game in FREEDOOM_MAPS:
@@ -70,13 +105,13 @@ def canonical_name(env: str) -> str:
         # A file is found from wherever the run is looked at.
         return env if env in SCENARIOS else str(Path(env).resolve())
     _import_package(env)
+    module, colon, name = env.rpartition(":")
+    if module:  # `package:Name-v0`: importing the package registers the id
+        _import_own(module)
     try:
-        module, _, name = env.rpartition(":")
-        if module:  # `package:Name-v0`: importing the package registers the id
-            importlib.import_module(module)
         gym.spec(name)
-    except (gym.error.Error, ImportError, TypeError) as error:
-        raise EnvError(_unknown(env)) from error
+    except gym.error.Error as error:
+        raise EnvError(_unknown(name, module + colon)) from error
     return env
 
 
@@ -125,9 +160,9 @@ def make(config: EnvConfig, render_mode: str | None = None) -> gym.Env[Any, Any]
     # Not every environment takes a render mode.
     options: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     if name.startswith("ALE/"):
-        # Skipping is ours to do, or the game would skip twice.
-        options["frameskip"] = 1
-        config = replace(config, frame_skip=frames_per_env_step(config))
+        # The emulator skips frames without handing them over.
+        options["frameskip"] = frames_per_env_step(config)
+        config = replace(config, frame_skip=1)
     if render_mode == "rgb_array":
         # SDL, which draws the classic environments, is to look for no display.
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
@@ -139,9 +174,28 @@ def make(config: EnvConfig, render_mode: str | None = None) -> gym.Env[Any, Any]
         raise EnvError(f"{name} needs a package that is missing: {command}") from error
     except Exception as error:
         raise EnvError(f"{name} could not be made: {error}") from error
+    if isinstance(env.unwrapped, DoomEnv):
+        _check_wrapped_doom(env, config)
+        return env
     if re.match(r"MiniGrid-|BabyAI-", name):
         env = importlib.import_module("minigrid.wrappers").ImgObsWrapper(env)
     return adapt(env, config)
+
+
+def _check_wrapped_doom(env: gym.Env[Any, Any], config: EnvConfig) -> None:
+    """Refuse to change, or to have changed, what the author of a wrapped Doom has agents observe.
+
+    Raises:
+        EnvError: If an option is given, or a wrapper changes observations.
+    """
+    for field in fields(EnvConfig):
+        if field.name != "env" and getattr(config, field.name) != field.default:
+            raise EnvError(f"{field.name} is decided by {config.env} itself; leave it out")
+    if env.observation_space != env.unwrapped.observation_space:
+        raise EnvError(
+            f"{config.env} wraps Doom so that it observes {env.observation_space}; give options to "
+            "gymnasium.make instead, such as frame_stack"
+        )
 
 
 def frames_per_env_step(config: EnvConfig) -> int:
@@ -162,9 +216,31 @@ def _import_package(env: str) -> None:
             gym.register_envs(package)
 
 
-def _unknown(env: str) -> str:
-    names = [*SCENARIOS, *DOOMGRAD_IDS, *gym.registry]
+def _import_own(module: str) -> None:
+    """Import a module of the user's, which is installed or in the current folder.
+
+    Raises:
+        EnvError: If there is none, or importing it fails.
+    """
+    # Commands have the folder of their script on the path instead. Workers inherit the path.
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # Whatever the user's code can raise.
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            reason = "it is neither installed nor in the current folder"
+        else:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise EnvError(f"the module {module} cannot be imported: {reason}") from error
+
+
+def _unknown(name: str, prefix: str) -> str:
+    """Say that a world is unknown, and which one is closest; `prefix` has a colon at its end."""
+    names = [*gym.registry] if prefix else [*SCENARIOS, *DOOMGRAD_IDS, *gym.registry]
     lowered = {name.lower(): name for name in reversed(names)}
-    close = difflib.get_close_matches(env.lower(), lowered, n=1, cutoff=0.4)
-    hint = f"did you mean {lowered[close[0]]}?" if close else f"try one of {', '.join(SCENARIOS)}"
-    return f"there is no world called {env!r}; {hint}"
+    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.4)
+    hint = f"try one of {', '.join(SCENARIOS)}"
+    if close:
+        hint = f"did you mean {prefix + lowered[close[0]]}?"
+    return f"there is no world called {prefix + name!r}; {hint}"

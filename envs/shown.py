@@ -66,7 +66,7 @@ class ShownEnv:
         obs, reward, terminated, truncated, info = self._env.step(actions[0])
         self._obs = self._batch(obs)
         self._keep_picture()
-        statistics = info["episode"] if terminated or truncated else {}
+        statistics = info["statistics"] if terminated or truncated else {}
         row = [statistics.get(key, 0.0) for key in self.episode_keys]
         self._transition = Transition(
             obs=self._obs,

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from envs.config import EnvConfig
 from envs.engine import remove_leftovers
 from envs.errors import EnvError
-from envs.registry import make
+from envs.registry import doom_config, make
 from envs.shared import Arrays, create_memory, map_arrays, numeric_keys
 from envs.worker import (
     ACT,
@@ -636,6 +636,43 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
     ) -> dict[str, Any]:
         everywhere = np.ones(self.num_envs, bool) if mask is None else mask
         return _masked(dict(zip(self.info_keys, info.T.copy(), strict=True)), everywhere)
+
+
+def make_doom_vec(
+    *,
+    env: str,
+    num_envs: int,
+    num_workers: int | None = None,
+    render_mode: str | None = None,
+    **options: Any,
+) -> SharedVectorEnv:
+    """Make many worlds of Doom: what `gymnasium.make_vec("doomgrad/...")` calls by itself.
+
+        >>> import gymnasium
+        >>> envs = gymnasium.make_vec("envs:doomgrad/Basic-v0", num_envs=8, num_workers=2)
+        >>> obs, infos = envs.reset(seed=0)  # (8, 72, 128, 1) uint8
+
+    With `vectorization_mode="sync"` or `"async"` the same episodes are played, by Gymnasium's own
+    rules: an episode after the first has a seed that its environment draws, and unless it is told
+    `vector_kwargs={"autoreset_mode": "SameStep"}`, a step goes by between two episodes. Its vector
+    wrappers of observations ask for such a step, and take only those; wrappers of rewards and
+    actions, statistics and DictInfoToList take these environments too.
+
+    Args:
+        env: a scenario, a Freedoom map, or a path to a .cfg or .wad.
+        num_envs: N.
+        num_workers: worker processes.
+        render_mode: None; there are no pictures beside what is observed.
+        **options: fields of `EnvConfig`.
+
+    Raises:
+        EnvError: If an option is not one.
+    """
+    if render_mode is not None:
+        raise EnvError(
+            f'render_mode {render_mode!r} is not supported here; use vectorization_mode="sync"'
+        )
+    return SharedVectorEnv(doom_config(env, options), num_envs, num_workers)
 
 
 def _deal(groups: list[NDArray[Any]], num_workers: int) -> list[list[list[int]]]:

@@ -99,7 +99,7 @@ class _InPlace:
         return self._info
 
     def episode_statistics(self) -> dict[str, float]:
-        statistics: dict[str, float] = self._info["episode"]
+        statistics: dict[str, float] = self._info["statistics"]
         return statistics
 
     def close(self) -> None:

@@ -90,5 +90,9 @@ def test_families_are_recognised():
     assert preset("ALE/Pong-v5", "ppo")["frame_stack"] == 4
     assert preset("CartPole-v1", "a2c").get("height") is None
     assert preset("tests.agents.toy:Recall-v0", "ppo").get("height") is None
+    for own in ("mine:space/Env-v0", "mine:env", "mine.deep:an-env-v12", "env-v3"):
+        assert preset(own, "ppo") == preset("tests.agents.toy:Recall-v0", "ppo")
+    for file in ("/a:b/mine-v1.cfg", "MINE.WAD"):
+        assert preset(file, "ppo")["height"] == preset("basic", "ppo")["height"]
     assert preset("freedoom2:MAP01", "ppo")["height"] == preset("basic", "ppo")["height"]
     assert preset("basic", "ppo")["reward_scale"] == 0.01

@@ -226,7 +226,7 @@ class LocalEnvs:
             self._terminated[lane], self._truncated[lane] = terminated, truncated
             if terminated or truncated:
                 self._final_obs[lane] = obs
-                self._episode[lane] = info["episode"]["r"], info["episode"]["l"]
+                self._episode[lane] = info["statistics"]["r"], info["statistics"]["l"]
                 self._seeds[lane] += self.num_envs
                 self._begin(lane)
             else:

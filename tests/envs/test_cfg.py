@@ -243,8 +243,8 @@ def test_a_users_cfg_is_played_by_its_own_rules(tmp_path):
             _, reward, terminated, truncated, info = env.step(1)
             assert not terminated
             rewards.append(reward)
-        assert info["episode"]["kills"] == 1
-        assert info["episode"]["frames"] == 200
+        assert info["statistics"]["kills"] == 1
+        assert info["statistics"]["frames"] == 200
         assert sum(rewards) == 100 + 200 * 0.25
 
 

@@ -57,8 +57,8 @@ class TestEnds:
             obs, _, terminated, truncated, info = steps[-1]
             assert (terminated, truncated) == (False, True)
             assert not any(step[2] or step[3] for step in steps[:-1])
-            assert info["episode"]["frames"] == limit
-            assert info["episode"]["l"] == len(steps) - 1 == -(-limit // 4)
+            assert info["statistics"]["frames"] == limit
+            assert info["statistics"]["l"] == len(steps) - 1 == -(-limit // 4)
             assert not game.is_episode_finished()
             np.testing.assert_array_equal(obs[..., 0], game.get_state().screen_buffer)
             assert obs.any()
@@ -68,7 +68,7 @@ class TestEnds:
             steps = play(env, 0, [noop(env)] * 1000)
             assert steps[-1][2:4] == (False, True)
             assert sum(rewards(steps)) == -300
-            assert steps[-1][4]["episode"]["frames"] == 300
+            assert steps[-1][4]["statistics"]["frames"] == 300
 
     @pytest.mark.parametrize("name", ["take_cover", "defend_the_center"])
     def test_death_is_terminated_and_shows_the_last_frame_drawn(self, name):
@@ -99,7 +99,7 @@ class TestEnds:
     def test_reaching_the_goal_is_terminated(self):
         with doom("basic") as env:
             steps = play(env, BASIC_KILL_SEED, random_actions(env, 75))
-            episode = steps[-1][4]["episode"]
+            episode = steps[-1][4]["statistics"]
             assert steps[-1][2:4] == (True, False)
             assert episode["kills"] == 1
             assert episode["frames"] < 300
@@ -137,7 +137,7 @@ class TestRewards:
                 _, _, terminated, truncated, info = steps[-1]
                 assert truncated == game.is_episode_timeout_reached()
                 assert terminated != truncated
-                assert info["episode"]["r"] == pytest.approx(game.get_total_reward())
+                assert info["statistics"]["r"] == pytest.approx(game.get_total_reward())
 
     @pytest.mark.parametrize("name", ["defend_the_line", "take_cover"])
     def test_rewards_are_the_engines_own_where_only_we_limit_time(self, name):
@@ -153,7 +153,7 @@ class TestRewards:
         with doom("deadly_corridor") as env:
             steps = play(env, 0, random_actions(env, 600))
             assert steps[-1][2]
-            assert steps[-1][4]["episode"]["r"] == pytest.approx(sum(rewards(steps)))
+            assert steps[-1][4]["statistics"]["r"] == pytest.approx(sum(rewards(steps)))
             assert all("episode" not in step[4] for step in steps[:-1])
 
     def test_skipping_four_frames_is_four_steps_of_one(self):
@@ -421,7 +421,7 @@ class TestWriteTo:
                 result = list(env.advance(action))
                 info = env.info()
                 if result[1] or result[2]:
-                    info["episode"] = env.episode_statistics()
+                    info["statistics"] = env.episode_statistics()
                 told.append((parts_of(room), result, info))
         return told
 
@@ -488,7 +488,7 @@ class TestOptions:
         with doom("basic", time_limit=limit) as env:
             steps = play(env, 0, [0] * 10)
             assert len(steps) - 1 == -(-limit // 4)
-            assert steps[-1][4]["episode"]["frames"] == limit
+            assert steps[-1][4]["statistics"]["frames"] == limit
             assert sum(rewards(steps)) == -limit
 
     def test_a_longer_time_limit_than_the_scenarios_is_kept(self):
@@ -504,10 +504,10 @@ class TestCounters:
     def test_counters_count_what_the_player_did(self):
         with doom("basic") as env:
             actions = random_actions(env, 75)
-            first = play(env, BASIC_KILL_SEED, actions)[-1][4]["episode"]
+            first = play(env, BASIC_KILL_SEED, actions)[-1][4]["statistics"]
             assert (first["kills"], first["hits"]) == (1, 1)
             assert first["damage"] > 0
-            assert play(env, BASIC_KILL_SEED, actions)[-1][4]["episode"] == first
+            assert play(env, BASIC_KILL_SEED, actions)[-1][4]["statistics"] == first
 
     def test_counters_that_the_engine_carries_over_begin_at_nothing(self):
         attack = 1
@@ -537,7 +537,7 @@ class TestCounters:
 
     def test_an_episode_reports_every_counter(self):
         with doom("health_gathering") as env:
-            episode = play(env, 0, [noop(env)] * 1000)[-1][4]["episode"]
+            episode = play(env, 0, [noop(env)] * 1000)[-1][4]["statistics"]
             assert tuple(episode) == env.episode_keys == ("r", "l", "frames", *COUNTERS)
             # The episode's last tic is not counted by the engine.
             assert 90 <= episode["damage_taken"] <= 110

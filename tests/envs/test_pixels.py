@@ -79,6 +79,45 @@ def test_small_grids_and_nested_observations_become_vectors(open_env):
     assert family.observation_space.contains(obs)
 
 
+def test_an_image_among_numbers_is_the_screen_and_they_are_the_variables(open_env):
+    robot = open_env(f"{TOY}:Robot-v0", height=40, width=30, frame_stack=2)
+    stack = spaces.Box(0, 255, (40, 30, 2), np.uint8)
+    assert robot.observation_space["screen"] == stack
+    assert robot.observation_space["variables"].shape == (2 + 2,)
+    obs, _ = robot.reset(seed=0)
+    later = robot.step(0)[0]
+    assert robot.observation_space.contains(obs)
+    assert robot.observation_space.contains(later)
+    for seen, then in zip(shown(robot), (obs, later), strict=True):
+        gray = cv2.cvtColor(seen["camera"], cv2.COLOR_RGB2GRAY)
+        small = cv2.resize(gray, (30, 40), interpolation=cv2.INTER_AREA)
+        np.testing.assert_array_equal(then["screen"][..., 1], small)
+        grip = [1 - seen["grip"], seen["grip"]]
+        np.testing.assert_array_equal(then["variables"], [*seen["arm"], *grip])
+    np.testing.assert_array_equal(later["screen"][..., 0], obs["screen"][..., 1])
+    # Where there are no numbers, the image is all.
+    camera = open_env(f"{TOY}:Camera-v0", height=40, width=30, frame_stack=2)
+    assert camera.observation_space == stack
+    assert camera.observation_space.contains(camera.reset(seed=0)[0])
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "MiniGrid-MemoryS7-v0", f"{TOY}:Family-v0"])
+@pytest.mark.parametrize(
+    ("option", "value"), [("observation", "rgb"), ("height", 84), ("width", 84), ("frame_stack", 4)]
+)
+def test_options_of_images_are_refused_where_there_is_none(env, option, value):
+    with pytest.raises(EnvError, match=f"^{option} is an option for images; {env} observes numb"):
+        make(EnvConfig(env=env, **{option: value}))
+
+
+def test_statistics_that_an_environment_comes_with_are_no_hindrance(open_env):
+    env = open_env(f"{TOY}:Counted-v0")
+    env.reset(seed=0)
+    for _ in range(LENGTH):
+        *_, info = env.step(0)
+    assert info["episode"]["r"] == info["statistics"]["r"] == sum(range(1, LENGTH + 1))
+
+
 def test_bounded_actions_are_asked_for_between_minus_one_and_one_and_clipped(open_env):
     env = open_env(f"{TOY}:Bounded-v0")
     env.reset(seed=0)
@@ -122,6 +161,10 @@ def test_several_choices_at_once_are_taken(open_env, kind):
         ("Nested-v0", "its actions are Dict"),
         ("Story-v0", "observes Text"),
         ("Telling-v0", "observes Dict"),
+        ("Stereo-v0", "observes Dict.* and one image$"),
+        ("Mounted-v0", "observes Dict"),
+        ("ChannelsFirst-v0", "observes Box.* 1 or 3 channels at its end"),
+        ("Stacked-v0", "observes Box"),
     ],
 )
 def test_refuses_spaces_that_no_agent_here_supports(env, said):
@@ -137,8 +180,8 @@ def test_holding_an_action_adds_up_rewards_until_the_end(open_env):
     assert (obs[1], reward, terminated, truncated) == (4, 1 + 2 + 3 + 4, False, False)
     obs, reward, terminated, truncated, info = env.step(1)
     assert (obs[1], reward, terminated, truncated) == (LENGTH, 5 + 6, False, True)
-    assert info["episode"]["r"] == sum(range(1, LENGTH + 1))
-    assert info["episode"]["l"] == 2
+    assert info["statistics"]["r"] == sum(range(1, LENGTH + 1))
+    assert info["statistics"]["l"] == 2
 
 
 def test_cartpole_is_played_as_gymnasium_plays_it(open_env):
@@ -151,7 +194,7 @@ def test_cartpole_is_played_as_gymnasium_plays_it(open_env):
         np.testing.assert_array_equal(step[0], expected[0])
         assert step[1:4] == expected[1:4]
         total, ended = total + step[1], step[2]
-    assert step[4]["episode"]["r"] == total
+    assert step[4]["statistics"]["r"] == total
     plain.close()
 
 
@@ -176,6 +219,31 @@ def test_minigrid_is_seen_as_a_vector(open_env):
     turned = env.step(0)[0]
     assert env.observation_space.contains(turned)
     assert (turned != obs).any()
+
+
+@pytest.mark.parametrize("frame_skip", [1, 4, 7])
+def test_an_atari_game_is_the_same_whoever_skips_its_frames(open_env, frame_skip):
+    env = open_env("ALE/Breakout-v5", height=84, width=84, frame_skip=frame_skip)
+    plain = gym.make("ALE/Breakout-v5", frameskip=1)
+    env.reset(seed=1)
+    plain.reset(seed=1)
+    env.action_space.seed(0)
+    ended, lives = False, []
+    while not ended:
+        action, paid = env.action_space.sample(), 0.0
+        obs, reward, terminated, truncated, info = env.step(action)
+        for _ in range(frame_skip):
+            if not ended:
+                image, more, ended, _, _ = plain.step(action)
+                paid += more
+        gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        small = cv2.resize(gray, (84, 84), interpolation=cv2.INTER_AREA)
+        np.testing.assert_array_equal(obs[..., 0], small)
+        assert (reward, terminated, truncated) == (paid, ended, False)
+        lives.append(info["lives"])
+    assert lives[0] == 5
+    assert lives[-1] == 0
+    plain.close()
 
 
 @pytest.mark.parametrize(("options", "frames"), [({}, 4), ({"frame_skip": 1}, 1)])

@@ -25,7 +25,7 @@ def record(config, seed, count=40):
         _, reward, terminated, truncated, info = env.step(actions[-1])
         rewards.append(reward)
         if terminated or truncated:
-            frames = info["episode"].get("frames", len(actions))
+            frames = info["statistics"].get("frames", len(actions))
             break
     env.close()
     return actions, rewards, frames

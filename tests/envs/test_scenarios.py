@@ -61,7 +61,7 @@ def final_return(name: str, actions=None, seed: int = 0, **options) -> dict[str,
         for action in actions(env) if actions else [noop(env)] * 10_000:
             _, _, terminated, truncated, info = env.step(action)
             if terminated or truncated:
-                return {**info["episode"], "terminated": terminated}
+                return {**info["statistics"], "terminated": terminated}
     raise AssertionError("the episode did not end")
 
 
@@ -86,7 +86,7 @@ def test_basic_pays_106_for_the_kill_and_minus_5_a_shot():
             assert reward == -1 - 5 * shot + 106 * kill
             shots, kills = shots + shot, kills + kill
         assert terminated
-        assert kills == info["episode"]["kills"] == 1
+        assert kills == info["statistics"]["kills"] == 1
         assert shots > 1
 
 

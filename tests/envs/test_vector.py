@@ -114,7 +114,7 @@ def test_equals_stepping_one_environment_after_another(open_envs, one_by_one, wo
                 k: final_info[k] for k in envs.info_keys
             }
             assert {k: finals["episode"][k][lane] for k in envs.episode_keys} == (
-                final_info["episode"]
+                final_info["statistics"]
             )
             for mask in (infos["_final_obs"], infos["_final_info"], finals["_episode"]):
                 assert mask[lane]

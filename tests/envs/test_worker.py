@@ -106,7 +106,7 @@ def test_writes_what_the_environment_returns(start):
     assert arrays.truncated[0]
     for part, value in obs.items():
         np.testing.assert_array_equal(arrays.final_obs[part][0], value)
-    assert arrays.episode[0].tolist() == list(info["episode"].values())
+    assert arrays.episode[0].tolist() == list(info["statistics"].values())
     assert arrays.final_info[0].tolist() == [info[key] for key in env.info_keys]
     # The next episode has begun, with the seed that is N further.
     assert arrays.seeds[0] == 3 + 1

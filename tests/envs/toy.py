@@ -149,12 +149,24 @@ SCENES: dict[str, spaces.Space[Any]] = {
         }
     ),
     "Telling": spaces.Dict({"said": spaces.Text(5), "vector": spaces.Box(-1, 1, (2,))}),
+    "Robot": spaces.Dict(
+        {"arm": spaces.Box(-1, 1, (2,)), "camera": _pixels(64, 48, 3), "grip": spaces.Discrete(2)}
+    ),
+    "Camera": spaces.Dict({"camera": _pixels(64, 48, 3)}),
+    "Stereo": spaces.Dict({"left": _pixels(64, 48, 3), "right": _pixels(64, 48, 3)}),
+    "Mounted": spaces.Dict({"head": spaces.Dict({"camera": _pixels(64, 48, 3)})}),
+    "ChannelsFirst": _pixels(3, 64, 48),
+    "Stacked": _pixels(64, 48, 4),
 }
 
 for _name, _space in ACTIONS.items():
     gym.register(f"{_name}-v0", entry_point=Toy, kwargs={"action": _space})
 for _name, _space in SCENES.items():
     gym.register(f"{_name}-v0", entry_point=Scene, kwargs={"space": _space})
+gym.register(
+    "Counted-v0",
+    entry_point=lambda: gym.wrappers.RecordEpisodeStatistics(Toy(spaces.Discrete(2))),
+)
 gym.register("Shaky-v0", entry_point=Shaky)
 gym.register("Chaos-v0", entry_point=Chaos)
 FAULTS = {
