@@ -288,6 +288,9 @@ def search(command: Command[Any], given: set[str]) -> int:
         seed=config.seed,
     )
 
+    if config.track:
+        load_service(config.track, plan.folder)
+
     def train_trial(values: Mapping[str, Any], folder: RunFolder, writer: KVWriter) -> None:
         trial = replace(with_fields(config, values), run_dir=folder.path, fresh=False)
         if folder.config_file.exists():
