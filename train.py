@@ -211,7 +211,8 @@ class TrainConfig(Generic[LearningT]):
 class Command(Generic[LearningT]):
     """What is asked for: a training, or a search for the best one."""
 
-    training: TrainConfig[LearningT]
+    # Unnamed, so that the groups of `--help` are called as its own parts are.
+    training: Annotated[TrainConfig[LearningT], tyro.conf.arg(name="")]
     tuning: TuningConfig = field(default_factory=TuningConfig)
 
 

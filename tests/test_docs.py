@@ -181,7 +181,7 @@ def test_help_is_in_groups():
     groups = flags.read_help(flags.help_of("train", ["--help"]))
     assert list(groups) == [
         *("positional arguments", "options", "world", "perception", "perception.layers"),
-        "learning",
+        *("learning", "tuning"),
     ]
     by_name = {flag.names[0]: flag for flag in groups["options"]}
     assert by_name["--num-envs"].default == "16"
