@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices
 
+from envs.cfg import game_spec
 from envs.config import EnvConfig
 from envs.errors import EnvError
+from envs.registry import canonical_name
 from envs.vector import SharedVectorEnv
 
 
@@ -30,7 +32,7 @@ def make_vec_env(
 ) -> SharedVecEnv:
     """Make environments in worker processes, in place of SB3's function of the same name.
 
-    Screens are observed in colour unless `observation` says otherwise: palette indices, the default
+    Doom is observed in colour unless `observation` says otherwise: palette indices, the default
     elsewhere, mean nothing to the networks of Stable-Baselines3.
 
     Args:
@@ -43,7 +45,9 @@ def make_vec_env(
     Raises:
         EnvError: If there is no such world, or the numbers do not fit.
     """
-    config = EnvConfig(env=env_id, **{"observation": "rgb", **options})
+    if game_spec(canonical_name(env_id)) is not None:
+        options = {"observation": "rgb", **options}
+    config = EnvConfig(env=env_id, **options)
     vec_env = SharedVecEnv(SharedVectorEnv(config, n_envs, num_workers))
     if seed is not None:
         vec_env.seed(seed)
