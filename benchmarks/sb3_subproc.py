@@ -18,12 +18,6 @@ from statistics import median
 from typing import Any, Literal
 
 import tyro
-from stable_baselines3 import PPO
-from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
-
-from agents.run import git_revision, hardware
-from envs import EnvConfig, make
-from envs.sb3 import make_vec_env
 
 _UPDATES = 3  # that are not measured, before those that are
 Kind = Literal["subproc", "shared"]
@@ -61,6 +55,8 @@ def main() -> None:
     if config.only:
         print(train(config, config.only, config.num_envs[0]))
         return
+    from agents.run import git_revision, hardware
+
     rows = [pairs(config, num_envs) for num_envs in config.num_envs]
     machine = hardware()
     print(f"\n{config.env}, {machine['cpu']}, {machine['cores']} cores, {git_revision()}\n")
@@ -92,6 +88,15 @@ def pairs(config: Measurement, num_envs: int) -> dict[str, Any]:
 
 def train(config: Measurement, kind: Kind, num_envs: int) -> float:
     """Train for a while, and give env steps a second of whole iterations."""
+    # A script of Stable-Baselines3 imports nothing of ours; one on our environments imports these
+    # first.
+    if kind == "shared":
+        from envs.sb3 import make_vec_env
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
+
+    from envs import EnvConfig, make
+
     width, height = config.screen
     vec_env: VecEnv
     if kind == "shared":

@@ -93,6 +93,7 @@ class DoomEnv(gym.Env[Any, Any]):
         self.frame_skip = config.frame_skip or FRAME_SKIP
         self.time_limit = config.time_limit or spec.time_limit
         self.palette: NDArray[np.uint8] = read_palette(spec.iwad, spec.wad)  # (256, 3) RGB
+        self._colours = np.ascontiguousarray(self.palette[:, None])  # As OpenCV wants a table.
         # Per instance, not per class: the channels of what is observed, `palette` among them.
         base = {"palette": ("palette",), "gray": ("gray",), "rgb": ("red", "green", "blue")}
         extra = tuple({"automap": "palette"}.get(name, name) for name in config.extra_channels)
@@ -317,11 +318,13 @@ class DoomEnv(gym.Env[Any, Any]):
             # Indices have no mean: the nearest one is taken.
             self._nearest(state.screen_buffer, frame, 0)
         else:
-            screen = self.palette[state.screen_buffer]
+            # OpenCV looks up ten times as fast as NumPy does.
+            screen = state.screen_buffer
             if self.config.observation == "gray":
-                screen = cv2.cvtColor(screen, cv2.COLOR_RGB2GRAY)[..., None]
+                screen = cv2.LUT(screen, cv2.cvtColor(self._colours, cv2.COLOR_RGB2GRAY))
+            else:
+                base, screen = 3, cv2.applyColorMap(screen, self._colours)
             size = (self.config.width, self.config.height)
-            base = screen.shape[2]
             area = cv2.resize(screen, size, interpolation=cv2.INTER_AREA)
             frame[..., :base] = area.reshape(*size[::-1], base)
         for channel, name in enumerate(self.config.extra_channels, start=base):

@@ -6,6 +6,12 @@ Axes: N environments.
 
 from __future__ import annotations
 
+import os
+
+# Where torch is not imported yet: threads that wait for each other soon go to sleep, instead of
+# taking the cores from the games.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -5,10 +5,12 @@ python examples/sb3_vec_env.py --timesteps 100000
 
 import argparse
 
+# Was: from stable_baselines3.common.env_util import make_vec_env. It comes first, so that torch is
+# told to leave the cores to the games while they play.
+from envs.sb3 import make_vec_env  # isort: skip
+
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
-
-from envs.sb3 import make_vec_env  # was: from stable_baselines3.common.env_util import make_vec_env
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--timesteps", type=int, default=100_000)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from agents import AGENTS
+from agents import AGENTS, OUR_AGENTS
 from agents.checkpoint import (
     About,
     FileError,
@@ -351,7 +351,7 @@ SAMPLER_STATE = {"actions/0": torch.arange(3), "memory_state": torch.ones(2, 4, 
 
 
 @pytest.mark.parametrize("memory", ["none", "lstm", "gru"])
-@pytest.mark.parametrize("name", AGENTS)
+@pytest.mark.parametrize("name", OUR_AGENTS)
 def test_a_training_that_was_saved_goes_on_bit_for_bit(tmp_path, name, memory):
     path = tmp_path / "checkpoint" / "training.safetensors"
     whole = make_agent(name, memory=memory)
