@@ -89,7 +89,8 @@ def run_and_die(monkeypatch, updates: int, folder: Path, *arguments: str) -> Non
         for agent in OUR_AGENTS
         for memory in MEMORIES
     ]
-    + [("sb3-ppo", "none"), ("sb3-a2c", "none"), ("sb3-recurrent-ppo", "lstm")],
+    + [pytest.param(f"sb3-{name}", "none", marks=pytest.mark.slow) for name in ("ppo", "a2c")]
+    + [("sb3-recurrent-ppo", "lstm")],
 )
 def test_every_agent_goes_on_bit_for_bit(tmp_path, monkeypatch, capsys, agent, memory):
     arguments = [*CARTPOLE, "--agent", agent, "--memory", memory]

@@ -172,6 +172,7 @@ def wait_for(pattern, folder, seconds=120):
     assert processes.wait_until(lambda: bool(list(folder.glob(pattern))), seconds)
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_after_sigkill_and_after_a_signal(tmp_path, capfd):
     """In the middle of its only trial, which is the same one from its beginning to its end."""
     folder = tmp_path / "search"

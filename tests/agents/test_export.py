@@ -26,10 +26,15 @@ ENV = {"env": "basic", "width": 40}
 MIXED = {"screen": IMAGE, "variables": VECTOR}  # Colours, depth and numbers.
 STACKED = {"obs": ImageSpec(shape=(36, 40, 2), channels=("palette",) * 2, palette=PALETTE)}
 RGB = {"obs": ImageSpec(shape=(37, 41, 3), channels=("red", "green", "blue"))}  # No whole blocks.
+# Each encoder and each memory once; the rest of the square takes as long again as this file.
+QUICK = {("nature", "lstm"), ("impala", "gru"), ("mlp", "none")}
 CASES = [
-    *((MIXED, encoder, memory) for encoder, memory in itertools.product(ENCODERS, MEMORIES)),
+    *(
+        pytest.param(MIXED, *pair, marks=[] if pair in QUICK else pytest.mark.slow)
+        for pair in itertools.product(ENCODERS, MEMORIES)
+    ),
     (RGB, "nature", "gru"),
-    (STACKED, "impala", "lstm"),
+    pytest.param(STACKED, "impala", "lstm", marks=pytest.mark.slow),
 ]
 
 

@@ -33,6 +33,8 @@ SERVICES = [
     )
     for name in ("wandb", "trackio")
 ]
+# Real trainings, of which those with trackio are among the slow tests.
+TRAINED_WITH = [SERVICES[0], pytest.param("trackio", marks=[*SERVICES[1].marks, pytest.mark.slow])]
 TRAIN = ["train.py", "CartPole-v1", "--num-envs", "4", "--rollout-length", "16", "--memory", "gru"]
 TRAIN += ["--eval-episodes", "2", "--eval-every", "128", "--seed", "3"]
 
@@ -135,7 +137,7 @@ def use_tracker(home: Path, service: str, code: str) -> list[str]:
     return done.stderr.splitlines()
 
 
-@pytest.fixture(scope="module", params=SERVICES)
+@pytest.fixture(scope="module", params=TRAINED_WITH)
 def tracked(request, tmp_path_factory):
     """Train in two parts, tracked; keep the first one's policy, and an untracked one's."""
     home, runs = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("runs")
