@@ -583,6 +583,22 @@ def test_a_worker_that_is_killed_is_replaced(open_envs, when, how):
     assert envs.episode_seeds.tolist() == [20, 21, 22, 23]
 
 
+@pytest.mark.parametrize("num_groups", [1, 4])  # in one team, and in two
+def test_attributes_and_methods_are_reached_in_every_process(open_envs, num_groups):
+    envs = open_envs(f"{TOY}:Shifted-v0", 8, num_workers=2, num_groups=num_groups)
+    envs.reset(seed=20)
+    assert envs.get_attr("seed") == tuple(range(20, 28))
+    envs.set_attr("count", [0, 1, 2, 3, 4, 0, 1, 2])
+    assert envs.step(np.zeros(8, int))[1].tolist() == [1, 2, 3, 4, 5, 1, 2, 3]
+    envs.set_attr("count", 3)
+    assert envs.call("has_wrapper_attr", "count") == (True,) * 8
+    assert envs.ask([6, 1], "count") == [3, 3]
+    with pytest.raises(EnvError, match="no attribute 'nothing_of_the_kind'"):
+        envs.get_attr("nothing_of_the_kind")
+    envs._workers[0].process.kill()
+    assert envs.get_attr("fault") == ("",) * 8  # It was begun anew to answer.
+
+
 def test_an_end_that_a_worker_did_not_live_to_tell_of_is_played_again(open_envs):
     envs = open_envs(f"{TOY}:Shifted-v0", 2, num_workers=1, num_groups=2)
     envs.reset(seed=20)
