@@ -63,8 +63,7 @@ from evaluation.play import play_episodes, score_episodes
 from evaluation.recorder import TrainingRecorder
 from evaluation.replay import DivergedError, Shown, play_again
 from evaluation.study import Plan
-from evaluation.tables import print_findings
-from evaluation.tuning import TuningConfig, choose_space, tune
+from evaluation.tuning import TuningConfig, choose_space, print_findings, tune
 from agents.inference import InferencePolicy
 from agents.logger import RunLogger
 from agents.presets import preset

@@ -57,6 +57,8 @@ def parse(
                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
                 **kwargs,
             )
+    except ValueError as error:  # tyro explains those of inner dataclasses alone.
+        raise UsageError(str(error)) from None
     except SystemExit as stop:
         if not stop.code:
             raise

@@ -10,9 +10,6 @@ from rich.table import Table
 from evaluation import report
 from evaluation.compare import Comparison
 from evaluation.statistics import Score
-from evaluation.study import Findings
-
-_SHOWN_TRIALS = 4  # With what the search began with, they fit into 80 columns.
 
 
 def print_scores(console: Console, scores: Mapping[str, Score], env: str) -> None:
@@ -61,30 +58,3 @@ def print_summary(console: Console, comparisons: Sequence[Comparison]) -> None:
     console.print(table)
     for note in report.summary_notes(comparisons):
         print(note)
-
-
-def print_findings(console: Console, findings: Findings) -> None:
-    """Print the best trials of a search, one a column, and what it began with beside them."""
-    words = {"fail": "failed", "running": "under way"}
-    counts = ", ".join(f"{n} {words.get(s, s)}" for s, n in sorted(findings.states.items()))
-    best = list(findings.complete[:_SHOWN_TRIALS])
-    if not best:
-        console.print(f"no trial is complete yet ({counts or 'none was begun'})")
-        return
-    best += [finding for finding in findings.complete[_SHOWN_TRIALS:] if finding.number == 0]
-    table = Table(title=f"The best trials ({counts})", title_justify="left")
-    table.add_column("trial", no_wrap=True)
-    for finding in best:
-        name = str(finding.number) if finding.number else "start"
-        table.add_column(name, justify="right", overflow="fold")
-    table.add_row("mean return", *(f"{finding.mean:,.2f}" for finding in best))
-    intervals = (f"{finding.ci_low:,.2f} to {finding.ci_high:,.2f}" for finding in best)
-    table.add_row("95 % interval", *intervals, end_section=True)
-    for name in best[0].values:
-        table.add_row(name, *(str(finding.values[name]) for finding in best))
-    table.caption = (
-        f"over {best[0].episodes} episodes by which nothing else was chosen; the best of many "
-        "trials was lucky all the same"
-    )
-    table.caption_justify = "left"
-    console.print(table)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import tyro
+from rich.console import Console
+from rich.table import Table
 from stable_baselines3.common.logger import KVWriter
 
 from agents.checkpoint import FileError
@@ -25,6 +27,7 @@ from evaluation.study import Findings, Plan, Trial, open_study
 # which chose its best policy (from 2^29), and no score (from 0): luck there is no luck here.
 _SEED = 2**29 + 2**28
 _EPISODES = 5  # times as many as in an evaluation during training
+_SHOWN_TRIALS = 4  # With what the search began with, they fit into 80 columns.
 _FAILED_IN_A_ROW = 3  # Trials, after which it is not their hyper-parameters that fail.
 
 
@@ -182,3 +185,30 @@ def _score(folder: RunFolder, plan: Plan, signals: Sequence[int]) -> Score | Non
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr)
+
+
+def print_findings(console: Console, findings: Findings) -> None:
+    """Print the best trials of a search, one a column, and what it began with beside them."""
+    words = {"fail": "failed", "running": "under way"}
+    counts = ", ".join(f"{n} {words.get(s, s)}" for s, n in sorted(findings.states.items()))
+    best = list(findings.complete[:_SHOWN_TRIALS])
+    if not best:
+        console.print(f"no trial is complete yet ({counts or 'none was begun'})")
+        return
+    best += [finding for finding in findings.complete[_SHOWN_TRIALS:] if finding.number == 0]
+    table = Table(title=f"The best trials ({counts})", title_justify="left")
+    table.add_column("trial", no_wrap=True)
+    for finding in best:
+        name = str(finding.number) if finding.number else "start"
+        table.add_column(name, justify="right", overflow="fold")
+    table.add_row("mean return", *(f"{finding.mean:,.2f}" for finding in best))
+    intervals = (f"{finding.ci_low:,.2f} to {finding.ci_high:,.2f}" for finding in best)
+    table.add_row("95 % interval", *intervals, end_section=True)
+    for name in best[0].values:
+        table.add_row(name, *(str(finding.values[name]) for finding in best))
+    table.caption = (
+        f"over {best[0].episodes} episodes by which nothing else was chosen; the best of many "
+        "trials was lucky all the same"
+    )
+    table.caption_justify = "left"
+    console.print(table)
