@@ -110,6 +110,7 @@ def command(program: str, *arguments: str, cwd: Path, path: str = "") -> tuple[i
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_a_module_in_the_current_folder_is_trained_scored_and_watched(folder, tmp_path_factory):
     status, _, said = command("train.py", "my_worlds:own/Robot-v0", *TINY, cwd=folder)
     assert status == 0, said

@@ -89,8 +89,11 @@ def run_and_die(monkeypatch, updates: int, folder: Path, *arguments: str) -> Non
         for agent in OUR_AGENTS
         for memory in MEMORIES
     ]
-    + [pytest.param(f"sb3-{name}", "none", marks=pytest.mark.slow) for name in ("ppo", "a2c")]
-    + [("sb3-recurrent-ppo", "lstm")],
+    + [
+        ("sb3-ppo", "none"),
+        pytest.param("sb3-a2c", "none", marks=pytest.mark.slow),
+        pytest.param("sb3-recurrent-ppo", "lstm", marks=pytest.mark.slow),
+    ],
 )
 def test_every_agent_goes_on_bit_for_bit(tmp_path, monkeypatch, capsys, agent, memory):
     arguments = [*CARTPOLE, "--agent", agent, "--memory", memory]
