@@ -33,7 +33,16 @@ from rich.console import Console
 from stable_baselines3.common.logger import KVWriter
 from torch import Tensor
 
-from agents import AGENTS, Agent, AgentConfig, OverlappedSampler, Policy, Sampler, observation_specs
+from agents import (
+    AGENTS,
+    SB3_AGENTS,
+    Agent,
+    AgentConfig,
+    OverlappedSampler,
+    Policy,
+    Sampler,
+    observation_specs,
+)
 from agents.autotune import Setting, autotune
 from agents.agent import NotFiniteError
 from agents.checkpoint import (
@@ -188,7 +197,7 @@ class TrainConfig(Generic[LearningT]):
             raise ValueError(
                 f"num_envs ({self.num_envs}) must be a multiple of num_groups ({self.num_groups})"
             )
-        if self.agent.startswith("sb3-") and (self.overlap or self.autotune):
+        if self.agent in SB3_AGENTS and (self.overlap or self.autotune):
             raise ValueError(f"{self.agent} collects by itself: leave out --overlap and --autotune")
         if not self.hang_after_s > 0:
             raise ValueError(f"hang_after_s must be greater than 0, got {self.hang_after_s}")

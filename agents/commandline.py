@@ -95,16 +95,21 @@ def as_arguments(config: Any, default: Any, *, always: Collection[str] = ()) -> 
     arguments: list[str] = []
     for field in dataclasses.fields(config):
         value, before = getattr(config, field.name), getattr(default, field.name)
-        flag = "--" + field.name.replace("_", "-")
         if dataclasses.is_dataclass(value):
             arguments += as_arguments(value, before, always=always)
         elif value == before and field.name not in always:
             continue
-        elif isinstance(value, bool):
-            arguments.append(flag if value else flag.replace("--", "--no-", 1))
         else:
-            arguments += [flag, *map(str, value if isinstance(value, tuple) else [value])]
+            arguments += as_flag(field.name, value)
     return arguments
+
+
+def as_flag(name: str, value: Any) -> list[str]:
+    """Give the words that set a field on a command line."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    return [f"--{flag}", *map(str, value if isinstance(value, tuple) else [value])]
 
 
 def given_fields(arguments: Sequence[str]) -> set[str]:

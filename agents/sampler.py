@@ -196,16 +196,12 @@ class Sampler:
         playing = [self._threads.submit(self._play_team, team, draws) for team in others]
         watches = [self._play_team(0, draws), *(team.result() for team in playing)]
         self.stopwatch.lap_like(watches)
-        pieces, keys = self._traces.follow(storage), self.envs.episode_keys
-        episodes = [
-            Trace(
-                seed=seed,
-                terminated=bool(storage.terminated[t, lane]),
-                statistics=dict(zip(keys, row, strict=True)),
-                pieces=pieces[t, lane],
-            )
+        keys = self.envs.episode_keys
+        ended = (
+            (t, lane, seed, dict(zip(keys, row, strict=True)))
             for t, lane, seed, row in sorted(self._ended)  # Whichever group was ready first.
-        ]
+        )
+        episodes = self._traces.episodes(storage, ended)
         self._ended.clear()
         last_obs = {n: p.to(self.policy.device) for n, p in current_obs(self.envs).items()}
         self.stopwatch.lap("transfer")

@@ -21,7 +21,7 @@ from agents.rollout import Rollout
 from agents.sampler import Collected, GroupedEnvs, allocate, current_obs, repeat_episodes
 from agents.sb3 import SB3Agent
 from agents.stopwatch import Stopwatch
-from agents.traces import Trace, Traces
+from agents.traces import Traces
 
 
 class _LearnedRewards(VecEnvWrapper):
@@ -125,16 +125,7 @@ class SB3Sampler:
         memory_state = self._memory_state().clone()
         model.collect_rollouts(self._vec_env, tape, model.rollout_buffer, model.n_steps)
         rollout = self._rollout(memory_state)
-        pieces = self._traces.follow(rollout)
-        episodes = [
-            Trace(
-                seed=seed,
-                terminated=bool(rollout.terminated[t, lane]),
-                statistics=statistics,
-                pieces=pieces[t, lane],
-            )
-            for t, lane, seed, statistics in tape.ended
-        ]
+        episodes = self._traces.episodes(rollout, tape.ended)
         self.stopwatch.lap("inference")
         return Collected(
             rollout=rollout,

@@ -5,7 +5,7 @@ Axes: T rollout length, N environments, L env steps of an episode, A choices.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +69,26 @@ class Traces:
                 del pieces[1:]
             pieces.append({name: part[begin:, lane] for name, part in copies.items()})
         return ended
+
+    def episodes(
+        self, rollout: Rollout, ended: Iterable[tuple[int, int, int, dict[str, float]]]
+    ) -> list[Trace]:
+        """Take in a rollout, and give the episodes that ended in it.
+
+        Args:
+            rollout: see `follow`.
+            ended: of each its last env step in the rollout, environment, seed and statistics.
+        """
+        pieces = self.follow(rollout)
+        return [
+            Trace(
+                seed=seed,
+                terminated=bool(rollout.terminated[t, lane]),
+                statistics=statistics,
+                pieces=pieces[t, lane],
+            )
+            for t, lane, seed, statistics in ended
+        ]
 
     def forget(self, lane: int) -> None:
         """Begin anew in an environment."""

@@ -8,7 +8,6 @@ they are run in parallel. Each measurement is a process of its own; the ratio is
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -55,6 +54,7 @@ def main() -> None:
     if config.only:
         print(train(config, config.only, config.num_envs[0]))
         return
+    from agents.checkpoint import write_json
     from agents.run import git_revision, hardware
 
     rows = [pairs(config, num_envs) for num_envs in config.num_envs]
@@ -67,7 +67,7 @@ def main() -> None:
         print(f"| {row['num_envs']} | {theirs:,.0f} | {ours:,.0f} | {ours / theirs:.2f} |")
     if config.json:
         about = {"env": config.env, "machine": machine, "git": git_revision()}
-        config.json.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
+        write_json(config.json, {**about, "rows": rows})
 
 
 def pairs(config: Measurement, num_envs: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 from gymnasium import spaces
 from PIL import Image
 
+from agents.commandline import as_flag
 from agents.presets import preset
 from envs import SCENARIOS, DoomEnv, EnvConfig, Scenario
 from envs.actions import ActionSet
@@ -111,15 +112,7 @@ def _shared_flags() -> set[str]:
 
 
 def _flags(env: str) -> list[str]:
-    return [_flag(key, value) for key, value in preset(env, "ppo").items()]
-
-
-def _flag(key: str, value: Any) -> str:
-    flag = key.replace("_", "-")
-    if isinstance(value, bool):
-        return f"--{flag}" if value else f"--no-{flag}"
-    words = value if isinstance(value, tuple) else (value,)
-    return " ".join([f"--{flag}", *map(str, words)])
+    return [" ".join(as_flag(key, value)) for key, value in preset(env, "ppo").items()]
 
 
 def _describe(space: spaces.Space[Any]) -> str:

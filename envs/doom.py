@@ -93,7 +93,10 @@ class DoomEnv(gym.Env[Any, Any]):
         self.frame_skip = config.frame_skip or FRAME_SKIP
         self.time_limit = config.time_limit or spec.time_limit
         self.palette: NDArray[np.uint8] = read_palette(spec.iwad, spec.wad)  # (256, 3) RGB
-        self._colours = np.ascontiguousarray(self.palette[:, None])  # As OpenCV wants a table.
+        # What an index is looked up in, as OpenCV wants it: colours, or their brightness.
+        self._table: NDArray[Any] = np.ascontiguousarray(self.palette[:, None])
+        if config.observation == "gray":
+            self._table = cv2.cvtColor(self._table, cv2.COLOR_RGB2GRAY)
         # Per instance, not per class: the channels of what is observed, `palette` among them.
         base = {"palette": ("palette",), "gray": ("gray",), "rgb": ("red", "green", "blue")}
         extra = tuple({"automap": "palette"}.get(name, name) for name in config.extra_channels)
@@ -321,9 +324,9 @@ class DoomEnv(gym.Env[Any, Any]):
             # OpenCV looks up ten times as fast as NumPy does.
             screen = state.screen_buffer
             if self.config.observation == "gray":
-                screen = cv2.LUT(screen, cv2.cvtColor(self._colours, cv2.COLOR_RGB2GRAY))
+                screen = cv2.LUT(screen, self._table)
             else:
-                base, screen = 3, cv2.applyColorMap(screen, self._colours)
+                base, screen = 3, cv2.applyColorMap(screen, self._table)
             size = (self.config.width, self.config.height)
             area = cv2.resize(screen, size, interpolation=cv2.INTER_AREA)
             frame[..., :base] = area.reshape(*size[::-1], base)

@@ -99,10 +99,10 @@ class SharedVecEnv(VecEnv):
         """
         obs, rewards, terminated, truncated, infos = self.envs.step(self._actions)
         dones = terminated | truncated
-        finals = infos.pop("final_info", {}), infos.pop("final_obs", None)
-        each = [_of_lane(finals[0] if dones[i] else infos, i) for i in range(self.num_envs)]
+        last_infos, last_obs = infos.pop("final_info", {}), infos.pop("final_obs", None)
+        each = [_of_lane(last_infos if dones[i] else infos, i) for i in range(self.num_envs)]
         for i in np.flatnonzero(dones):
-            each[i]["terminal_observation"] = finals[1][i]
+            each[i]["terminal_observation"] = last_obs[i]
             each[i]["TimeLimit.truncated"] = bool(truncated[i] and not terminated[i])
             if math.isnan(each[i]["episode"]["r"]):
                 del each[i]["episode"]

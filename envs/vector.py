@@ -462,7 +462,7 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         self._restore({lane: [] for lane in lanes})
 
     def _restore(self, actions: dict[int, list[Any]]) -> None:
-        self._command_all(RESTORE, as_json({str(lane): taken for lane, taken in actions.items()}))
+        self._command_all(RESTORE, as_json(actions))
 
     def ask(self, lanes: Sequence[int], name: str, **question: Any) -> list[Any]:
         """Read an attribute of some environments, set one, or call a method; all travels as JSON.
@@ -498,8 +498,10 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
 
     def set_attr(self, name: str, values: Any) -> None:
         """Set an attribute of every environment, to one value or to a list of them; see `ask`."""
-        each = values if isinstance(values, (list, tuple)) else [values] * self.num_envs
-        for lane, value in enumerate(each):
+        if not isinstance(values, (list, tuple)):
+            self.ask(range(self.num_envs), name, value=values)
+            return
+        for lane, value in enumerate(values):
             self.ask([lane], name, value=value)
 
     def _command_all(self, command: int, payload: bytes = b"") -> None:

@@ -23,9 +23,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import gymnasium as gym
@@ -212,7 +212,7 @@ class Lanes:
             *results, strict=True
         )
 
-    def ask(self, lanes: list[int], question: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, lanes: list[int], question: dict[str, Any]) -> bytes:
         """Read an attribute of environments, set one, or call a method.
 
         Args:
@@ -221,23 +221,23 @@ class Lanes:
                 a `value` to set or the `args` and `kwargs` of a method, if it is one.
 
         Returns:
-            What each environment says, by lane as JSON has it; or `error`, a text.
+            What each environment says, by lane, as `as_json` gives it; or `error`, a text.
         """
-        answers: dict[str, Any] = {}
+        answers: dict[int, Any] = {}
         try:
             for lane in sorted(set(lanes) & set(question["lanes"])):
                 self._work_at(lane)
                 env, name = self._envs[lane], question["name"]
                 if "value" in question:
-                    answers[str(lane)] = env.set_wrapper_attr(name, question["value"])
+                    answers[lane] = env.set_wrapper_attr(name, question["value"])
                     continue
                 answer = env.get_wrapper_attr(name)
                 if callable(answer):
                     answer = answer(*question["args"], **question["kwargs"])
-                answers[str(lane)] = answer
-            return cast(dict[str, Any], json.loads(json.dumps(answers, default=_plain)))
+                answers[lane] = answer
+            return as_json(answers)
         except Exception as error:  # Whatever an environment can raise.
-            return {"error": _reason(error)}
+            return as_json({"error": _reason(error)})
 
     def end_hanging(self) -> None:
         """End what hangs, from another thread: an engine where there is one, else the worker."""
@@ -341,9 +341,9 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text} ({os.path.basename(where.filename)}:{where.lineno})"
 
 
-def as_json(content: dict[str, Any]) -> bytes:
-    """Give JSON with its length before it, in 8 bytes."""
-    payload = json.dumps(content).encode()
+def as_json(content: Mapping[Any, Any]) -> bytes:
+    """Give JSON with its length before it, in 8 bytes; keys become texts, arrays lists."""
+    payload = json.dumps(content, default=_plain).encode()
     return len(payload).to_bytes(8, "big") + payload
 
 
@@ -401,7 +401,7 @@ def serve(connection: socket.socket, memory: int) -> None:
                 lanes.restore(job.groups[group], receive_json(connection))
             elif command == ASK:
                 answers = lanes.ask(job.groups[group], receive_json(connection))
-                message = bytes((RESULT, group)) + as_json(answers) + message
+                message = bytes((RESULT, group)) + answers + message
             else:
                 obey[command](job.groups[group])
             lanes.busy = False

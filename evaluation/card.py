@@ -108,7 +108,10 @@ def card(
     """
     protocol, scores = evaluation.protocol, evaluation.scores
     known = report.reference(config.env)
-    table = [_row(name, score) for name, score in scores.items()]
+    table = [
+        (name, *report.score_cells(score), f"{score.mean_length:,.0f}")
+        for name, score in scores.items()
+    ]
     if known:
         table.append(("reference", report.number(known.mean), *[""] * (len(_COLUMNS) - 2)))
     commands = [f"pull {repository}{trust}", f"watch {folder}{trust}", f"score {folder}{trust}"]
@@ -127,19 +130,6 @@ def card(
             *(f"    python evaluate.py {command}" for command in commands),
             "",
         ]
-    )
-
-
-def _row(name: str, score: Score) -> tuple[str, ...]:
-    return (
-        name,
-        report.number(score.mean),
-        f"{report.number(score.ci_low)} to {report.number(score.ci_high)}",
-        f"{report.number(score.iqm)} ({report.number(score.iqm_low)} to "
-        f"{report.number(score.iqm_high)})",
-        report.number(score.median),
-        report.number(score.std),
-        f"{score.mean_length:,.0f}",
     )
 
 

@@ -17,6 +17,7 @@ from evaluation import plots
 from evaluation.compare import MODES, Comparison, Pair, Result
 from evaluation.curves import learning_curves
 from evaluation.entries import BUILT_IN
+from evaluation.statistics import Score
 
 COLUMNS = (
     *("rank", "player", "mean", "95 % interval", "IQM", "median", "std", "seeds' means"),
@@ -54,17 +55,24 @@ def _row(result: Result, rank: int, frame_skip: int) -> tuple[str, ...]:
     return (
         str(rank),
         result.name,
-        number(score.mean),
-        f"{number(score.ci_low)} to {number(score.ci_high)}",
-        f"{number(score.iqm)} ({number(score.iqm_low)} to {number(score.iqm_high)})",
-        number(score.median),
-        number(score.std),
+        *score_cells(score),
         ", ".join(number(mean) for mean in score.seed_means) if several else "",
         f"{number(score.min)} to {number(score.max)}",
         f"{score.mean_length:,.0f} env steps",
         f"{result.env_steps * frame_skip:,.0f}" if trained else "",
         f"{result.seconds / 60:,.1f} min" if trained else "",
         f"{result.env_steps_per_s:,.0f} env steps/s",
+    )
+
+
+def score_cells(score: Score) -> tuple[str, ...]:
+    """Write down mean, its 95 % interval, IQM with its own, median and deviation."""
+    return (
+        number(score.mean),
+        f"{number(score.ci_low)} to {number(score.ci_high)}",
+        f"{number(score.iqm)} ({number(score.iqm_low)} to {number(score.iqm_high)})",
+        number(score.median),
+        number(score.std),
     )
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import tyro
 
+from agents.checkpoint import write_json
 from agents.run import git_revision, hardware
 
 HERE = Path(__file__).parent
@@ -109,7 +110,7 @@ def main() -> None:
         print(f"| {row['peer']} | {theirs:,.0f} | {ours_best:,.0f} | {ours_best / theirs:.2f} |")
     if config.json:
         about = {"env": config.env, "machine": machine, "git": git_revision()}
-        config.json.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
+        write_json(config.json, {**about, "rows": rows})
 
 
 def turns(config: Comparison, match: Match) -> dict[str, Any]:
