@@ -17,7 +17,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # Large pages for large tensors.
 
 import contextlib
-import itertools
 import shlex
 import sys
 import time
@@ -67,17 +66,14 @@ from agents.commandline import (
 )
 from agents.device import choose_device, choose_precision, keep_memory
 from agents.doctor import findings as findings_about_learning
-from evaluation.episodes import Episode, Recording, save_episode
-from evaluation.play import play_episodes, score_episodes
+from evaluation.periodic import PeriodicEvaluation
+from evaluation.play import score_episodes
 from evaluation.recorder import TrainingRecorder
-from evaluation.replay import DivergedError, Shown, play_again
 from evaluation.study import Plan
 from evaluation.tuning import TuningConfig, choose_space, print_findings, tune
-from agents.inference import InferencePolicy
 from agents.logger import RunLogger
 from agents.presets import preset
 from agents.rollout import Rollout
-from agents.sampler import PlayedEnvs
 from agents.run import RunFolder
 from agents.sb3 import SB3Agent
 from agents.sb3_sampler import SB3Sampler
@@ -89,17 +85,11 @@ from envs.registry import frames_per_env_step
 from envs.sb3 import SharedVecEnv
 from envs.speed import random_env_steps_per_second
 from envs.fingerprint import fingerprint
-from envs.replay import Moment, env_steps_per_second, playback_fps
-from envs.shown import ShownEnv
-from envs.video import gif_bytes, write_mp4
 from perception import PerceptionConfig, PerceptionError
 
 # Episode seeds: scoring plays from 0, evaluation during training from 2^29, training from 2^30, so
 # that no policy is ever judged by an episode it learned from or was selected by.
-_EVALUATION_SEED = 2**29
 _TRAINING_SEED = 2**30
-_GIF_FRAMES, _GIF_SIZE = 100, (160, 120)
-_FILM_SIZE = (640, 480)
 _RECORDED_OF_TRAINING = 20  # episodes, evenly over it, beside the first, the best and the worst
 _CEILING_SECONDS = 1.0  # for which the games are played alone before a training, to compare with
 
@@ -444,9 +434,23 @@ def learn(
     sampler = None if isinstance(collector, OverlappedSampler) else collector
     logger.restore_episodes(progress.returns, progress.lengths)
     recorder = make_recorder(config, folder, agent, progress)
-    with contextlib.closing(Evaluation(config, folder, agent, logger)) as evaluation:
+    evaluation = PeriodicEvaluation(
+        agent,
+        make_envs(config, min(config.num_envs, config.eval_episodes)),
+        config.env,
+        folder=folder,
+        logger=logger,
+        num_episodes=config.eval_episodes,
+        record=config.record,
+    )
+
+    def evaluate_if_due() -> None:
+        if progress.env_steps >= min(progress.next_evaluation, config.total_env_steps):
+            evaluate(config, folder, agent, evaluation, logger, progress, signals)
+
+    with contextlib.closing(evaluation):
         try:
-            evaluation.run_if_due(progress, signals)  # The last part may have ended in one.
+            evaluate_if_due()  # The last part may have ended in one.
             stopwatch.skip()
             while not signals and not is_over(config, progress):
                 started = time.monotonic()
@@ -476,7 +480,7 @@ def learn(
                 for phase, share in stopwatch.shares().items():
                     logger.record(f"time/share_{phase}", share)
                 stopwatch.lap("logging")
-                evaluation.run_if_due(progress, signals)
+                evaluate_if_due()
                 stopwatch.skip()
                 if envs.num_restarts and progress.restarts == restarts_before:
                     say(f"{envs.last_restart}; it is started anew, as others like it will be")
@@ -496,6 +500,40 @@ def learn(
             ) from error
         if not save(folder, agent, config, progress, sampler, recorder, say):
             raise TrainingError(f"{folder.path} holds only what could be written before")
+
+
+def evaluate(
+    config: TrainConfig[Any],
+    folder: RunFolder,
+    agent: Agent[Any],
+    evaluation: PeriodicEvaluation,
+    logger: RunLogger,
+    progress: Progress,
+    signals: Sequence[int],
+) -> None:
+    """Score the policy and keep it if it is the best; a signal undoes all of that."""
+    episodes = evaluation.play(signals)
+    if signals:
+        return
+    score = score_episodes(episodes)
+    while progress.next_evaluation <= progress.env_steps:
+        progress.next_evaluation += config.evaluation_interval
+    best = progress.best_score
+    progress.evaluations_since_best += 1
+    if best is None or score.mean > best:
+        progress.evaluations_since_best = 0
+    with going_on_without_a_disk(logger.progress.say):
+        # Of equals the later one is kept: it has seen more.
+        if best is None or score.mean >= best:
+            save_policy_file(folder.best_file, agent, config, progress)
+            progress.best_score = score.mean
+        evaluation.keep(episodes, progress.env_steps)
+    logger.record("eval/mean_reward", score.mean)
+    logger.record("eval/mean_ep_length", score.mean_length)
+    logger.progress.say(
+        f"{progress.env_steps:>9,} env steps · evaluation {score.mean:,.2f} "
+        f"± {score.std:,.2f} over {score.episodes} episodes"
+    )
 
 
 class GuardedUpdate:
@@ -536,115 +574,6 @@ class GuardedUpdate:
             return {}
         self._in_a_row = 0
         return metrics
-
-
-class Evaluation:
-    """Scores the policy every so often on episodes of its own, keeps the best and shows one."""
-
-    def __init__(
-        self, config: TrainConfig[Any], folder: RunFolder, agent: Agent[Any], logger: RunLogger
-    ) -> None:
-        self._config, self._folder, self._agent, self._logger = config, folder, agent, logger
-        self._player = InferencePolicy(agent.policy)
-        self._game = fingerprint(config.env.env)
-        self._repeats = True  # Whether a seed and actions are the whole of an episode.
-        self._envs = make_envs(config, min(config.num_envs, config.eval_episodes))
-
-    @property
-    def num_restarts(self) -> int:
-        """How often a game had to be started anew."""
-        return self._envs.num_restarts
-
-    def run_if_due(self, progress: Progress, signals: Sequence[int]) -> None:
-        """Evaluate if it is time to; actions are drawn, as in training.
-
-        A signal breaks it off; it is then as if it had not begun.
-        """
-        at_the_end = progress.env_steps >= self._config.total_env_steps
-        if progress.env_steps < progress.next_evaluation and not at_the_end:
-            return
-        self._player.take_weights()
-        played = self._play(self._envs, self._config.eval_episodes)
-        episodes = list(itertools.takewhile(lambda _: not signals, played))
-        if signals:
-            return
-        episodes.sort(key=lambda episode: episode.seed)
-        score = score_episodes(episodes)
-        while progress.next_evaluation <= progress.env_steps:
-            progress.next_evaluation += self._config.evaluation_interval
-        best = progress.best_score
-        progress.evaluations_since_best += 1
-        if best is None or score.mean > best:
-            progress.evaluations_since_best = 0
-        with going_on_without_a_disk(self._logger.progress.say):
-            # Of equals the later one is kept: it has seen more.
-            if best is None or score.mean >= best:
-                save_policy_file(self._folder.best_file, self._agent, self._config, progress)
-                progress.best_score = score.mean
-            self._keep(episodes, progress.env_steps)
-        self._logger.record("eval/mean_reward", score.mean)
-        self._logger.record("eval/mean_ep_length", score.mean_length)
-        self._logger.progress.say(
-            f"{progress.env_steps:>9,} env steps · evaluation {score.mean:,.2f} "
-            f"± {score.std:,.2f} over {score.episodes} episodes"
-        )
-
-    def _play(self, envs: PlayedEnvs, num_episodes: int) -> Iterator[Episode]:
-        return play_episodes(
-            self._player,
-            envs,
-            num_episodes=num_episodes,
-            seed=_EVALUATION_SEED,
-            greedy=False,
-            device=self._player.device,
-            gamma=self._config.learning.gamma,
-            value_unit=self._agent.value_unit,
-        )
-
-    def _keep(self, episodes: Sequence[Episode], env_steps: int) -> None:
-        """Record episodes if they are to be recorded, and show the first."""
-        env = asdict(self._config.env)
-        for episode in episodes if self._config.record else ():
-            name = f"evaluation-{env_steps:010d}-{episode.seed - _EVALUATION_SEED:03d}.npz"
-            save_episode(self._folder.episodes / name, episode, env=env, game=self._game)
-        if "rgb_array" not in self._envs.metadata.get("render_modes", ()):
-            return
-        recording = Recording(episode=episodes[0], env=env, game=self._game)
-        try:
-            if self._repeats:
-                self._show(play_again(recording, self._config.env, _GIF_SIZE), env_steps)
-        except DivergedError as error:
-            self._repeats = False
-            self._logger.progress.say(f"{error}; pictures are kept instead")
-        except EnvError as error:
-            self._logger.progress.say(f"{error}; this episode is not shown")
-        if not self._repeats:
-            self._keep_film(env_steps, env)
-
-    def _keep_film(self, env_steps: int, env: dict[str, Any]) -> None:
-        """Record one more episode as it is played, with its pictures."""
-        file = self._folder.episodes / f"evaluation-{env_steps:010d}-film.npz"
-        with contextlib.closing(ShownEnv(self._config.env, _FILM_SIZE)) as env_shown:
-            (episode,) = self._play(env_shown, 1)
-        if self._config.record:
-            save_episode(file, episode, env=env, game=self._game)
-            write_mp4(file.with_suffix(".mp4"), env_shown.film(), playback_fps(self._config.env))
-        recording = Recording(episode=episode, env=env, game=self._game)
-        shown = Shown(name="", recording=recording, config=self._config.env, film=env_shown.film)
-        self._show(shown.moments(_GIF_SIZE), env_steps)
-
-    def _show(self, moments: Iterator[Moment], step: int) -> None:
-        """Put an episode's beginning into TensorBoard as an animation, one picture an env step."""
-        pictures: dict[int, Any] = {}
-        for moment in moments:
-            if moment.step < _GIF_FRAMES:
-                pictures[moment.step] = moment.image
-        gif = gif_bytes(list(pictures.values()), env_steps_per_second(self._config.env))
-        self._logger.record_gif("eval/episode", gif, *_GIF_SIZE, step)
-
-    def close(self) -> None:
-        """Close the environments."""
-        self._envs.close()
 
 
 def read_command_line(arguments: Sequence[str]) -> Command[Any]:
