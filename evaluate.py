@@ -41,7 +41,7 @@ from evaluation.board import write_board
 from evaluation.card import card, read_evaluation
 from evaluation.compare import MODES, by_world, compare
 from evaluation.entries import find_entries, locate
-from evaluation.episodes import save_episode
+from evaluation.episodes import Recording, save_recording
 from evaluation.film import pictures, side_by_side, track
 from evaluation.hub import CARD, CONFIG, EVALUATION, FILM, POLICY, Repository, one_line
 from evaluation.page import page
@@ -349,7 +349,8 @@ def score(command: ScoreCommand) -> None:
             if player is file and joins_run:
                 for episode in episodes:
                     path = folder.episodes / f"score-{name}-{episode.seed:09d}.npz"
-                    save_episode(path, episode, env=vars(config), game=game)
+                    recording = Recording(episode=episode, env=vars(config), game=game)
+                    save_recording(path, recording)
     print_scores(_CONSOLE, scores, config.env)
     print(protocol.sentence(config))
     headline = next(iter(scores.values()))

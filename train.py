@@ -40,6 +40,7 @@ from agents import (
     OverlappedSampler,
     Policy,
     Sampler,
+    check_agent,
     observation_specs,
 )
 from agents.autotune import Setting, autotune
@@ -176,8 +177,7 @@ class TrainConfig(Generic[LearningT]):
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        if self.agent not in AGENTS:
-            raise ValueError(f"there is no agent {self.agent!r}; there are {', '.join(AGENTS)}")
+        check_agent(self.agent)
         counts = ("total_env_steps", "num_envs", "num_workers", "num_groups", "num_threads")
         for name in (*counts, "eval_every", "eval_episodes", "patience", "max_restarts"):
             value = getattr(self, name)
@@ -592,8 +592,7 @@ def read_command_line(arguments: Sequence[str]) -> Command[Any]:
     for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
         if flag.startswith("--agent"):
             agent = flag.partition("=")[2] or value
-    if agent not in AGENTS:
-        raise UsageError(f"there is no agent {agent!r}; there are {', '.join(AGENTS)}")
+    check_agent(agent)
     kind = AGENTS[agent][0]
     rest = [env, *arguments[1:]] if named else arguments
     command: Command[Any] = parse(

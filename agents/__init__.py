@@ -3,6 +3,7 @@
 from agents.a2c import A2C, A2CConfig
 from agents.agent import Agent, AgentConfig
 from agents.baselines import NoopPlayer, RandomPlayer
+from agents.commandline import UsageError
 from agents.overlap import OverlappedSampler
 from agents.policy import Player, Policy, observation_specs
 from agents.ppo import PPO, PPOConfig
@@ -29,6 +30,17 @@ SB3_AGENTS: dict[str, tuple[type[AgentConfig], type[Agent]]] = {  # type: ignore
 AGENTS = {**OUR_AGENTS, **SB3_AGENTS}
 """All of them."""
 
+
+def check_agent(name: str) -> None:
+    """Refuse a name that is not in `AGENTS`.
+
+    Raises:
+        UsageError: If it is not.
+    """
+    if name not in AGENTS:
+        raise UsageError(f"there is no agent {name!r}; there are {', '.join(AGENTS)}")
+
+
 __all__ = [
     "A2C",
     "AGENTS",
@@ -49,5 +61,6 @@ __all__ = [
     "Sampler",
     "VTrace",
     "VTraceConfig",
+    "check_agent",
     "observation_specs",
 ]

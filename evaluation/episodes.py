@@ -10,7 +10,6 @@ import json
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,15 +94,14 @@ _PLAIN = ("seed", "greedy", "terminated", "gamma", "statistics")
 _MAX_BYTES = 2**26  # of all arrays; half an hour of Doom takes less than a hundredth of it
 
 
-def save_episode(
-    path: Path, episode: Episode, *, env: Mapping[str, Any], game: Mapping[str, str]
-) -> None:
-    """Write a recording as .npz; see `Recording`."""
+def save_recording(path: Path, recording: Recording) -> None:
+    """Write a recording as .npz."""
+    episode = recording.episode
     about = {
         "format": _FORMAT,
         **{name: getattr(episode, name) for name in _PLAIN},
-        "env": dict(env),
-        "game": dict(game),
+        "env": recording.env,
+        "game": recording.game,
     }
     buffer = io.BytesIO()
     arrays = {name: getattr(episode, name) for name in _ARRAYS}
@@ -111,7 +109,7 @@ def save_episode(
     write_atomically(path, buffer.getvalue())
 
 
-def load_episode(path: Path) -> Recording:
+def load_recording(path: Path) -> Recording:
     """Read a recording.
 
     Raises:

@@ -22,7 +22,7 @@ from envs.fingerprint import fingerprint
 from envs.replay import Moment, env_steps_per_second, playback_fps
 from envs.shown import ShownEnv
 from envs.video import gif_bytes, write_mp4
-from evaluation.episodes import Episode, Recording, save_episode
+from evaluation.episodes import Episode, Recording, save_recording
 from evaluation.play import play_episodes
 from evaluation.replay import DivergedError, Shown, play_again
 
@@ -84,23 +84,22 @@ class PeriodicEvaluation:
         Raises:
             OSError: If something cannot be written.
         """
-        env = asdict(self._config)
-        for episode in episodes if self._record else ():
-            name = f"evaluation-{env_steps:010d}-{episode.seed - _FIRST_SEED:03d}.npz"
-            save_episode(self._folder.episodes / name, episode, env=env, game=self._game)
+        recordings = [self._recording(episode) for episode in episodes]
+        for recording in recordings if self._record else ():
+            name = f"evaluation-{env_steps:010d}-{recording.episode.seed - _FIRST_SEED:03d}.npz"
+            save_recording(self._folder.episodes / name, recording)
         if "rgb_array" not in self._envs.metadata.get("render_modes", ()):
             return
-        recording = Recording(episode=episodes[0], env=env, game=self._game)
         try:
             if self._repeats:
-                self._show(play_again(recording, self._config, _GIF_SIZE), env_steps)
+                self._show(play_again(recordings[0], self._config, _GIF_SIZE), env_steps)
         except DivergedError as error:
             self._repeats = False
             self._logger.progress.say(f"{error}; pictures are kept instead")
         except EnvError as error:
             self._logger.progress.say(f"{error}; this episode is not shown")
         if not self._repeats:
-            self._keep_film(env_steps, env)
+            self._keep_film(env_steps)
 
     def close(self) -> None:
         """Close the environments."""
@@ -118,15 +117,18 @@ class PeriodicEvaluation:
             value_unit=self._agent.value_unit,
         )
 
-    def _keep_film(self, env_steps: int, env: dict[str, Any]) -> None:
+    def _recording(self, episode: Episode) -> Recording:
+        return Recording(episode=episode, env=asdict(self._config), game=self._game)
+
+    def _keep_film(self, env_steps: int) -> None:
         """Record one more episode as it is played, with its pictures."""
         file = self._folder.episodes / f"evaluation-{env_steps:010d}-film.npz"
         with contextlib.closing(ShownEnv(self._config, _FILM_SIZE)) as env_shown:
             (episode,) = self._play(env_shown, 1)
+        recording = self._recording(episode)
         if self._record:
-            save_episode(file, episode, env=env, game=self._game)
+            save_recording(file, recording)
             write_mp4(file.with_suffix(".mp4"), env_shown.film(), playback_fps(self._config))
-        recording = Recording(episode=episode, env=env, game=self._game)
         shown = Shown(name="", recording=recording, config=self._config, film=env_shown.film)
         self._show(shown.moments(_GIF_SIZE), env_steps)
 

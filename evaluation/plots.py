@@ -219,12 +219,13 @@ def _draw_profile(
 
 
 @mpl.rc_context(SETTINGS)
-def improvement(title: str, pairs: Sequence[tuple[str, str, Interval]]) -> Figure:
+def improvement(title: str, pairs: Sequence[tuple[str, str, Interval, bool]]) -> Figure:
     """Draw how likely one player's score is above another's.
 
     Args:
         title: what was scored.
-        pairs: the one, the other, and the probability, from 0 to 1.
+        pairs: the one, the other, the probability, from 0 to 1, and whether it is beyond doubt
+            which is better.
 
     Raises:
         ValueError: If there is no pair.
@@ -235,12 +236,12 @@ def improvement(title: str, pairs: Sequence[tuple[str, str, Interval]]) -> Figur
     def write(share: float) -> str:
         return f"{100 * share:.1f}"
 
-    chances = [chance for _, _, chance in pairs]
+    chances = [chance for _, _, chance, _ in pairs]
     columns = {
         "chance, %": [write(chance.estimate) for chance in chances],
         "95 % interval": [f"{write(chance.low)} to {write(chance.high)}" for chance in chances],
     }
-    ones, others = [one for one, _, _ in pairs], [other for _, other, _ in pairs]
+    ones, others = [one for one, *_ in pairs], [other for _, other, *_ in pairs]
     most = 0.8 * _NAME
     above = MARGIN + _widest(ones, most) + 6
     second = above + measure("above", SMALL) + 6
@@ -258,8 +259,8 @@ def improvement(title: str, pairs: Sequence[tuple[str, str, Interval]]) -> Figur
     axes.grid(visible=True, axis="x")
     pages.rule_rows(axes, len(pairs))
     axes.axvline(0.5, **_DASHED)
-    for row, (one, other, chance) in enumerate(pairs):
-        style = _UNDECIDED if chance.low <= 0.5 <= chance.high else _CLEAR
+    for row, (one, other, chance, is_told_apart) in enumerate(pairs):
+        style = _CLEAR if is_told_apart else _UNDECIDED
         line = style | {"marker": "", "label": f"interval of {one} above {other}"}
         dot = style | {"clip_on": False, "label": f"{one} above {other}"}
         axes.plot([chance.low, chance.high], [row, row], **line)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from agents.checkpoint import FileError
 from agents.traces import Trace
-from evaluation.episodes import Episode, load_episode, save_episode
+from evaluation.episodes import Episode, Recording, load_recording, save_recording
 
 _BEST, _WORST = "best", "worst"
 
@@ -32,8 +32,8 @@ class TrainingRecorder:
         self,
         folder: Path,
         *,
-        env: Mapping[str, Any],
-        game: Mapping[str, str],
+        env: dict[str, Any],
+        game: dict[str, str],
         gamma: float,
         value_unit: Callable[[], float],
         interval: int,
@@ -101,11 +101,12 @@ class TrainingRecorder:
         return self._folder / f"training-{name}.npz"
 
     def _write(self, name: str, episode: Episode) -> None:
-        save_episode(self._path(name), episode, env=self._env, game=self._game)
+        recording = Recording(episode=episode, env=self._env, game=self._game)
+        save_recording(self._path(name), recording)
 
     def _recorded_return(self, name: str) -> float | None:
         """Give the return of what an earlier part of the training kept."""
         try:
-            return load_episode(self._path(name)).episode.episode_return
+            return load_recording(self._path(name)).episode.episode_return
         except FileError:
             return None

@@ -19,7 +19,7 @@ from envs import EnvConfig
 from envs.fingerprint import changed_versions, refuse_other_files
 from envs.replay import Moment, resimulate, resized
 from envs.video import read_mp4
-from evaluation.episodes import Episode, Recording, load_episode
+from evaluation.episodes import Episode, Recording, load_recording
 from evaluation.protocol import world
 
 # Rewards of training went through float32.
@@ -86,7 +86,7 @@ def recorded_episodes(folder: Path, *, name: str, trust: bool) -> list[Shown]:
 
 def read(file: Path, *, name: str, trust: bool) -> Shown:
     """Read one recording and the world it was made in."""
-    recording, film = load_episode(file), file.with_suffix(".mp4")
+    recording, film = load_recording(file), file.with_suffix(".mp4")
     return Shown(
         name=name,
         recording=recording,

@@ -247,7 +247,10 @@ def write_report(comparison: Comparison, folder: Path) -> None:
     line = (f"reference: {known.source}", known.mean) if known else None
     scores = {result.name: result.score for result in comparison.results}
     returns = {result.name: result.returns for result in comparison.results}
-    pairs = [(p.better.name, p.worse.name, p.probability) for p in comparison.neighbours]
+    pairs = [
+        (pair.better.name, pair.worse.name, pair.probability, pair.is_told_apart)
+        for pair in comparison.neighbours
+    ]
     figures = {
         "scores.svg": plots.intervals(title, unit, scores, line),
         "profiles.svg": plots.profiles(title, unit, returns),

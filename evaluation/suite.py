@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from agents import AGENTS
+from agents import check_agent
 from agents.commandline import UsageError, handling_signals
 from envs import canonical_name, folder_name
 
@@ -67,8 +67,7 @@ def train_suite(suite: Suite) -> list[Path]:
         KeyboardInterrupt: If a training was interrupted; it is saved.
     """
     for agent in suite.agents:
-        if agent not in AGENTS:
-            raise UsageError(f"there is no agent {agent!r}; there are {', '.join(AGENTS)}")
+        check_agent(agent)
     scenarios = [canonical_name(scenario) for scenario in suite.scenarios]
     runs = []
     trainings = dict.fromkeys(product(suite.seeds, scenarios, suite.agents))

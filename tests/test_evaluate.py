@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 import evaluate
 import train
 from agents.commandline import run
-from evaluation.episodes import load_episode, save_episode
+from evaluation.episodes import load_recording, save_recording
 from tests.agents.files import rewrite
 from tests.evaluation.policies import save_run
 
@@ -71,7 +71,7 @@ def test_score_stands_beside_noop_random_and_the_reference(doom_run, monkeypatch
     assert result["scores"]["noop"]["mean"] == -300
     # What was scored was recorded, seed by seed.
     recorded = sorted((doom_run / "episodes").glob("score-greedy-*.npz"))
-    returns = [load_episode(path).episode.episode_return for path in recorded]
+    returns = [load_recording(path).episode.episode_return for path in recorded]
     assert returns == result["returns"]["greedy"]
 
 
@@ -94,7 +94,7 @@ def test_replay_writes_every_frame_of_the_recorded_episode(doom_run, monkeypatch
         frames = sum(1 for _ in video.decode(stream))
     kinds = ("score-sampled-*.npz", "evaluation-*.npz")
     files = next(f for kind in kinds if (f := sorted((doom_run / "episodes").glob(kind))))
-    episode = load_episode(files[-1]).episode
+    episode = load_recording(files[-1]).episode
     standstill = round(35 * 0.5)
     assert frames <= 4 * len(episode.rewards) + 1 + standstill
     assert frames > 4 * (len(episode.rewards) - 1) + standstill
@@ -108,7 +108,7 @@ def test_replay_of_a_policy_file_plays_new_episodes(cartpole_run, monkeypatch, t
 
 
 def test_a_recording_of_training_is_replayed_by_its_name(doom_run, monkeypatch, capsys, tmp_path):
-    first = load_episode(doom_run / "episodes" / "training-first.npz").episode
+    first = load_recording(doom_run / "episodes" / "training-first.npz").episode
     out = str(tmp_path / "first.gif")
     succeed(monkeypatch, "replay", str(doom_run), "--episode", "training-first", "--out", out)
     assert f"{first.episode_return:,.2f}" in capsys.readouterr().out
@@ -302,8 +302,8 @@ def test_bad_input_gets_one_line(capsys, monkeypatch, tmp_path, doom_run, cartpo
 def test_bad_recordings_get_one_line(capsys, monkeypatch, tmp_path):
     folder = tiny_run(tmp_path / "run", "basic")
     path = folder / "episodes" / "training-first.npz"
-    recording = load_episode(path)
-    episode, kept = recording.episode, {"env": recording.env, "game": recording.game}
+    recording = load_recording(path)
+    episode = recording.episode
     ask = ("replay", str(folder), "--episode", "training-first")
     far = np.full_like(episode.actions, 10**6)
     capsys.readouterr()
@@ -313,7 +313,7 @@ def test_bad_recordings_get_one_line(capsys, monkeypatch, tmp_path):
         ({"actions": far}, {}, "is not in Discrete(6)"),
         ({"actions": episode.actions[:, None].repeat(2, 1)}, {}, "is not in Discrete(6)"),
     ):
-        save_episode(path, replace(episode, **changes), **(kept | fields))
+        save_recording(path, replace(recording, episode=replace(episode, **changes), **fields))
         assert expected in refused(capsys, monkeypatch, *ask)
     path.write_bytes(path.read_bytes()[:100])
     assert "is not a recorded episode, or is damaged" in refused(capsys, monkeypatch, *ask)

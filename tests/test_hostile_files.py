@@ -27,7 +27,7 @@ from agents.run import RunFolder
 from envs import EnvError
 from envs.cfg import BUNDLED, read_cfg
 from envs.wad import first_map
-from evaluation.episodes import load_episode
+from evaluation.episodes import load_recording
 from tests.agents.files import rewrite
 
 MOST_MEMORY = 200 * 2**20
@@ -381,7 +381,7 @@ READERS = {
     "config.json": lambda path: RunFolder(path.parent).read_config(),
     "mine.cfg": read_cfg,
     "mine.wad": first_map,
-    "episode.npz": load_episode,
+    "episode.npz": load_recording,
 }
 
 

@@ -30,7 +30,7 @@ from agents.checkpoint import (
 )
 from agents.ppo import PPOConfig
 from envs import EnvConfig
-from evaluation.episodes import load_episode
+from evaluation.episodes import load_recording
 from perception import EncoderConfig, ImageSpec, PerceptionConfig
 from tests.agents.files import rewrite
 from tests.agents.synthetic import (
@@ -473,7 +473,7 @@ def test_the_search_for_unpicklers_finds_them(source):
 def test_recorded_arrays_cannot_hold_pickles(tmp_path):
     path = tmp_path / "episode.npz"
     np.savez(path, about=np.array({"seed": 1}, dtype=object), actions=np.zeros(1))
-    refused(path, load=load_episode)
+    refused(path, load=load_recording)
 
 
 def test_discrete_choices_are_restored_as_they_were(tmp_path):

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agents.checkpoint import FileError
-from evaluation.episodes import Episode, load_episode, save_episode
+from evaluation.episodes import Episode, Recording, load_recording, save_recording
 
 GAME = {"wad": "0a1b", "vizdoom": "1.3.2"}
 ENV = {"env": "basic", "height": 60, "extra_channels": ["depth"], "skill": None}
@@ -40,12 +40,16 @@ def make_episode(kind="discrete", steps=500):
     )
 
 
+def save(path, episode):
+    save_recording(path, Recording(episode=episode, env=ENV, game=GAME))
+
+
 @pytest.mark.parametrize("steps", [1, 500])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_loaded_episode_is_the_saved_one(tmp_path, kind, steps):
     episode = make_episode(kind, steps)
-    save_episode(tmp_path / "deep" / "e.npz", episode, env=ENV, game=GAME)
-    recording = load_episode(tmp_path / "deep" / "e.npz")
+    save(tmp_path / "deep" / "e.npz", episode)
+    recording = load_recording(tmp_path / "deep" / "e.npz")
     loaded = recording.episode
     assert (recording.env, recording.game) == (ENV, GAME)
     assert (loaded.seed, loaded.greedy) == (episode.seed, episode.greedy)
@@ -62,15 +66,13 @@ def test_an_episode_of_500_steps_takes_under_20_kilobytes(tmp_path):
     # Values and probabilities of 8 choices hardly compress; rewards are few numbers in most worlds.
     episode = make_episode()
     rewards = np.where(episode.actions == 0, 1.0, -0.01)
-    save_episode(
-        tmp_path / "e.npz", dataclasses.replace(episode, rewards=rewards), env=ENV, game=GAME
-    )
+    save(tmp_path / "e.npz", dataclasses.replace(episode, rewards=rewards))
     assert (tmp_path / "e.npz").stat().st_size < 20_000
 
 
 def refused(path, *words):
     with pytest.raises(FileError) as error:
-        load_episode(path)
+        load_recording(path)
     message = str(error.value)
     assert "\n" not in message
     assert str(path) in message
@@ -84,7 +86,7 @@ def test_a_missing_episode_is_refused(tmp_path):
 @pytest.mark.parametrize("size", [0, 1, 4, 30, 100, 1000, -1, -30])
 def test_a_truncated_episode_is_refused(tmp_path, size):
     path = tmp_path / "e.npz"
-    save_episode(path, make_episode(), env=ENV, game=GAME)
+    save(path, make_episode())
     path.write_bytes(path.read_bytes()[:size])
     refused(path, "is not a recorded episode, or is damaged")
 
@@ -137,7 +139,7 @@ def test_another_format_is_named(tmp_path, found):
 def test_arrays_of_other_lengths_are_refused(tmp_path):
     for name, array in (("values", np.zeros(3)), ("rewards", np.zeros((500, 1)))):
         episode = dataclasses.replace(make_episode(), **{name: array})
-        save_episode(tmp_path / "e.npz", episode, env=ENV, game=GAME)
+        save(tmp_path / "e.npz", episode)
         refused(tmp_path / "e.npz", "is not a recorded episode")
 
 
@@ -170,12 +172,12 @@ def test_an_archive_that_lacks_an_array_is_refused(tmp_path):
 def test_a_flipped_byte_is_refused_or_harmless(tmp_path, data):
     path = tmp_path / "e.npz"
     episode = make_episode(steps=20)
-    save_episode(path, episode, env=ENV, game=GAME)
+    save(path, episode)
     content = bytearray(path.read_bytes())
     content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
     path.write_bytes(content)
     with contextlib.suppress(FileError):
-        loaded = load_episode(path).episode
+        loaded = load_recording(path).episode
         # Each array has a checksum: what is read is what was written.
         np.testing.assert_array_equal(loaded.rewards, episode.rewards)
         np.testing.assert_array_equal(loaded.actions, episode.actions)

@@ -48,8 +48,8 @@ SCORES = {name: summarize(strata, 5.0) for name, strata in PLAYERS.items()}
 CURVES = {"ppo": [curve(1000, 10), curve(800, 12), curve(900, 7)], "random": [curve(1000, 1)]}
 
 
-def pair(one, other, estimate=0.6, low=0.55, high=0.7):
-    return one, other, Interval(estimate=estimate, low=low, high=high)
+def pair(one, other, estimate=0.6, low=0.55, high=0.7, *, is_told_apart=True):
+    return one, other, Interval(estimate=estimate, low=low, high=high), is_told_apart
 
 
 def every_figure(names):
@@ -160,8 +160,8 @@ def test_the_chance_of_a_profile_to_be_elsewhere_is_shaded():
 
 def test_chances_are_at_their_numbers():
     chance = probability_of_improvement(PLAYERS["ppo"], PLAYERS["random"])
-    even = pair("ppo", LONG, 0.52, 0.4, 0.6)
-    figure = plots.improvement("Basic", [("ppo", "random", chance), even])
+    undecided = pair("ppo", LONG, 0.52, 0.51, 0.6, is_told_apart=False)  # of few episodes
+    figure = plots.improvement("Basic", [("ppo", "random", chance, True), undecided])
     drawn = lines(figure)
     assert drawn["ppo above random"][0].tolist() == [chance.estimate]
     assert drawn["interval of ppo above random"][0].tolist() == [chance.low, chance.high]
@@ -325,7 +325,7 @@ def test_pyplot_is_never_imported():
 import sys
 from evaluation import layout, plots
 from evaluation.statistics import Interval
-figure = plots.improvement("Basic", [("a", "b", Interval(estimate=0.5, low=0.4, high=0.6))])
+figure = plots.improvement("Basic", [("a", "b", Interval(estimate=0.5, low=0.4, high=0.6), False)])
 plots.png(figure), plots.svg(figure)
 sys.exit("matplotlib.pyplot" in sys.modules)
 """

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agents.traces import Trace
-from evaluation.episodes import load_episode
+from evaluation.episodes import load_recording
 from evaluation.recorder import TrainingRecorder
 
 
@@ -41,7 +41,7 @@ def make(tmp_path):
 def kept(folder):
     found = {}
     for path in folder.glob("*.npz"):
-        found[path.stem.removeprefix("training-")] = load_episode(path).episode.seed
+        found[path.stem.removeprefix("training-")] = load_recording(path).episode.seed
     return found
 
 
@@ -64,7 +64,7 @@ def test_the_first_the_best_the_worst_and_one_every_so_often_are_kept(tmp_path, 
 
 def test_a_recording_has_what_the_policy_did_and_thought(tmp_path, make):
     make().take([trace(1, 6.0)], 400)
-    recording = load_episode(tmp_path / "training-first.npz")
+    recording = load_recording(tmp_path / "training-first.npz")
     episode = recording.episode
     assert (recording.env, recording.game) == ({"env": "basic"}, {"vizdoom": "1"})
     assert (episode.gamma, episode.greedy, episode.terminated) == (0.9, False, True)

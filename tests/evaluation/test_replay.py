@@ -16,7 +16,7 @@ from agents.commandline import UsageError
 from envs import SCENARIOS, EnvConfig, EnvError, SharedVectorEnv, make
 from envs.cfg import BUNDLED
 from envs.fingerprint import fingerprint
-from evaluation.episodes import Recording, load_episode, save_episode
+from evaluation.episodes import Recording, load_recording, save_recording
 from evaluation.protocol import Protocol, play
 from evaluation.replay import DivergedError, Shown, choose, play_again, recorded_episodes
 
@@ -127,7 +127,7 @@ def recorded(tmp_path):
     for kind, chosen in (("score-sampled", recordings[:3]), ("evaluation", recordings[3:])):
         for r in chosen:
             path = tmp_path / f"{kind}-{r.episode.seed:09d}.npz"
-            save_episode(path, r.episode, env=r.env, game=r.game)
+            save_recording(path, r)
     return tmp_path
 
 
@@ -173,4 +173,4 @@ def test_a_recording_says_what_it_was_recorded_with(recorded):
     path = next(recorded.glob("*.npz"))
     with np.load(path) as file:
         about = json.loads(str(file["about"]))
-    assert about["game"] == load_episode(path).game == fingerprint("CartPole-v1")
+    assert about["game"] == load_recording(path).game == fingerprint("CartPole-v1")
