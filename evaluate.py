@@ -256,7 +256,7 @@ class ExportCommand:
     run: RunPath
     """A run folder (its best policy is exported) or a policy file."""
     onnx: Path | None = None
-    """Where to write, as .onnx. Default: policy.onnx in the run folder."""
+    """Where to write, as .onnx. None: policy.onnx in the run folder."""
 
     def __post_init__(self) -> None:
         """Check the file's name."""
@@ -286,9 +286,9 @@ class PullCommand(Reading):
     repository: RepositoryName
     """On the hub."""
     out: Path | None = None
-    """The folder to make. Default: hub/OWNER--NAME."""
+    """The folder to make. None: hub/OWNER--NAME."""
     revision: str | None = None
-    """A branch, a tag or a commit. Default: the newest."""
+    """A branch, a tag or a commit. None: the newest."""
 
 
 Command = (
