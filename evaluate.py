@@ -13,6 +13,7 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import contextlib
+import itertools
 import re
 import sys
 import time
@@ -56,7 +57,7 @@ from evaluation.protocol import (
     vector_env,
 )
 from evaluation.replay import Shown, choose, read, recorded_episodes
-from evaluation.show import WINDOW, opponent, play_new, show_terminal, show_window
+from evaluation.show import opponent, play_new, show_live, show_terminal, window
 from evaluation.statistics import Score
 from evaluation.suite import SCENARIOS, Suite, train_suite
 from evaluation.tables import print_comparison, print_scores, print_summary
@@ -454,26 +455,22 @@ def watch(command: WatchCommand) -> None:
     """Play episode after episode and show each at the game's speed."""
     displays = ("DISPLAY", "WAYLAND_DISPLAY")
     windowed = not command.terminal and any(name in os.environ for name in displays)
-    show = show_window if windowed else show_terminal
     seed = int(time.time()) % MAX_SEED if command.seed is None else command.seed
     file, _ = find_policy(locate(command.run))
-    played = 0
-    while command.episodes is None or played < command.episodes:
-        protocol = Protocol(episodes=1, seed=(seed + played) % MAX_SEED, num_envs=1)
-        shown = play_new(file, command.run, protocol, greedy=command.greedy, trust=command.trust)
-        if command.against:
-            shown.append(opponent(command.against, shown[0], command.trust))
-        fps = playback_fps(shown[0].config) * command.speed
-        films = [pictures(s, WINDOW, overlay=command.overlay) for s in shown]
-        started = time.monotonic()
-        for number, image in enumerate(side_by_side(films)):
-            if not show(image):
+    count = itertools.count() if command.episodes is None else range(command.episodes)
+    with window() if windowed else contextlib.nullcontext(show_terminal) as show:
+        for played in count:
+            protocol = Protocol(episodes=1, seed=(seed + played) % MAX_SEED, num_envs=1)
+            shown = play_new(
+                file, command.run, protocol, greedy=command.greedy, trust=command.trust
+            )
+            if command.against:
+                shown.append(opponent(command.against, shown[0], command.trust))
+            if not show_live(shown, show, speed=command.speed, overlay=command.overlay):
                 return
-            time.sleep(max(0.0, started + number / fps - time.monotonic()))
-        played += 1
-        for s in shown:
-            returned = f"{s.episode.episode_return:,.2f}"
-            print(f"{s.name}: episode with seed {s.episode.seed}: return {returned}")
+            for s in shown:
+                returned = f"{s.episode.episode_return:,.2f}"
+                print(f"{s.name}: episode with seed {s.episode.seed}: return {returned}")
 
 
 def compare_runs(command: CompareCommand) -> None:
