@@ -66,8 +66,9 @@ _WORLDS: dict[str, dict[str, Any]] = {
     "deadly_corridor": {**_HUNDREDS, "total_env_steps": 500_000},
     # Ammunition is short and not on the screen: who cannot see it spends it all in the first turn.
     "defend_the_center": {"variables": True, "total_env_steps": 400_000},
-    "health_gathering": {**_HUNDREDS, "total_env_steps": 500_000},
-    # Health is not on the screen, and what was seen round the last corner matters.
+    # Health is not on the screen: who cannot see it cannot tell how much longer it will live.
+    "health_gathering": {**_HUNDREDS, "variables": True, "total_env_steps": 500_000},
+    # There, what was seen round the last corner matters too.
     "health_gathering_supreme": {
         **_HUNDREDS,
         **_RECURRENT,
