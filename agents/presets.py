@@ -67,7 +67,7 @@ _WORLDS: dict[str, dict[str, Any]] = {
     # Ammunition is short and not on the screen: who cannot see it spends it all in the first turn.
     "defend_the_center": {"variables": True, "total_env_steps": 400_000},
     # Health is not on the screen: who cannot see it cannot tell how much longer it will live.
-    "health_gathering": {**_HUNDREDS, "variables": True, "total_env_steps": 500_000},
+    "health_gathering": {**_HUNDREDS, "variables": True, "total_env_steps": 150_000},
     # There, what was seen round the last corner matters too.
     "health_gathering_supreme": {
         **_HUNDREDS,
