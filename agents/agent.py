@@ -6,6 +6,7 @@ advantages, and a loss. Axes: T rollout length, N environments, t, n a minibatch
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -202,19 +203,20 @@ class Agent(ABC, Generic[ConfigT]):
                 if stop:
                     break
                 norm = nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
-                if not norm.isfinite():
-                    raise NotFiniteError("the gradients are not finite")
                 collected["grad_norm"].append(norm)
                 self.optimizer.step()
             if stop:
                 break
+        metrics = {name: torch.stack(values).float().mean() for name, values in collected.items()}
+        explained = explained_variance(rollout.values.flatten(), returns.flatten())
+        metrics["explained_variance"] = explained
+        # Read together, and only now: each reading waits for the GPU.
+        means = dict(zip(metrics, torch.stack(list(metrics.values())).tolist(), strict=True))
+        if not math.isfinite(means.get("grad_norm", 0.0)):
+            raise NotFiniteError("the gradients are not finite")
         # The normalisers stand still while a rollout is collected and learned from.
         self.policy.observe(rollout.obs)
-        means = {name: float(torch.stack(v).float().mean()) for name, v in collected.items()}
-        return means | {
-            "explained_variance": explained_variance(rollout.values.flatten(), returns.flatten()),
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
-        }
+        return means | {"learning_rate": self.optimizer.param_groups[0]["lr"]}
 
     def _differentiate(self, batch: Minibatch) -> Metrics:
         """Set the gradient of the loss of a minibatch, and give what of it is worth logging.

@@ -154,9 +154,11 @@ def discounted_returns(
     return returns
 
 
-def explained_variance(predictions: Tensor, targets: Tensor) -> float:
-    """Give the share of the targets' variance that predictions explain; 1 is perfect, 0 no help."""
+def explained_variance(predictions: Tensor, targets: Tensor) -> Tensor:
+    """Give the share of the targets' variance that predictions explain, a scalar.
+
+    1 is perfect, 0 no help, and NaN says that targets do not vary.
+    """
     variance = targets.var()
-    if variance == 0:
-        return float("nan")
-    return float(1 - (targets - predictions).var() / variance)
+    share = 1 - (targets - predictions).var() / variance
+    return share.where(variance != 0, torch.nan)

@@ -56,10 +56,10 @@ class Rollout:
 
     def first_not_finite(self) -> str | None:
         """Name the first of its tensors that holds NaN or infinity, if one does."""
-        for name, tensor in self.tensors().items():
-            if tensor.is_floating_point() and not tensor.isfinite().all():
-                return name
-        return None
+        numbers = {n: tensor for n, tensor in self.tensors().items() if tensor.is_floating_point()}
+        # Read together: each reading waits for the GPU.
+        finite = torch.stack([tensor.isfinite().all() for tensor in numbers.values()]).tolist()
+        return next((name for name, well in zip(numbers, finite, strict=True) if not well), None)
 
 
 @dataclass(frozen=True, kw_only=True)

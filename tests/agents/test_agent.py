@@ -9,6 +9,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from agents import AGENTS, OUR_AGENTS, PPO, AgentConfig, PPOConfig, Sampler
 from agents.agent import NotFiniteError, following_values
@@ -240,9 +241,40 @@ def test_a_gradient_that_is_not_finite_undoes_the_whole_update(begun):
     agent.loss = spoilt_loss
     with pytest.raises(NotFiniteError, match="the gradients are not finite"):
         agent.update(rollout)
-    assert next(calls) == 6
+    assert next(calls) == 8  # Whether all was finite is read once, at the end.
     assert_same(weights(agent.policy), before[0])
     assert str(agent.optimizer.state_dict()) == str(before[1])
     # And it can be gone on with.
     agent.update(rollout)
     assert all(weight.isfinite().all() for weight in weights(agent.policy).values())
+
+
+class Readings(TorchDispatchMode):
+    """Counts how often Python asks for the number in a tensor, for which it would await a GPU."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """Count, and go on."""
+        asks = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default)
+        self.count += func in asks
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("memory", ["none", "lstm"])
+@pytest.mark.parametrize("name", OUR_AGENTS)
+def test_an_update_reads_two_tensors_however_many_minibatches(monkeypatch, name, memory):
+    lists = []
+    tolist = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda t: lists.append(t.shape) or tolist(t))
+    for options in ({}, {"num_epochs": 4, "minibatch_size": 16}):
+        fields = {field.name for field in dataclasses.fields(AGENTS[name][0])}
+        options = {key: value for key, value in options.items() if key in fields}
+        agent = make_agent(name, memory=memory, normalize_returns=True, **options)
+        rollout = make_rollout(agent.policy, STEPS, NUM_ENVS)
+        agent.update(rollout)  # Optimisers set themselves up.
+        lists.clear()
+        with Readings() as readings:
+            agent.update(rollout)
+        assert readings.count == 0
+        assert len(lists) == 2  # Whether the rollout is finite, and all metrics.
