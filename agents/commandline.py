@@ -77,6 +77,10 @@ def _one_line(box: str) -> str:
         message.append(line)
     text = re.sub(r"^Error parsing [A-Z]\w*(\[\w*\])?: ", "", " ".join(message))
     text = re.sub(r"^Missing from (.+?): (\S+) .*", r"\1 needs \2; \1 --help tells more", text)
+    misplaced = re.match(r"Unrecognized or misplaced options: (--\S+) \(applied to (.+?)\)", text)
+    if misplaced:  # Another command has an option of this name.
+        option, command = misplaced.groups()
+        return f"{command} has no {option}; {command} --help tells what it has"
     subcommands = re.search(r"Available subcommands: ([\w, -]+?) (?:───|---)", " ".join(lines))
     if subcommands:
         return f"{text}; there are {subcommands.group(1).strip()}"
