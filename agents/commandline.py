@@ -78,14 +78,18 @@ def _one_line(box: str) -> str:
     text = re.sub(r"^Error parsing [A-Z]\w*(\[\w*\])?: ", "", " ".join(message))
     text = re.sub(r"^Missing from (.+?): (\S+) .*", r"\1 needs \2; \1 --help tells more", text)
     misplaced = re.match(r"Unrecognized or misplaced options: (--\S+) \(applied to (.+?)\)", text)
-    if misplaced:  # Another command has an option of this name.
-        option, command = misplaced.groups()
-        return f"{command} has no {option}; {command} --help tells what it has"
+    if misplaced:
+        text = f"{misplaced[2]} has no {misplaced[1]}"
     subcommands = re.search(r"Available subcommands: ([\w, -]+?) (?:───|---)", " ".join(lines))
     if subcommands:
         return f"{text}; there are {subcommands.group(1).strip()}"
-    suggestion = re.search(r"Perhaps you meant:.*?(--[\w-]+)", " ".join(lines), re.DOTALL)
-    return f"{text}; did you mean {suggestion.group(1)}?" if suggestion else text
+    _, _, suggestions = " ".join(lines).partition("Perhaps you meant:")
+    # Another command's option may have the very name that this one lacks.
+    others = {*text.split(), "--help"}
+    meant = [name for name in re.findall(r"--[\w-]+", suggestions) if name not in others]
+    if meant:
+        return f"{text}; did you mean {meant[0]}?"
+    return f"{text}; {misplaced[2]} --help tells what it has" if misplaced else text
 
 
 def as_arguments(config: Any, default: Any, *, always: Collection[str] = ()) -> list[str]:
