@@ -84,11 +84,12 @@ def _one_line(box: str) -> str:
     if subcommands:
         return f"{text}; there are {subcommands.group(1).strip()}"
     _, _, suggestions = " ".join(lines).partition("Perhaps you meant:")
-    # Another command's option may have the very name that this one lacks.
-    others = {*text.split(), "--help"}
-    meant = [name for name in re.findall(r"--[\w-]+", suggestions) if name not in others]
-    if meant:
-        return f"{text}; did you mean {meant[0]}?"
+    names = re.findall(r"--[\w-]+", suggestions)
+    if misplaced and misplaced[1] in names:
+        # Another command has one of this very name: only a longer one can be meant.
+        names = [n for n in names if n.startswith(misplaced[1]) and n != misplaced[1]]
+    if names:
+        return f"{text}; did you mean {names[0]}?"
     return f"{text}; {misplaced[2]} --help tells what it has" if misplaced else text
 
 

@@ -294,7 +294,7 @@ def test_bad_input_gets_one_line(capsys, monkeypatch, tmp_path, doom_run, cartpo
         (["replay", str(doom_run), "--out", "clip.avi"], ".mp4 or a .gif"),
         (["export", "nowhere"], "there is no run at nowhere"),
         (["export", str(doom_run), "--onnx", "p.safetensors"], "name a file, as in policy.onnx"),
-        (["export", str(doom_run), "--out", "p.onnx"], "has no --out; python evaluate.py export --help"),
+        (["export", str(doom_run), "--out", "p.onnx"], "export has no --out; python evaluate.py"),
         ([], "score"),
     ):
         assert expected in refused(capsys, monkeypatch, *arguments), arguments
