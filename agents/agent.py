@@ -65,7 +65,8 @@ class AgentConfig:
     normalize_returns: bool = False
     """Divide rewards by the running deviation of returns, for learning only."""
     normalize_obs: bool = False
-    """Normalise observed vectors by running mean and deviation, saved with the policy."""
+    """Normalise what is observed, screens and vectors, by running mean and deviation, saved with
+    the policy."""
 
     # Few and coarse: a search of some dozen trainings cannot tell more apart.
     search_space: ClassVar[SearchSpace] = {
@@ -162,6 +163,9 @@ class Agent(ABC, Generic[ConfigT]):
     def update(self, rollout: Rollout) -> dict[str, float]:
         """Improve the policy by what happened.
 
+        Where observations are normalised, the first rollout gives their statistics, and nothing is
+        learned of it: who acted in it saw something else than who would learn.
+
         Returns:
             Metrics, averaged over the minibatches.
 
@@ -173,6 +177,9 @@ class Agent(ABC, Generic[ConfigT]):
         self.num_updates += 1
         if name := rollout.first_not_finite():
             raise NotFiniteError(f"{name} of the rollout are not finite")
+        if self.config.normalize_obs and self.num_updates == 1:
+            self.policy.observe(rollout.obs)
+            return {}
         before = [tensor.clone() for tensor in self._learned()]
         try:
             return self._update(rollout)

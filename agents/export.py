@@ -1,9 +1,9 @@
 """A policy as one ONNX file, which plays without PyTorch, and the check that it plays the same.
 
 The file takes what a world shows, as the world shows it: palette indices are looked up inside, and
-vectors normalised, in float64 as in training. All else is computed in float32. Its metadata has, as
-JSON under `doomgrad`, the world it plays, its actions, what its inputs and outputs mean, and what
-the check found.
+what is normalised in training is normalised, vectors in float64 as there. All else is computed in
+float32. Its metadata has, as JSON under `doomgrad`, the world it plays, its actions, what its
+inputs and outputs mean, and what the check found.
 
 Axes: N environments, S and M rows and width of the memory's state, A choices of all groups.
 """
@@ -251,7 +251,7 @@ def _draw(policy: Policy, num_envs: int, rng: np.random.Generator) -> dict[str, 
             continue
         vectors = rng.standard_normal((num_envs, spec.size))
         if policy.normalize_obs:
-            seen = policy.normalizers[name].state_dict()
+            seen = policy.perception.normalizers[name].state_dict()
             vectors = vectors * seen["variance"].sqrt().numpy() + seen["mean"].numpy()
         obs[name] = vectors.astype(np.float32)
     return obs

@@ -27,7 +27,9 @@ class InferencePolicy:
         self._copy = copy.deepcopy(policy).requires_grad_(requires_grad=False)
         perception = self._copy.perception
         for module in perception.heavy_modules:
-            module.to(perception.precision)
+            for tensor in (*module.parameters(), *module.buffers()):
+                if tensor.dtype == torch.float32:  # Statistics are kept in float64.
+                    tensor.data = tensor.data.to(perception.precision)
         perception.precision = torch.float32  # What is left needs no casting.
         self._theirs = list(policy.state_dict().values())
         self._mine = list(self._copy.state_dict().values())

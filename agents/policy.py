@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from agents.distributions import ActionHead, Distribution, num_draws
-from agents.normalization import ObservationNormalizer
 from perception import ImageSpec, Perception, PerceptionConfig, VectorSpec
 from perception.encoders import orthogonal
 
@@ -64,8 +63,8 @@ class Policy(nn.Module):
         specs: parts of an observation by name, from `observation_specs`.
         action_space: Discrete, MultiDiscrete, MultiBinary or a flat Box.
         config: which encoder and memory.
-        normalize_obs: whether vectors are normalised by running statistics, which are saved with
-            the policy.
+        normalize_obs: whether what is seen is normalised by running statistics, which are saved
+            with the policy.
     """
 
     def __init__(
@@ -80,11 +79,7 @@ class Policy(nn.Module):
         self.action_space = action_space
         self.config = config
         self.normalize_obs = normalize_obs
-        vectors = {name: s.size for name, s in specs.items() if isinstance(s, VectorSpec)}
-        self.normalizers = nn.ModuleDict(
-            {name: ObservationNormalizer(size) for name, size in vectors.items() if normalize_obs}
-        )
-        self.perception = Perception(specs, config)
+        self.perception = Perception(specs, config, normalize_obs)
         self.actor = ActionHead(action_space, self.perception.num_features)
         self.critic = orthogonal(nn.Linear(self.perception.num_features, 1), 1.0)
 
@@ -115,11 +110,6 @@ class Policy(nn.Module):
         Returns:
             The distribution over (T, N) actions, (T, N) float32 values, and the state afterwards.
         """
-        if self.normalizers:
-            obs = {
-                name: self.normalizers[name](part) if name in self.normalizers else part
-                for name, part in obs.items()
-            }
         features, memory_state = self.perception(obs, memory_state, episode_starts)
         return self.actor(features), self.critic(features).squeeze(-1), memory_state
 
@@ -199,10 +189,8 @@ class Policy(nn.Module):
         return actions[0] if single else actions, decision.memory_state.cpu().numpy()
 
     def observe(self, obs: Obs) -> None:
-        """Take (T, N, ...) observations into the normalisers' statistics."""
-        for name, normalizer in self.normalizers.items():
-            assert isinstance(normalizer, ObservationNormalizer)
-            normalizer.update(obs[name].flatten(0, 1))
+        """Take (T, N, ...) observations into the statistics that normalise them."""
+        self.perception.observe({name: obs[name].flatten(0, 1) for name in self.specs})
 
 
 def observation_specs(space: spaces.Space[Any], metadata: Mapping[str, Any]) -> Specs:

@@ -20,7 +20,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv
-from torch import Tensor, nn
+from torch import Tensor
 
 from agents.a2c import A2CConfig
 from agents.agent import Agent, AgentConfig, Metrics, NotFiniteError
@@ -40,15 +40,19 @@ class PerceptionExtractor(BaseFeaturesExtractor):
         observation_space: as SB3 shows it: images may have their channels first.
         specs: parts of an observation by name.
         config: which encoder; without memory, which is the algorithm's affair.
+        normalize_obs: whether what is seen is normalised by running statistics.
     """
 
     def __init__(
-        self, observation_space: spaces.Space[Any], specs: Specs, config: PerceptionConfig
+        self,
+        observation_space: spaces.Space[Any],
+        specs: Specs,
+        config: PerceptionConfig,
+        normalize_obs: bool = False,
     ) -> None:
-        perception = Perception(specs, config)
+        perception = Perception(specs, config, normalize_obs)
         super().__init__(observation_space, perception.num_features)
         self.perception = perception
-        self.normalizers = nn.ModuleDict()
         self._specs = specs
 
     def forward(self, observations: Tensor | Mapping[str, Tensor]) -> Tensor:
@@ -59,8 +63,6 @@ class PerceptionExtractor(BaseFeaturesExtractor):
             if isinstance(spec, ImageSpec):
                 last = part if part.shape[1:] == spec.shape else part.movedim(1, -1)
                 parts[name] = last.to(torch.uint8)
-            elif name in self.normalizers:
-                parts[name] = self.normalizers[name](part)
         return self.perception.encode(parts)
 
 
@@ -75,13 +77,13 @@ def perception_kwargs(vec_env: VecEnv, **options: Any) -> dict[str, Any]:
         ValueError: If observations are neither (H, W, C) bytes nor flat float32 numbers.
     """
     specs = observation_specs(vec_env.observation_space, vec_env.metadata)
-    return _extractor_kwargs(specs, PerceptionConfig(**options))
+    return _extractor_kwargs(specs=specs, config=PerceptionConfig(**options))
 
 
-def _extractor_kwargs(specs: Specs, config: PerceptionConfig) -> dict[str, Any]:
+def _extractor_kwargs(**kwargs: Any) -> dict[str, Any]:
     return {
         "features_extractor_class": PerceptionExtractor,
-        "features_extractor_kwargs": {"specs": specs, "config": config},
+        "features_extractor_kwargs": kwargs,
         "normalize_images": False,  # Bytes may be indices; what they are is decoded here.
     }
 
@@ -138,7 +140,10 @@ class SB3Agent(Agent[ConfigT]):
     def policy_kwargs(self, policy: Policy) -> dict[str, Any]:
         """Give what makes SB3's policy one of the same modules as ours."""
         config = PerceptionConfig(encoder=policy.config.encoder, layers=policy.config.layers)
-        return {**_extractor_kwargs(policy.specs, config), "net_arch": []}
+        extractor = _extractor_kwargs(
+            specs=policy.specs, config=config, normalize_obs=policy.normalize_obs
+        )
+        return {**extractor, "net_arch": []}
 
     def _make_model(
         self, policy: Policy, config: ConfigT, num_envs: int, options: dict[str, Any]
@@ -167,7 +172,7 @@ class SB3Agent(Agent[ConfigT]):
         extractor = theirs.features_extractor
         assert isinstance(extractor, PerceptionExtractor)
         extractor.perception.precision = ours.perception.precision
-        extractor.normalizers = ours.normalizers
+        ours.perception.normalizers = extractor.perception.normalizers
         ours.perception.encoders = extractor.perception.encoders
         ours.actor.layer, ours.critic = theirs.action_net, theirs.value_net
         if hasattr(ours.actor, "log_std"):

@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perception.normalization import ObservationNormalizer
+
+_SAMPLE = 256  # Frames.
 # Types by how many bytes they have, to move several small numbers as one.
 _WIDE = {2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
 
@@ -52,7 +55,7 @@ class VectorSpec:
 
 
 class Decoder(nn.Module):
-    """Decode (B, H, W, C) uint8 images to (B, P, H, W) numbers in [0, 1].
+    """Decode (B, H, W, C) uint8 images to (B, P, H, W) numbers in [0, 1], or normalised ones.
 
     They have the precision that the layers after them compute with: that of autocast where it is
     on, of the module otherwise. The memory layout of the result is channels-last, which is how the
@@ -62,9 +65,14 @@ class Decoder(nn.Module):
     W / s), rounded down. Each pixel then has Q planes: P, and a zero after each palette channel's
     three colours, so that what is looked up is 8 or 16 bytes at once, which is three times as fast.
 
+    Normalised numbers have mean 0 and deviation 1 over all pixels that were observed, each colour
+    and each other channel by itself, and are clipped to +-10. A small thing in a dark room is then
+    seen from the start, which otherwise drowns in the brightness that all frames share.
+
     Args:
         spec: what the images are.
         block: s.
+        normalize: whether to normalise.
 
     Attributes:
         block: s. A decoder and the layer after it also work with 1, only slower.
@@ -72,7 +80,7 @@ class Decoder(nn.Module):
 
     palette: Tensor
 
-    def __init__(self, spec: ImageSpec, block: int = 1) -> None:
+    def __init__(self, spec: ImageSpec, block: int = 1, normalize: bool = False) -> None:
         super().__init__()
         self.block = block
         is_palette = [name == "palette" for name in spec.channels] or [False] * spec.shape[2]
@@ -81,6 +89,10 @@ class Decoder(nn.Module):
         colours = torch.tensor(spec.palette or [(0, 0, 0)], dtype=torch.float32) / 255.0
         # It is saved with the policy: indices mean nothing without their colours.
         self.register_buffer("palette", colours)
+        sizes = {"colours": 3 * any(is_palette), "others": len(self._other_channels)}
+        self.seen = nn.ModuleDict(
+            {k: ObservationNormalizer(size) for k, size in sizes.items() if normalize and size}
+        )
 
     def forward(self, frames: Tensor) -> Tensor:
         """Decode.
@@ -89,11 +101,12 @@ class Decoder(nn.Module):
             frames: (B, H, W, C) uint8.
 
         Returns:
-            (B, P, H, W) in [0, 1]: the palette channels' colours, then the others.
+            (B, P, H, W): the palette channels' colours, then the others.
         """
         device, colours = frames.device.type, self.palette
         if torch.is_autocast_enabled(device):
             colours = colours.to(torch.get_autocast_dtype(device))
+        colours = self._normalized("colours", colours)
         if self.block > 1:
             frames = _cut_into_blocks(frames, self.block)  # (B, H / s, W / s, s * s, C)
             colours = F.pad(colours, (0, 1))
@@ -102,10 +115,40 @@ class Decoder(nn.Module):
             indices = _select(frames, self._palette_channels).int()
             planes.append(_look_up(colours, indices).flatten(-2))  # (..., 3 or 4 each)
         if self._other_channels:
-            others = _select(frames, self._other_channels)
-            planes.append(others.float().div_(255.0).to(colours.dtype))
+            others = _select(frames, self._other_channels).float().div_(255.0)
+            # Row by row, because arithmetic on few numbers at a time takes ten times as long.
+            rows = self._normalized("others", others.flatten(2))
+            planes.append(rows.unflatten(2, others.shape[2:]).to(colours.dtype))
         decoded = planes[0] if len(planes) == 1 else torch.cat(planes, dim=-1)
         return decoded.flatten(3).permute(0, 3, 1, 2)
+
+    def observe(self, frames: Tensor) -> None:
+        """Take (B, H, W, C) uint8 frames into the statistics that normalise, if any do.
+
+        Of many frames, a sample tells enough.
+        """
+        if not self.seen:
+            return
+        frames = frames[:: max(1, len(frames) // _SAMPLE)]
+        brightness = torch.arange(256, device=frames.device)[:, None] / 255.0
+        kinds = {"colours": (self.palette, [self._palette_channels])}
+        kinds["others"] = (brightness, [[channel] for channel in self._other_channels])
+        for kind, statistics in self.seen.items():
+            assert isinstance(statistics, ObservationNormalizer)
+            numbers, groups = kinds[kind]
+            count = frames[..., groups[0]].numel()
+            shares = torch.stack([_count(frames[..., group]) for group in groups]) / count
+            mean = (shares @ numbers.double()).flatten()
+            variance = (shares @ numbers.double() ** 2).flatten() - mean**2
+            statistics.merge(mean, variance.clamp(min=0.0), count)
+
+    def _normalized(self, kind: str, numbers: Tensor) -> Tensor:
+        """Normalise numbers of a kind in float32, if they are to be."""
+        if kind not in self.seen:
+            return numbers
+        normalizer = self.seen[kind]
+        assert isinstance(normalizer, ObservationNormalizer)
+        return normalizer.normalize(numbers.float()).to(numbers.dtype)
 
 
 def _cut_into_blocks(frames: Tensor, size: int) -> Tensor:
@@ -118,6 +161,11 @@ def _cut_into_blocks(frames: Tensor, size: int) -> Tensor:
     blocks = rows.unflatten(2, (width, -1)).unflatten(1, (height, size)).transpose(2, 3)
     pixels: Tensor = blocks.contiguous().view(torch.uint8).unflatten(-1, (size, channels))
     return pixels.flatten(3, 4)
+
+
+def _count(pixels: Tensor) -> Tensor:
+    """Count how often each byte occurs, (256,) float64."""
+    return torch.bincount(pixels.flatten(), minlength=256).double()
 
 
 def _look_up(colours: Tensor, indices: Tensor) -> Tensor:

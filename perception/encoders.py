@@ -139,7 +139,7 @@ class NatureCNN(Encoder):
         self.num_features = config.features
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Encode (B, P, H, W) float32 in [0, 1] to (B, F) float32."""
+        """Encode (B, P, H, W) float32 to (B, F) float32."""
         features: Tensor = self.layers(inputs)
         return features
 
@@ -176,7 +176,7 @@ class ImpalaResNet(Encoder):
         self.num_features = config.features
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Encode (B, P, H, W) float32 in [0, 1] to (B, F) float32."""
+        """Encode (B, P, H, W) float32 to (B, F) float32."""
         features: Tensor = self.layers(inputs)
         return features
 

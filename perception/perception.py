@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from perception.decode import Decoder, ImageSpec, VectorSpec
 from perception.encoders import ENCODERS, MLP, EncoderConfig
 from perception.memory import MEMORIES
+from perception.normalization import ObservationNormalizer
 
 Spec = ImageSpec | VectorSpec
 
@@ -52,21 +53,28 @@ class Perception(nn.Module):
     Args:
         specs: parts of an observation by name.
         config: which encoder and memory.
+        normalize_obs: whether what is seen is normalised by running statistics, which are saved
+            with the rest.
     """
 
-    def __init__(self, specs: Mapping[str, Spec], config: PerceptionConfig) -> None:
+    def __init__(
+        self, specs: Mapping[str, Spec], config: PerceptionConfig, normalize_obs: bool = False
+    ) -> None:
         super().__init__()
         self.precision = torch.float32
+        self.normalizers = nn.ModuleDict()  # Of vectors; decoders normalise images.
         self.encoders = nn.ModuleDict()
         size = 0
         for name, spec in specs.items():
             if isinstance(spec, ImageSpec):
                 shape = (spec.num_planes, *spec.shape[:2])
                 image_encoder = ENCODERS[config.encoder](config.layers, shape)
-                decoder = Decoder(spec, image_encoder.block)
+                decoder = Decoder(spec, image_encoder.block, normalize_obs)
                 self.encoders[name] = nn.Sequential(decoder, image_encoder)
                 size += image_encoder.num_features
             else:
+                if normalize_obs:
+                    self.normalizers[name] = ObservationNormalizer(spec.size)
                 vector_encoder = MLP(config.layers, (spec.size,))
                 self.encoders[name] = vector_encoder
                 size += vector_encoder.num_features
@@ -97,9 +105,22 @@ class Perception(nn.Module):
         """Turn parts of an observation, each (B, ...), into (B, F) float32, without memory."""
         parts, heavy = [], self.heavy_modules
         for name, encoder in self.encoders.items():
-            with self._autocast(obs[name], enabled=encoder in heavy):
-                parts.append(encoder(obs[name]).float())
+            part = self.normalizers[name](obs[name]) if name in self.normalizers else obs[name]
+            with self._autocast(part, enabled=encoder in heavy):
+                parts.append(encoder(part).float())
         return torch.cat(parts, dim=-1)
+
+    def observe(self, obs: Mapping[str, Tensor]) -> None:
+        """Take parts of an observation, each (B, ...), into the statistics that normalise them."""
+        for name, encoder in self.encoders.items():
+            if name in self.normalizers:
+                normalizer = self.normalizers[name]
+                assert isinstance(normalizer, ObservationNormalizer)
+                normalizer.update(obs[name])
+            elif isinstance(encoder, nn.Sequential):
+                decoder = encoder[0]
+                assert isinstance(decoder, Decoder)
+                decoder.observe(obs[name])
 
     @property
     def heavy_modules(self) -> list[nn.Module]:

@@ -160,17 +160,31 @@ def test_scaling_does_not_change_reported_rewards(options):
             assert returned == round(returned)
 
 
-def test_normalised_observations_change_only_after_an_update():
+def test_of_the_first_rollout_only_statistics_are_learned():
     policy = make_policy(normalize_obs=True)
-    agent = PPO(policy, PPOConfig(num_epochs=1), num_envs=NUM_ENVS, total_updates=1)
+    config = PPOConfig(num_epochs=1, normalize_obs=True)
+    agent = PPO(policy, config, num_envs=NUM_ENVS, total_updates=2)
+    before = weights(policy)
     rollout = make_rollout(policy, STEPS, NUM_ENVS)
-    metrics = agent.update(rollout)
-    # Had the statistics moved before the update, the policy would not be the one that acted.
-    assert metrics["approx_kl"] == pytest.approx(0, abs=1e-6)
+    assert agent.update(rollout) == {}
     seen = rollout.obs["obs"].flatten(0, 1).double()
-    normalizer = policy.normalizers["obs"]
+    normalizer = policy.perception.normalizers["obs"]
     torch.testing.assert_close(normalizer.mean, seen.mean(0))
     assert normalizer.count == STEPS * NUM_ENVS
+    after = weights(policy)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {name.rsplit(".", 1)[1] for name in changed} == {"mean", "variance", "count"}
+
+
+def test_normalised_observations_change_only_after_an_update():
+    policy = make_policy(normalize_obs=True)
+    config = PPOConfig(num_epochs=1, normalize_obs=True)
+    agent = PPO(policy, config, num_envs=NUM_ENVS, total_updates=2)
+    agent.update(make_rollout(policy, STEPS, NUM_ENVS))
+    metrics = agent.update(make_rollout(policy, STEPS, NUM_ENVS, seed=1))
+    # Had the statistics moved before the update, the policy would not be the one that acted.
+    assert metrics["approx_kl"] == pytest.approx(0, abs=1e-6)
+    assert policy.perception.normalizers["obs"].count == 2 * STEPS * NUM_ENVS
 
 
 @pytest.mark.parametrize("name", OUR_AGENTS)

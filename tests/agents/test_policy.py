@@ -71,21 +71,28 @@ def test_greedy_decisions_are_the_most_likely_and_drawn_ones_repeat_with_the_dra
     assert not torch.equal(draw(0), draw(1))
 
 
-def test_observed_statistics_normalise_vectors_and_leave_images_alone():
+def test_observed_statistics_normalise_screens_and_vectors():
     policy = make_policy(specs={"screen": IMAGE, "vector": VECTOR}, normalize_obs=True)
-    assert list(policy.normalizers) == ["vector"]
     obs = make_obs(policy.specs, 50, 4)
     obs["vector"] = 100.0 + 7.0 * obs["vector"]
+    obs["screen"] //= 3
+    starts = torch.ones(50, 4, dtype=torch.bool)
+    before = policy(obs, policy.initial_state(4), starts)[1]
     policy.observe(obs)
-    normalizer = policy.normalizers["vector"]
-    normal = normalizer(obs["vector"]).flatten(0, 1)
+    normal = policy.perception.normalizers["vector"](obs["vector"]).flatten(0, 1)
     torch.testing.assert_close(normal.mean(0), torch.zeros(3), rtol=0, atol=1e-4)
     torch.testing.assert_close(normal.std(0), torch.ones(3), rtol=0, atol=0.01)
-    # The policy sees what an unnormalised policy of the same weights sees in normalised vectors.
-    plain = make_policy(specs={"screen": IMAGE, "vector": VECTOR})
-    starts = torch.ones(50, 4, dtype=torch.bool)
-    _, values, _ = policy(obs, policy.initial_state(4), starts)
-    seen = obs | {"vector": normalizer(obs["vector"])}
+    pixels = policy.perception.encoders["screen"][0].seen["others"]
+    assert pixels.count == 50 * 4 * 36 * 40
+    assert float(pixels.mean) == pytest.approx(float(obs["screen"][..., 1].double().mean()) / 255)
+    after = policy(obs, policy.initial_state(4), starts)[1]
+    assert not torch.allclose(after, before)
+    # It sees what an unnormalised policy of the same weights sees in normalised vectors.
+    plain = make_policy(specs={"vector": VECTOR})
+    vectors = make_policy(specs={"vector": VECTOR}, normalize_obs=True)
+    vectors.observe({"vector": obs["vector"]})
+    _, values, _ = vectors({"vector": obs["vector"]}, vectors.initial_state(4), starts)
+    seen = {"vector": vectors.perception.normalizers["vector"](obs["vector"])}
     _, expected, _ = plain(seen, plain.initial_state(4), starts)
     assert torch.equal(values, expected)
 

@@ -22,8 +22,8 @@ STEPS, NUM_ENVS, SEED = 11, 4, 100
 def counter_policy(memory):
     policy = make_policy(specs={"obs": VectorSpec(size=2)}, memory=memory, normalize_obs=True)
     # Seeds are large numbers; without this the policy would not tell two observations apart.
-    policy.normalizers["obs"].mean.copy_(torch.tensor([SEED + 8.3, 3.4]))
-    policy.normalizers["obs"].variance.fill_(9.0)
+    policy.perception.normalizers["obs"].mean.copy_(torch.tensor([SEED + 8.3, 3.4]))
+    policy.perception.normalizers["obs"].variance.fill_(9.0)
     return policy
 
 

@@ -22,8 +22,8 @@ COUNTER = "tests.agents.toy:Counter-v0"
 
 def counter_policy(memory="none"):
     policy = make_policy(specs={"obs": VectorSpec(size=2)}, memory=memory, normalize_obs=True)
-    policy.normalizers["obs"].mean.copy_(torch.tensor([24.3, 3.4]))
-    policy.normalizers["obs"].variance.fill_(9.0)
+    policy.perception.normalizers["obs"].mean.copy_(torch.tensor([24.3, 3.4]))
+    policy.perception.normalizers["obs"].variance.fill_(9.0)
     return policy
 
 

@@ -103,6 +103,82 @@ def test_the_palette_is_saved_and_does_not_learn():
     assert not list(decoder.parameters())
 
 
+@pytest.mark.parametrize("block", [1, 2])
+@pytest.mark.parametrize("channels", CHANNELS.values(), ids=CHANNELS.keys())
+def test_normalised_planes_have_mean_0_and_deviation_1(channels, block):
+    # Dark frames, of which the second channel has half the brightness.
+    pixels = torch.from_numpy(frames(len(channels), size=(32, 40), batch=20) // np.uint8(2))
+    pixels[..., 1] //= 2
+    plain = Decoder(spec(*channels, size=(32, 40)))
+    decoder = Decoder(spec(*channels, size=(32, 40)), block, normalize=True)
+    decoder.observe(pixels[:7])
+    decoder.observe(pixels[7:])
+    planes = plain(pixels).transpose(0, 1).flatten(1)
+    # Colours are normalised together, however many frames they are stacked in.
+    num_colours = 3 * channels.count("palette")
+    together = planes[:num_colours].unflatten(0, (-1, 3)).transpose(0, 1).flatten(1)
+    parts = [*together.unsqueeze(0).expand(num_colours // 3, -1, -1).flatten(0, 1)]
+    parts += [*planes[num_colours:]]
+    means, deviations = torch.tensor([(part.mean(), part.std()) for part in parts]).unbind(1)
+    expected = (planes - means[:, None]) / deviations[:, None]
+    whole = expected.unflatten(1, (20, 32, 40)).transpose(0, 1)
+    if block > 1:
+        whole = in_blocks(whole, num_colours, block)
+    torch.testing.assert_close(decoder(pixels), whole, rtol=0, atol=1e-3)
+
+
+def in_blocks(planes, num_colours, size):
+    """Cut (B, P, H, W) into blocks as a decoder does, a zero after each three colours."""
+    colours, others = planes[:, :num_colours], planes[:, num_colours:]
+    padded = torch.nn.functional.pad(colours.unflatten(1, (-1, 3)), (0, 0, 0, 0, 0, 1))
+    parts = []
+    for part in (padded.flatten(1, 2), others):
+        cut = part.unflatten(3, (-1, size)).unflatten(2, (-1, size))  # B, P, H, s, W, s
+        parts.append(cut.permute(0, 3, 5, 1, 2, 4).flatten(1, 3).unflatten(1, (size**2, -1)))
+    return torch.cat(parts, 2).flatten(1, 2) if num_colours else parts[1].flatten(1, 2)
+
+
+@pytest.mark.parametrize("channels", CHANNELS.values(), ids=CHANNELS.keys())
+def test_normalised_planes_are_the_same_under_autocast_and_at_lower_precision(channels):
+    pixels = torch.from_numpy(frames(2, batch=40))
+    decoder = Decoder(spec(*channels), normalize=True)
+    decoder.observe(pixels // 2)
+    exact = decoder(pixels)
+    with torch.autocast("cpu", torch.bfloat16):
+        under_autocast = decoder(pixels)
+    decoder.palette = decoder.palette.bfloat16()  # Statistics stay in float64.
+    as_weights = decoder(pixels)
+    assert under_autocast.dtype == as_weights.dtype == torch.bfloat16
+    assert torch.equal(under_autocast, as_weights)
+    torch.testing.assert_close(as_weights.float(), exact, rtol=0.01, atol=0.02)
+
+
+def test_before_anything_was_observed_normalising_changes_nothing():
+    pixels = torch.from_numpy(frames(2))
+    plain, decoder = (Decoder(spec("palette", "depth"), normalize=n) for n in (False, True))
+    torch.testing.assert_close(decoder(pixels), plain(pixels), rtol=0, atol=1e-6)
+
+
+def test_what_never_varied_is_clipped_when_it_does():
+    pixels = torch.full((3, 6, 7, 1), 100, dtype=torch.uint8)
+    decoder = Decoder(spec("labels"), normalize=True)
+    decoder.observe(pixels)
+    assert decoder(pixels).abs().max() < 1e-3
+    pixels[0, 0, 0], pixels[0, 0, 1] = 0, 255
+    assert decoder(pixels)[0, 0, 0, :2].tolist() == [-10.0, 10.0]
+
+
+def test_of_many_frames_a_sample_is_observed():
+    pixels = torch.from_numpy(frames(1, size=(8, 8), batch=5000))
+    decoder = Decoder(spec("gray", size=(8, 8)), normalize=True)
+    decoder.observe(pixels)
+    statistics = decoder.seen["others"]
+    assert 256 * 64 <= statistics.count < 5000 * 64
+    everything = pixels.double() / 255
+    assert float(statistics.mean) == pytest.approx(float(everything.mean()), abs=0.02)
+    assert float(statistics.deviation) == pytest.approx(float(everything.std()), abs=0.02)
+
+
 def test_channels_that_do_not_fit_the_shape_are_refused():
     with pytest.raises(ValueError, match="2 channels are named for shape"):
         ImageSpec(shape=(6, 7, 3), channels=("red", "green"))

@@ -1,0 +1,66 @@
+"""Running mean and variance, by which observations are normalised.
+
+Axes: B batch, D numbers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class RunningMeanStd(nn.Module):
+    """Mean and variance of all that was seen (Chan et al. 1982, parallel algorithm).
+
+    The statistics are buffers: they are saved and loaded with the module that holds this one.
+
+    Args:
+        size: D.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    count: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        # In double precision, because counts grow to billions.
+        self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
+        self.register_buffer("variance", torch.ones(size, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    @property
+    def deviation(self) -> Tensor:
+        """Square root of the variance, (D,) float64, never zero."""
+        return (self.variance + 1e-8).sqrt()
+
+    @torch.no_grad()
+    def update(self, batch: Tensor) -> None:
+        """Take (B, D) numbers into account."""
+        batch = batch.double()
+        self.merge(batch.mean(0), batch.var(0, unbiased=False), len(batch))
+
+    @torch.no_grad()
+    def merge(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Take `count` numbers into account of which mean and variance, (D,) float64, are known."""
+        total = self.count + count
+        delta = mean - self.mean
+        squares = self.variance * self.count + variance * count
+        squares = squares + delta**2 * self.count * count / total
+        self.mean.add_(delta * count / total)
+        self.variance.copy_(squares / total)
+        self.count.copy_(total)
+
+
+class ObservationNormalizer(RunningMeanStd):
+    """Shift and scale numbers to mean 0 and variance 1, clipped to +-10."""
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Normalise (..., D) float32 with the statistics so far, in double precision."""
+        return self.normalize(vectors.double()).float()
+
+    def normalize(self, numbers: Tensor) -> Tensor:
+        """Normalise (..., n * D) numbers, D by D, at the precision they have."""
+        times = numbers.shape[-1] // self.mean.numel()
+        mean, deviation = (s.to(numbers.dtype).repeat(times) for s in (self.mean, self.deviation))
+        return (numbers - mean).div_(deviation).clamp_(-10.0, 10.0)
