@@ -22,6 +22,7 @@ from agents.presets import preset
 from envs import SCENARIOS, DoomEnv, EnvConfig, Scenario
 from envs.actions import ActionSet
 from envs.scenarios import camel_case
+from evaluation.report import with_interval
 
 DOCS = Path(__file__).resolve().parent
 PAGE, PICTURES = DOCS / "scenarios.md", DOCS / "images" / "scenarios"
@@ -129,8 +130,8 @@ def _zoo(name: str) -> dict[str, str]:
         return {}
     results = json.loads(file.read_text())["results"]
     (score,) = [result for result in results if result["name"] == f"zoo/{name} (sampled)"]
-    low, high = score["ci_low"], score["ci_high"]
-    return {"zoo": f"{score['mean']:,.1f} ({low:,.1f} to {high:,.1f}), 95 % interval"}
+    written = with_interval(score["mean"], score["ci_low"], score["ci_high"])
+    return {"zoo": f"{written}, 95 % interval"}
 
 
 def picture(name: str) -> bytes:

@@ -148,18 +148,18 @@ class Overlay:
         low, high = float(self._values.min()), float(self._values.max())
         radius = max(2.0, 0.035 * height)
         top, bottom = pad + size + 0.12 * height + radius, height - pad - radius
-        shares = (self._values[: step + 1] - low) / ((high - low) or 1.0)
-        across = np.arange(step + 1) / max(self._last, 1)
+        # More points than pixels cost time and show nothing; the current one always stays.
+        stride = max(1, (self._last + 1) // max(1, 2 * width))
+        steps = np.arange(step % stride, step + 1, stride)
+        shares = (self._values[steps] - low) / ((high - low) or 1.0)
+        across = steps / max(self._last, 1)
         points = np.stack(
             [x + radius + across * (width - 2 * radius), bottom - shares * (bottom - top)], axis=1
         )
-        # More points than pixels cost time and show nothing; the current one always stays.
-        stride = max(1, (self._last + 1) // max(1, 2 * width))
-        line = points[step % stride :: stride]
         thickness = max(1, round(height / 96))
-        fixed = np.rint(line * 2**_SHIFT).astype(np.int32)
+        fixed = np.rint(points * 2**_SHIFT).astype(np.int32)
         cv2.polylines(bar, [fixed], False, _INK, thickness, cv2.LINE_AA, _SHIFT)
-        dot = tuple(np.rint(points[-1] * 2**_SHIFT).astype(int).tolist())
+        dot = fixed[-1].tolist()
         cv2.circle(bar, dot, round(radius * 2**_SHIFT), _ACCENT, -1, cv2.LINE_AA, _SHIFT)
 
     def _draw_line(

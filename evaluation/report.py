@@ -70,7 +70,7 @@ def score_cells(score: Score) -> tuple[str, ...]:
     return (
         number(score.mean),
         f"{number(score.ci_low)} to {number(score.ci_high)}",
-        f"{number(score.iqm)} ({number(score.iqm_low)} to {number(score.iqm_high)})",
+        with_interval(score.iqm, score.iqm_low, score.iqm_high),
         number(score.median),
         number(score.std),
     )
@@ -133,10 +133,9 @@ def summary_rows(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
 def _cell(score: dict[str, Any] | None) -> str:
     if score is None:
         return ""
-    mean = number(score["mean"])
     if "source" in score:
-        return mean
-    return f"{mean} ({number(score['ci_low'])} to {number(score['ci_high'])})"
+        return number(score["mean"])
+    return with_interval(score["mean"], score["ci_low"], score["ci_high"])
 
 
 def summary(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
@@ -287,3 +286,8 @@ def folder_names(names: Iterable[str]) -> list[str]:
 def number(value: float) -> str:
     """Write a return or a score down."""
     return f"{value:,.2f}" if abs(value) < 1000 else f"{value:,.1f}"
+
+
+def with_interval(estimate: float, low: float, high: float) -> str:
+    """Write a return or a score down, and its interval in brackets."""
+    return f"{number(estimate)} ({number(low)} to {number(high)})"

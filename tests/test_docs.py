@@ -21,6 +21,7 @@ from agents.commandline import parse
 from docs import flags, scenarios
 from envs import SCENARIOS
 from tests.envs.processes import run_script
+from tests.evaluation.fake_hub import logged_in_hub
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -139,7 +140,8 @@ def test_the_quick_start_runs(tmp_path, monkeypatch):
     ids=name,
 )
 def test_every_command_runs(page, tmp_path, monkeypatch):
-    run_commands(page, tmp_path, monkeypatch)
+    with logged_in_hub(monkeypatch, tmp_path):
+        run_commands(page, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(

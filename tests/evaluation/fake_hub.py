@@ -13,8 +13,10 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import pytest
 import yaml
 
 LARGE = (".safetensors", ".mp4")
@@ -61,6 +63,25 @@ class Hub:
         repository = self.repositories[name] = Repository(**options)
         repository.commit(files)
         return repository
+
+
+@contextlib.contextmanager
+def logged_in_hub(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Hub]:
+    """Run a hub that this program is logged in to, whoever uses it; `folder` holds no token."""
+    # It would speak a protocol of its own to further servers.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(folder / "none"))
+    monkeypatch.setenv("HF_TOKEN", OWNER)
+    with running_hub() as hub:
+        set_endpoint(monkeypatch, hub.endpoint)
+        yield hub
+
+
+def set_endpoint(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    """Do what HF_ENDPOINT does when the client is imported."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from agents.run import RunFolder
 from evaluation.card import read_evaluation
 from evaluation.protocol import Protocol, native
 from tests.agents.files import rewrite
-from tests.evaluation.fake_hub import OWNER, READER, running_hub
+from tests.evaluation.fake_hub import OWNER, READER, logged_in_hub, set_endpoint
 from tests.evaluation.policies import save_run
 
 PUSHED = {"policy.safetensors", "config.json", "evaluation.json", "replay.mp4", "README.md"}
@@ -41,22 +41,10 @@ def trained(tmp_path_factory):
 def hub(monkeypatch, tmp_path):
     """A hub that this machine is logged in to, from an empty folder."""
     pytest.importorskip("huggingface_hub", reason='pip install -e ".[hub]"')
-    # It would speak a protocol of its own to further servers.
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
-    monkeypatch.setenv("HF_TOKEN", OWNER)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    with running_hub() as hub:
-        set_endpoint(monkeypatch, hub.endpoint)
+    with logged_in_hub(monkeypatch, tmp_path) as hub:
         yield hub
-
-
-def set_endpoint(monkeypatch, endpoint):
-    """Do what HF_ENDPOINT does when the client is imported."""
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
-    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 def evaluated(*words: object) -> int:
