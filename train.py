@@ -482,9 +482,11 @@ def learn(
                 stopwatch.lap("logging")
                 evaluate_if_due()
                 stopwatch.skip()
-                if envs.num_restarts and progress.restarts == restarts_before:
-                    say(f"{envs.last_restart}; it is started anew, as others like it will be")
-                progress.restarts = restarts_before + envs.num_restarts + evaluation.num_restarts
+                restarts = restarts_before + envs.num_restarts + evaluation.num_restarts
+                if restarts > progress.restarts == restarts_before:
+                    reason = envs.last_restart or evaluation.last_restart
+                    say(f"{reason}; it is started anew, as others like it will be")
+                progress.restarts = restarts
                 logger.record("time/restarts", progress.restarts)
                 progress.returns, progress.lengths = logger.last_episodes
                 with going_on_without_a_disk(say):

@@ -67,6 +67,11 @@ class PeriodicEvaluation:
         """How often a game had to be started anew."""
         return self._envs.num_restarts
 
+    @property
+    def last_restart(self) -> str:
+        """Why, the last time."""
+        return self._envs.last_restart
+
     def play(self, signals: Sequence[int]) -> list[Episode]:
         """Play episodes with the agent's latest weights; fewer if a signal comes meanwhile.
 

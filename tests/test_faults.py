@@ -62,14 +62,29 @@ def flags(fields):
 # Games.
 
 
-def test_restarts_are_counted_and_told_of_once(tmp_path, capfd):
-    arguments = ["tests.envs.toy:Shaky-v0", *SHORT, "--total-env-steps", "640"]
-    assert train.main([*arguments, "--run-dir", str(tmp_path), "--max-restarts", "100000"]) == 0
-    table = rows(tmp_path)
-    # Steps at the start, to see how fast these games are, are counted too.
-    assert float(table[0]["time/restarts"]) > 0
-    assert float(table[-1]["time/restarts"]) > float(table[0]["time/restarts"])
-    assert capfd.readouterr().err.count("it is started anew") == 1
+ALONE, EVALUATION, TRAINING = 0, 2**29, 2**30  # The first seeds: of games that only are timed, ...
+
+
+@pytest.mark.parametrize(
+    "seeds",
+    [
+        [EVALUATION],
+        [EVALUATION, TRAINING + 60],
+        [ALONE, EVALUATION, EVALUATION + 1, TRAINING + 3, TRAINING + 60],
+    ],
+)
+def test_restarts_are_counted_and_told_of_once(tmp_path, capfd, monkeypatch, seeds):
+    monkeypatch.setenv("DOOMGRAD_STUMBLE", str(tmp_path))
+    for seed in seeds:
+        (tmp_path / str(seed)).touch()
+    arguments = ["tests.envs.toy:Stumbling-v0", *SHORT, "--total-env-steps", "640"]
+    assert train.main([*arguments, "--eval-every", "64", "--run-dir", str(tmp_path / "run")]) == 0
+    late = TRAINING + 60 in seeds
+    counts = [float(row["time/restarts"]) for row in rows(tmp_path / "run")]
+    assert (counts[0], counts[-1]) == (len(seeds) - late, len(seeds))
+    told = re.findall(r"(\w+): the toy stumbled.*; it is started anew", capfd.readouterr().err)
+    assert told == ["ZeroDivisionError"]
+    assert [file.name for file in tmp_path.iterdir()] == ["run"]
 
 
 def test_games_that_break_again_and_again_stop_the_training_saved(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import time
@@ -52,6 +53,11 @@ class Toy(gym.Env[Any, Any]):
                 obs[0] = random.random()
             case "turns sour":
                 assert not os.path.exists(os.environ["DOOMGRAD_SOUR"]), "it has turned sour"
+            case "stumbles":
+                mark = os.path.join(os.environ["DOOMGRAD_STUMBLE"], str(self.seed))
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(mark)
+                    raise ZeroDivisionError("the toy stumbled")
             case "observes NaN":
                 obs[0] = np.nan
             case "pays infinity":
@@ -79,21 +85,6 @@ class Scene(gym.Env[Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.shown.append(self.observation_space.sample())
         return self.shown[-1], 1.0, False, False, {}
-
-
-class Shaky(gym.Wrapper[Any, Any, Any, Any]):
-    """CartPole that raises in one of a hundred steps."""
-
-    metadata: ClassVar[dict[str, Any]] = {}
-
-    def __init__(self) -> None:
-        super().__init__(gym.make("CartPole-v1"))
-        self.chance = random.Random()
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        if self.chance.random() < 0.01:
-            raise ZeroDivisionError("shaken")
-        return self.env.step(action)
 
 
 class Chaos(gym.Wrapper[Any, Any, Any, Any]):
@@ -167,7 +158,6 @@ gym.register(
     "Counted-v0",
     entry_point=lambda: gym.wrappers.RecordEpisodeStatistics(Toy(spaces.Discrete(2))),
 )
-gym.register("Shaky-v0", entry_point=Shaky)
 gym.register("Chaos-v0", entry_point=Chaos)
 FAULTS = {
     "Raising": "raises",
@@ -178,6 +168,7 @@ FAULTS = {
     "Stillborn": "never begins",
     "Moody": "differs",
     "Souring": "turns sour",
+    "Stumbling": "stumbles",
 }
 for _name, _fault in FAULTS.items():
     _kwargs = {"action": spaces.Discrete(2), "fault": _fault}
