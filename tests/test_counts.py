@@ -20,8 +20,8 @@ from tests.agents.synthetic import make_policy
 STEPS, NUM_ENVS, NUM_WORKERS, NUM_GROUPS = 8, 4, 2, 2
 # Episodes end by time within a rollout, and again and again.
 WORLD = EnvConfig(env="basic", height=60, width=80, time_limit=20)
-# What Python keeps of its own accord, such as the stopwatch's latest sums.
-SMALL_CHANGE = 1024  # bytes
+# A quarter of what one number kept at every step of a group, 320 of them, would take.
+SMALL_CHANGE = 2560  # bytes
 
 
 @pytest.fixture
@@ -125,8 +125,8 @@ def test_a_frame_is_copied_once_from_shared_memory_into_the_rollout(envs, sample
 
 
 def test_a_rollout_reuses_its_memory(sampler):
-    def collect(rollouts):
-        for _ in range(rollouts):
+    def collect():
+        for _ in range(20):
             rollout, episodes, *_ = sampler.collect()
         gc.collect()
         addresses = {name: part.data_ptr() for name, part in tensors_of(rollout).items()}
@@ -135,16 +135,16 @@ def test_a_rollout_reuses_its_memory(sampler):
 
     tracemalloc.start()
     try:
-        _, addresses, tensors = collect(2)
-        growth = []
-        for _ in range(5):
+        _, *expected = collect()
+        # Caches of Python and torch fill up at some time; what every step leaves behind grows on.
+        for _ in range(10):
             before, _ = tracemalloc.get_traced_memory()
-            ended, same_addresses, same_tensors = collect(3)
-            growth.append(tracemalloc.get_traced_memory()[0] - before)
+            ended, *held = collect()
+            growth = tracemalloc.get_traced_memory()[0] - before
+            if growth < SMALL_CHANGE:
+                break
     finally:
         tracemalloc.stop()
     assert ended
-    assert same_addresses == addresses
-    assert same_tensors == tensors
-    # What grows with every rollout grows each time; Python's own caches fill up once.
-    assert min(growth) < SMALL_CHANGE
+    assert held == expected
+    assert growth < SMALL_CHANGE

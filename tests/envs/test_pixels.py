@@ -149,6 +149,7 @@ def test_discrete_actions_that_start_elsewhere_are_counted_from_0(open_env):
 def test_several_choices_at_once_are_taken(open_env, kind):
     env = open_env(f"{TOY}:{kind}-v0")
     env.reset(seed=0)
+    env.action_space.seed(0)
     action = env.action_space.sample()
     np.testing.assert_array_equal(env.step(action)[0][: len(action)], action)
 

@@ -30,6 +30,7 @@ def opened(env_id="basic", n_envs=3, **options):
 def compare_by_step(ours, theirs, steps):
     """Play the same actions in both until each first episode has ended."""
     rng = np.random.default_rng(0)
+    ours.action_space.seed(0)
     running = np.ones(ours.num_envs, bool)
     for _ in range(steps):
         actions = np.array([ours.action_space.sample() for _ in running])

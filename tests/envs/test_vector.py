@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import socket
-import time
 
 import gymnasium as gym
 import numpy as np
@@ -607,7 +606,7 @@ def test_an_end_that_a_worker_did_not_live_to_tell_of_is_played_again(open_envs)
     process = envs._workers[0].process
     envs.send(0, np.array([0]))
     # It has begun the next episode, but what it said of it is thrown away.
-    assert processes.wait_until(lambda: envs.episode_seeds[0] == 22, 5.0)
+    assert processes.wait_until(lambda: envs.episode_seeds[0] == 22, 10.0)
     envs._workers[0].connection.recv(2, socket.MSG_WAITALL)
     process.kill()
     process.wait()
@@ -658,19 +657,19 @@ def test_a_killed_workers_engines_die_with_it(open_envs):
     assert len(engines) == 4
     for worker in envs._workers:
         worker.process.send_signal(signal.SIGKILL)
-    died = processes.wait_until(lambda: not any(map(processes.is_running, engines)), 2.0)
+    died = processes.wait_until(lambda: not any(map(processes.is_running, engines)), 10.0)
     processes.remove_traces(engines.values())
     assert died
 
 
-def test_closing_ends_every_worker_and_may_be_done_twice(open_envs):
+def test_closing_ends_every_worker_and_may_be_done_twice(open_envs, monkeypatch):
+    monkeypatch.setattr("envs.vector._CLOSE_WITHIN_S", 3.0)
     envs = open_envs("basic", 4, num_workers=2)
     envs.reset(seed=0)
     envs.send(0, np.zeros(4, int))
     workers = [worker.process for worker in envs._workers]
-    started = time.monotonic()
     envs.close()
-    assert time.monotonic() - started < 3.0
+    # They ended of themselves: none was killed for being late.
     assert [worker.poll() for worker in workers] == [0, 0]
     envs.close()
 
@@ -689,11 +688,11 @@ def test_closing_kills_a_worker_that_hangs(open_envs, monkeypatch):
 def test_a_worker_that_hangs_is_replaced(open_envs):
     envs = open_envs(f"{TOY}:Shifted-v0", 2, num_workers=1)
     envs.reset(seed=0)
-    envs._teams[0]._patience_s = 0.3
+    envs._teams[0]._patience_s = 1.5
     process = envs._workers[0].process
     process.send_signal(signal.SIGSTOP)
     assert envs.step(np.full(2, 0))[3].all()
-    assert envs.last_restart == "a worker did not answer for 0.3 s"
+    assert envs.last_restart == "a worker did not answer for 1.5 s"
     assert process.poll() == -signal.SIGKILL
     assert envs.step(np.full(2, 0))[1].tolist() == [1, 1]
 
@@ -738,7 +737,7 @@ def test_workers_and_engines_die_with_the_main_process(tmp_path, how):
     finally:
         owner.send_signal(how)
         owner.communicate()
-    gone = processes.wait_until(lambda: not any(map(processes.is_running, running)), 2.0)
+    gone = processes.wait_until(lambda: not any(map(processes.is_running, running)), 10.0)
     left = processes.shared_memory(running.values())
     assert gone
     # Workers are not killed: they notice, and clear up.

@@ -52,7 +52,7 @@ class Worker:
         """Give the exit status and what was printed."""
         self.socket.close()
         try:
-            _, printed = self.process.communicate(timeout=5)
+            _, printed = self.process.communicate(timeout=30)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
