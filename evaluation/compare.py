@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -28,7 +27,6 @@ from evaluation.statistics import (
     Strata,
     beyond_doubt,
     probability_of_improvement,
-    ranks,
 )
 
 MODES = {"sampled": False, "greedy": True}
@@ -93,24 +91,21 @@ class Comparison:
         config: the world.
         protocol: by which they came about.
         results: one for each entry and mode.
-        ranks: of the results, by `evaluation.statistics.ranks`.
+        ranks: of the results: 1 and one more for each that is better beyond doubt, so that equals
+            share a rank.
+        pairs: each result and each other one.
     """
 
     config: EnvConfig
     protocol: Protocol
     results: tuple[Result, ...]
     ranks: tuple[int, ...]
+    pairs: tuple[Pair, ...]
 
     @property
     def frame_skip(self) -> int:
         """Frames an env step lasts."""
         return frames_per_env_step(self.config)
-
-    @cached_property
-    def pairs(self) -> list[Pair]:
-        """Each result and each other one."""
-        by_mean = sorted(self.results, key=lambda result: -result.score.mean)
-        return [_pair(one, other) for one, other in combinations(by_mean, 2)]
 
     @property
     def neighbours(self) -> list[Pair]:
@@ -168,14 +163,20 @@ def compare(
 def rank(config: EnvConfig, protocol: Protocol, results: Sequence[Result]) -> Comparison:
     """Put results into order."""
     by_mean = sorted(results, key=lambda result: -result.score.mean)
-    ranked = ranks([result.returns for result in by_mean])
+    pairs = [_pair(one, other) for one, other in combinations(by_mean, 2)]
+    told_apart = [pair for pair in pairs if pair.is_told_apart]
+
+    def rank_of(result: Result) -> int:
+        return 1 + sum(pair.worse is result for pair in told_apart)
+
     # A few high returns make a high mean, and yet most episodes may be worse than another's.
-    order = sorted(range(len(by_mean)), key=lambda place: ranked[place])
+    by_rank = sorted(by_mean, key=rank_of)
     return Comparison(
         config=config,
         protocol=protocol,
-        results=tuple(by_mean[place] for place in order),
-        ranks=tuple(ranked[place] for place in order),
+        results=tuple(by_rank),
+        ranks=tuple(map(rank_of, by_rank)),
+        pairs=tuple(pairs),
     )
 
 

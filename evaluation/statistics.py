@@ -12,7 +12,6 @@ Axes: E episodes of a stratum, S strata, R resamples, P thresholds.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -228,25 +227,11 @@ def performance_profile(strata: Strata, thresholds: Floats) -> tuple[Floats, Flo
     return (len(scores) - above) / len(scores), low, high
 
 
-def ranks(entries: Sequence[Strata]) -> list[int]:
-    """Rank entries: 1 and one more for each that is better beyond doubt, so that equals share.
-
-    One is better beyond doubt if the interval of its probability of improvement is above one half.
-    Where one of the two has few scores, the Mann-Whitney test has to agree (p < 0.05).
-
-    Raises:
-        ValueError: If an entry has no scores.
-    """
-    ranks = [1] * len(entries)
-    for i, j in itertools.combinations(range(len(entries)), 2):
-        chance = probability_of_improvement(entries[i], entries[j])
-        if beyond_doubt(entries[i], entries[j], chance):
-            ranks[j if chance.low > 0.5 else i] += 1
-    return ranks
-
-
 def beyond_doubt(ours: Strata, theirs: Strata, chance: Interval) -> bool:
-    """Whether one of two is better beyond doubt, in the sense of `ranks`.
+    """Whether one of two is better beyond doubt.
+
+    That is where the interval of the probability of improvement leaves out one half. Where one of
+    the two has few scores, the Mann-Whitney test has to agree (p < 0.05).
 
     Args:
         ours: S arrays (E,).

@@ -12,6 +12,7 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from evaluation.board import write_board
+from evaluation.compare import rank
 from evaluation.curves import read_curve
 from evaluation.report import markdown
 from evaluation.statistics import band
@@ -41,7 +42,7 @@ def short(comparison, names=("good", "bad")):
     entries = dict.fromkeys(result.entry for result in comparison.results if result.mode)
     names = dict(zip(sorted(entries, reverse=True), names, strict=True))
     results = [replace(r, entry=names.get(r.entry, r.entry)) for r in comparison.results]
-    return replace(comparison, results=tuple(results))
+    return rank(comparison.config, comparison.protocol, results)
 
 
 @pytest.fixture(scope="module")

@@ -162,6 +162,19 @@ def result(name, *returns):
     )
 
 
+def test_equals_share_a_rank():
+    means = {"worst": 0, "one": 10, "best": 20, "other": 10}
+    results = [result(name, np.arange(20) / 10 + mean) for name, mean in means.items()]
+    comparison = rank(EnvConfig(env="CartPole-v1"), Protocol(), results)
+    assert [each.name for each in comparison.results] == ["best", "one", "other", "worst"]
+    assert comparison.ranks == (1, 2, 2, 4)
+
+
+def test_constant_returns_are_ranked():
+    results = [result(str(i), [float(i % 2)] * 20) for i in range(4)]
+    assert rank(EnvConfig(env="CartPole-v1"), Protocol(), results).ranks == (1, 1, 3, 3)
+
+
 def test_who_is_mostly_better_goes_before_who_has_the_higher_mean():
     lucky = result("lucky", [0.0] * 95 + [1000.0] * 5)
     steady = result("steady", [1.0] * 100)

@@ -12,6 +12,7 @@ import pytest
 from markdown import markdown as html
 
 from envs import SCENARIOS, EnvConfig
+from evaluation.compare import rank
 from evaluation.report import (
     COLUMNS,
     SUMMARY_COLUMNS,
@@ -48,7 +49,7 @@ def named(comparison, names):
     entries = dict.fromkeys(result.entry for result in comparison.results if result.mode)
     names = dict(zip(entries, names, strict=False))
     results = [replace(r, entry=names.get(r.entry, r.entry)) for r in comparison.results]
-    return replace(comparison, results=tuple(results))
+    return rank(comparison.config, comparison.protocol, results)
 
 
 def tables(text):
@@ -161,8 +162,8 @@ def test_pictures_of_hostile_names_are_valid(comparison, tmp_path):
 def test_pictures_of_an_earlier_comparison_go(comparison, tmp_path):
     write_report(comparison, tmp_path)
     assert (tmp_path / "curves.svg").exists()
-    untrained = tuple(result for result in comparison.results if "good" not in result.entry)
-    write_report(replace(comparison, results=untrained, ranks=comparison.ranks[:3]), tmp_path)
+    untrained = [result for result in comparison.results if "good" not in result.entry]
+    write_report(rank(comparison.config, comparison.protocol, untrained), tmp_path)
     assert not (tmp_path / "curves.svg").exists()
 
 
