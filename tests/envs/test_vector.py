@@ -657,7 +657,7 @@ def test_a_killed_workers_engines_die_with_it(open_envs):
     assert len(engines) == 4
     for worker in envs._workers:
         worker.process.send_signal(signal.SIGKILL)
-    died = processes.wait_until(lambda: not any(map(processes.is_running, engines)), 10.0)
+    died = processes.wait_until(lambda: not any(map(processes.is_running, engines)), 2.0)
     processes.remove_traces(engines.values())
     assert died
 
@@ -737,7 +737,7 @@ def test_workers_and_engines_die_with_the_main_process(tmp_path, how):
     finally:
         owner.send_signal(how)
         owner.communicate()
-    gone = processes.wait_until(lambda: not any(map(processes.is_running, running)), 10.0)
+    gone = processes.wait_until(lambda: not any(map(processes.is_running, running)), 2.0)
     left = processes.shared_memory(running.values())
     assert gone
     # Workers are not killed: they notice, and clear up.
