@@ -341,7 +341,7 @@ def train(
         # Nothing is removed before all that can be refused has been.
         if progress.env_steps == 0:
             folder.clear()
-        folder.write_config(asdict(config))
+        folder.write_config(asdict(config), agent.policy.perception.precision)
         before, ceiling = replace(progress), random_env_steps_per_second(envs, _CEILING_SECONDS)
         sampler = make_sampler(config, envs, agent, progress.next_episode_seed)
         if sampler_state:

@@ -119,8 +119,13 @@ class RunFolder:
             for file in self.path.glob(pattern):
                 file.unlink()
 
-    def write_config(self, config: Mapping[str, Any]) -> None:
-        """Write a configuration with what else it takes to repeat the run."""
+    def write_config(self, config: Mapping[str, Any], precision: torch.dtype) -> None:
+        """Write a configuration with what else it takes to repeat the run.
+
+        Args:
+            config: as asked for.
+            precision: what images are encoded with, which `auto` in it does not tell.
+        """
         content = {
             "config": config,
             "command": " ".join(sys.argv),
@@ -128,6 +133,7 @@ class RunFolder:
             "versions": versions(),
             "git": git_revision(),
             "hardware": hardware(),
+            "precision": str(precision).removeprefix("torch."),
         }
         write_atomically(
             self.config_file, (json.dumps(content, indent=2, default=str) + "\n").encode()

@@ -71,6 +71,8 @@ def origin(record: Mapping[str, Any], about: About) -> str:
     try:
         git, hardware = record["git"] or "unknown", record["hardware"]
         where = f"{hardware['cpu']}, {hardware['cores']} cores, GPU: {hardware['gpu'] or 'none'}"
+        if "precision" in record:  # Older records lack it.
+            where += f", in {record['precision']}"
     except (LookupError, TypeError) as error:
         raise FileError("config.json does not tell how it was trained") from error
     return report.plain(

@@ -22,6 +22,7 @@ import train
 from agents import autotune
 from agents.checkpoint import load_policy
 from agents.commandline import run
+from agents.device import choose_device, choose_precision
 
 ROOT = Path(__file__).parent.parent
 TRAIN = [sys.executable, str(ROOT / "train.py")]
@@ -60,6 +61,8 @@ def test_a_run_folder_has_everything(finished_run):
     run_dir = finished_run / "runs" / "basic" / "ppo-seed0"
     content = json.loads((run_dir / "config.json").read_text())
     assert content["config"]["learning"]["rollout_length"] == 16
+    precision = choose_precision("auto", choose_device("auto"))
+    assert f"torch.{content['precision']}" == str(precision)
     assert content["versions"]["vizdoom"].startswith("1.")
     assert {"command", "git", "hardware", "python"} <= content.keys()
     assert load_policy(run_dir / "policy.safetensors").about.env_steps == 512

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from agents.checkpoint import About, FileError, save_policy
 from agents.run import RunFolder, find_policy, git_revision, hardware
@@ -66,12 +67,14 @@ def test_a_folder_that_holds_no_run_is_not_cleared(tmp_path):
 
 def test_a_written_config_is_read_again_with_what_it_takes_to_repeat_it(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.write_config(CONFIG)
+    folder.write_config(CONFIG, torch.bfloat16)
     assert folder.read_config() == CONFIG | {"run_dir": "somewhere"}
     content = json.loads(folder.config_file.read_text())
     assert content["versions"].keys() >= {"torch", "numpy", "gymnasium", "vizdoom"}
-    assert content.keys() == {"config", "command", "python", "versions", "git", "hardware"}
     assert content["hardware"]["cores"] >= 1
+    assert content["precision"] == "bfloat16"
+    others = {"config", "command", "python", "git"}
+    assert content.keys() == others | {"versions", "hardware", "precision"}
 
 
 @pytest.mark.parametrize(
@@ -119,7 +122,7 @@ def test_a_missing_run_is_refused_with_those_there_are(tmp_path, monkeypatch):
         find_policy(Path("nothing"))
     folder = RunFolder(Path("runs/basic/ppo-seed0"))
     folder.path.mkdir(parents=True)
-    folder.write_config({})
+    folder.write_config({}, torch.float32)
     with pytest.raises(FileError, match="there is no run at nothing; there are runs/basic/ppo-"):
         find_policy(Path("nothing"))
     with pytest.raises(FileError, match=r"holds no policy\.safetensors"):

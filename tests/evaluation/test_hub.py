@@ -134,6 +134,7 @@ def test_the_card_tells_the_score_as_the_hub_reads_it(hub, trained, tmp_path):
     assert "Protocol: 6 episodes at seeds 0 to 5, which training never plays" in text
     record = json.loads((folder / "config.json").read_text())
     assert record["git"] in text
+    assert f", in {record['precision']};" in text
     assert "128 env steps and" in text
     for command in ("pull me/cartpole", "watch hub/me--cartpole", "score hub/me--cartpole"):
         assert f"\n    python evaluate.py {command}\n" in text

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+import torch
 
 from agents.checkpoint import FileError
 from agents.commandline import UsageError
@@ -233,7 +234,7 @@ def test_fresh_removes_the_trials_runs_and_nothing_else(tmp_path):
     with open_study(plan(tmp_path), fresh=False) as study:
         trial = study.take()
         trial.folder.path.mkdir()
-        trial.folder.write_config(asdict(EnvConfig()))
+        trial.folder.write_config(asdict(EnvConfig()), torch.float32)
         (trial.folder.path / "progress.csv").write_text("")
         (trial.folder.path / "notes.txt").write_text("mine")
     with open_study(plan(tmp_path), fresh=True) as study:
@@ -258,7 +259,7 @@ def test_a_folder_that_is_a_file_or_a_run_is_refused(tmp_path):
         pass
     (tmp_path / "tune").unlink()
     (tmp_path / "tune").mkdir()
-    RunFolder(tmp_path / "tune").write_config({})
+    RunFolder(tmp_path / "tune").write_config({}, torch.float32)
     for fresh in (False, True):
         with (
             pytest.raises(UsageError, match="holds a run"),
