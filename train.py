@@ -65,7 +65,7 @@ from agents.commandline import (
     warn_of_wad,
     with_fields,
 )
-from agents.device import choose_device, choose_precision, keep_memory
+from agents.device import choose_device, choose_precision, keep_memory, precision_name
 from agents.doctor import findings as findings_about_learning
 from evaluation.periodic import PeriodicEvaluation
 from evaluation.play import score_episodes
@@ -617,14 +617,13 @@ def fastest_setting(config: TrainConfig[Any]) -> dict[str, Any]:
     """Try how a training is fastest here, print what was found, and give the fields to change."""
     keep_memory()
     device = choose_device(config.device)
-    is_bfloat16 = choose_precision(config.precision, device) == torch.bfloat16
     first = Setting(
         num_envs=config.num_envs,
         num_workers=min(config.num_workers or os.cpu_count() or 1, config.num_envs),
         num_groups=config.num_groups,
         rollout_length=config.learning.rollout_length,
         num_threads=config.num_threads or torch.get_num_threads(),
-        precision="bfloat16" if is_bfloat16 else "float32",
+        precision=precision_name(choose_precision(config.precision, device)),
     )
     trials = autotune(
         first,

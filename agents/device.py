@@ -49,6 +49,11 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
+def precision_name(precision: torch.dtype) -> str:
+    """Name a precision as `choose_precision` takes it."""
+    return str(precision).removeprefix("torch.")
+
+
 def keep_memory() -> None:
     """Let the C library keep freed memory for the next large array.
 

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from agents.device import choose_precision
+from agents.device import choose_precision, precision_name
 from agents.run import PACKAGES, hardware
 
 
@@ -17,7 +17,7 @@ def findings() -> Iterator[tuple[bool, str, str]]:
     yield True, "python", sys.version.split()[0]
     yield from map(_package, PACKAGES)
     machine = hardware()
-    precision = str(choose_precision("auto", torch.device("cpu"))).removeprefix("torch.")
+    precision = precision_name(choose_precision("auto", torch.device("cpu")))
     yield True, "processor", f"{machine['cpu']}, {machine['cores']} cores, {precision}"
     yield True, "GPU", machine["gpu"] or "none that PyTorch can use"
 

@@ -30,6 +30,7 @@ import torch
 
 from agents.checkpoint import FileError, PolicyFile, load_policy, write_atomically
 from agents.commandline import UsageError
+from agents.device import precision_name
 
 _WRITTEN = (
     *("policy.safetensors", "best.safetensors", "checkpoint/*.safetensors"),
@@ -133,7 +134,7 @@ class RunFolder:
             "versions": versions(),
             "git": git_revision(),
             "hardware": hardware(),
-            "precision": str(precision).removeprefix("torch."),
+            "precision": precision_name(precision),
         }
         write_atomically(
             self.config_file, (json.dumps(content, indent=2, default=str) + "\n").encode()

@@ -62,7 +62,7 @@ def test_a_run_folder_has_everything(finished_run):
     content = json.loads((run_dir / "config.json").read_text())
     assert content["config"]["learning"]["rollout_length"] == 16
     precision = choose_precision("auto", choose_device("auto"))
-    assert f"torch.{content['precision']}" == str(precision)
+    assert getattr(torch, content["precision"]) == precision
     assert content["versions"]["vizdoom"].startswith("1.")
     assert {"command", "git", "hardware", "python"} <= content.keys()
     assert load_policy(run_dir / "policy.safetensors").about.env_steps == 512

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from agents.checkpoint import About, save_policy
 from envs import EnvConfig
-from evaluation.compare import MODES, Comparison, compare
+from evaluation.compare import MODES, Comparison, compare, rank
 from evaluation.entries import find_entries
 from evaluation.protocol import Protocol
 from perception import VectorSpec
@@ -64,6 +64,14 @@ def compare_runs(*runs: str, episodes: int = 20, num_envs: int = 12, modes=tuple
     protocol = Protocol(episodes=episodes, num_envs=num_envs)
     entries = find_entries(runs, trust=False)
     return compare(entries, protocol, modes=modes, say=lambda who: None)
+
+
+def renamed(comparison: Comparison, *names: str) -> Comparison:
+    """Call the entries otherwise, best first; those beyond the names keep theirs."""
+    entries = dict.fromkeys(result.entry for result in comparison.results if result.mode)
+    others = dict(zip(entries, names, strict=False))
+    results = [replace(r, entry=others.get(r.entry, r.entry)) for r in comparison.results]
+    return rank(comparison.config, comparison.protocol, results)
 
 
 def by_name(comparison: Comparison):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +11,10 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from evaluation.board import write_board
-from evaluation.compare import rank
 from evaluation.curves import read_curve
 from evaluation.report import markdown
 from evaluation.statistics import band
-from tests.evaluation.policies import compare_runs, save_run
+from tests.evaluation.policies import compare_runs, renamed, save_run
 
 METRICS = ("mean", "ci_low", "ci_high", "median", "iqm", "std", "mean_length")
 
@@ -39,10 +37,7 @@ def comparison(runs):
 
 def short(comparison, names=("good", "bad")):
     """Call the entries otherwise."""
-    entries = dict.fromkeys(result.entry for result in comparison.results if result.mode)
-    names = dict(zip(sorted(entries, reverse=True), names, strict=True))
-    results = [replace(r, entry=names.get(r.entry, r.entry)) for r in comparison.results]
-    return rank(comparison.config, comparison.protocol, results)
+    return renamed(comparison, *names)
 
 
 @pytest.fixture(scope="module")

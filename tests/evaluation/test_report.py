@@ -25,7 +25,7 @@ from evaluation.report import (
     write_report,
     write_summary,
 )
-from tests.evaluation.policies import compare_runs, save_run
+from tests.evaluation.policies import compare_runs, renamed, save_run
 
 HOSTILE = [
     *("a|b", "`rm -rf`", "two\nlines", "<script>alert(1)</script>", "*bold*", "_it_", "&lt;"),
@@ -42,14 +42,6 @@ def comparison(tmp_path_factory):
         save_run(folder / f"good-seed{seed}", 1.0, seed=seed, curve=curve, env_steps=300)
     save_run(folder / "bad", -1.0)
     return compare_runs(f"{folder}/good-*", f"{folder}/bad", episodes=24)
-
-
-def named(comparison, names):
-    """Call the entries otherwise."""
-    entries = dict.fromkeys(result.entry for result in comparison.results if result.mode)
-    names = dict(zip(entries, names, strict=False))
-    results = [replace(r, entry=names.get(r.entry, r.entry)) for r in comparison.results]
-    return rank(comparison.config, comparison.protocol, results)
 
 
 def tables(text):
@@ -81,10 +73,10 @@ def test_every_row_has_every_column(comparison):
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_stay_text(comparison, name):
-    renamed = named(comparison, [name])
+    other = renamed(comparison, name)
     for text, widths in (
-        (markdown(renamed), {8, 6}),
-        (summary_markdown([renamed, renamed]), {len(SUMMARY_COLUMNS)}),
+        (markdown(other), {8, 6}),
+        (summary_markdown([other, other]), {len(SUMMARY_COLUMNS)}),
     ):
         cells = tables(text)
         assert {len(row) for row in cells} == widths
@@ -154,7 +146,7 @@ def test_written_again_it_is_the_same(comparison, tmp_path):
 def test_pictures_of_hostile_names_are_valid(comparison, tmp_path):
     names = [*HOSTILE, "\x1b[0m\x00"]
     for pair in zip(names[::2], names[1::2], strict=True):
-        write_report(named(comparison, pair), tmp_path)
+        write_report(renamed(comparison, *pair), tmp_path)
         for path in tmp_path.glob("*.svg"):
             ElementTree.parse(path)
 
