@@ -92,7 +92,7 @@ from perception import PerceptionConfig, PerceptionError
 # that no policy is ever judged by an episode it learned from or was selected by.
 _TRAINING_SEED = 2**30
 _RECORDED_OF_TRAINING = 20  # episodes, evenly over it, beside the first, the best and the worst
-_CEILING_SECONDS = 1.0  # for which the games are played alone before a training, to compare with
+_CEILING_STEPS = 100  # of each environment with random actions before a training, to compare with
 
 _KEPT_CHECKPOINTS = 2  # The newest is never the only one.
 _SKIPPED_IN_A_ROW = 5  # Updates that were not finite, after which there is no use in going on.
@@ -342,7 +342,7 @@ def train(
         if progress.env_steps == 0:
             folder.clear()
         folder.write_config(asdict(config), agent.policy.perception.precision)
-        before, ceiling = replace(progress), random_env_steps_per_second(envs, _CEILING_SECONDS)
+        before, ceiling = replace(progress), random_env_steps_per_second(envs, _CEILING_STEPS)
         sampler = make_sampler(config, envs, agent, progress.next_episode_seed)
         if sampler_state:
             lost = sampler.load_state(sampler_state)

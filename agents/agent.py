@@ -244,7 +244,7 @@ class Agent(ABC, Generic[ConfigT]):
                 torch._foreach_add_(gradients, more_gradients)
                 metrics = {name: value + more_metrics[name] for name, value in metrics.items()}
         for parameter, gradient in zip(self.policy.parameters(), gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = laid_out_as(parameter, gradient)
         return metrics
 
     def _gradients(self, part: Minibatch, weight: float) -> tuple[list[Tensor], Metrics]:
@@ -286,6 +286,17 @@ class Agent(ABC, Generic[ConfigT]):
             left = max(0.0, 1.0 - self.num_updates / self.total_updates)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.config.learning_rate * left
+
+
+def laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """Return a gradient in the memory layout of its parameter, as `Tensor.backward` would leave it.
+
+    `torch.autograd.grad` returns whatever layout the last operation made. Fused optimisers on a CPU
+    step through the memory of parameter and gradient side by side, and do not check that it matches.
+    """
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter, requires_grad=False).copy_(gradient)
 
 
 def following_values(rollout: Rollout) -> Tensor:

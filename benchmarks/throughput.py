@@ -138,7 +138,9 @@ def measure(config: Throughput, env: str, num_envs: int, screen: str | None) -> 
             figures["ceiling"].append(max(bounds))
         if "sampler" in figures:
             with contextlib.closing(SharedVectorEnv(env_config, num_envs, None, groups)) as envs:
-                figures["sampler"].append(random_env_steps_per_second(envs, config.seconds))
+                speed = random_env_steps_per_second(envs, 32)
+                num_steps = max(1, round(speed * config.seconds / num_envs))
+                figures["sampler"].append(random_env_steps_per_second(envs, num_steps))
         if "training" in figures:
             with contextlib.closing(SharedVectorEnv(env_config, num_envs, None, groups)) as envs:
                 figures["training"].append(train(envs, fields, config))

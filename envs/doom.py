@@ -57,6 +57,9 @@ _SCALES_BY_PREFIX |= {"POSITION": 1000.0, "VELOCITY": 20.0, "CAMERA": 1000.0, "U
 _OTHER_SCALE = 10.0
 _VARIABLE_BOUND = 10.0  # normalised variables are clipped to +- this
 
+# How far the weapon swings at most (MAXBOB in the engine's p_user.cpp), a unit for each drawn frame.
+_LARGEST_SWING = 16
+
 
 class DoomEnv(gym.Env[Any, Any]):
     """One game of Doom, stepped tic by tic, drawn only when an agent looks.
@@ -73,8 +76,8 @@ class DoomEnv(gym.Env[Any, Any]):
     name, and at the end `statistics`: return `r`, length `l` in env steps, `frames` (counting the
     last action whole), and `COUNTERS`. `episode` is left to Gymnasium's RecordEpisodeStatistics.
 
-    The engine starts at the first reset. The same seed and actions give the same episode,
-    bit by bit.
+    The engine starts at the first reset. The same seed and actions give the same episode, bit for
+    bit, whatever the engine played before.
 
     Args:
         config: how the world is observed and acted upon.
@@ -129,6 +132,10 @@ class DoomEnv(gym.Env[Any, Any]):
         self._observed: Mapping[str, NDArray[Any]] = {}
         self._game: Any = None
         self._done = True
+        # Only a player that moves by itself swings its weapon.
+        moves = any(button.startswith("MOVE_") for button in spec.buttons)
+        self._swings = moves and spec.settings.get("render_weapon", True)
+        self._frames_drawn = 0  # since the weapon was at rest
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -152,6 +159,7 @@ class DoomEnv(gym.Env[Any, Any]):
         if seed is None:
             seed = int(self.np_random.integers(2**31))
         try:
+            self._settle_weapon()
             self._game.set_seed(seed % 2**32)
             self._game.new_episode()
             variables = self._game.get_state().game_variables
@@ -266,8 +274,21 @@ class DoomEnv(gym.Env[Any, Any]):
             variables=self.info_keys,
             buffers=tuple(config.extra_channels),
         )
-        self._game, self._scratch = game, scratch
+        self._game, self._scratch, self._frames_drawn = game, scratch, 0
         self._end = weakref.finalize(self, end_engine, game, scratch)
+
+    def _settle_weapon(self) -> None:
+        """Bring the swing of the weapon to rest, which the engine keeps from episode to episode.
+
+        The engine's `P_BobWeapon` has it in a static variable that moves by one unit in each drawn
+        frame, towards 0 while the player stands. What is left of it decides whether the weapon is
+        drawn aside when it is fired, so a player stands still here until none is.
+        """
+        if self._swings and self._frames_drawn:
+            self._game.new_episode()
+            for _ in range(min(self._frames_drawn, _LARGEST_SWING)):
+                self._game.make_action([0] * len(self.game_spec.buttons), 1)
+        self._frames_drawn = 0
 
     def _died(self, error: Exception) -> EnvError:
         self.close()
@@ -289,6 +310,7 @@ class DoomEnv(gym.Env[Any, Any]):
         """Fetch the frame and the variables of this tic from the engine."""
         config = self.config
         state = self._game.get_state()
+        self._frames_drawn += 1
         self._state = state
         room = self._room or self._new_room()
         stack = room[self._screen_part]

@@ -1,4 +1,4 @@
-"""How fast worlds can be stepped when nobody thinks about what to do in them."""
+"""How fast environments step when actions are random and no policy decides."""
 
 from __future__ import annotations
 
@@ -7,35 +7,41 @@ from concurrent.futures import ThreadPoolExecutor
 
 from envs.vector import SharedVectorEnv
 
+_NUM_ACTIONS = 64  # drawn beforehand, and taken in turns
 
-def random_env_steps_per_second(envs: SharedVectorEnv, seconds: float) -> float:
-    """Step environments with random actions for a while; then they must be reset.
+
+def random_env_steps_per_second(envs: SharedVectorEnv, num_steps: int) -> float:
+    """Step environments with random actions; then they must be reset.
+
+    The number of steps is fixed, not the time, so that environments which do not forget what they
+    did before a reset have done the same in every run.
 
     Args:
         envs: the environments; no group may be in flight.
-        seconds: how long.
+        num_steps: env steps of each environment.
 
     Returns:
         Env steps a second over all environments.
     """
     envs.reset(seed=0)
+    envs.action_space.seed(0)
     size = envs.num_envs // envs.num_groups
-    actions = [envs.action_space.sample()[:size] for _ in range(64)]
-    deadline = time.perf_counter() + seconds
+    actions = [envs.action_space.sample()[:size] for _ in range(_NUM_ACTIONS)]
 
-    def play(team: int) -> int:
-        for group in envs.teams[team]:
-            envs.send(group, actions[group % 64])
-        steps = 0
-        while time.perf_counter() < deadline:
+    def play(team: int) -> None:
+        groups = envs.teams[team]
+        for group in groups:
+            envs.send(group, actions[group % _NUM_ACTIONS])
+        taken = dict.fromkeys(groups, 1)
+        for _ in range(num_steps * len(groups)):
             group = envs.wait(team)
             envs.receive(group)
-            envs.send(group, actions[steps % 64])
-            steps += 1
-        for group in envs.teams[team]:
-            envs.receive(group)
-        return steps
+            if taken[group] < num_steps:
+                envs.send(group, actions[(group + taken[group]) % _NUM_ACTIONS])
+                taken[group] += 1
 
     teams = range(len(envs.teams))
+    started = time.perf_counter()
     with ThreadPoolExecutor(len(teams)) as threads:
-        return size * sum(threads.map(play, teams)) / seconds
+        list(threads.map(play, teams))
+    return envs.num_envs * num_steps / (time.perf_counter() - started)

@@ -304,7 +304,7 @@ SMALL += ["--rollout-length", "16", "--total-env-steps", "256"]
 @pytest.fixture
 def quick(monkeypatch):
     """Measure for a moment only; and torch has its threads again afterwards."""
-    monkeypatch.setattr(train, "_CEILING_SECONDS", 0.05)
+    monkeypatch.setattr(train, "_CEILING_STEPS", 2)
     monkeypatch.setattr(autotune, "_MEASURE_S", 0.0)
     threads = torch.get_num_threads()
     yield

@@ -210,15 +210,48 @@ class TestDeterminism:
         script = f"{DIGEST}\nprint(digest({name!r}, 7, 120))"
         assert processes.run_script(script, tmp_path).split()[-1] == here
 
-    def test_an_episode_does_not_depend_on_the_ones_before_it(self):
-        with doom("defend_the_center") as env:
-            actions = random_actions(env, 60)
-            first = play(env, 11, actions)
-            play(env, 12, random_actions(env, 200, seed=1))
-            again = play(env, 11, actions)
-            assert rewards(first) == rewards(again)
-            for a, b in zip(first, again, strict=True):
-                np.testing.assert_array_equal(a[0], b[0])
+    @pytest.mark.parametrize("name", SCENARIOS)
+    def test_an_episode_does_not_depend_on_what_was_played_before_it(self, name):
+        """Frame for frame: in a new engine, and in used ones that did something else before."""
+        rng = np.random.default_rng(0)
+        with doom(name) as used, doom(name) as other:
+            used.action_space.seed(0)
+
+            def draw(longest):
+                # Whatever swings or falls must not come to rest: actions are held for some steps.
+                held = [used.action_space.sample() for _ in range(8)]
+                actions = [action for action in held for _ in range(int(rng.integers(1, 4)))]
+                return actions[: int(rng.integers(1, longest))]
+
+            for trial in range(25):
+                for env in (used, other):
+                    play(env, int(rng.integers(2**31)), draw(20))
+                actions = draw(16)
+                played = [play(env, trial, actions) for env in (used, other)]
+                if trial < 2:
+                    with doom(name) as new:
+                        played.append(play(new, trial, actions))
+                for steps in played[1:]:
+                    assert rewards(steps) == rewards(played[0])
+                    for step, expected in zip(steps, played[0], strict=True):
+                        np.testing.assert_array_equal(step[0], expected[0])
+                        assert step[2:] == expected[2:]
+
+    def test_the_weapon_is_at_rest_whatever_swung_it_before(self):
+        """The picture right after a shot tells whether a swing of the last episode was left."""
+        left, attack_left = 2, 3
+        with doom("basic") as new, doom("basic") as used:
+            assert new.action_names[0][left] == "move left"
+            assert new.action_names[0][attack_left] == "move left + attack"
+            for steps_before in range(1, 20):
+                play(used, 1, [left] * steps_before)
+                for actions in ([left, attack_left, left], [attack_left, left], [left, 1, left]):
+                    play(new, 1, [0] * 20)  # It stands until its weapon rests.
+                    for step, expected in zip(
+                        play(used, 2, actions), play(new, 2, actions), strict=True
+                    ):
+                        np.testing.assert_array_equal(step[0], expected[0])
+                    play(used, 1, [left] * steps_before)
 
     def test_without_a_seed_the_next_of_the_generator_is_drawn(self):
         with doom("basic") as one, doom("basic") as two:
