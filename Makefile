@@ -1,5 +1,6 @@
 # make train   fresh machine -> .venv -> trains `basic`, scores it, writes a replay
 # make test    fresh machine -> .venv -> the test suite
+# make gpu-check  on a machine with a GPU: its tests, speeds and a training, to benchmarks/results/gpu.md
 # make check   ruff, ruff format, mypy, import rule
 # make docs    the pages in docs/, with their tables brought up to date, to build/docs
 PYTHON ?= python3
@@ -9,7 +10,7 @@ INSTALLED := .venv/.installed
 INSTALLED_DEV := .venv/.installed-dev
 RUN := runs/basic/ppo-seed0
 
-.PHONY: train test test-slow test-gpu check format docs install install-dev tensorboard clean
+.PHONY: train test test-slow test-gpu gpu-check check format docs install install-dev tensorboard clean
 
 train: $(INSTALLED)
 	$(BIN)/python train.py basic --run-dir $(RUN)
@@ -25,6 +26,10 @@ test-slow: $(INSTALLED_DEV)
 
 test-gpu: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest -m gpu
+
+# On a machine with a GPU, at most eight minutes: the tests, a table of speeds, and `basic` to 75.
+gpu-check: $(INSTALLED_DEV)
+	$(BIN)/python -m benchmarks.gpu_check
 
 check: $(INSTALLED_DEV)
 	$(BIN)/ruff check .

@@ -38,8 +38,8 @@ from agents import (
     Agent,
     AgentConfig,
     OverlappedSampler,
-    Policy,
     Sampler,
+    build_policy,
     check_agent,
     observation_specs,
 )
@@ -65,6 +65,7 @@ from agents.commandline import (
     warn_of_wad,
     with_fields,
 )
+from agents.inference import Inference
 from agents.device import choose_device, choose_precision, keep_memory, precision_name
 from agents.doctor import findings as findings_about_learning
 from evaluation.periodic import PeriodicEvaluation
@@ -150,6 +151,9 @@ class TrainConfig(Generic[LearningT]):
     """Where the policy lives. auto: the GPU if there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """What images are encoded with. auto: bfloat16 where the hardware computes with it."""
+    inference: Inference = "auto"
+    """How the policy acts while it collects: operation by operation, compiled by torch.compile, or
+    as a captured CUDA graph. auto: a graph on a GPU, operation by operation on a CPU."""
     num_threads: int | None = None
     """Threads of an update on the CPU. None: one for each core."""
     autotune: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -328,6 +332,8 @@ def train(
     torch.manual_seed(config.seed)
     keep_memory()
     device = choose_device(config.device)
+    if config.inference == "cuda-graph" and device.type != "cuda":
+        raise UsageError("--inference cuda-graph needs a GPU; use eager or compiled")
     torch.set_num_threads(config.num_threads or torch.get_num_threads())
     envs = make_envs(config, config.num_envs, config.num_groups)
     with contextlib.closing(envs), contextlib.ExitStack() as lock:
@@ -372,15 +378,14 @@ def train(
 
 def make_agent(config: TrainConfig[Any], envs: SharedVectorEnv, device: torch.device) -> Agent[Any]:
     """Make the agent that a configuration describes, with a new policy."""
-    policy = Policy(
+    policy = build_policy(
         observation_specs(envs.single_observation_space, envs.metadata),
         envs.single_action_space,
         config.perception,
-        config.learning.normalize_obs,
+        normalize_obs=config.learning.normalize_obs,
+        device=device,
+        precision=choose_precision(config.precision, device),
     )
-    # Weights lie as decoded frames do; the overload is missing in torch's annotations.
-    policy.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    policy.perception.precision = choose_precision(config.precision, device)
     agent: Agent[Any] = AGENTS[config.agent][1](
         policy,
         config.learning,
@@ -402,6 +407,7 @@ def make_sampler(
         rollout_length=config.learning.rollout_length,
         seed=seed,
         num_buffers=2 if config.overlap else 1,
+        inference=config.inference,
     )
 
 
@@ -436,7 +442,10 @@ def learn(
     recorder = make_recorder(config, folder, agent, progress)
     evaluation = PeriodicEvaluation(
         agent,
-        make_envs(config, min(config.num_envs, config.eval_episodes)),
+        make_envs(
+            replace(config, env=config.env.whole_games()),
+            min(config.num_envs, config.eval_episodes),
+        ),
         config.env,
         folder=folder,
         logger=logger,
@@ -456,7 +465,7 @@ def learn(
                 started = time.monotonic()
                 collected = collector.collect(agent.num_updates)
                 policy_lag = agent.num_updates - collected.version
-                metrics = update(collected.rollout)
+                metrics = update(collected.rollout, collected.version)
                 stopwatch.lap("update")
                 seconds = time.monotonic() - started
 
@@ -554,14 +563,14 @@ class GuardedUpdate:
         self._agent, self._folder, self._progress, self._say = agent, folder, progress, say
         self._in_a_row = 0
 
-    def __call__(self, rollout: Rollout) -> dict[str, float]:
-        """Update, and give the metrics; none of an update that is skipped.
+    def __call__(self, rollout: Rollout, version: int) -> dict[str, float]:
+        """Update, see `Agent.update`, and give the metrics; none of an update that is skipped.
 
         Raises:
             TrainingError: If too many are in a row.
         """
         try:
-            metrics = self._agent.update(rollout)
+            metrics = self._agent.update(rollout, version=version)
         except NotFiniteError as error:
             self._in_a_row += 1
             self._progress.skipped_updates += 1
@@ -629,7 +638,6 @@ def fastest_setting(config: TrainConfig[Any]) -> dict[str, Any]:
         first,
         lambda setting: SharedVectorEnv(config.env, *setting.worlds),
         lambda envs, setting: make_agent(with_setting(config, asdict(setting)), envs, device),
-        may_cut_rollouts=config.perception.memory == "none",
     )
     names = list(asdict(first))
     print(*(f"{name:>15}" for name in (*names, "env steps/s")))
@@ -656,7 +664,7 @@ def default_run_dir(config: TrainConfig[Any]) -> Path:
 # What may change between two parts of one training. More env steps also stretch what is annealed.
 _MAY_CHANGE = {"total_env_steps", "num_workers", "num_threads", "device", "precision", "autotune"}
 _MAY_CHANGE |= {"run_dir", "fresh", "eval_every", "eval_episodes", "patience", "checkpoint_every_s"}
-_MAY_CHANGE |= {"hang_after_s", "max_restarts", "record", "track"}
+_MAY_CHANGE |= {"inference", "hang_after_s", "max_restarts", "record", "track"}
 # What of it may not change within a search, whose trials are compared.
 _JUDGES = {"total_env_steps", "eval_every", "eval_episodes", "patience"}
 

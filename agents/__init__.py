@@ -5,7 +5,7 @@ from agents.agent import Agent, AgentConfig
 from agents.baselines import NoopPlayer, RandomPlayer
 from agents.commandline import UsageError
 from agents.overlap import OverlappedSampler
-from agents.policy import Player, Policy, observation_specs
+from agents.policy import Player, Policy, build_policy, observation_specs
 from agents.ppo import PPO, PPOConfig
 from agents.reinforce import Reinforce, ReinforceConfig
 from agents.sampler import Sampler
@@ -61,6 +61,7 @@ __all__ = [
     "Sampler",
     "VTrace",
     "VTraceConfig",
+    "build_policy",
     "check_agent",
     "observation_specs",
 ]

@@ -22,6 +22,7 @@ from agents.policy import Policy
 from agents.returns import explained_variance, gae, next_values
 from agents.rollout import Minibatch, Rollout, minibatches
 from agents.search import Choice, Range, SearchSpace
+from perception.normalization import ObservationNormalizer
 
 Metrics = dict[str, Tensor]
 
@@ -62,8 +63,10 @@ class AgentConfig:
     """Give the advantages of each minibatch mean 0 and deviation 1."""
     reward_scale: float = 1.0
     """Factor on rewards, for learning only: what is reported stays native."""
+    clip_rewards: bool = False
+    """Learn from the sign of rewards alone: what is reported stays native."""
     normalize_returns: bool = False
-    """Divide rewards by the running deviation of returns, for learning only."""
+    """Divide rewards by the running deviation of returns, clipped to +-10; for learning only."""
     normalize_obs: bool = False
     """Normalise what is observed, screens and vectors, by running mean and deviation, saved with
     the policy."""
@@ -114,6 +117,8 @@ class Agent(ABC, Generic[ConfigT]):
         self.config = config
         self.total_updates = total_updates
         self.num_updates = 0
+        # The first version of the weights that has statistics of observations; None: not known yet.
+        self._statistics_since: int | None = None
         # Into how many parts a minibatch is cut that are learned from side by side, a thread each:
         # worth it for images on a CPU.
         on_cpu, heavy = policy.device.type == "cpu", bool(policy.perception.heavy_modules)
@@ -160,25 +165,33 @@ class Agent(ABC, Generic[ConfigT]):
         """Tell, before a step of the optimiser, whether to leave the rest of the update."""
         return False
 
-    def update(self, rollout: Rollout) -> dict[str, float]:
+    def update(self, rollout: Rollout, *, version: int | None = None) -> dict[str, float]:
         """Improve the policy by what happened.
 
         Where observations are normalised, the first rollout gives their statistics, and nothing is
-        learned of it: who acted in it saw something else than who would learn.
+        learned from rollouts that were played without: who acted in them saw something else than
+        who would learn.
+
+        Args:
+            rollout: what happened.
+            version: `num_updates` when the weights were taken with which the rollout was played.
+                None: they are the present ones.
 
         Returns:
-            Metrics, averaged over the minibatches.
+            Metrics, averaged over the minibatches; none where nothing was learned.
 
         Raises:
             NotFiniteError: If the rollout, a loss or a gradient is not finite. The policy and the
                 optimiser are then as before; the update counts as made.
         """
+        version = self.num_updates if version is None else version
         self._anneal()
         self.num_updates += 1
         if name := rollout.first_not_finite():
             raise NotFiniteError(f"{name} of the rollout are not finite")
-        if self.config.normalize_obs and self.num_updates == 1:
-            self.policy.observe(rollout.obs)
+        if self.config.normalize_obs and self._statistics_since is None:
+            self._statistics_since = self._first_statistics(rollout)
+        if version < (self._statistics_since or 0):
             return {}
         before = [tensor.clone() for tensor in self._learned()]
         try:
@@ -264,7 +277,8 @@ class Agent(ABC, Generic[ConfigT]):
             rewards: (T, N) float32, native.
             dones: (T, N) bool.
         """
-        scaled = rewards * self.config.reward_scale
+        clipped = rewards.sign() if self.config.clip_rewards else rewards
+        scaled = clipped * self.config.reward_scale
         if self.config.normalize_returns:
             scaled = self.reward_scaler(scaled, dones)
         return scaled
@@ -274,6 +288,14 @@ class Agent(ABC, Generic[ConfigT]):
         if not self.config.normalize_advantages or advantages.numel() < 2:
             return advantages
         return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+
+    def _first_statistics(self, rollout: Rollout) -> int:
+        """Observe a rollout if nothing was before; return the first version that has statistics."""
+        normalizers = [m for m in self.policy.modules() if isinstance(m, ObservationNormalizer)]
+        if all(bool(normalizer.count > 0) for normalizer in normalizers):
+            return 0  # The training was resumed: nobody plays with older weights.
+        self.policy.observe(rollout.obs)
+        return self.num_updates
 
     def _learned(self) -> list[Tensor]:
         """List what a step of the optimiser changes: weights, and its own statistics."""
@@ -292,7 +314,8 @@ def laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
     """Return a gradient in the memory layout of its parameter, as `Tensor.backward` would leave it.
 
     `torch.autograd.grad` returns whatever layout the last operation made. Fused optimisers on a CPU
-    step through the memory of parameter and gradient side by side, and do not check that it matches.
+    step through the memory of parameter and gradient side by side, without checking that it
+    matches.
     """
     if gradient.stride() == parameter.stride():
         return gradient

@@ -1,8 +1,9 @@
 """Finding out by trial how a training is fastest on this machine.
 
-What is learned stays as it was asked for, the env steps of an update above all: tried is how many
-environments share them, in how many processes and groups, with how many threads, and how precisely
-images are encoded.
+What is learned from stays as it was asked for: as many environments, and rollouts as long. Only
+what moves a result by no more than rounding is tried: in how many processes and groups the
+environments are, with how many threads an update is computed, and at which precision images are
+encoded.
 """
 
 from __future__ import annotations
@@ -20,18 +21,17 @@ from agents.sampler import GroupedEnvs, Sampler
 
 _MEASURE_S = 1.5  # for which each setting is tried, after a first rollout
 _WORTHWHILE = 1.03  # A setting must be this much faster to be preferred: smaller gains are noise.
-_SHORTEST_ROLLOUT = 16  # env steps; shorter ones look less far ahead
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """How a training is run, apart from what is learned.
+    """How a training is run.
 
     Attributes:
-        num_envs: environments in parallel, N.
+        num_envs: environments in parallel, N, as asked for.
         num_workers: processes that hold them.
         num_groups: groups that alternate.
-        rollout_length: T; N * T stays the same.
+        rollout_length: T, as asked for.
         num_threads: of an update on the CPU.
         precision: what images are encoded with, `float32` or `bfloat16`.
     """
@@ -72,7 +72,6 @@ def autotune(
     open_envs: Callable[[Setting], EnvsT],
     make_agent: Callable[[EnvsT, Setting], Agent[Any]],
     *,
-    may_cut_rollouts: bool,
     seconds: float = 45.0,
 ) -> list[Trial]:
     """Try settings, one change at a time from the best so far.
@@ -81,7 +80,6 @@ def autotune(
         first: where to begin.
         open_envs: makes a setting's environments.
         make_agent: makes an agent for them, which is thrown away.
-        may_cut_rollouts: whether T may change with N; not with memory, which learns from sequences.
         seconds: when to stop; a trial that has begun is finished.
 
     Returns:
@@ -92,7 +90,7 @@ def autotune(
     envs: EnvsT | None = None
     opened: tuple[int, int, int] | None = None
     try:
-        for setting in _proposals(first, trials, may_cut_rollouts=may_cut_rollouts):
+        for setting in _proposals(first, trials):
             if trials and time.monotonic() > deadline:
                 break
             if opened != setting.worlds:
@@ -118,7 +116,7 @@ def _best(trials: list[Trial]) -> Trial:
     return best
 
 
-def _proposals(first: Setting, trials: list[Trial], *, may_cut_rollouts: bool) -> Iterator[Setting]:
+def _proposals(first: Setting, trials: list[Trial]) -> Iterator[Setting]:
     """Propose settings that differ in one thing from the best of the trials so far."""
     tried = {first}
     yield first
@@ -138,13 +136,6 @@ def _proposals(first: Setting, trials: list[Trial], *, may_cut_rollouts: bool) -
     for num_groups in (2, 4, 1):
         if first.num_envs % num_groups == 0:
             yield from novel(num_groups=num_groups)
-    if may_cut_rollouts:
-        for factor in (2, 4):
-            if first.rollout_length % factor == 0:
-                length = first.rollout_length // factor
-                faster = _best(trials).setting.num_envs == first.num_envs * factor // 2
-                if length >= _SHORTEST_ROLLOUT and faster:
-                    yield from novel(num_envs=first.num_envs * factor, rollout_length=length)
     if cores > 2:
         yield from novel(num_workers=cores - 1)
 

@@ -10,11 +10,14 @@ from torch import Tensor
 
 from perception.normalization import RunningMeanStd
 
+_CLIP = 10.0  # as Stable-Baselines3's VecNormalize has it (`clip_reward`)
+
 
 class RewardScaler(RunningMeanStd):
-    """Divide rewards by the running deviation of the discounted return.
+    """Divide rewards by the running deviation of the discounted return, and clip them to +-10.
 
-    The same as the reward half of Stable-Baselines3's VecNormalize, without clipping.
+    The same as the reward half of Stable-Baselines3's VecNormalize, with statistics that include
+    the rollout that is scaled.
 
     Args:
         num_envs: N.
@@ -37,7 +40,7 @@ class RewardScaler(RunningMeanStd):
             dones: (T, N) bool.
 
         Returns:
-            (T, N) float32.
+            (T, N) float32 in [-10, 10].
         """
         returns = []
         for reward, done in zip(rewards, dones, strict=True):
@@ -45,4 +48,4 @@ class RewardScaler(RunningMeanStd):
             returns.append(self.running.clone())
             self.running.mul_(~done)
         self.update(torch.stack(returns).reshape(-1, 1))
-        return (rewards / self.deviation).float()
+        return (rewards / self.deviation).clamp(-_CLIP, _CLIP).float()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import torch
+
 from agents.sampler import Collected, Sampler
 from agents.stopwatch import Stopwatch
+from agents.transfer import stream_of, use_stream
 
 
 class OverlappedSampler:
@@ -24,6 +27,8 @@ class OverlappedSampler:
         self._sampler = sampler
         self.stopwatch = Stopwatch()  # of the learner, which waits for a `rollout`
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sampler")
+        # On a GPU the two sides' work goes side by side, in a stream each.
+        self._stream = torch.cuda.Stream() if stream_of(sampler.policy.device) else None
         self._in_the_making: Future[Collected] | None = None
 
     def collect(self, version: int = 0) -> Collected:
@@ -32,6 +37,11 @@ class OverlappedSampler:
             self._begin(version)
         assert self._in_the_making is not None
         collected = self._in_the_making.result()
+        if self._stream:
+            learner = torch.cuda.current_stream()
+            learner.wait_stream(self._stream)
+            for tensor in collected.rollout.tensors().values():
+                tensor.record_stream(learner)
         self.stopwatch.lap("rollout")
         self._begin(version)
         return collected
@@ -43,8 +53,11 @@ class OverlappedSampler:
 
     def _begin(self, version: int) -> None:
         self._sampler.policy.take_weights()
+        if self._stream:  # The weights are taken, and the rollout's old place has been read.
+            self._stream.wait_stream(torch.cuda.current_stream())
         self._in_the_making = self._thread.submit(self._play, version)
 
     def _play(self, version: int) -> Collected:
         self._sampler.stopwatch.lap("learner")
-        return self._sampler.play(version)
+        with use_stream(self._stream):
+            return self._sampler.play(version)

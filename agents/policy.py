@@ -94,8 +94,8 @@ class Policy(nn.Module):
         return next(self.parameters()).device
 
     def initial_state(self, num_envs: int) -> Tensor:
-        """Give the memory's state at an episode's start, (S, N, M) float32."""
-        return self.perception.memory.initial_state(num_envs)
+        """Return the memory's state at an episode's start, (S, N, M) float32, on `device`."""
+        return self.perception.memory.initial_state(num_envs).to(self.device)
 
     def forward(
         self, obs: Obs, memory_state: Tensor, episode_starts: Tensor
@@ -191,6 +191,32 @@ class Policy(nn.Module):
     def observe(self, obs: Obs) -> None:
         """Take (T, N, ...) observations into the statistics that normalise them."""
         self.perception.observe({name: obs[name].flatten(0, 1) for name in self.specs})
+
+
+def build_policy(
+    specs: Specs,
+    action_space: spaces.Space[Any],
+    config: PerceptionConfig,
+    *,
+    normalize_obs: bool = False,
+    device: torch.device | None = None,
+    precision: torch.dtype = torch.float32,
+) -> Policy:
+    """Return a new policy, arranged in memory as it is fastest.
+
+    Args:
+        specs: parts of an observation by name, from `observation_specs`.
+        action_space: see `Policy`.
+        config: which encoder and memory.
+        normalize_obs: see `Policy`.
+        device: where its parameters are; default: the CPU.
+        precision: of image encoders and of the memory's products, see `Perception`.
+    """
+    policy = Policy(specs, action_space, config, normalize_obs)
+    # Weights lie as decoded frames do; the overload is missing in torch's annotations.
+    policy.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    policy.perception.precision = precision
+    return policy
 
 
 def observation_specs(space: spaces.Space[Any], metadata: Mapping[str, Any]) -> Specs:

@@ -24,10 +24,24 @@ _DOOM_PPO: dict[str, Any] = {
 _RECURRENT_PPO: dict[str, Any] = {**_DOOM_PPO, "rollout_length": 32}
 _RECURRENT: dict[str, Any] = {"memory": "lstm"}
 
-# Pixels of Atari: the settings of the 37-details article, with four gray frames of 84 x 84.
+# Atari as in the 37-details article (Huang et al. 2022): its nine details of Atari, and below the
+# hyper-parameters of its ppo_atari.py. Rewards are clipped and a lost life is an end in learning
+# alone; what is reported is of whole games, at their native reward. Not the article's is what the
+# id `ALE/...-v5` says of the game itself (Machado et al. 2018): the emulator repeats the action
+# before with a probability of 0.25, where the article's `...NoFrameskip-v4` does so never, and a
+# game is cut off after 108,000 frames. The actions are the smallest set of the game, in both.
 _ATARI: dict[str, Any] = {
-    **{"observation": "gray", "height": 84, "width": 84, "frame_stack": 4, "num_envs": 8},
-    **{"normalize_returns": True, "anneal_learning_rate": True, "total_env_steps": 10_000_000},
+    **{"observation": "gray", "height": 84, "width": 84, "frame_stack": 4},
+    **{"frame_skip": 4, "max_pool": True, "noop_max": 30, "fire_reset": True},
+    **{"terminal_on_life_loss": True, "clip_rewards": True},
+    **{"num_envs": 8, "anneal_learning_rate": True, "total_env_steps": 10_000_000},
+}
+# Our loss of the critic is Stable-Baselines3's: the squared error, after clipping. The article's is
+# half of it, hence half its weight of 0.5, and the larger of the clipped and the unclipped one.
+_ATARI_PPO: dict[str, Any] = {
+    **{"rollout_length": 128, "learning_rate": 2.5e-4, "num_epochs": 4, "minibatch_size": 256},
+    **{"clip_coef": 0.1, "value_clip_coef": 0.1, "value_coef": 0.25, "entropy_coef": 0.01},
+    **{"gamma": 0.99, "gae_lambda": 0.95, "normalize_advantages": True, "max_grad_norm": 0.5},
 }
 
 # Vectors: tanh layers, no images.
@@ -132,4 +146,6 @@ def preset(env: str, agent: str) -> dict[str, Any]:
         world["memory"] = "lstm" if "recurrent" in agent else "none"
     if kind == "ppo" and "conv_channels" in family:  # a world of Doom
         world |= _DOOM_PPO if world.get("memory", "none") == "none" else _RECURRENT_PPO
+    if kind == "ppo" and family is _ATARI:
+        world |= _ATARI_PPO
     return {**world, **_AGENTS.get((env, kind), {})}

@@ -1,6 +1,7 @@
 """A rollout: what N environments went through in T steps, and cutting it into minibatches.
 
-Axes: T rollout length, N environments, A choices, S and M rows and width of the memory's state.
+Axes: T rollout length, N environments, A choices, S and M rows and width of the memory's state,
+K episodes of the rollout that were truncated.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from torch import Tensor
 class Rollout:
     """T steps of N environments, on the policy's device; valid until the next one is collected.
 
+    The values in it are those of the policy that played. Whoever wants those of another policy
+    finds the observations to evaluate in `obs`, `last_obs` and `final_obs`. The latter two, and
+    what belongs to them, are given together, or are None where they were not kept.
+
     Attributes:
         obs: parts by name, each (T, N, ...): what the policy saw before acting.
         actions: (T, N) or (T, N, A).
@@ -29,6 +34,16 @@ class Rollout:
         episode_starts: (T, N) bool, whether obs is an episode's first.
         memory_state: (S, N, M) float32, the memory's state before the first step.
         last_values: (N,) float32, values of the observations after the last step.
+        last_obs: parts by name, each (N, ...): the observations after the last step.
+        last_memory_state: (S, N, M) float32, the memory's state after the last step.
+        last_starts: (N,) bool, whether `last_obs` is an episode's first.
+        final_obs: parts by name, each (K, ...): the real last observations of truncated episodes.
+        final_steps: (K,) int64, the step in [0, T) with which each of them was truncated.
+        final_lanes: (K,) int64, the environment in [0, N) of each of them.
+        final_memory_state: (S, K, M) float32, the memory's state after that step, in its episode.
+
+    Raises:
+        ValueError: If some of the optional tensors are given and others are not.
     """
 
     obs: dict[str, Tensor]
@@ -43,6 +58,20 @@ class Rollout:
     episode_starts: Tensor
     memory_state: Tensor
     last_values: Tensor
+    last_obs: dict[str, Tensor] | None = None
+    last_memory_state: Tensor | None = None
+    last_starts: Tensor | None = None
+    final_obs: dict[str, Tensor] | None = None
+    final_steps: Tensor | None = None
+    final_lanes: Tensor | None = None
+    final_memory_state: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Check that observations to bootstrap from are given with all that belongs to them."""
+        optional = [f.name for f in fields(self) if f.default is None]
+        missing = [name for name in optional if getattr(self, name) is None]
+        if missing and len(missing) < len(optional):
+            raise ValueError(f"{', '.join(optional)} are given together; missing: {missing}")
 
     @property
     def dones(self) -> Tensor:
@@ -50,9 +79,18 @@ class Rollout:
         return self.terminated | self.truncated
 
     def tensors(self) -> dict[str, Tensor]:
-        """Give all tensors by name; those of an observation are `obs/` and the part's name."""
-        parts = {f"obs/{name}": part for name, part in self.obs.items()}
-        return parts | {f.name: getattr(self, f.name) for f in fields(self) if f.name != "obs"}
+        """Return all tensors by name; parts of observations are named as in `last_obs/screen`.
+
+        What is None is left out.
+        """
+        tensors: dict[str, Tensor] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, dict):
+                tensors |= {f"{f.name}/{name}": part for name, part in value.items()}
+            elif value is not None:
+                tensors[f.name] = value
+        return tensors
 
     def first_not_finite(self) -> str | None:
         """Name the first of its tensors that holds NaN or infinity, if one does."""

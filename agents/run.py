@@ -22,7 +22,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -213,8 +213,12 @@ def find_policy(run: Path) -> tuple[PolicyFile, RunFolder]:
 
 
 def versions() -> dict[str, str]:
-    """Give the versions of what a result depends on most."""
-    return {name: version(name) for name in PACKAGES}
+    """Return the versions of what a result depends on most; what is not installed is left out."""
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):  # OpenCV comes by several names.
+            found[name] = version(name)
+    return found
 
 
 def git_revision() -> str | None:

@@ -1,6 +1,7 @@
 """The sampler: plays a policy in many environments and keeps what happened as a rollout.
 
-Axes: T rollout length, N environments, n environments of one group.
+Axes: T rollout length, N environments, n environments of one group, K episodes of the rollout that
+were truncated, S and M rows and width of the memory's state.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -18,11 +20,12 @@ from torch import Tensor
 
 from agents.device import single_thread
 from agents.distributions import num_draws
-from agents.inference import InferencePolicy
+from agents.inference import Inference, InferencePolicy
 from agents.policy import Decision, Policy
 from agents.rollout import Rollout
 from agents.stopwatch import Stopwatch
 from agents.traces import Trace, Traces
+from agents.transfer import Staging, pinned, stream_of, upload, use_stream
 
 
 class Transition(Protocol):
@@ -105,6 +108,9 @@ def is_lost(transition: Transition, i: int | np.integer[Any]) -> bool:
     return math.isnan(transition.episode[i, 0])
 
 
+_STARTS = "episode_starts"  # beside the parts of an observation
+
+
 class Collected(NamedTuple):
     """What a sampler brings home.
 
@@ -121,6 +127,16 @@ class Collected(NamedTuple):
     version: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Truncation:
+    """An episode that was truncated in a rollout, to be valued at the rollout's end."""
+
+    step: int
+    lane: int
+    obs: dict[str, NDArray[Any]]
+    memory_state: Tensor
+
+
 class Sampler:
     """Collects rollouts; between two of them every environment stands still.
 
@@ -128,12 +144,16 @@ class Sampler:
     of groups are served side by side, each by a thread. What comes out does not depend on who is
     faster: groups know nothing of each other, and what chance decides is drawn beforehand.
 
+    In each env step of a group one copy goes up to the policy's device, observations with the
+    starts of episodes, and one comes down, the actions. All else goes up once a rollout.
+
     Args:
         envs: the environments; they belong to the sampler from now on.
         policy: who plays; its weights are taken at the beginning of each rollout.
         rollout_length: T.
         seed: seed of the first episodes, and of the actions drawn.
         num_buffers: how many rollouts are kept; a new one takes the place of the oldest.
+        inference: how the policy is run, see `InferencePolicy`.
     """
 
     def __init__(
@@ -144,9 +164,10 @@ class Sampler:
         rollout_length: int,
         seed: int,
         num_buffers: int = 1,
+        inference: Inference = "auto",
     ) -> None:
         self.envs = envs
-        self.policy = InferencePolicy(policy)
+        self.policy = InferencePolicy(policy, inference)
         self.rollout_length = rollout_length
         size = envs.num_envs // envs.num_groups
         self._lanes = [slice(g * size, (g + 1) * size) for g in range(envs.num_groups)]
@@ -155,19 +176,35 @@ class Sampler:
         self._generator = torch.Generator().manual_seed(seed)
         self._draws_shape = (*shape, num_draws(envs.single_action_space))
         # What the environments and the memory are in the midst of, between two rollouts.
-        self._starts = torch.ones(envs.num_envs, dtype=torch.bool, device=device)
-        self._memory_state = policy.initial_state(envs.num_envs).to(device)
+        self._starts = np.ones(envs.num_envs, np.bool_)
+        self._memory_state = policy.initial_state(envs.num_envs)
         self.num_buffers = num_buffers
         self._buffers = [
             allocate(envs, shape, self._memory_state, policy.actor.num_choices)
             for _ in range(num_buffers)
         ]
         self._storage = self._buffers[0]
+        self._stagings = [Staging(self._shown(group), device) for group in range(envs.num_groups)]
+        # Filled step by step on the CPU, and uploaded as wholes.
+        self._told = {
+            name: pinned(torch.zeros(shape, dtype=dtype))
+            for name, dtype in (
+                ("rewards", torch.float32),
+                ("terminated", torch.bool),
+                ("truncated", torch.bool),
+            )
+        }
         self._ended: list[tuple[int, int, int, list[float]]] = []
+        self._truncations: list[_Truncation] = []
         self._seeds = envs.episode_seeds
         self._traces = Traces(self._storage)
         self._threads = ThreadPoolExecutor(len(envs.teams), thread_name_prefix="team")
         self.stopwatch = Stopwatch()
+        lanes = self._lanes[0]
+        seen = dict(self._stagings[0].send(self._shown(0)))
+        draws = torch.zeros((size, self._draws_shape[-1]), device=device)
+        starts = seen.pop(_STARTS)
+        self.policy.prepare(seen, self._memory_state[:, lanes], starts, draws)
 
     def collect(self, version: int = 0) -> Collected:
         """Take the policy's weights and play T steps in every environment.
@@ -190,25 +227,27 @@ class Sampler:
         self._buffers.append(storage := self._buffers.pop(0))
         self._storage = storage
         storage.memory_state.copy_(self._memory_state)
-        draws = torch.rand(self._draws_shape, generator=self._generator).to(self.policy.device)
+        draws = upload(torch.rand(self._draws_shape, generator=self._generator), self.policy.device)
+        stream = stream_of(self.policy.device)
         self.stopwatch.lap("transfer")
         others = range(1, len(self.envs.teams))
-        playing = [self._threads.submit(self._play_team, team, draws) for team in others]
-        watches = [self._play_team(0, draws), *(team.result() for team in playing)]
+        playing = [self._threads.submit(self._play_team, team, draws, stream) for team in others]
+        watches = [self._play_team(0, draws, stream), *(team.result() for team in playing)]
         self.stopwatch.lap_like(watches)
+        for name, told in self._told.items():
+            getattr(storage, name).copy_(told, non_blocking=True)
+        rollout = self._valued(storage)
+        self.stopwatch.lap("inference")
         keys = self.envs.episode_keys
         ended = (
             (t, lane, seed, dict(zip(keys, row, strict=True)))
             for t, lane, seed, row in sorted(self._ended)  # Whichever group was ready first.
         )
-        episodes = self._traces.episodes(storage, ended)
+        episodes = self._traces.episodes(rollout, ended)
         self._ended.clear()
-        last_obs = {n: p.to(self.policy.device) for n, p in current_obs(self.envs).items()}
         self.stopwatch.lap("transfer")
-        storage.last_values.copy_(self.policy.value(last_obs, self._memory_state, self._starts))
-        self.stopwatch.lap("inference")
         return Collected(
-            rollout=storage,
+            rollout=rollout,
             episodes=episodes,
             next_episode_seed=int(self.envs.episode_seeds.max()) + self.envs.num_envs,
             version=version,
@@ -221,7 +260,7 @@ class Sampler:
         """
         return {
             "generator": self._generator.get_state(),
-            "starts": self._starts,
+            "starts": torch.from_numpy(self._starts),
             "memory_state": self._memory_state,
             "episode_seeds": torch.from_numpy(self.envs.episode_seeds),
             **{f"obs/{name}": part for name, part in current_obs(self.envs).items()},
@@ -235,7 +274,7 @@ class Sampler:
             How many of them did not come out the same. Their environments begin new ones.
         """
         self._generator.set_state(state["generator"])
-        self._starts.copy_(state["starts"])
+        self._starts[:] = state["starts"].numpy()
         self._memory_state.copy_(state["memory_state"])
         self._traces.load_state(state)
         lost = repeat_episodes(self.envs, state)
@@ -249,10 +288,10 @@ class Sampler:
         """End the threads that serve teams."""
         self._threads.shutdown()
 
-    def _play_team(self, team: int, draws: Tensor) -> Stopwatch:
+    def _play_team(self, team: int, draws: Tensor, stream: torch.cuda.Stream | None) -> Stopwatch:
         """Play T steps in the groups of a team."""
         watch, groups = Stopwatch(), self.envs.teams[team]
-        with single_thread():
+        with single_thread(), use_stream(stream):
             for group in groups:
                 self._act(0, group, draws, watch)
             played = dict.fromkeys(groups, 0)  # steps of each group
@@ -266,15 +305,20 @@ class Sampler:
                     self._act(played[group], group, draws, watch)
         return watch
 
+    def _shown(self, group: int) -> dict[str, NDArray[Any]]:
+        """Return all that a group's policy is shown."""
+        return {**self.envs.current_obs(group), _STARTS: self._starts[self._lanes[group]]}
+
     def _act(self, t: int, group: int, draws: Tensor, watch: Stopwatch) -> None:
         """Decide step t of a group, and let it play on."""
         lanes, storage = self._lanes[group], self._storage
-        for name, part in self.envs.current_obs(group).items():
-            storage.obs[name][t, lanes].copy_(torch.from_numpy(part), non_blocking=True)
-        obs = {name: part[t, lanes] for name, part in storage.obs.items()}
-        starts, memory_state = self._starts[lanes], self._memory_state[:, lanes]
-        storage.episode_starts[t, lanes] = starts
+        seen = self._stagings[group].send(self._shown(group))
+        for name, part in storage.obs.items():
+            part[t, lanes] = seen[name]
+        storage.episode_starts[t, lanes] = seen[_STARTS]
         watch.lap("transfer")
+        obs = {name: part[t, lanes] for name, part in storage.obs.items()}
+        starts, memory_state = storage.episode_starts[t, lanes], self._memory_state[:, lanes]
         decision = self.policy.act(obs, memory_state, starts, draws[t, lanes])
         actions = decision.actions.cpu().numpy()
         watch.lap("inference")
@@ -291,14 +335,12 @@ class Sampler:
 
     def _receive(self, t: int, group: int) -> None:
         """Take in what a group's step t led to."""
-        lanes, storage = self._lanes[group], self._storage
+        lanes = self._lanes[group]
         transition = self.envs.receive(group)
-        storage.rewards[t, lanes] = torch.from_numpy(transition.rewards).float()
-        storage.terminated[t, lanes] = torch.from_numpy(transition.terminated)
-        storage.truncated[t, lanes] = torch.from_numpy(transition.truncated)
-        storage.final_values[t, lanes] = 0.0
+        for name, told in self._told.items():
+            told[t, lanes] = torch.from_numpy(getattr(transition, name))
         dones = transition.terminated | transition.truncated
-        self._starts[lanes] = torch.from_numpy(dones)
+        self._starts[lanes] = dones
         if dones.any():
             seeds = self.envs.episode_seeds
             for i in np.flatnonzero(dones).tolist():
@@ -307,17 +349,50 @@ class Sampler:
                     row = transition.episode[i].tolist()
                     self._ended.append((t, lane, int(self._seeds[lane]), row))
                 self._seeds[lane] = seeds[lane]
-        if transition.truncated.any():
-            self._value_last_obs(t, lanes, transition)
+        for i in np.flatnonzero(transition.truncated).tolist():
+            lane = lanes.start + i
+            self._truncations.append(
+                _Truncation(
+                    step=t,
+                    lane=lane,
+                    obs={name: part[i].copy() for name, part in transition.final_obs.items()},
+                    memory_state=self._memory_state[:, lane].clone(),
+                )
+            )
 
-    def _value_last_obs(self, t: int, lanes: slice, transition: Transition) -> None:
-        """Value the real last observations of episodes that time cut off."""
-        cut = np.flatnonzero(transition.truncated)
-        obs = as_tensors({n: p[cut] for n, p in transition.final_obs.items()}, self.policy.device)
-        where = torch.from_numpy(cut).to(self.policy.device) + lanes.start
-        going_on = torch.zeros(len(cut), dtype=torch.bool, device=self.policy.device)
-        values = self.policy.value(obs, self._memory_state[:, where], going_on)
-        self._storage.final_values[t, where] = values
+    def _valued(self, storage: Rollout) -> Rollout:
+        """Return a rollout with the values of what it led to, and the observations they are of."""
+        device, policy = self.policy.device, self.policy
+        last_obs = {name: upload(part, device) for name, part in current_obs(self.envs).items()}
+        last_starts = upload(torch.from_numpy(self._starts.copy()), device)
+        storage.last_values.copy_(policy.value(last_obs, self._memory_state, last_starts))
+        storage.final_values.zero_()
+        # Whichever group was ready first.
+        cut = sorted(self._truncations, key=lambda truncation: (truncation.step, truncation.lane))
+        self._truncations.clear()
+        where = torch.tensor([(one.step, one.lane) for one in cut], dtype=torch.int64)
+        steps, lanes = upload(where.reshape(-1, 2).T.contiguous(), device)
+        final_obs = {
+            name: upload(
+                torch.from_numpy(np.stack([one.obs[name] for one in cut])), device
+            ) if cut else part[:0]
+            for name, part in last_obs.items()
+        }  # fmt: skip
+        state = self._memory_state[:, :0]
+        if cut:
+            state = torch.stack([one.memory_state for one in cut], dim=1)
+            going_on = torch.zeros(len(cut), dtype=torch.bool, device=device)
+            storage.final_values[steps, lanes] = policy.value(final_obs, state, going_on)
+        return replace(
+            storage,
+            last_obs=last_obs,
+            last_memory_state=self._memory_state.clone(),
+            last_starts=last_starts,
+            final_obs=final_obs,
+            final_steps=steps,
+            final_lanes=lanes,
+            final_memory_state=state,
+        )
 
 
 def current_obs(envs: PlayedEnvs) -> dict[str, Tensor]:

@@ -41,9 +41,10 @@ class _LearnedRewards(VecEnvWrapper):
         self._stopwatch.lap("inference")
         obs, self.native, dones, infos = self.venv.step_wait()
         self._stopwatch.lap("games")
-        native, ended = torch.from_numpy(self.native)[None], torch.from_numpy(dones)[None]
+        device = self._agent.policy.device
+        native, ended = (torch.from_numpy(array)[None].to(device) for array in (self.native, dones))
         # SB3 adds to them what it bootstraps.
-        return obs, self._agent.scale(native, ended)[0].numpy().copy(), dones, infos
+        return obs, self._agent.scale(native, ended)[0].cpu().numpy().copy(), dones, infos
 
 
 class _Tape(BaseCallback):

@@ -5,7 +5,7 @@ Axes: T rollout length, N environments, L env steps of an episode, A choices.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,13 +52,23 @@ class Traces:
         nothing = {name: part[:0, 0] for name, part in _copies(rollout).items()}
         self._in_flight: list[list[_Piece]] = [[nothing] for _ in range(num_envs)]
 
-    def follow(self, rollout: Rollout) -> dict[tuple[int, int], list[_Piece]]:
+    def follow(
+        self, rollout: Rollout, ends: Collection[tuple[int, int]]
+    ) -> dict[tuple[int, int], list[_Piece]]:
         """Take in a rollout.
+
+        Args:
+            rollout: what happened.
+            ends: env step and environment of each episode that ended in it. What `terminated`
+                anywhere else was a life, in the midst of an episode that goes on; what was
+                `truncated` was lost.
 
         Returns:
             The pieces of each episode that ended in it, by env step of the rollout and environment.
         """
-        copies, dones = _copies(rollout), rollout.dones.cpu().numpy()
+        copies, dones = _copies(rollout), rollout.truncated.cpu().numpy().copy()
+        for t, lane in ends:
+            dones[t, lane] = True
         ended = {}
         for lane, pieces in enumerate(self._in_flight):
             begin = 0
@@ -79,11 +89,13 @@ class Traces:
             rollout: see `follow`.
             ended: of each its last env step in the rollout, environment, seed and statistics.
         """
-        pieces = self.follow(rollout)
+        ended = list(ended)
+        pieces = self.follow(rollout, [(t, lane) for t, lane, *_ in ended])
+        terminated = rollout.terminated.cpu().numpy()
         return [
             Trace(
                 seed=seed,
-                terminated=bool(rollout.terminated[t, lane]),
+                terminated=bool(terminated[t, lane]),
                 statistics=statistics,
                 pieces=pieces[t, lane],
             )

@@ -27,10 +27,9 @@ from statistics import median
 from typing import Any, Literal
 
 import numpy as np
-import torch
 import tyro
 
-from agents import PPO, Policy, PPOConfig, Sampler, observation_specs
+from agents import PPO, PPOConfig, Sampler, build_policy, observation_specs
 from agents.commandline import with_fields
 from agents.device import choose_device, choose_precision, keep_memory
 from agents.presets import preset
@@ -202,13 +201,13 @@ def run_engines(env: str, count: int, seconds: float) -> None:
 def train(envs: SharedVectorEnv, fields: dict[str, Any], config: Throughput) -> float:
     """Collect and update, whole rollouts, and say how many env steps a second that makes."""
     device = choose_device(config.device)
-    policy = Policy(
+    policy = build_policy(
         observation_specs(envs.single_observation_space, envs.metadata),
         envs.single_action_space,
         with_fields(PerceptionConfig(), fields),
+        device=device,
+        precision=choose_precision(config.precision, device),
     )
-    policy.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing
-    policy.perception.precision = choose_precision(config.precision, device)
     learning = with_fields(PPOConfig(), fields)
     agent = PPO(policy, learning, num_envs=envs.num_envs, total_updates=1)
     sampler = Sampler(envs, policy, rollout_length=learning.rollout_length, seed=0)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 Observation = Literal["palette", "rgb", "gray"]
 ExtraChannel = Literal["depth", "labels", "automap"]
@@ -11,6 +11,9 @@ Actions = Literal["auto", "combinations", "groups"]
 
 _MAX_PIXELS = 2**21  # of an observation, all frames together: a screen of 1600x1200
 _MAX_DELTA_BINS = 1001
+_MAX_NOOPS = 10_000
+
+ConfigT = TypeVar("ConfigT", bound="EnvConfig")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,14 @@ class EnvConfig:
     """Width of the observed screen in pixels."""
     frame_stack: int = 1
     """How many of the last screens are observed together, oldest first along the channels."""
+    max_pool: bool = False
+    """Not in Doom: observe the brighter of an env step's last two frames, pixel by pixel."""
+    noop_max: int = 0
+    """Not in Doom: an episode begins with 1 to this many frames of action 0, drawn by its seed."""
+    fire_reset: bool = False
+    """Atari only: every life begins with FIRE, where a game has it, and with a new stack."""
+    terminal_on_life_loss: bool = False
+    """Atari only: for learning, the loss of a life is an end. Scores are of whole games."""
     extra_channels: tuple[ExtraChannel, ...] = ()
     """Doom only: further buffers as channels of the screen."""
     variables: bool = False
@@ -64,7 +75,13 @@ class EnvConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if not 0 <= self.noop_max <= _MAX_NOOPS:
+            raise ValueError(f"noop_max must be between 0 and {_MAX_NOOPS:,}, got {self.noop_max}")
         if self.skill is not None and not 1 <= self.skill <= 5:
             raise ValueError(f"skill must be between 1 and 5, got {self.skill}")
         if len(set(self.extra_channels)) != len(self.extra_channels):
             raise ValueError(f"extra_channels names one twice: {self.extra_channels}")
+
+    def whole_games(self: ConfigT) -> ConfigT:
+        """Return this configuration as policies are judged in it: no life's loss is an end."""
+        return replace(self, terminal_on_life_loss=False)

@@ -7,7 +7,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ _PACKAGES = {
 }
 # Environments of Gymnasium's own that need a further package: pattern -> our extra.
 _EXTRAS = {r"(CarRacing|LunarLander|BipedalWalker)": "box2d"}
+# Options that only worlds of Doom have, and those that only others have.
+_OF_DOOM = ("extra_channels", "variables", "skill", "time_limit", "actions", "delta_bins")
+_OF_OTHERS = ("max_pool", "noop_max", "fire_reset", "terminal_on_life_loss")
 
 
 def _doomgrad_ids() -> dict[str, str]:
@@ -80,7 +83,7 @@ def doom_config(env: str, options: Mapping[str, Any]) -> EnvConfig:
     """Make the configuration of a world of Doom from keyword arguments.
 
     Raises:
-        EnvError: If one of them is no option.
+        EnvError: If one of them is no option, or none of Doom's.
     """
     names = [field.name for field in fields(EnvConfig)]
     for name in options:
@@ -88,7 +91,20 @@ def doom_config(env: str, options: Mapping[str, Any]) -> EnvConfig:
             close = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names[1:])}"
             raise EnvError(f"{name} is no option of a world of Doom; {hint}")
-    return EnvConfig(env=env, **options)
+    config = EnvConfig(env=env, **options)
+    _refuse_options(_OF_OTHERS, config, f"worlds other than Doom, which {env} is")
+    return config
+
+
+def _refuse_options(names: Iterable[str], config: EnvConfig, whose: str) -> None:
+    """Refuse options that are given although they are for other worlds.
+
+    Raises:
+        EnvError: If one of them is.
+    """
+    for name in names:
+        if getattr(config, name) != getattr(EnvConfig(), name):
+            raise EnvError(f"{name} is an option for {whose}")
 
 
 def canonical_name(env: str) -> str:
@@ -153,16 +169,17 @@ def make(config: EnvConfig, render_mode: str | None = None) -> gym.Env[Any, Any]
     """
     name = canonical_name(config.env)
     if game_spec(name) is not None:
+        _refuse_options(_OF_OTHERS, config, f"worlds other than Doom, which {name} is")
         return DoomEnv(replace(config, env=name), render_mode)
-    for option in ("extra_channels", "variables", "skill", "time_limit", "actions", "delta_bins"):
-        if getattr(config, option) != getattr(EnvConfig(), option):
-            raise EnvError(f"{option} is an option for worlds of Doom, which {name} is not")
+    _refuse_options(_OF_DOOM, config, f"worlds of Doom, which {name} is not")
     # Not every environment takes a render mode.
     options: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     if name.startswith("ALE/"):
-        # The emulator skips frames without handing them over.
-        options["frameskip"] = frames_per_env_step(config)
-        config = replace(config, frame_skip=1)
+        # The emulator skips frames without handing them over, unless each counts.
+        frames = frames_per_env_step(config)
+        handed_over = config.max_pool or config.noop_max > 0
+        options["frameskip"] = 1 if handed_over else frames
+        config = replace(config, frame_skip=frames if handed_over else 1)
     if render_mode == "rgb_array":
         # SDL, which draws the classic environments, is to look for no display.
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")

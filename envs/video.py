@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +40,8 @@ def write_mp4(
     Returns:
         How long it is, in seconds.
     """
+    import av  # Trainings need no video, and no library for it.
+
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     count = 0
@@ -69,6 +70,8 @@ def read_mp4(path: Path) -> Iterator[NDArray[np.uint8]]:
     Raises:
         OSError: If it is none, or is damaged.
     """
+    import av
+
     try:
         with av.open(str(path)) as container:
             for frame in container.decode(video=0):

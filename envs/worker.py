@@ -8,6 +8,9 @@ because the main process closed it or died, the worker closes its environments a
 
 An environment that breaks, by an exception, an engine that dies or hangs, or numbers that are not
 finite, is made anew and told of; its episode is handed over as cut off and begun again.
+
+Where the loss of a life is an end for learning, it is told as `terminated` without statistics (NaN)
+and with the same seed as before: the game, which alone is an episode, goes on.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from numpy.typing import NDArray
 from envs.config import EnvConfig
 from envs.doom import DoomEnv
 from envs.errors import ActionError, EnvError
+from envs.pixels import lost_life
 from envs.registry import make
 from envs.shared import Arrays, map_arrays, numeric_keys
 
@@ -78,6 +82,8 @@ class _HopelessError(EnvError):
 class _InPlace:
     """What a game of Doom does by itself, for any other environment: observe in given arrays."""
 
+    lost_life = False  # in the last step, and the game went on
+
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         self._env = env
 
@@ -86,10 +92,13 @@ class _InPlace:
 
     def reset(self, *, seed: int) -> None:
         obs, self._info = self._env.reset(seed=seed)
+        self.lost_life = False
         self._write(obs)
 
     def advance(self, action: Any) -> tuple[float, bool, bool]:
+        lives = self._info.get("lives", 0)
         obs, reward, terminated, truncated, self._info = self._env.step(action)
+        self.lost_life = lost_life(lives, self._info)
         if not math.isfinite(reward):
             raise EnvError(f"its reward is {reward}")
         self._write(obs)
@@ -195,6 +204,8 @@ class Lanes:
                     result = self._envs[lane].advance(action)
                     if result[1] or result[2]:
                         self._begin_next(lane)
+                    elif self._config.terminal_on_life_loss:
+                        result = self._end_life(lane, result)
             except (ActionError, _HopelessError):
                 raise
             except Exception as error:  # Whatever a game can raise.
@@ -299,6 +310,22 @@ class Lanes:
         arrays.seeds[lane] += self._stride
         self._losses[lane] = 0
         self._begin(lane)
+
+    def _end_life(self, lane: int, result: tuple[float, bool, bool]) -> tuple[float, bool, bool]:
+        """Return what a step led to; `terminated`, although the game goes on, if it cost a life."""
+        env, arrays = self._envs[lane], self._arrays
+        assert isinstance(env, _InPlace), "worlds of Doom refuse the option"
+        if "lives" not in env.info():
+            name = self._config.env
+            raise _HopelessError(
+                f"terminal_on_life_loss needs a game that tells `lives`; {name} does not"
+            )
+        if not env.lost_life:
+            return result
+        self._keep_last_obs(lane)
+        arrays.final_info[lane] = [env.info()[key] for key in self._info_keys]
+        arrays.episode[lane] = np.nan
+        return result[0], True, False
 
     def _replace(self, lane: int, error: Exception) -> None:
         """Tell that an environment broke, and make a new one in its place."""

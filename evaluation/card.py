@@ -123,7 +123,8 @@ def card(
             f"# {report.plain(config.env)}, learned by {report.plain(about.agent)}\n",
             *report.markdown_table(_COLUMNS, table, text=(0,)),
             f"\n{report.plain(protocol.sentence(config))} Intervals: percentile bootstrap over "
-            "episodes.\n",
+            "episodes, which tells what this policy would score on other ones, not what another "
+            "training would.\n",
             *([f"Reference: {report.plain(known.source)}.\n"] if known else []),
             f"Trained {origin(record, about)}. Everything else is in config.json. The command:\n",
             f"    {training_command(record)}\n",

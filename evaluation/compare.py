@@ -21,13 +21,8 @@ from envs.registry import frames_per_env_step
 from evaluation.entries import Contestant, Entry
 from evaluation.play import score_episodes
 from evaluation.protocol import Protocol, baselines, check_fits, play, vector_env
-from evaluation.statistics import (
-    Interval,
-    Score,
-    Strata,
-    beyond_doubt,
-    probability_of_improvement,
-)
+from evaluation.statistics import Interval, Score, Strata, probability_of_improvement
+from evaluation.verdicts import ALPHA, Evidence, correct, weigh
 
 MODES = {"sampled": False, "greedy": True}
 """How actions are chosen: whether they are the most likely ones."""
@@ -54,6 +49,11 @@ class Result:
     env_steps_per_s: float
 
     @property
+    def is_agent(self) -> bool:
+        """Whether it stands for an agent, trained several times, and not for one policy."""
+        return len(self.returns) > 1
+
+    @property
     def name(self) -> str:
         """What it is called in tables."""
         return f"{self.entry} ({self.mode})" if self.mode else self.entry
@@ -71,16 +71,26 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two results, the better one first, and how likely one of its episodes beats the other's."""
+    """Two results, and what is known of which is better.
+
+    Attributes:
+        better: the better one; where they are not told apart, the one with the higher mean.
+        worse: the other.
+        probability: how likely one of the better's episodes beats one of the other's.
+        evidence: which of them is better, and by how much.
+        p_corrected: the evidence's p-value, corrected for all pairs of the table.
+    """
 
     better: Result
     worse: Result
     probability: Interval
+    evidence: Evidence
+    p_corrected: float
 
     @property
     def is_told_apart(self) -> bool:
         """Whether it is beyond doubt which is better."""
-        return beyond_doubt(self.better.returns, self.worse.returns, self.probability)
+        return self.p_corrected <= ALPHA
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +101,8 @@ class Comparison:
         config: the world.
         protocol: by which they came about.
         results: one for each entry and mode.
-        ranks: of the results: 1 and one more for each that is better beyond doubt, so that equals
-            share a rank.
+        ranks: of the results: 1 and one more for each that is better beyond doubt, as corrected
+            for all pairs, so that equals share a rank.
         pairs: each result and each other one.
     """
 
@@ -163,7 +173,12 @@ def compare(
 def rank(config: EnvConfig, protocol: Protocol, results: Sequence[Result]) -> Comparison:
     """Put results into order."""
     by_mean = sorted(results, key=lambda result: -result.score.mean)
-    pairs = [_pair(one, other) for one, other in combinations(by_mean, 2)]
+    both = list(combinations(by_mean, 2))
+    evidence = [weigh(one.returns, other.returns) for one, other in both]
+    pairs = [
+        _pair(one, other, of_pair, p)
+        for (one, other), of_pair, p in zip(both, evidence, correct(evidence), strict=True)
+    ]
     told_apart = [pair for pair in pairs if pair.is_told_apart]
 
     def rank_of(result: Result) -> int:
@@ -180,12 +195,16 @@ def rank(config: EnvConfig, protocol: Protocol, results: Sequence[Result]) -> Co
     )
 
 
-def _pair(one: Result, other: Result) -> Pair:
-    chance = probability_of_improvement(one.returns, other.returns)
-    if chance.high < 0.5:
-        chance = Interval(estimate=1 - chance.estimate, low=1 - chance.high, high=1 - chance.low)
-        one, other = other, one
-    return Pair(better=one, worse=other, probability=chance)
+def _pair(one: Result, other: Result, evidence: Evidence, p_corrected: float) -> Pair:
+    if p_corrected <= ALPHA and not evidence.is_ours_ahead:
+        one, other, evidence = other, one, evidence.reversed()
+    return Pair(
+        better=one,
+        worse=other,
+        probability=probability_of_improvement(one.returns, other.returns),
+        evidence=evidence,
+        p_corrected=p_corrected,
+    )
 
 
 _Played = tuple[list[Any], float]  # episodes, seconds

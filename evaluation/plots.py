@@ -44,6 +44,7 @@ _DASHED: dict[str, Any] = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (3,
 _MEAN: dict[str, Any] = {"marker": "o", "markersize": 5.0, "markeredgewidth": 0}
 _IQM: dict[str, Any] = {"marker": "D", "markersize": 3.8, "markerfacecolor": "white"}
 _SEED: dict[str, Any] = {"marker": "|", "markersize": 4.5, "linestyle": "none"}
+_NEW_SEEDS: dict[str, Any] = {"linewidth": 0.8, "marker": "|", "markersize": 6.5}
 _CLEAR: dict[str, Any] = {"color": _COLOURS[0], "linewidth": 2.0, "marker": "o", "markersize": 5.5}
 _UNDECIDED: dict[str, Any] = _CLEAR | {"color": GREY, "markerfacecolor": "white"}
 
@@ -81,6 +82,9 @@ def intervals(
 ) -> Figure:
     """Draw each player's mean and interquartile mean with their intervals, best player first.
 
+    Thick and thin intervals are over the episodes of these policies. One with ends, over new
+    training seeds, is drawn of players that have several.
+
     Args:
         title: what was scored.
         unit: of the scores.
@@ -106,6 +110,7 @@ def intervals(
     values = [reference[1]] if reference else []
     for score in scores.values():
         values += [score.ci_low, score.ci_high, score.iqm_low, score.iqm_high, *score.seed_means]
+        values += [end for end in (score.seeds_low, score.seeds_high) if end is not None]
     axes = page.axes()
     page.x_axis(axes, pages.limits(values), unit)
     pages.rule_rows(axes, len(scores))
@@ -114,12 +119,12 @@ def intervals(
     for row, (name, score) in enumerate(scores.items()):
         _draw_score(axes, row, name, score, looks[name].colour)
     marks = {
-        "mean, 95 % interval": Line2D([], [], color=INK, linewidth=2.2, **_MEAN),
-        "interquartile mean (IQM), 95 % interval": Line2D([], [], color=INK, linewidth=1, **_IQM),
-        "mean of a training seed": Line2D([], [], color=INK, **_SEED),
+        "mean, 95 % over episodes": Line2D([], [], color=INK, linewidth=2.2, **_MEAN),
+        "IQM, 95 % over episodes": Line2D([], [], color=INK, linewidth=1, **_IQM),
     }
-    if all(len(score.seed_means) == 1 for score in scores.values()):
-        del marks["mean of a training seed"]
+    if any(len(score.seed_means) > 1 for score in scores.values()):
+        marks["seeds' means"] = Line2D([], [], color=INK, **_SEED)
+        marks["95 % over new seeds"] = Line2D([], [], color=INK, **_NEW_SEEDS)
     page.key(marks)
     return page.figure
 
@@ -130,7 +135,7 @@ def _columns(scores: Sequence[Score], decimals: int) -> dict[str, list[str]]:
 
     return {
         "mean": [write(score.mean) for score in scores],
-        "95 % interval": [f"{write(s.ci_low)} to {write(s.ci_high)}" for s in scores],
+        "95 %, episodes": [f"{write(s.ci_low)} to {write(s.ci_high)}" for s in scores],
         "IQM": [write(score.iqm) for score in scores],
     }
 
@@ -154,6 +159,9 @@ def _draw_reference(page: Page, axes: Axes, name: str, value: float, decimals: i
 def _draw_score(axes: Axes, row: int, name: str, score: Score, colour: str) -> None:
     seeds, mean, middle = row - 0.3, row - 0.05, row + 0.25
     ends, iqm_ends = [score.ci_low, score.ci_high], [score.iqm_low, score.iqm_high]
+    if score.seeds_low is not None and score.seeds_high is not None:
+        over_seeds, label = [score.seeds_low, score.seeds_high], f"new seeds of {name}"
+        axes.plot(over_seeds, [mean, mean], color=colour, label=label, **_NEW_SEEDS)
     axes.plot(ends, [mean, mean], color=colour, linewidth=2.2, label=f"interval of {name}")
     axes.plot(iqm_ends, [middle, middle], color=colour, label=f"IQM's of {name}", linewidth=1)
     axes.plot([score.mean], [mean], color=colour, label=f"mean of {name}", **_MEAN)
@@ -188,7 +196,9 @@ def profiles(title: str, unit: str, returns: Mapping[str, Strata]) -> Figure:
     left, swatch = MARGIN + 32, 18.0
     width = WIDTH - left - GAP - swatch - 5 - _widest(names) - MARGIN
     page = pages.begin(title, left=left, top=_UNDER_SUBTITLE, width=width, height=_HEIGHT)
-    page.subtitle("Share of episodes that scored more; bands are pointwise 95 % intervals")
+    page.subtitle(
+        "Share of episodes that scored more; bands: pointwise 95 % intervals over episodes"
+    )
     axes = page.axes()
     page.x_axis(axes, (low, high), unit)
     shares = np.linspace(0, 1, 5)
@@ -224,8 +234,8 @@ def improvement(title: str, pairs: Sequence[tuple[str, str, Interval, bool]]) ->
 
     Args:
         title: what was scored.
-        pairs: the one, the other, the probability, from 0 to 1, and whether it is beyond doubt
-            which is better.
+        pairs: the one, the other, the probability, from 0 to 1, with its interval over episodes,
+            and whether it is beyond doubt which is better: for agents that is up to their seeds.
 
     Raises:
         ValueError: If there is no pair.
@@ -267,8 +277,10 @@ def improvement(title: str, pairs: Sequence[tuple[str, str, Interval, bool]]) ->
         axes.plot([chance.estimate], [row], zorder=4, **dot)
     page.key(
         {
-            "chance that a score of the first is higher, 95 % interval": Line2D([], [], **_CLEAR),
-            "undecided: the interval contains 50 %": Line2D([], [], **_UNDECIDED),
+            "chance that an episode of the first is higher, 95 % over episodes": Line2D(
+                [], [], **_CLEAR
+            ),
+            "undecided, see the verdicts": Line2D([], [], **_UNDECIDED),
         }
     )
     return page.figure

@@ -70,8 +70,9 @@ class Protocol:
 
 
 def native(file: PolicyFile, path: Path, *, trust: bool) -> EnvConfig:
-    """Read the world a policy was trained in, at its native skill and time limit."""
-    return replace(world(file.env, path, trust=trust), skill=None, time_limit=None)
+    """Read the world a policy was trained in: whole games, at its native skill and time limit."""
+    config = world(file.env, path, trust=trust).whole_games()
+    return replace(config, skill=None, time_limit=None)
 
 
 def world(fields: dict[str, Any], path: Path, *, trust: bool) -> EnvConfig:
@@ -91,10 +92,11 @@ def world(fields: dict[str, Any], path: Path, *, trust: bool) -> EnvConfig:
 
 @contextlib.contextmanager
 def vector_env(config: EnvConfig, num_envs: int, episodes: int) -> Iterator[SharedVectorEnv]:
-    """Open at most as many environments as there are episodes to play."""
+    """Open at most as many environments as there are episodes, which are whole games, to play."""
     for wad in strange_wads(config.env):
         warn_of_wad(wad)
-    with contextlib.closing(SharedVectorEnv(config, min(num_envs, episodes))) as envs:
+    num_envs = min(num_envs, episodes)
+    with contextlib.closing(SharedVectorEnv(config.whole_games(), num_envs)) as envs:
         yield envs
 
 

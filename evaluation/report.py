@@ -18,10 +18,12 @@ from evaluation.compare import MODES, Comparison, Pair, Result
 from evaluation.curves import learning_curves
 from evaluation.entries import BUILT_IN
 from evaluation.statistics import Score
+from evaluation.verdicts import AGENTS, ALPHA, EACH_POLICY, FEWEST_SEEDS, enough_seeds
 
+OVER_EPISODES, OVER_SEEDS = "95 % over episodes", "95 % over new seeds"
 COLUMNS = (
-    *("rank", "player", "mean", "95 % interval", "IQM", "median", "std", "seeds' means"),
-    *("min to max", "episode length", "frames trained", "trained for", "plays"),
+    *("rank", "player", "mean", OVER_EPISODES, OVER_SEEDS, "IQM", "median", "std"),
+    *("seeds' means", "min to max", "episode length", "frames trained", "trained for", "plays"),
 )
 # Two tables, because one would be wider than a page.
 _SPLIT = COLUMNS.index("min to max")
@@ -50,13 +52,11 @@ def rows(comparison: Comparison) -> list[tuple[str, ...]]:
 
 
 def _row(result: Result, rank: int, frame_skip: int) -> tuple[str, ...]:
-    score, several = result.score, len(result.returns) > 1
-    trained = bool(result.contestants)
+    score, trained = result.score, bool(result.contestants)
+    mean, over_episodes, *others = score_cells(score)
     return (
-        str(rank),
-        result.name,
-        *score_cells(score),
-        ", ".join(number(mean) for mean in score.seed_means) if several else "",
+        *(str(rank), result.name, mean, over_episodes, over_seeds(score), *others),
+        ", ".join(number(mean) for mean in score.seed_means) if result.is_agent else "",
         f"{number(score.min)} to {number(score.max)}",
         f"{score.mean_length:,.0f} env steps",
         f"{result.env_steps * frame_skip:,.0f}" if trained else "",
@@ -66,7 +66,7 @@ def _row(result: Result, rank: int, frame_skip: int) -> tuple[str, ...]:
 
 
 def score_cells(score: Score) -> tuple[str, ...]:
-    """Write down mean, its 95 % interval, IQM with its own, median and deviation."""
+    """Write down mean, its 95 % interval over episodes, IQM with its own, median and deviation."""
     return (
         number(score.mean),
         f"{number(score.ci_low)} to {number(score.ci_high)}",
@@ -76,17 +76,81 @@ def score_cells(score: Score) -> tuple[str, ...]:
     )
 
 
+def over_seeds(score: Score) -> str:
+    """Write down the mean's 95 % interval over new training seeds; nothing of one seed."""
+    if score.seeds_low is None or score.seeds_high is None:
+        return ""
+    return f"{number(score.seeds_low)} to {number(score.seeds_high)}"
+
+
 def footnotes(comparison: Comparison) -> list[str]:
     """Say how the numbers came about, and where the reference is from."""
     return [
         comparison.protocol.sentence(comparison.config),
-        "Intervals: percentile bootstrap over episodes, each training seed a stratum: they tell "
-        "what these policies would score on other episodes. How far training seeds differ shows in "
-        "the seeds' own means. Players share a rank where the 95 % interval of the probability "
-        "that an episode of one beats an episode of the other includes one half, or where there "
-        "are too few episodes to tell.",
+        _about_intervals(any(result.is_agent for result in comparison.results)),
+        _about_verdicts(comparison),
+        *_about_few_seeds(comparison),
         *_source(comparison),
     ]
+
+
+def _about_intervals(of_agents: bool) -> str:
+    note = (
+        "Intervals over episodes (percentile bootstrap) tell what these policies would score on "
+        "other episodes."
+    )
+    if not of_agents:
+        return note + " What another training would score they do not tell."
+    return (
+        f"{note} Intervals over new seeds (Student's t of the seeds' means) are of what the "
+        "agent scores on average over training seeds, of which these are a sample."
+    )
+
+
+def _about_verdicts(comparison: Comparison) -> str:
+    abouts = {pair.evidence.about for pair in comparison.pairs}
+    notes = [
+        "Verdicts on policies are about these policies, not about how they were trained: whether "
+        "an episode of one is above one of the other's more often than below (Brunner-Munzel and "
+        "Mann-Whitney tests, which have to agree)."
+    ]
+    if AGENTS in abouts:
+        notes.append(
+            "Verdicts on agents are about other training seeds as well: whether mean returns of "
+            "seeds differ (exact permutation test and Welch's t test, which have to agree; against "
+            "a single policy or a player that learned nothing, Welch's alone)."
+        )
+    if EACH_POLICY in abouts:
+        notes.append(
+            f"Fewer than {FEWEST_SEEDS} seeds against a single policy or a player that learned "
+            "nothing: the verdict is about these policies, each of which has to be better."
+        )
+    notes.append(
+        "P-values are corrected for all pairs of the table (Holm): were all players equal, any two "
+        f"of them would be told apart in at most {100 * ALPHA:g} % of such tables. A rank is 1 and "
+        "one more for each player that is better by verdict."
+    )
+    return " ".join(notes)
+
+
+def _about_few_seeds(comparison: Comparison) -> list[str]:
+    num = sum(not pair.evidence.can_decide for pair in comparison.pairs)
+    if not num:
+        return []
+    total = len(comparison.pairs)
+    enough = f"{enough_seeds(1)} seeds of each are enough where one pair is compared"
+    if total > 1:
+        enough += f", {enough_seeds(total)} for any pair of this table"
+    return [
+        f"Too few training seeds: {num} of {_pairs(comparison)} are agents with so few seeds that "
+        "no difference between them, however large, could be told from luck. That is not to say "
+        f"that they are equal; {enough}."
+    ]
+
+
+def _pairs(comparison: Comparison) -> str:
+    num = len(comparison.pairs)
+    return f"{num} pair" if num == 1 else f"{num} pairs"
 
 
 def _source(comparison: Comparison) -> list[str]:
@@ -94,13 +158,66 @@ def _source(comparison: Comparison) -> list[str]:
     return [f"Reference: {known.source}."] if known else []
 
 
-def verdict(pair: Pair) -> str:
-    """Say which of two is better, or that this cannot be told."""
-    p = pair.probability
-    chance = f"{p.estimate:.2f} ({p.low:.2f} to {p.high:.2f})"
+def verdict(pair: Pair, num_pairs: int) -> str:
+    """Say which of two is better, or that this cannot be told, and what that is about.
+
+    Args:
+        pair: the two.
+        num_pairs: how many pairs the table has.
+    """
+    one, other = _called(pair.better, pair), _called(pair.worse, pair)
     if pair.is_told_apart:
-        return f"{pair.better.name} is better than {pair.worse.name}: probability {chance}"
-    return f"{pair.better.name} and {pair.worse.name} cannot be told apart: probability {chance}"
+        said = f"{one} is better than {other.removesuffix(',')}"
+    else:
+        said = f"{one} and {other} cannot be told apart".replace("each of the", "the")
+    if not said.startswith(pair.better.name):
+        said = said[0].upper() + said[1:]
+    return f"{said}: {'; '.join(_grounds(pair, num_pairs))}"
+
+
+def verdicts(comparison: Comparison) -> list[str]:
+    """Say of each result and the next one which is better."""
+    return [verdict(pair, len(comparison.pairs)) for pair in comparison.neighbours]
+
+
+def _called(result: Result, pair: Pair) -> str:
+    """Name a result, and what of it a verdict is about."""
+    if result.is_agent and pair.evidence.about == AGENTS:
+        return f"the agent {result.name}, over training seeds,"
+    if result.is_agent:
+        return f"each of the {len(result.returns)} policies of {result.name}"
+    return f"this policy, {result.name}," if result.mode else result.name
+
+
+def _grounds(pair: Pair, num_pairs: int) -> list[str]:
+    """Give the numbers that a verdict rests on, and why it may have been out of reach."""
+    evidence, p = pair.evidence, pair.probability
+    grounds = []
+    if evidence.difference:
+        d = evidence.difference
+        higher = "higher" if d.estimate >= 0 else "lower"
+        ends = (d.low, d.high) if d.estimate >= 0 else (-d.high, -d.low)
+        by = with_interval(abs(d.estimate), *ends)
+        grounds.append(f"mean {higher} by {by}, over new seeds")
+    if evidence.about != AGENTS:
+        grounds.append(f"probability {p.estimate:.2f} ({p.low:.2f} to {p.high:.2f}), over episodes")
+    if evidence.can_decide:
+        p_value = pair.p_corrected
+        grounds.append("p < 0.001" if p_value < 0.001 else f"p = {_significant(p_value)}")
+    if not pair.is_told_apart and evidence.least_p > ALPHA / num_pairs:
+        seeds = f"{len(pair.better.returns)} seeds against {len(pair.worse.returns)}"
+        cannot = (
+            "can hardly decide" if evidence.can_decide else "cannot decide, whatever they score"
+        )
+        grounds.append(
+            f"{seeds} {cannot} (p is {_significant(evidence.least_p)} at least, uncorrected), "
+            f"{enough_seeds(num_pairs)} of each would be enough"
+        )
+    return grounds
+
+
+def _significant(p_value: float) -> str:
+    return f"{p_value:.2f}" if p_value >= 0.1 else f"{p_value:.3f}"
 
 
 def markdown(comparison: Comparison, pictures: Sequence[str] = ()) -> str:
@@ -117,7 +234,7 @@ def markdown(comparison: Comparison, pictures: Sequence[str] = ()) -> str:
     circumstances = [(row[1], *row[_SPLIT:]) for row in played]
     lines += [*markdown_table(_CIRCUMSTANCES, circumstances, text=(0,)), ""]
     lines += [f"{note}\n" for note in footnotes(comparison)]
-    lines += [f"- {plain(verdict(pair))}" for pair in comparison.neighbours]
+    lines += [f"- {plain(said)}" for said in verdicts(comparison)]
     lines += ["", *(f"![{name.partition('.')[0]}]({name})" for name in pictures)]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -135,7 +252,11 @@ def _cell(score: dict[str, Any] | None) -> str:
         return ""
     if "source" in score:
         return number(score["mean"])
-    return with_interval(score["mean"], score["ci_low"], score["ci_high"])
+    cell = with_interval(score["mean"], score["ci_low"], score["ci_high"])
+    if score["seeds_low"] is None:
+        return cell
+    seeds = f"{number(score['seeds_low'])} to {number(score['seeds_high'])}"
+    return f"{cell.removesuffix(')')}; new seeds: {seeds})"
 
 
 def summary(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
@@ -149,6 +270,8 @@ def _summary_of(comparison: Comparison) -> list[dict[str, Any]]:
             "mean": result.score.mean,
             "ci_low": result.score.ci_low,
             "ci_high": result.score.ci_high,
+            "seeds_low": result.score.seeds_low,
+            "seeds_high": result.score.seeds_high,
         }
         for result in comparison.results
     }
@@ -167,8 +290,9 @@ def _summary_of(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def summary_notes(comparisons: Sequence[Comparison]) -> list[str]:
-    """Say of each world how its numbers came about."""
-    notes = []
+    """Say how the numbers came about, those of each world too."""
+    results = [result for comparison in comparisons for result in comparison.results]
+    notes = [_about_intervals(any(result.is_agent for result in results))]
     for comparison in comparisons:
         sentence = comparison.protocol.sentence(comparison.config)
         said = " ".join([sentence, *_source(comparison)])
@@ -178,7 +302,7 @@ def summary_notes(comparisons: Sequence[Comparison]) -> list[str]:
 
 def summary_markdown(comparisons: Sequence[Comparison]) -> str:
     """Write down one table over all worlds."""
-    lines = ["# All worlds: mean native return, 95 % interval", ""]
+    lines = ["# All worlds: mean native return, 95 % interval over episodes", ""]
     lines += [*markdown_table(SUMMARY_COLUMNS, summary_rows(comparisons), text=(0, 1)), ""]
     lines += [f"- {plain(note)}" for note in summary_notes(comparisons)]
     return "\n".join(lines) + "\n"
@@ -228,9 +352,20 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
                 "worse": pair.worse.name,
                 "probability": asdict(pair.probability),
                 "told_apart": pair.is_told_apart,
+                "about": pair.evidence.about,
+                "difference": pair.evidence.difference and asdict(pair.evidence.difference),
+                "p_value": pair.evidence.p_value,
+                "p_corrected": pair.p_corrected,
+                "least_p": pair.evidence.least_p,
             }
             for pair in comparison.pairs
         ],
+        "correction": {
+            "method": "Holm",
+            "level": ALPHA,
+            "pairs": sum(pair.evidence.can_decide for pair in comparison.pairs),
+            "enough_seeds": enough_seeds(len(comparison.pairs)),
+        },
         **_circumstances(),
     }
 

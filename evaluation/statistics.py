@@ -3,9 +3,12 @@
 Names and definitions are those of Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of
 the Statistical Precipice"; the arithmetic is SciPy's.
 
-Scores come in strata, each of which is resampled by itself: the episodes of each training seed, or
-the runs of each task. Intervals therefore tell what *these* policies would score on other episodes;
-how far training seeds differ is to be read from the seeds' own means.
+Scores come in strata: the episodes of each training seed. Resampling draws episodes, never seeds.
+Strata of one length are taken to be the same episodes, whose luck the policies share: resamples
+draw the same ones of each. Where they share nothing, that changes nothing.
+Intervals by it therefore tell what *these* policies would score on other episodes; what other
+training seeds would score is told by `over_seeds`, and which agent is better by
+`evaluation.verdicts`.
 
 Axes: E episodes of a stratum, S strata, R resamples, P thresholds.
 """
@@ -20,11 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-_CONFIDENCE = 0.95
+CONFIDENCE = 0.95
+"""How often an interval holds the truth."""
 _RESAMPLES = 10_000
 _RESAMPLES_OF_PAIRS = 2_000  # As many as the paper takes for its profiles.
-# Two lots of 5 scores of one policy differ in 10 % of cases by the bootstrap, instead of 5 %.
-_FEW = 20
 
 Floats = NDArray[np.float64]
 Strata = Sequence[Floats]
@@ -48,7 +50,7 @@ class Score:
         episodes: E.
         mean: mean return.
         std: standard deviation of the returns.
-        ci_low: lower end of the 95 % bootstrap interval of the mean.
+        ci_low: lower end of the 95 % bootstrap interval of the mean, over these policies' episodes.
         ci_high: its upper end.
         median: median return.
         iqm: mean of the middle half of the returns.
@@ -58,6 +60,9 @@ class Score:
         max: highest return.
         mean_length: mean length in env steps.
         seed_means: mean return of each training seed.
+        seeds_low: lower end of the 95 % interval of the mean over new training seeds; None where
+            there is one seed only.
+        seeds_high: its upper end.
     """
 
     episodes: int
@@ -73,6 +78,8 @@ class Score:
     max: float
     mean_length: float
     seed_means: tuple[float, ...]
+    seeds_low: float | None = None
+    seeds_high: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Give the fields as a dictionary, for JSON."""
@@ -91,6 +98,8 @@ def summarize(returns: Strata, mean_length: float) -> Score:
     """
     together = _together(returns)
     mean, middle = bootstrap(returns, np.mean), bootstrap(returns, iqm)
+    seed_means = tuple(float(stratum.mean()) for stratum in returns)
+    seeds = over_seeds(seed_means) if len(seed_means) > 1 else None
     return Score(
         episodes=len(together),
         mean=mean.estimate,
@@ -104,8 +113,24 @@ def summarize(returns: Strata, mean_length: float) -> Score:
         min=float(together.min()),
         max=float(together.max()),
         mean_length=mean_length,
-        seed_means=tuple(float(stratum.mean()) for stratum in returns),
+        seed_means=seed_means,
+        seeds_low=seeds.low if seeds else None,
+        seeds_high=seeds.high if seeds else None,
     )
+
+
+def over_seeds(seed_means: Sequence[float]) -> Interval:
+    """Bound an agent's mean return over new training seeds, on as many episodes.
+
+    Student's t interval of the seeds' means. A bootstrap of three to eight seeds is far too narrow.
+
+    Args:
+        seed_means: mean return of each of at least two training seeds.
+    """
+    num, mean = len(seed_means), float(np.mean(seed_means))
+    error = float(np.std(seed_means, ddof=1)) / num**0.5
+    margin = error * float(stats.t.ppf((1 + CONFIDENCE) / 2, num - 1))
+    return Interval(estimate=mean, low=mean - margin, high=mean + margin)
 
 
 def iqm(values: Floats, axis: int = -1) -> Any:
@@ -114,7 +139,7 @@ def iqm(values: Floats, axis: int = -1) -> Any:
 
 
 def bootstrap(strata: Strata, statistic: Callable[..., Any]) -> Interval:
-    """Bound a statistic of all scores together by the stratified percentile bootstrap.
+    """Bound a statistic of all scores together by the percentile bootstrap.
 
     Of fewer than about 20 scores the interval is too narrow.
 
@@ -129,13 +154,15 @@ def bootstrap(strata: Strata, statistic: Callable[..., Any]) -> Interval:
     estimate = float(statistic(together, axis=-1))
     if together.min() == together.max():
         return Interval(estimate=estimate, low=estimate, high=estimate)
+    samples = tuple(_worth_resampling(strata))
     interval = stats.bootstrap(
-        tuple(_worth_resampling(strata)),
+        samples,
         lambda *samples, axis: statistic(np.concatenate(samples, axis=axis), axis=axis),
         n_resamples=_RESAMPLES,
         batch=1000,
         vectorized=True,
-        confidence_level=_CONFIDENCE,
+        paired=len({len(sample) for sample in samples}) == 1,
+        confidence_level=CONFIDENCE,
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
@@ -145,8 +172,8 @@ def bootstrap(strata: Strata, statistic: Callable[..., Any]) -> Interval:
 def probability_of_improvement(ours: Strata, theirs: Strata) -> Interval:
     """How likely a score of ours is above one of theirs; equal ones count half.
 
-    That is the Mann-Whitney U statistic over the number of pairs. The interval is by the stratified
-    percentile bootstrap; of fewer than about 20 scores it is too narrow.
+    That is the Mann-Whitney U statistic over the number of pairs. The interval is by the
+    percentile bootstrap over episodes; of fewer than about 20 scores it is too narrow.
 
     Args:
         ours: S arrays (E,).
@@ -176,14 +203,17 @@ def _worth_resampling(strata: Strata) -> Strata:
 
 def _resampled(strata: Strata, rng: np.random.Generator) -> _Counts:
     """Say how often each score is in each resample: (R, E of all strata)."""
-    counts = []
-    for stratum in _worth_resampling(strata):
-        num = len(stratum)
-        drawn = rng.integers(num, size=(_RESAMPLES_OF_PAIRS, num))
-        drawn += num * np.arange(_RESAMPLES_OF_PAIRS)[:, None]
-        flat = np.bincount(drawn.ravel(), minlength=drawn.size)
-        counts.append(flat.reshape(drawn.shape))
-    return np.concatenate(counts, axis=1)
+    nums = [len(stratum) for stratum in _worth_resampling(strata)]
+    if len(set(nums)) == 1:
+        return np.tile(_drawn(nums[0], rng), len(nums))
+    return np.concatenate([_drawn(num, rng) for num in nums], axis=1)
+
+
+def _drawn(num: int, rng: np.random.Generator) -> _Counts:
+    """Draw so many scores with replacement: how often each is in each resample, (R, num)."""
+    drawn = rng.integers(num, size=(_RESAMPLES_OF_PAIRS, num))
+    drawn += num * np.arange(_RESAMPLES_OF_PAIRS)[:, None]
+    return np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
 
 
 def _below(scores: Floats, counts: _Counts) -> _Counts:
@@ -204,7 +234,7 @@ def _share_above(
 
 
 def _percentiles(samples: Floats) -> Floats:
-    return np.percentile(samples, [50 * (1 - _CONFIDENCE), 50 * (1 + _CONFIDENCE)], axis=0)
+    return np.percentile(samples, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)], axis=0)
 
 
 def performance_profile(strata: Strata, thresholds: Floats) -> tuple[Floats, Floats, Floats]:
@@ -225,25 +255,6 @@ def performance_profile(strata: Strata, thresholds: Floats) -> tuple[Floats, Flo
     counts = _resampled(strata, np.random.default_rng(0))
     low, high = _percentiles((len(scores) - _below(scores, counts)[:, above]) / len(scores))
     return (len(scores) - above) / len(scores), low, high
-
-
-def beyond_doubt(ours: Strata, theirs: Strata, chance: Interval) -> bool:
-    """Whether one of two is better beyond doubt.
-
-    That is where the interval of the probability of improvement leaves out one half. Where one of
-    the two has few scores, the Mann-Whitney test has to agree (p < 0.05).
-
-    Args:
-        ours: S arrays (E,).
-        theirs: as many or more, or fewer.
-        chance: that ours is above theirs, by `probability_of_improvement`.
-    """
-    if chance.low <= 0.5 <= chance.high:
-        return False
-    left, right = _together(ours), _together(theirs)
-    if min(len(left), len(right)) >= _FEW:
-        return True
-    return bool(stats.mannwhitneyu(left, right).pvalue < 1 - _CONFIDENCE)
 
 
 def band(

@@ -32,24 +32,30 @@ def print_scores(console: Console, scores: Mapping[str, Score], env: str) -> Non
 def print_comparison(console: Console, comparison: Comparison) -> None:
     """Print a comparison as a table with its footnotes."""
     table = Table(title=f"{comparison.config.env}: native return", title_justify="left")
-    shown = ("rank", "player", "mean", "95 % interval", "median", "seeds' means")
+    shown = ["rank", "player", "mean", report.OVER_EPISODES, "median"]
+    if any(result.is_agent for result in comparison.results):
+        shown = [*shown[:-1], report.OVER_SEEDS, "seeds' means"]
     for column in shown:
         if column == "player":
             table.add_column(column, overflow="fold")
         else:
-            table.add_column(column, justify="right", no_wrap=True)
+            # So that a heading makes no column wider than its numbers.
+            heading = column.replace(" over ", "\nover ")
+            table.add_column(heading, justify="right", no_wrap=column != "seeds' means")
     for row in report.rows(comparison):
         table.add_row(*(row[report.COLUMNS.index(column)] for column in shown))
     console.print(table)
-    for pair in comparison.neighbours:
-        print(f"- {report.verdict(pair)}")
+    for verdict in report.verdicts(comparison):
+        print(f"- {verdict}")
     for note in report.footnotes(comparison):
         print(note)
 
 
 def print_summary(console: Console, comparisons: Sequence[Comparison]) -> None:
     """Print one table over all worlds, with its footnotes."""
-    table = Table(title="All worlds: mean native return, 95 % interval", title_justify="left")
+    table = Table(
+        title="All worlds: mean native return, 95 % interval over episodes", title_justify="left"
+    )
     for column in report.SUMMARY_COLUMNS:
         is_text = column in ("world", "player")
         table.add_column(column, justify="left" if is_text else "right", overflow="fold")

@@ -136,8 +136,8 @@ class Decoder(nn.Module):
         for kind, statistics in self.seen.items():
             assert isinstance(statistics, ObservationNormalizer)
             numbers, groups = kinds[kind]
-            count = frames[..., groups[0]].numel()
-            shares = torch.stack([_count(frames[..., group]) for group in groups]) / count
+            count = _select(frames, groups[0]).numel()
+            shares = torch.stack([_count(_select(frames, group)) for group in groups]) / count
             mean = (shares @ numbers.double()).flatten()
             variance = (shares @ numbers.double() ** 2).flatten() - mean**2
             statistics.merge(mean, variance.clamp(min=0.0), count)
@@ -165,7 +165,10 @@ def _cut_into_blocks(frames: Tensor, size: int) -> Tensor:
 
 def _count(pixels: Tensor) -> Tensor:
     """Count how often each byte occurs, (256,) float64."""
-    return torch.bincount(pixels.flatten(), minlength=256).double()
+    # Not `torch.bincount`, which waits for a GPU to tell it the largest number.
+    indices = pixels.flatten().long()
+    ones = torch.ones((), dtype=torch.float64, device=pixels.device).expand(len(indices))
+    return torch.zeros(256, dtype=torch.float64, device=pixels.device).index_add_(0, indices, ones)
 
 
 def _look_up(colours: Tensor, indices: Tensor) -> Tensor:
@@ -179,4 +182,9 @@ def _look_up(colours: Tensor, indices: Tensor) -> Tensor:
 
 
 def _select(frames: Tensor, channels: list[int]) -> Tensor:
-    return frames if len(channels) == frames.shape[-1] else frames[..., channels]
+    """Return some channels, in order."""
+    # A list as an index would be copied to the GPU each time.
+    first, step = channels[0], channels[1] - channels[0] if len(channels) > 1 else 1
+    if channels == list(range(first, channels[-1] + 1, step)):
+        return frames[..., first : channels[-1] + 1 : step]
+    return torch.cat([frames[..., channel : channel + 1] for channel in channels], -1)

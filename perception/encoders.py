@@ -96,19 +96,30 @@ class BlockConv2d(nn.Conv2d):
     processors and GPUs half the time; the kernel must be a multiple of the stride, without padding.
     """
 
-    _kept: tuple[int, Tensor] | None = None  # The weight on blocks, and of which version it is.
+    _planes: int | None = None  # of the blocks seen last
+    _kept: Tensor | None = None
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Convolve (B, P, H, W), or blocks of it as `Decoder` makes them."""
         if inputs.shape[1] == self.in_channels:
             whole: Tensor = super().forward(inputs)
             return whole
-        return F.conv2d(inputs, self._weight_on_blocks(inputs.shape[1]), self.bias)
+        self._planes = inputs.shape[1]
+        weight = self._weight_on_blocks(self._planes) if self._kept is None else self._kept
+        return F.conv2d(inputs, weight, self.bias)
+
+    @torch.no_grad()
+    def keep_weight(self) -> None:
+        """Rearrange the weight now, and no more until the next call: for weights that stand still.
+
+        The rearranged weight stays where it is in memory, where a captured CUDA graph reads it.
+        """
+        if self._planes is None:
+            return
+        weight = self._weight_on_blocks(self._planes)
+        self._kept = weight if self._kept is None else self._kept.copy_(weight)
 
     def _weight_on_blocks(self, planes: int) -> Tensor:
-        version = self.weight._version
-        if not self.weight.requires_grad and self._kept is not None and self._kept[0] == version:
-            return self._kept[1]
         stride, size = self.stride[0], self.kernel_size[0] // self.stride[0]
         # As many planes of zeros as there are palette channels, each after three colours.
         zeros = planes // stride**2 - self.in_channels
@@ -117,7 +128,6 @@ class BlockConv2d(nn.Conv2d):
         weight = torch.cat([colours, others], 1)
         weight = weight.unflatten(3, (size, stride)).unflatten(2, (size, stride))
         on_blocks: Tensor = weight.permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
-        self._kept = version, on_blocks.detach()
         return on_blocks  # (O, planes, size, size)
 
 

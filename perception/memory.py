@@ -53,6 +53,10 @@ class Memory(nn.Module):
         return features, state
 
 
+FORGET_BIAS = 0.0
+"""Bias of an LSTM's forget gate at first; 1 remembers longer (Jozefowicz et al. 2015). Measured in
+benchmarks/results/memory_init.md."""
+
 _Memo = tuple[Tensor, ...]
 
 
@@ -213,7 +217,11 @@ class _LSTMCell(_Cell):
 
 
 class _Recurrent(Memory):
-    """A recurrent layer with the parameters, and the mathematics, of PyTorch's."""
+    """A recurrent layer with the parameters, and the mathematics, of PyTorch's.
+
+    The weights of each gate are an orthogonal matrix by themselves (Saxe et al. 2014), so that at
+    first none of them dampens or magnifies what it is given; biases are zero.
+    """
 
     is_recurrent = True
 
@@ -225,11 +233,12 @@ class _Recurrent(Memory):
         self._cell = cell
         self.state_shape = (cell.num_rows, hidden_size)
         self.num_features = hidden_size
-        for name, parameter in self.layer.named_parameters():
-            if "weight" in name:
-                nn.init.orthogonal_(parameter)
-            else:
-                nn.init.zeros_(parameter)
+        for parameter in self.layer.parameters():
+            for gate in parameter.data.chunk(cell.num_gates):
+                if gate.dim() > 1:
+                    nn.init.orthogonal_(gate)
+                else:
+                    nn.init.zeros_(gate)
 
     def forward(
         self, features: Tensor, state: Tensor, episode_starts: Tensor
@@ -259,6 +268,8 @@ class LSTM(_Recurrent):
 
     def __init__(self, num_inputs: int, hidden_size: int) -> None:
         super().__init__(nn.LSTM(num_inputs, hidden_size), _LSTMCell, num_inputs, hidden_size)
+        forget_gate = self.layer.get_parameter("bias_ih_l0").data.chunk(4)[1]
+        nn.init.constant_(forget_gate, FORGET_BIAS)
 
 
 class GRU(_Recurrent):

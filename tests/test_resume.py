@@ -71,10 +71,10 @@ def run_and_die(monkeypatch, updates: int, folder: Path, *arguments: str) -> Non
     with monkeypatch.context() as patch:
         update, count = Agent.update, itertools.count()
 
-        def dying_update(self, rollout):
+        def dying_update(self, rollout, **options):
             if next(count) == updates:
                 raise Killed
-            return update(self, rollout)
+            return update(self, rollout, **options)
 
         patch.setattr(Agent, "update", dying_update)
         with pytest.raises(Killed):

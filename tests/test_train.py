@@ -394,6 +394,21 @@ def setting_of(run_dir):
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("flags", "without"), [([], 1), (["--overlap"], 2)])
+def test_nothing_is_learned_from_rollouts_played_without_statistics(tmp_path, flags, without):
+    flags = [*SMALL, *flags, "--normalize-obs", "--run-dir", str(tmp_path)]
+
+    def learned():
+        return [loss is not None for loss in logged(tmp_path, "train/loss")]
+
+    assert train.main(flags) == 0
+    assert learned() == [update >= without for update in range(4)]
+    # Resumed, all rollouts are played with the statistics that there are.
+    assert train.main([*flags, "--total-env-steps", "384"]) == 0
+    assert learned() == [update >= without for update in range(6)]
+
+
+@pytest.mark.usefixtures("quick")
 def test_autotune_shows_what_it_tried_and_trains_with_the_best(tmp_path, capsys):
     begin = [*SMALL, "--rollout-length", "32", "--autotune", "--run-dir", str(tmp_path)]
     assert train.main(begin) == 0
@@ -401,7 +416,8 @@ def test_autotune_shows_what_it_tried_and_trains_with_the_best(tmp_path, capsys)
     assert header.split() == [*SETTING, "env", "steps/s"]
     rows = [line.split() for line in lines if line.split()[-2] in ("float32", "bfloat16")]
     assert len(rows) > 3
-    assert {int(row[0]) * int(row[3]) for row in rows} == {4 * 32}
+    # Advantages are estimated over as many steps, in as many environments, as was asked for.
+    assert {(row[0], row[3]) for row in rows} == {("4", "32")}
     setting = setting_of(tmp_path)
     assert list(map(str, setting.values())) == rows[0][:-1]
     # Env steps of an update stay what they were.

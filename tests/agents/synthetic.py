@@ -58,7 +58,7 @@ def make_draws(space, *leading, seed=0):
     return torch.rand(*leading, num_draws(space), generator=generator)
 
 
-def make_rollout(policy, steps, num_envs, *, seed=0, noise=0.0):
+def make_rollout(policy, steps, num_envs, *, seed=0, noise=0.0, truncations=True):
     """Let a policy act on random observations in which episodes end at random.
 
     Args:
@@ -67,23 +67,42 @@ def make_rollout(policy, steps, num_envs, *, seed=0, noise=0.0):
         num_envs: N.
         seed: draws everything.
         noise: deviation of noise on logprobs and values, as if an older policy had acted.
+        truncations: whether some of the episodes that end are truncated.
     """
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
     obs = make_obs(policy.specs, steps, num_envs, seed=seed)
     ends = rng.integers(8, size=(steps, num_envs))
     terminated, truncated = torch.from_numpy(ends == 0), torch.from_numpy(ends == 1)
+    truncated &= truncations
     starts = torch.ones(steps, num_envs, dtype=torch.bool)
     starts[1:] = (terminated | truncated)[:-1]
     state = policy.initial_state(num_envs)
     draws = torch.rand(steps, num_envs, num_draws(policy.action_space), generator=generator)
     with torch.no_grad():
-        distribution, values, _ = policy(obs, state, starts)
+        distribution, values, last_state = policy(obs, state, starts)
         actions = distribution.sample(draws)
         logprobs = distribution.log_prob(actions)
 
     def draw(*shape):
         return torch.randn(*shape, generator=generator)
+
+    last_obs = make_obs(policy.specs, num_envs, seed=seed + 1)
+    last_starts = (terminated | truncated)[-1]
+    final_steps, final_lanes = truncated.nonzero().unbind(1)
+    final_obs = make_obs(policy.specs, len(final_steps), seed=seed + 2)
+    # Of each truncated episode: the state after its last step.
+    states = [state[:, :0]]
+    with torch.no_grad():
+        for t, lane in zip(final_steps.tolist(), final_lanes.tolist(), strict=True):
+            before = {name: part[: t + 1, lane : lane + 1] for name, part in obs.items()}
+            whence = state[:, lane : lane + 1], starts[: t + 1, lane : lane + 1]
+            states.append(policy(before, *whence)[2])
+        final_state = torch.cat(states, 1)
+        last_values = policy.value(last_obs, last_state, last_starts)
+        final_values = torch.zeros(steps, num_envs)
+        going_on = torch.zeros(len(final_steps), dtype=torch.bool)
+        final_values[final_steps, final_lanes] = policy.value(final_obs, final_state, going_on)
 
     return Rollout(
         obs=obs,
@@ -94,10 +113,17 @@ def make_rollout(policy, steps, num_envs, *, seed=0, noise=0.0):
         rewards=draw(steps, num_envs),
         terminated=terminated,
         truncated=truncated,
-        final_values=draw(steps, num_envs) * truncated,
+        final_values=final_values + noise * draw(steps, num_envs) * truncated,
         episode_starts=starts,
         memory_state=state,
-        last_values=draw(num_envs),
+        last_values=last_values + noise * draw(num_envs),
+        last_obs=last_obs,
+        last_memory_state=last_state,
+        last_starts=last_starts,
+        final_obs=final_obs,
+        final_steps=final_steps,
+        final_lanes=final_lanes,
+        final_memory_state=final_state,
     )
 
 

@@ -58,10 +58,9 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(name, memory):
 def test_the_rollout_is_left_as_it_was():
     agent = make_agent(minibatch_size=8, normalize_returns=True, reward_scale=0.1)
     rollout = make_rollout(agent.policy, STEPS, NUM_ENVS)
-    before = {name: part.clone() for name, part in vars(rollout).items() if name != "obs"}
+    before = {name: part.clone() for name, part in rollout.tensors().items()}
     agent.update(rollout)
-    for name, part in before.items():
-        assert torch.equal(getattr(rollout, name), part), name
+    assert_same(rollout.tensors(), before)
 
 
 def test_the_learning_rate_falls_linearly_to_its_last_step_and_stays_above_zero():
@@ -176,6 +175,37 @@ def test_of_the_first_rollout_only_statistics_are_learned():
     assert {name.rsplit(".", 1)[1] for name in changed} == {"mean", "variance", "count"}
 
 
+def test_a_rollout_that_is_not_finite_gives_no_statistics():
+    policy = make_policy(normalize_obs=True)
+    agent = PPO(policy, PPOConfig(normalize_obs=True), num_envs=NUM_ENVS, total_updates=3)
+    broken, first = (make_rollout(policy, STEPS, NUM_ENVS, seed=seed) for seed in (0, 1))
+    broken.rewards[3, 1] = torch.nan
+    with pytest.raises(NotFiniteError):
+        agent.update(broken, version=0)
+    assert agent.update(first, version=1) == {}  # It was played without statistics too.
+    second = make_rollout(policy, STEPS, NUM_ENVS, seed=2)
+    assert agent.update(second, version=1) == {}
+    assert policy.perception.normalizers["obs"].count == STEPS * NUM_ENVS
+    assert "approx_kl" in agent.update(second, version=2)
+
+
+def test_a_resumed_agent_has_the_statistics_already():
+    first, resumed = (
+        PPO(
+            make_policy(normalize_obs=True),
+            PPOConfig(normalize_obs=True),
+            num_envs=NUM_ENVS,
+            total_updates=3,
+        )
+        for _ in range(2)
+    )
+    first.update(make_rollout(first.policy, STEPS, NUM_ENVS), version=0)
+    resumed.policy.load_state_dict(first.policy.state_dict())
+    resumed.num_updates = first.num_updates
+    rollout = make_rollout(resumed.policy, STEPS, NUM_ENVS, seed=1)
+    assert "approx_kl" in resumed.update(rollout, version=1)
+
+
 def test_normalised_observations_change_only_after_an_update():
     policy = make_policy(normalize_obs=True)
     config = PPOConfig(num_epochs=1, normalize_obs=True)
@@ -219,6 +249,7 @@ def test_configurations_are_frozen_and_derived_from_the_common_one(name):
 
 
 FLOATS = ("logprobs", "values", "rewards", "final_values", "memory_state", "last_values")
+FLOATS += ("last_memory_state", "final_memory_state")
 
 
 @pytest.mark.parametrize("number", [torch.nan, torch.inf])
@@ -277,7 +308,7 @@ class Readings(TorchDispatchMode):
 
 @pytest.mark.parametrize("memory", ["none", "lstm"])
 @pytest.mark.parametrize("name", OUR_AGENTS)
-def test_an_update_reads_two_tensors_however_many_minibatches(monkeypatch, name, memory):
+def test_an_update_reads_few_tensors_however_many_minibatches(monkeypatch, name, memory):
     lists = []
     tolist = torch.Tensor.tolist
     monkeypatch.setattr(torch.Tensor, "tolist", lambda t: lists.append(t.shape) or tolist(t))
@@ -291,4 +322,5 @@ def test_an_update_reads_two_tensors_however_many_minibatches(monkeypatch, name,
         with Readings() as readings:
             agent.update(rollout)
         assert readings.count == 0
-        assert len(lists) == 2  # Whether the rollout is finite, and all metrics.
+        # Whether the rollout is finite, and all metrics; V-trace: where episodes were truncated.
+        assert len(lists) == (3 if name == "vtrace" else 2)

@@ -66,19 +66,16 @@ def _one_update_a_trial_on_two_cores(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
 
 
-@pytest.mark.parametrize("may_cut_rollouts", [False, True])
-def test_settings_are_tried_that_learn_the_same(may_cut_rollouts):
-    shop = Workshop()
+@pytest.mark.parametrize("memory", ["none", "lstm"])
+def test_settings_are_tried_that_learn_the_same(memory):
+    shop = Workshop(memory)
     threads = torch.get_num_threads()
-    trials = autotune(FIRST, shop.open_envs, shop.make_agent, may_cut_rollouts=may_cut_rollouts)
+    trials = autotune(FIRST, shop.open_envs, shop.make_agent)
     settings = [trial.setting for trial in trials]
     assert shop.made[0] == FIRST
     assert sorted(map(str, settings)) == sorted(map(str, shop.made))
     assert len(set(settings)) == len(settings)  # Nothing is tried twice.
-    assert {s.num_envs * s.rollout_length for s in settings} == {4 * 64}
-    lengths = {s.rollout_length for s in settings}
-    assert min(lengths) >= 16
-    assert (lengths > {64}) == may_cut_rollouts
+    assert {(s.num_envs, s.rollout_length) for s in settings} == {(4, 64)}
     for field in ("precision", "num_threads", "num_groups"):
         assert len({getattr(s, field) for s in settings}) > 1, field
     assert all(envs.is_closed for envs in shop.opened)
@@ -90,7 +87,7 @@ def test_settings_are_tried_that_learn_the_same(may_cut_rollouts):
 
 def test_the_best_comes_first_and_the_others_by_speed():
     shop = Workshop("lstm")
-    best, *others = autotune(FIRST, shop.open_envs, shop.make_agent, may_cut_rollouts=False)
+    best, *others = autotune(FIRST, shop.open_envs, shop.make_agent)
     speeds = [trial.env_steps_per_s for trial in others]
     assert best.env_steps_per_s > 0
     # Unless it is about as fast and was tried earlier.
@@ -100,7 +97,7 @@ def test_the_best_comes_first_and_the_others_by_speed():
 
 def test_when_time_is_up_no_other_trial_begins():
     shop = Workshop()
-    (trial,) = autotune(FIRST, shop.open_envs, shop.make_agent, may_cut_rollouts=True, seconds=0.0)
+    (trial,) = autotune(FIRST, shop.open_envs, shop.make_agent, seconds=0.0)
     assert trial.setting == FIRST
     assert shop.made == [FIRST]
     assert [envs.is_closed for envs in shop.opened] == [True]
@@ -125,7 +122,7 @@ def test_environments_are_closed_when_something_breaks(monkeypatch, which, good)
     monkeypatch.setattr(shop, which, breaking)
     threads = torch.get_num_threads()
     with pytest.raises(BrokenWorldError):
-        autotune(FIRST, shop.open_envs, shop.make_agent, may_cut_rollouts=True)
+        autotune(FIRST, shop.open_envs, shop.make_agent)
     assert len(shop.opened) == (max(1, good) if which == "make_agent" else good) or good == 2
     assert all(envs.is_closed for envs in shop.opened)
     assert torch.get_num_threads() == threads
@@ -144,14 +141,11 @@ def test_of_settings_about_as_fast_the_one_tried_first_is_best():
     assert best(100, 102, 104) == 2
 
 
-def propose(speed, *, first=FIRST, may_cut_rollouts=True):
+def propose(speed, *, first=FIRST):
     """Go through the proposals with made-up speeds; give the trials."""
     trials = []
     # Each proposal depends on the trials before it.
-    trials.extend(
-        Trial(setting, speed(setting))
-        for setting in module._proposals(first, trials, may_cut_rollouts=may_cut_rollouts)
-    )
+    trials.extend(Trial(setting, speed(setting)) for setting in module._proposals(first, trials))
     return trials
 
 
@@ -163,35 +157,32 @@ def test_each_proposal_changes_one_thing_of_the_best_so_far(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
 
     def speed(setting):
-        faster = setting.num_envs * setting.num_groups * setting.num_workers
+        faster = setting.num_groups * setting.num_workers
         return faster * (2 if setting.precision == "bfloat16" else 1) / setting.num_threads
 
     trials = propose(speed)
-    together = {"num_envs", "rollout_length"}
     for i, trial in enumerate(trials[1:], 1):
         changed = changes(module._best(trials[:i]).setting, trial.setting)
-        assert len(changed) == 1 or changed == together
+        assert len(changed) == 1
+        assert changed.isdisjoint({"num_envs", "rollout_length"})
         assert trial.setting not in [other.setting for other in trials[:i]]
     assert module._best(trials).setting == Setting(
-        num_envs=16,
+        num_envs=4,
         num_workers=7,
         num_groups=4,
-        rollout_length=16,
+        rollout_length=64,
         num_threads=1,
         precision="bfloat16",
     )
 
 
-def test_rollouts_are_cut_further_only_where_that_was_faster():
-    def lengths(speed, **options):
-        return [trial.setting.rollout_length for trial in propose(speed, **options)]
-
-    assert set(lengths(lambda setting: setting.num_envs)) == {64, 32, 16}
-    assert set(lengths(lambda setting: 1 / setting.num_envs)) == {64, 32}
-    assert set(lengths(lambda setting: setting.num_envs, may_cut_rollouts=False)) == {64}
-    for length, expected in ((16, {16}), (32, {32, 16}), (50, {50, 25}), (33, {33})):
-        first = replace(FIRST, rollout_length=length)
-        assert set(lengths(lambda setting: setting.num_envs, first=first)) == expected
+@pytest.mark.parametrize(("num_envs", "length"), [(16, 64), (4, 128), (6, 50)])
+@pytest.mark.parametrize("more", [1, -1])
+def test_rollouts_are_never_cut_however_much_faster_that_were(num_envs, length, more):
+    first = replace(FIRST, num_envs=num_envs, rollout_length=length)
+    trials = propose(lambda setting: setting.num_envs**more, first=first)
+    assert len(trials) > 3
+    assert {(t.setting.num_envs, t.setting.rollout_length) for t in trials} == {(num_envs, length)}
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3, 16, None])

@@ -1,28 +1,164 @@
 """The same agents on a GPU: `make test-gpu` on a machine that has one."""
 
+from __future__ import annotations
+
+import dataclasses
+import math
+
 import pytest
 import torch
 
-from agents import AGENTS, Policy, Sampler, observation_specs
-from perception import EncoderConfig, PerceptionConfig
+from agents import AGENTS, OUR_AGENTS, OverlappedSampler, Sampler, build_policy, observation_specs
+from agents.inference import InferencePolicy
+from perception import ENCODERS, MEMORIES, EncoderConfig, PerceptionConfig, VectorSpec
+from tests.agents.synthetic import IMAGE, SMALL_LAYERS, make_draws, make_obs, make_rollout
 from tests.agents.toy import LocalEnvs
 
+pytestmark = pytest.mark.gpu
+CUDA = torch.device("cuda")
+STEPS, NUM_ENVS = 8, 4
+SPECS = {"screen": IMAGE, "variables": VectorSpec(size=3)}
+SB3_MEMORY = {"sb3-ppo": "none", "sb3-a2c": "none", "sb3-recurrent-ppo": "lstm"}
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("memory", ["none", "lstm", "gru"])
-@pytest.mark.parametrize("agent", sorted(AGENTS))
-def test_an_update_on_cuda_changes_the_policy(agent, memory):
+
+def on(device, rollout):
+    """Return a rollout on a device."""
+    moved = {}
+    for field in dataclasses.fields(rollout):
+        value = getattr(rollout, field.name)
+        if isinstance(value, dict):
+            moved[field.name] = {name: part.to(device) for name, part in value.items()}
+        else:
+            moved[field.name] = value.to(device)
+    return dataclasses.replace(rollout, **moved)
+
+
+def make_policy(device=CUDA, encoder="nature", memory="none", **options):
     torch.manual_seed(0)
+    config = PerceptionConfig(encoder=encoder, memory=memory, memory_size=6, layers=SMALL_LAYERS)
+    space = LocalEnvs("CartPole-v1", 1).single_action_space
+    return build_policy(SPECS, space, config, device=device, **options)
+
+
+def make_collector(agent, memory, inference="eager", overlap=False):
     kind, learner = AGENTS[agent]
     config = kind(rollout_length=16, normalize_obs=True, normalize_returns=True)
-    envs = LocalEnvs("CartPole-v1", 4)
-    specs = observation_specs(envs.single_observation_space, {})
-    perception = PerceptionConfig(memory=memory, layers=EncoderConfig(hidden_sizes=(16,)))
-    policy = Policy(specs, envs.single_action_space, perception, normalize_obs=True).cuda()
-    before = [parameter.clone() for parameter in policy.parameters()]
-    sampler = Sampler(envs, policy, rollout_length=config.rollout_length, seed=0)
-    learning = learner(policy, config, num_envs=4, total_updates=2)
-    metrics = [learning.update(sampler.collect().rollout) for _ in range(2)]
-    assert all(value == value for value in metrics[-1].values())
-    assert any((a != b).any() for a, b in zip(before, policy.parameters(), strict=True))
-    assert {parameter.device.type for parameter in policy.parameters()} == {"cuda"}
+    envs = LocalEnvs("CartPole-v1", 4, 2)
+    torch.manual_seed(0)
+    policy = build_policy(
+        observation_specs(envs.single_observation_space, {}),
+        envs.single_action_space,
+        PerceptionConfig(memory=memory, layers=EncoderConfig(hidden_sizes=(16,))),
+        normalize_obs=True,
+        device=CUDA,
+    )
+    learning = learner(policy, config, num_envs=4, total_updates=4)
+    sampler = Sampler(
+        envs, policy, rollout_length=16, seed=0, num_buffers=1 + overlap, inference=inference
+    )
+    return learning, OverlappedSampler(sampler) if overlap else sampler
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("name", OUR_AGENTS)
+def test_rollouts_are_collected_and_learned_from(name, memory, overlap):
+    agent, collector = make_collector(name, memory, overlap=overlap)
+    before = [parameter.clone() for parameter in agent.policy.parameters()]
+    for _ in range(4):
+        collected = collector.collect(agent.num_updates)
+        tensors = collected.rollout.tensors().values()
+        assert {tensor.device.type for tensor in tensors} == {"cuda"}
+        metrics = agent.update(collected.rollout, version=collected.version)
+    collector.close()
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert any((a != b).any() for a, b in zip(before, agent.policy.parameters(), strict=True))
+    assert {parameter.device.type for parameter in agent.policy.parameters()} == {"cuda"}
+
+
+@pytest.mark.parametrize("inference", ["cuda-graph", "compiled"])
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_every_way_to_act_decides_the_same(encoder, memory, inference):
+    if inference == "compiled" and (encoder, memory) not in (("nature", "none"), ("nature", "gru")):
+        pytest.skip("compiling takes long; two are enough")
+    policy = make_policy(encoder=encoder, memory=memory, normalize_obs=True)
+    eager, other = InferencePolicy(policy), InferencePolicy(policy, inference)
+    obs = {name: part.to(CUDA) for name, part in make_obs(SPECS, STEPS, NUM_ENVS).items()}
+    draws = make_draws(policy.action_space, STEPS, NUM_ENVS).to(CUDA)
+    starts = torch.zeros(STEPS, NUM_ENVS, dtype=torch.bool, device=CUDA)
+    starts[4, 1] = True
+    state = policy.initial_state(NUM_ENVS)
+    now = {name: part[0] for name, part in obs.items()}
+    other.prepare(now, state, starts[0], draws[0])
+    for version in range(2):
+        with torch.no_grad():  # New weights are seen, where the graph reads them.
+            for parameter in policy.parameters():
+                parameter.add_(0.05 * version)
+        eager.take_weights()
+        other.take_weights()
+        for t in range(STEPS):
+            now = {name: part[t] for name, part in obs.items()}
+            expected = eager.act(now, state, starts[t], draws[t])
+            found = other.act(now, state, starts[t], draws[t])
+            for one, another in zip(found, expected, strict=True):
+                torch.testing.assert_close(one, another, rtol=1e-3, atol=1e-3)
+            state = expected.memory_state
+
+
+@pytest.mark.parametrize("memory", ["none", "lstm"])
+def test_a_captured_graph_collects_what_is_collected_without(memory):
+    rollouts = []
+    for inference in ("eager", "cuda-graph"):
+        _, sampler = make_collector("ppo", memory, inference)
+        rollouts.append(sampler.collect().rollout.tensors())
+        sampler.close()
+    for name, part in rollouts[0].items():
+        torch.testing.assert_close(part, rollouts[1][name], rtol=1e-4, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("name", OUR_AGENTS)
+def test_an_update_is_the_cpus(name, encoder, memory):
+    policies = [make_policy(device, encoder, memory) for device in (torch.device("cpu"), CUDA)]
+    played = make_rollout(policies[0], STEPS, NUM_ENVS, noise=0.1)
+    before = [parameter.clone() for parameter in policies[0].parameters()]
+    torch.backends.cudnn.allow_tf32 = False
+    for policy in policies:
+        kind, learner = OUR_AGENTS[name]
+        agent = learner(policy, kind(learning_rate=1e-3), num_envs=NUM_ENVS, total_updates=1)
+        torch.manual_seed(1)
+        agent.update(on(policy.device, played))
+    moved = 0.0
+    for old, cpu, gpu in zip(before, *(p.parameters() for p in policies), strict=True):
+        torch.testing.assert_close(gpu.cpu(), cpu, rtol=0, atol=1e-4)
+        assert gpu.grad.stride() == gpu.stride()
+        moved = max(moved, float((cpu - old).abs().max()))
+    assert moved > 5e-4
+
+
+@pytest.mark.parametrize("name", sorted(SB3_MEMORY))
+def test_stable_baselines3s_agents_learn_there(name):
+    from agents.sb3_sampler import SB3Sampler
+    from envs import EnvConfig, SharedVectorEnv
+    from envs.sb3 import SharedVecEnv
+
+    kind, learner = AGENTS[name]
+    envs = SharedVectorEnv(EnvConfig(env="CartPole-v1"), 4, 1)
+    try:
+        policy = build_policy(
+            observation_specs(envs.single_observation_space, envs.metadata),
+            envs.single_action_space,
+            PerceptionConfig(memory=SB3_MEMORY[name], layers=SMALL_LAYERS),
+            device=CUDA,
+        )
+        config = kind(rollout_length=16, normalize_returns=True)
+        agent = learner(policy, config, num_envs=4, total_updates=2)
+        sampler = SB3Sampler(envs, SharedVecEnv(envs), agent, seed=0)
+        for _ in range(2):
+            metrics = agent.update(sampler.collect().rollout)
+        assert all(math.isfinite(value) for value in metrics.values())
+        assert {parameter.device.type for parameter in policy.parameters()} == {"cuda"}
+    finally:
+        envs.close()

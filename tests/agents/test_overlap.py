@@ -38,9 +38,7 @@ def overlapped(policy, env=COUNTER, **options):
 
 def parts(collected):
     """Copy all that a rollout holds."""
-    fields = vars(collected.rollout)
-    copies = {name: part.clone() for name, part in fields.items() if name != "obs"}
-    return copies | {"obs": fields["obs"]["obs"].clone()}
+    return {name: part.clone() for name, part in collected.rollout.tensors().items()}
 
 
 def slowly(sent):
@@ -91,7 +89,10 @@ def learn(agent, *, ready=sent_first, pause=0.0, overlap=True, updates=6, **opti
     envs = LocalEnvs("CartPole-v1", NUM_ENVS, 2, ready)
     specs = observation_specs(envs.single_observation_space, {})
     memory = options.pop("memory", "none")
-    policy = make_policy(specs=specs, actions=envs.single_action_space, memory=memory)
+    normalize_obs = options.get("normalize_obs", False)
+    policy = make_policy(
+        specs=specs, actions=envs.single_action_space, memory=memory, normalize_obs=normalize_obs
+    )
     config = kind(rollout_length=STEPS, learning_rate=1e-2, **options)
     learning = learner(policy, config, num_envs=NUM_ENVS, total_updates=updates)
     sampler = Sampler(envs, policy, rollout_length=STEPS, seed=SEED, num_buffers=2)
@@ -99,7 +100,8 @@ def learn(agent, *, ready=sent_first, pause=0.0, overlap=True, updates=6, **opti
     metrics = []
     with contextlib.closing(collector):
         for update in range(updates):
-            metrics.append(learning.update(collector.collect(update).rollout))
+            collected = collector.collect(update)
+            metrics.append(learning.update(collected.rollout, version=collected.version))
             time.sleep(pause)
     return weights(policy), metrics
 
@@ -132,6 +134,17 @@ def test_only_rollouts_of_older_weights_have_moved_ratios():
     assert all(after["approx_kl"] == pytest.approx(0, abs=1e-6) for after in alone)
 
 
+@pytest.mark.parametrize("memory", ["none", "lstm"])
+@pytest.mark.parametrize(("overlap", "unlearned"), [(False, 1), (True, 2)])
+def test_nothing_is_learned_from_rollouts_played_without_statistics(memory, overlap, unlearned):
+    options = {"num_epochs": 1, "minibatch_size": None, "memory": memory, "normalize_obs": True}
+    _, metrics = learn("ppo", overlap=overlap, **options)
+    assert metrics[:unlearned] == [{}] * unlearned
+    # Who acted saw what the learner sees: ratios begin at 1.
+    assert metrics[unlearned]["approx_kl"] == pytest.approx(0, abs=1e-6)
+    assert metrics[unlearned]["grad_norm"] > 0
+
+
 def test_a_rollout_stays_while_the_next_one_is_in_the_making():
     policy = counter_policy("lstm")
     alone = make_sampler(policy)
@@ -140,8 +153,8 @@ def test_a_rollout_stays_while_the_next_one_is_in_the_making():
     handed = [sampler.collect() for _ in range(3)]
     sampler.close()  # It waits for the fourth.
     assert_same(parts(handed[2]), expected[2])
-    assert handed[0].rollout is handed[2].rollout
-    assert handed[1].rollout is not handed[2].rollout
+    places = [collected.rollout.values.data_ptr() for collected in handed]
+    assert places[0] == places[2] != places[1]
 
 
 class BrokenWorldError(Exception):

@@ -132,3 +132,12 @@ def test_a_plain_box_is_described_as_obs():
 def test_other_observations_are_refused_with_those_that_work(space):
     with pytest.raises(ValueError, match=r"not supported; \(H, W, C\) uint8 images and \(D,\)"):
         observation_specs(space, {})
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_the_initial_state_is_where_the_policy_is(memory):
+    for device in ("cpu", "meta"):
+        policy = make_policy(memory=memory).to(device)
+        state = policy.initial_state(3)
+        assert state.device == policy.device == torch.device(device)
+        assert state.shape[1] == 3

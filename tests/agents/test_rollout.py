@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agents.checkpoint import save_tensors
 from agents.rollout import Rollout, minibatches
+
+OBS = ("obs", "last_obs", "final_obs")
 
 
 def numbered(steps, num_envs):
@@ -98,3 +104,56 @@ def test_dones_are_both_kinds_of_ends():
     fields = vars(rollout) | {"terminated": flags[0], "truncated": flags[1]}
     assert Rollout(**fields).dones.tolist() == [[True, True]]
     assert rollout.dones.tolist() == [[False, False]]
+
+
+def with_last_obs(steps, num_envs, num_truncated):
+    rollout = numbered(steps, num_envs)
+    parts = rollout.obs.items()
+    nobody = torch.zeros(num_truncated, dtype=torch.long)
+    return replace(
+        rollout,
+        last_obs={name: part[-1].clone() for name, part in parts},
+        last_memory_state=rollout.memory_state.clone(),
+        last_starts=torch.zeros(num_envs, dtype=torch.bool),
+        final_obs={name: part[0, nobody] for name, part in parts},
+        final_steps=nobody,
+        final_lanes=nobody,
+        final_memory_state=rollout.memory_state[:, nobody],
+    )
+
+
+OPTIONAL = {"last_obs", "last_memory_state", "last_starts"}
+OPTIONAL |= {"final_obs", "final_steps", "final_lanes", "final_memory_state"}
+
+
+def test_all_tensors_are_given_by_name_and_what_is_none_is_left_out():
+    without, rollout = numbered(3, 2), with_last_obs(3, 2, 1)
+    names = {f.name for f in fields(Rollout)} - OPTIONAL - {"obs"}
+    assert without.tensors().keys() == names | {"obs/screen", "obs/vector"}
+    names |= OPTIONAL - {"last_obs", "final_obs"}
+    names |= {f"{obs}/{part}" for obs in OBS for part in ("screen", "vector")}
+    assert rollout.tensors().keys() == names
+    assert rollout.tensors()["final_obs/vector"] is rollout.final_obs["vector"]
+
+
+@pytest.mark.parametrize("missing", sorted(OPTIONAL))
+def test_last_observations_come_with_all_that_belongs_to_them(missing):
+    with pytest.raises(ValueError, match=rf"are given together; missing: \['{missing}'\]$"):
+        replace(with_last_obs(3, 2, 1), **{missing: None})
+
+
+@pytest.mark.parametrize("obs", OBS)
+def test_the_first_that_is_not_finite_is_named_in_last_observations_too(obs):
+    rollout = with_last_obs(3, 2, 1)
+    assert rollout.first_not_finite() is None
+    getattr(rollout, obs)["vector"][0] = torch.nan
+    assert rollout.first_not_finite() == f"{obs}/vector"
+
+
+def test_a_rollout_without_truncated_episodes_is_written_and_read(tmp_path):
+    rollout = with_last_obs(3, 2, 0)
+    assert rollout.first_not_finite() is None
+    save_tensors(tmp_path / "rollout", rollout.tensors(), {})
+    read = safetensors.torch.load_file(tmp_path / "rollout")
+    assert read.keys() == rollout.tensors().keys()
+    assert read["final_obs/screen"].shape == (0, 1, 1, 1)

@@ -34,10 +34,13 @@ def collect(envs, policy, rollouts):
     for _ in range(rollouts):
         got = sampler.collect()
         finished += [episode.statistics for episode in got.episodes]
-        fields = vars(got.rollout)
-        copies = {name: part.clone() for name, part in fields.items() if name != "obs"}
-        collected.append(copies | {"obs": fields["obs"]["obs"].clone()})
+        collected.append({name: part.clone() for name, part in tensors(got.rollout).items()})
     return collected, finished
+
+
+def tensors(rollout):
+    """Return a rollout's tensors by name; observations have one part, `obs`."""
+    return {name.removesuffix("/obs"): part for name, part in rollout.tensors().items()}
 
 
 def play(memory, rollouts, *, num_groups=1, num_workers=2):
@@ -95,6 +98,10 @@ def test_every_field_of_every_step_is_what_happened(memory, num_groups):
                 value = policy.value({"obs": last}, state, never[0])[0]
                 expected = value if over and seed % 2 else torch.zeros(())
                 assert torch.isclose(rollout["final_values"][where], expected, atol=1e-5)
+                cut = (rollout["final_steps"] == t) & (rollout["final_lanes"] == lane)
+                assert cut.sum() == (over and seed % 2)
+                assert (rollout["final_obs"][cut] == last).all()
+                assert torch.allclose(rollout["final_memory_state"][:, cut], state, atol=1e-5)
 
                 rewards_so_far += 10 * step + action
                 if over:
@@ -104,6 +111,10 @@ def test_every_field_of_every_step_is_what_happened(memory, num_groups):
             after = torch.tensor([[seed, step]], dtype=torch.float32)
             value = policy.value({"obs": after}, state, torch.tensor([step == 0]))[0]
             assert torch.isclose(rollout["last_values"][lane], value, atol=1e-5)
+            assert torch.equal(rollout["last_obs"][lane], after[0])
+            assert rollout["last_starts"][lane] == (step == 0)
+            last_state = rollout["last_memory_state"][:, lane : lane + 1]
+            assert torch.allclose(last_state, state, atol=1e-5)
     assert sorted((e["r"], e["l"]) for e in finished) == sorted(expected_episodes)
     # Both kinds of ends, and actions of every kind, were among them.
     ends = torch.cat([rollout["truncated"] for rollout in rollouts]).sum()
@@ -212,8 +223,8 @@ def test_a_rollout_stays_until_its_place_is_needed():
     sampler = Sampler(LocalEnvs(COUNTER, 4), policy, rollout_length=STEPS, seed=SEED, num_buffers=2)
     kept = [sampler.collect().rollout for _ in range(3)]
     for rollout, other in zip(kept[1:], expected[1:], strict=True):
-        assert_same(vars(rollout) | {"obs": rollout.obs["obs"]}, other)
-    assert kept[0] is kept[2]
+        assert_same(tensors(rollout), other)
+    assert kept[0].values.data_ptr() == kept[2].values.data_ptr()
 
 
 def test_environments_of_this_process_tell_the_same_as_workers():
@@ -314,4 +325,4 @@ def test_lost_episodes_are_learned_from_as_cut_off_and_counted_for_nothing():
     assert not got.rollout.terminated.any()
     assert got.rollout.episode_starts[:, 0].tolist() == [True, False, False] * 2
     # Bootstrapped by the value of what was seen last, which is what was acted on.
-    assert torch.equal(got.rollout.final_values[2], got.rollout.values[2])
+    torch.testing.assert_close(got.rollout.final_values[2], got.rollout.values[2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from agents import AGENTS, SB3_AGENTS, Policy, observation_specs
 from agents.agent import NotFiniteError
 from agents.commandline import UsageError
 from agents.sb3 import perception_kwargs
-from agents.sb3_sampler import SB3Sampler
+from agents.sb3_sampler import SB3Sampler, _LearnedRewards
+from agents.stopwatch import Stopwatch
 from envs import EnvConfig, SharedVectorEnv
 from envs.sb3 import SharedVecEnv, make_vec_env
 from perception import PerceptionConfig
@@ -132,6 +134,31 @@ def test_the_learning_rate_falls_and_returns_are_normalised():
         initial = agent.config.learning_rate
         assert rates == pytest.approx([0.9 * initial, 0.8 * initial, 0.7 * initial])
         assert agent.value_unit > 1
+
+
+class ElsewhereAgent:
+    """Scales rewards on a device without memory, as an agent on a GPU does on its own."""
+
+    policy = SimpleNamespace(device=torch.device("meta"))
+
+    def scale(self, rewards, dones):
+        assert rewards.device == dones.device == self.policy.device
+        assert (rewards.shape, rewards.dtype) == ((1, NUM_ENVS), torch.float32)
+        assert (dones.shape, dones.dtype) == ((1, NUM_ENVS), torch.bool)
+        # "meta" tensors hold no numbers; what `cpu` makes of them is given instead.
+        return [SimpleNamespace(cpu=lambda: torch.full((NUM_ENVS,), 0.5))]
+
+
+def test_rewards_are_scaled_on_the_device_of_the_policy():
+    with contextlib.closing(SharedVectorEnv(COUNTER, NUM_ENVS, 1)) as envs:
+        vec_env = _LearnedRewards(SharedVecEnv(envs), ElsewhereAgent(), Stopwatch())
+        vec_env.reset()
+        _, learned, dones, _ = vec_env.step(np.zeros(NUM_ENVS, np.int64))
+        assert isinstance(learned, np.ndarray)
+        assert learned.tolist() == [0.5] * NUM_ENVS
+        learned += 1.0  # SB3 adds to them what it bootstraps: they are nobody else's.
+        assert vec_env.native.tolist() == [0.0] * NUM_ENVS
+        assert not dones.any()
 
 
 def test_an_update_that_is_not_finite_is_undone():

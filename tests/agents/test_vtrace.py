@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 
-from agents import AGENTS, VTraceConfig
+from agents import AGENTS, Sampler, VTraceConfig
 from agents.agent import following_values
 from agents.returns import gae
+from agents.rollout import Rollout
 from agents.vtrace import judge, vtrace_estimate
+from perception import VectorSpec
 from tests.agents.synthetic import IMAGE, VECTOR, make_policy, make_rollout
-from tests.agents.toy import ACTION_SPACES
+from tests.agents.toy import ACTION_SPACES, LocalEnvs
 
 STEPS, NUM_ENVS = 16, 4
+JUDGED = ("logprobs", "values", "last_values", "final_values")
 MEMORIES = ["none", "lstm", "gru"]
 
 
@@ -51,11 +56,26 @@ def test_clips_in_range_are_taken_and_common_ranges_checked_too():
 def test_the_present_policy_judges_its_own_rollout_as_it_did(actions, memory):
     agent = make_agent(policy=make_policy(memory=memory, actions=ACTION_SPACES[actions]))
     rollout = make_rollout(agent.policy, STEPS, NUM_ENVS)
-    logprobs, values = judge(agent, rollout)
-    torch.testing.assert_close(logprobs, rollout.logprobs, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(values, rollout.values, rtol=1e-4, atol=1e-5)
-    assert not logprobs.requires_grad
-    assert not values.requires_grad
+    judged = judge(agent, rollout)
+    for name in JUDGED:
+        got, expected = getattr(judged, name), getattr(rollout, name)
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+        assert not got.requires_grad
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_what_a_sampler_played_is_judged_as_it_was_valued(memory):
+    policy = make_policy(specs={"obs": VectorSpec(size=2)}, memory=memory)
+    envs = LocalEnvs("tests.agents.toy:Counter-v0", NUM_ENVS, 2)
+    agent = make_agent(policy=policy, minibatch_size=2 * STEPS)
+    with contextlib.closing(Sampler(envs, policy, rollout_length=STEPS, seed=1)) as sampler:
+        for _ in range(3):
+            rollout = sampler.collect().rollout
+            assert rollout.truncated[:-1].any()
+            judged = judge(agent, rollout)
+            for name in JUDGED:
+                got, expected = getattr(judged, name), getattr(rollout, name)
+                torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
@@ -71,10 +91,11 @@ def test_judging_in_parts_equals_judging_at_once(memory, minibatch_size):
     agent = make_agent(policy=policy, minibatch_size=minibatch_size)
     policy.register_forward_pre_hook(lambda _, given: sizes.append(given[2].numel()))
     parts = judge(agent, rollout)
-    assert sum(sizes) == STEPS * NUM_ENVS
+    assert sum(sizes) == STEPS * NUM_ENVS + len(rollout.final_steps) + NUM_ENVS
     assert max(sizes) <= max(STEPS, minibatch_size)
-    for part, expected in zip(parts, whole, strict=True):
-        assert part.shape == (STEPS, NUM_ENVS)
+    for name in JUDGED:
+        part, expected = getattr(parts, name), getattr(whole, name)
+        assert part.shape == getattr(rollout, name).shape
         torch.testing.assert_close(part, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -105,19 +126,107 @@ def test_an_older_policys_rollout_is_judged_by_the_present_one():
     for other in vtrace_estimate(agent, rollout, rollout.rewards):
         assert not any(torch.allclose(other, part) for part in (unweighted, targets, weights))
     # The last step has no trace yet: its target is a step's error, weighted, above its value.
-    logprobs, values = judge(agent, rollout)
-    rho = (logprobs - rollout.logprobs)[-1].exp().clamp(max=2.0)
-    follows = torch.where(rollout.truncated[-1], rollout.final_values[-1], rollout.last_values)
+    judged = judge(agent, rollout)
+    rho = (judged.logprobs - rollout.logprobs)[-1].exp().clamp(max=2.0)
+    follows = torch.where(rollout.truncated[-1], judged.final_values[-1], judged.last_values)
     follows = follows * ~rollout.terminated[-1]
-    error = rho * (rollout.rewards[-1] + 0.9 * follows - values[-1])
+    error = rho * (rollout.rewards[-1] + 0.9 * follows - judged.values[-1])
     torch.testing.assert_close(advantages[-1], error)
-    torch.testing.assert_close(returns[-1], values[-1] + error)
+    torch.testing.assert_close(returns[-1], judged.values[-1] + error)
 
 
 def test_the_loss_weighs_advantages_once():
     agent = make_agent(value_coef=0.0, entropy_coef=0.0)
     rollout = make_rollout(agent.policy, STEPS, NUM_ENVS, noise=0.5)
     advantages, _ = agent.estimate(rollout, rollout.rewards)
-    logprobs, _ = judge(agent, rollout)
+    logprobs = judge(agent, rollout).logprobs
     metrics = agent.update(rollout)
     assert metrics["loss"] == pytest.approx(float(-(logprobs * advantages).mean()), abs=1e-5)
+
+
+def step_by_step(policy, rollout, lane, options):
+    """Estimate V-trace of one environment in plain Python, observation by observation.
+
+    Equation 1 of the paper as it is written, a sum over the steps that follow.
+
+    Returns:
+        The targets, the advantages and the weights rho, a list of T numbers each.
+    """
+    gamma, lam = options["gamma"], options["gae_lambda"]
+    one = slice(lane, lane + 1)
+    state = rollout.memory_state[:, one]
+    values, ratios, following, ends = [], [], [], []
+    for t in range(len(rollout.rewards)):
+        obs = {name: part[t : t + 1, one] for name, part in rollout.obs.items()}
+        distribution, value, state = policy(obs, state, rollout.episode_starts[t : t + 1, one])
+        logprob = distribution.log_prob(rollout.actions[t : t + 1, one])
+        ratios.append(float((logprob - rollout.logprobs[t, lane]).exp()))
+        values.append(float(value))
+        ends.append(bool(rollout.terminated[t, lane] or rollout.truncated[t, lane]))
+        following.append(0.0 if rollout.terminated[t, lane] else None)
+        if rollout.truncated[t, lane]:
+            (k,) = (rollout.final_steps == t).logical_and(rollout.final_lanes == lane).nonzero()
+            final = {name: part[k] for name, part in rollout.final_obs.items()}
+            following[t] = float(policy.value(final, state, torch.tensor([False])))
+    last = {name: part[one] for name, part in rollout.last_obs.items()}
+    values.append(float(policy.value(last, state, rollout.last_starts[one])))
+    following = [values[t + 1] if v is None else v for t, v in enumerate(following)]
+
+    rewards = rollout.rewards[:, lane].tolist()
+    rho = [min(ratio, options["rho_clip"]) for ratio in ratios]
+    c = [lam * min(ratio, options["c_clip"]) for ratio in ratios]
+    targets = []
+    for s in range(len(rewards)):
+        target, weight = values[s], 1.0
+        for t in range(s, len(rewards)):
+            target += weight * rho[t] * (rewards[t] + gamma * following[t] - values[t])
+            weight *= gamma * c[t]
+            if ends[t]:
+                break
+        targets.append(target)
+    advantages = []
+    for t, end in enumerate(ends):
+        goes_on = not end and t + 1 < len(targets)
+        following_target = targets[t + 1] if goes_on else following[t]
+        advantages.append(rewards[t] + gamma * following_target - values[t])
+    return targets, advantages, rho
+
+
+@pytest.mark.parametrize("truncations", [True, False])
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("minibatch_size", [None, STEPS])
+def test_all_values_are_the_present_critics(memory, truncations, minibatch_size):
+    """What the older critic expected has no say, after the last step and time limits neither."""
+    specs = {"screen": IMAGE, "variables": VECTOR}
+    older, present = (make_policy(specs=specs, memory=memory, seed=seed) for seed in (0, 1))
+    rollout = make_rollout(older, STEPS, NUM_ENVS, truncations=truncations)
+    assert bool(rollout.truncated[1:-1].any()) == truncations
+    rollout.memory_state.normal_(generator=torch.Generator().manual_seed(0))
+    rollout.episode_starts[0] = torch.tensor([False, True, False, True])
+    agent = make_agent(
+        policy=present,
+        minibatch_size=minibatch_size,
+        gamma=0.9,
+        gae_lambda=0.95,
+        rho_clip=1.2,
+        c_clip=1.1,
+    )
+    options = {name: getattr(agent.config, name) for name in ("gamma", "gae_lambda")}
+    options |= {"rho_clip": 1.2, "c_clip": 1.1}
+    advantages, targets, rho = vtrace_estimate(
+        agent, rollout, rollout.rewards, rho_clip=1.2, c_clip=1.1
+    )
+    with torch.no_grad():
+        expected = [step_by_step(present, rollout, lane, options) for lane in range(NUM_ENVS)]
+    for got, lanes in zip((targets, advantages, rho), zip(*expected, strict=True), strict=True):
+        torch.testing.assert_close(got, torch.tensor(lanes).T, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["vtrace", "ppo"])
+def test_a_rollout_without_last_observations_is_refused(name):
+    agent = make_agent(name, **({"vtrace": True} if name == "ppo" else {}))
+    fields = vars(make_rollout(agent.policy, STEPS, NUM_ENVS))
+    kept = {n: v for n, v in fields.items() if not n.startswith(("last_", "final_"))}
+    kept |= {n: fields[n] for n in ("last_values", "final_values")}
+    with pytest.raises(ValueError, match=r"^V-trace evaluates last observations anew, and this"):
+        agent.update(Rollout(**kept))

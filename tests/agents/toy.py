@@ -107,10 +107,13 @@ class Identity(gym.Env):
 
 
 class Recall(gym.Env):
-    """Shows a bit, hides it, and pays 1 if the action of the second step repeats it."""
+    """Shows a bit, hides it, and pays 1 if the action of the last step repeats it."""
 
     observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
     action_space = spaces.Discrete(2)
+
+    def __init__(self, *, length: int = 2) -> None:
+        self._length = length
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -119,7 +122,7 @@ class Recall(gym.Env):
 
     def step(self, action):
         self._step += 1
-        over = self._step == 2
+        over = self._step == self._length
         reward = float(over and action == self._bit)
         return np.zeros(2, np.float32), reward, over, False, {}
 
@@ -152,6 +155,7 @@ gym.register("Counter-v0", entry_point=Counter)
 gym.register("Truncated-v0", entry_point=Constant, kwargs={"terminates": False})
 gym.register("Terminated-v0", entry_point=Constant, kwargs={"terminates": True})
 gym.register("Recall-v0", entry_point=Recall)
+gym.register("RecallLater-v0", entry_point=Recall, kwargs={"length": 20})
 gym.register("MaskedCartPole-v1", entry_point=MaskedCartPole, max_episode_steps=500)
 for _name, _space in ACTION_SPACES.items():
     gym.register(f"Identity{_name}-v0", entry_point=Identity, kwargs={"actions": _space})

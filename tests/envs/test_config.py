@@ -17,6 +17,8 @@ from envs import EnvConfig
         ({"time_limit": 0}, "time_limit must be at least 1"),
         ({"delta_bins": 1}, "delta_bins must be at least 3"),
         ({"delta_bins": 4}, "delta_bins must be odd"),
+        ({"noop_max": -1}, "noop_max must be between 0 and 10,000, got -1"),
+        ({"noop_max": 10_001}, "noop_max must be between 0 and 10,000, got 10001"),
         ({"skill": 0}, "skill must be between 1 and 5"),
         ({"skill": 6}, "skill must be between 1 and 5"),
         ({"extra_channels": ("depth", "depth")}, "names one twice"),
@@ -37,3 +39,17 @@ def test_is_frozen_and_takes_no_positional_arguments():
         EnvConfig().env = "take_cover"
     with pytest.raises(TypeError):
         EnvConfig("take_cover")
+
+
+def test_policies_are_judged_by_whole_games():
+    config = EnvConfig(env="ALE/Pong-v5", terminal_on_life_loss=True, noop_max=30, fire_reset=True)
+    whole = config.whole_games()
+    assert dataclasses.replace(whole, terminal_on_life_loss=True) == config
+    assert not whole.terminal_on_life_loss
+
+
+def test_what_is_of_atari_alone_is_off_unless_it_is_asked_for():
+    config = EnvConfig()
+    assert config.noop_max == 0
+    options = (config.max_pool, config.fire_reset, config.terminal_on_life_loss)
+    assert not any(options)

@@ -5,9 +5,12 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.wrappers import AtariPreprocessing
+from stable_baselines3.common.atari_wrappers import AtariWrapper, EpisodicLifeEnv
 
 from envs import EnvConfig, EnvError, make
-from tests.envs.toy import LENGTH, Scene
+from envs.pixels import lost_life
+from tests.envs.toy import LENGTH, Lives, Scene
 
 TOY = "tests.envs.toy"
 
@@ -258,3 +261,196 @@ def test_atari_skips_frames_once(open_env, options, frames):
         assert machine.getEpisodeFrameNumber() == before + count * frames
     assert obs.shape == (84, 84, 1)
     assert len(np.unique(obs)) > 2
+
+
+# As in the preset of Atari, but for the stack.
+ATARI = {"observation": "gray", "height": 84, "width": 84, "max_pool": True, "noop_max": 30}
+
+
+def innermost(env, kind):
+    while not isinstance(env, kind):
+        env = env.env
+    return env
+
+
+# With FIRE and lives, with FIRE and without lives, with lives and without FIRE.
+@pytest.mark.parametrize("game", ["Breakout", "Pong", "MsPacman"])
+def test_atari_is_stable_baselines3s(open_env, game):
+    """Both count lives and no-ops alike, and begin each life in the same way."""
+    env = open_env(f"ALE/{game}-v5", **ATARI, fire_reset=True)
+    theirs = AtariWrapper(gym.make(f"ALE/{game}-v5", frameskip=1), clip_reward=False)
+    episodic = innermost(theirs, EpisodicLifeEnv)
+    env.action_space.seed(0)
+    begun = []
+    for seed in (3, 4):
+        episodic.was_real_done = True
+        obs = theirs.reset(seed=seed)[0]
+        np.testing.assert_array_equal(env.reset(seed=seed)[0], obs)
+        begun.append(env.unwrapped.ale.getEpisodeFrameNumber())
+        lives, paid, over = env.unwrapped.ale.lives(), 0.0, False
+        while not over:
+            action = env.action_space.sample()
+            obs, reward, over, truncated, info = env.step(action)
+            expected, their_reward, terminated, their_truncated, _ = theirs.step(action)
+            lost = terminated and not episodic.was_real_done
+            assert lost == info["life_began"] == lost_life(lives, info)
+            if lost:
+                expected, terminated = theirs.reset()[0], False
+            assert (reward, over, truncated) == (their_reward, terminated, their_truncated)
+            if not over:  # Theirs shows a frame of the env step before.
+                np.testing.assert_array_equal(obs, expected)
+            lives, paid = info["lives"], paid + reward
+        assert info["statistics"]["r"] == paid
+        assert lives == 0
+    # Where there is no FIRE, only the no-ops were played.
+    assert len(set(begun)) == 2
+    assert all((8 if game != "MsPacman" else 0) < frames <= 38 for frames in begun)
+    theirs.close()
+
+
+@pytest.mark.parametrize("frame_skip", [2, 4])
+def test_atari_is_gymnasiums(open_env, frame_skip):
+    """Colours, as Gymnasium has the emulator turn them gray, by another formula than OpenCV's."""
+    options = {**ATARI, "observation": "rgb", "frame_skip": frame_skip}
+    env = open_env("ALE/Breakout-v5", **options)
+    theirs = AtariPreprocessing(
+        gym.make("ALE/Breakout-v5", frameskip=1), frame_skip=frame_skip, grayscale_obs=False
+    )
+    env.action_space.seed(0)
+    for seed in (0, 1):
+        np.testing.assert_array_equal(env.reset(seed=seed)[0], theirs.reset(seed=seed)[0])
+        for _ in range(150):
+            action = env.action_space.sample()
+            obs, *results, info = env.step(action)
+            expected, *their_results, their_info = theirs.step(action)
+            assert results == their_results
+            if results[1]:
+                break
+            np.testing.assert_array_equal(obs, expected)
+            assert info["lives"] == their_info["lives"]
+            assert info["episode_frame_number"] == their_info["episode_frame_number"]
+    theirs.close()
+
+
+def game_of(env):
+    assert isinstance(env.unwrapped, Lives)
+    return env.unwrapped
+
+
+def small(image):
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return cv2.resize(gray, (30, 40), interpolation=cv2.INTER_AREA)
+
+
+SMALL = {"height": 40, "width": 30}
+
+
+def test_the_last_two_frames_of_an_env_step_are_seen_as_one(open_env):
+    env = open_env(f"{TOY}:Lives-v0", **SMALL, frame_skip=4, max_pool=True)
+    robot = open_env(f"{TOY}:RobotLives-v0", **SMALL, frame_skip=4, max_pool=True)
+    first = env.reset(seed=0)[0]
+    np.testing.assert_array_equal(first[..., 0], small(game_of(env).shown[0]))
+    robot.reset(seed=0)
+    for step in range(1, 4):
+        obs, reward, terminated, _, info = env.step(step)
+        shown = game_of(env).shown
+        brighter = np.maximum(shown[4 * step - 1], shown[4 * step])
+        np.testing.assert_array_equal(obs[..., 0], small(brighter))
+        assert reward == sum(range(4 * step - 3, 4 * step + 1))
+        seen, shown = robot.step(step)[0], game_of(robot).shown
+        cameras = [shown[4 * step - i]["camera"] for i in (0, 1)]
+        np.testing.assert_array_equal(seen["screen"][..., 0], small(np.maximum(*cameras)))
+        np.testing.assert_allclose(seen["variables"][:2], shown[4 * step]["arm"])
+    assert not terminated
+    # The game is over in the midst of an env step.
+    *_, (obs, reward, terminated, _, info) = env.step(1), env.step(1)
+    assert terminated
+    assert len(game_of(env).taken) == 3 * LENGTH
+    assert reward == 17 + 18
+    np.testing.assert_array_equal(obs[..., 0], small(game_of(env).shown[-1]))
+    assert info["statistics"]["r"] == sum(range(1, 3 * LENGTH + 1))
+
+
+def test_an_episode_begins_with_as_many_no_ops_as_its_seed_says(open_env):
+    env = open_env(f"{TOY}:Lives-v0", **SMALL, noop_max=5)
+    again = open_env(f"{TOY}:Lives-v0", **SMALL, noop_max=5)
+    numbers = []
+    for seed in range(40):
+        obs = env.reset(seed=seed)[0]
+        taken = game_of(env).taken
+        assert not any(taken)
+        np.testing.assert_array_equal(obs[..., 0], small(game_of(env).shown[-1]))
+        numbers.append(len(taken))
+        # Rewards of no-ops are the game's too: they are paid with the first env step.
+        assert env.step(1)[1] == sum(range(1, len(taken) + 1))
+        assert env.step(1)[1] == len(taken)
+    assert set(numbers) == {1, 2, 3, 4, 5}
+    for seed in (7, 3, 7):
+        again.reset(seed=seed)
+        assert len(game_of(again).taken) == numbers[seed]
+    again.reset(seed=0)
+    ended = False
+    while not ended:
+        _, _, ended, _, info = again.step(1)
+    assert info["statistics"]["r"] == sum(range(1, 3 * LENGTH + 1))
+
+
+def test_a_game_that_is_over_before_it_began_begins_anew(open_env):
+    env = open_env(f"{TOY}:Lives-v0", **SMALL, noop_max=200, fire_reset=True)
+    for seed in range(5):
+        env.reset(seed=seed)
+        assert 0 <= len(game_of(env).taken) < 3 * LENGTH
+        assert not env.step(3)[2] or len(game_of(env).taken) == 3 * LENGTH
+
+
+@pytest.mark.parametrize(
+    ("game", "first", "further"), [("Lives", [1, 2], [0, 1, 2]), ("FirelessLives", [], [0])]
+)
+def test_lives_begin_with_fire_where_there_is_one_and_with_a_new_stack(
+    open_env, game, first, further
+):
+    env = open_env(f"{TOY}:{game}-v0", **SMALL, fire_reset=True, frame_stack=2)
+    env.reset(seed=0)
+    assert game_of(env).taken == first
+    expected, paid, ended = list(first), 0.0, False
+    while not ended:
+        obs, reward, ended, _, info = env.step(3)
+        expected.append(3)
+        lost = len(expected) % LENGTH == 0 and not ended
+        if lost:
+            expected += further
+        assert game_of(env).taken == expected
+        assert info["life_began"] == lost
+        assert (obs[..., 0] == obs[..., 1]).all() == lost
+        np.testing.assert_array_equal(obs[..., 1], small(game_of(env).shown[-1]))
+        paid += reward
+    assert len(expected) == 3 * LENGTH
+    assert paid == info["statistics"]["r"] == sum(range(1, 3 * LENGTH + 1))
+
+
+def test_a_game_without_any_life_left_for_a_moment_has_not_lost_one():
+    assert lost_life(3, {"lives": 2})
+    assert not lost_life(1, {"lives": 0})
+    assert not lost_life(2, {"lives": 3})
+    assert not lost_life(0, {})
+
+
+@pytest.mark.parametrize(
+    ("env", "options", "said"),
+    [
+        ("Lives", {"max_pool": True}, "max_pool takes two frames of an env step: give a frame_sk"),
+        ("Family", {"max_pool": True}, "max_pool is an option for images; .* observes numbers"),
+        ("Shifted", {"noop_max": 1}, "noop_max needs an action 0, that does nothing; .*start=5"),
+        ("Bounded", {"noop_max": 1}, "noop_max needs an action 0, that does nothing; .* has Box"),
+        ("Rgb", {"fire_reset": True}, "fire_reset is an option for games of Atari, which .* is n"),
+    ],
+)
+def test_options_of_atari_are_refused_where_they_make_no_sense(env, options, said):
+    with pytest.raises(EnvError, match=said) as refusal:
+        make(EnvConfig(env=f"{TOY}:{env}-v0", **options))
+    assert "\n" not in str(refusal.value)
+
+
+def test_atari_with_a_frame_an_env_step_has_no_two_to_see_as_one():
+    with pytest.raises(EnvError, match="max_pool takes two frames"):
+        make(EnvConfig(env="ALE/Pong-v5", frame_skip=1, max_pool=True))

@@ -101,6 +101,18 @@ def test_options_of_doom_are_refused_elsewhere(option, value):
         make(EnvConfig(env="CartPole-v1", **{option: value}))
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("max_pool", True), ("noop_max", 30), ("fire_reset", True), ("terminal_on_life_loss", True)],
+)
+def test_options_of_other_worlds_are_refused_in_doom(option, value):
+    said = f"^{option} is an option for worlds other than Doom, which basic is$"
+    with pytest.raises(EnvError, match=said):
+        make(EnvConfig(env="doomgrad/Basic-v0", **{option: value}))
+    with pytest.raises(EnvError, match=said):
+        gym.make("doomgrad/Basic-v0", **{option: value})
+
+
 def test_worlds_of_doom_are_made_by_any_name(tmp_path):
     path = write_wad(tmp_path / "own.wad", room())
     for name in ("basic", "doomgrad/Basic-v0", "freedoom1:E1M1", str(path)):

@@ -1,5 +1,6 @@
 """A worker process by itself: its two file descriptors, its messages, its end."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import pytest
 
 from envs import EnvConfig, make
 from envs.shared import create_memory, map_arrays
-from envs.worker import ACT, CLOSE, FAILED, FAULT, RESET, STEP, Job
+from envs.worker import ACT, CLOSE, FAILED, FAULT, RESET, RESTORE, STEP, Job, as_json
 from tests.envs import processes
 
 ANSWER_TAKES_S = 30.0
@@ -204,3 +205,66 @@ def test_reports_that_it_cannot_go_on_and_ends(start):
     *_, last = said.split(bytes((FAILED, 0)))
     assert last.startswith(b"an episode could not be begun: " + reason)
     assert worker.end() == (0, "")
+
+
+LIVES = EnvConfig(env="tests.envs.toy:Lives-v0", height=40, width=30, frame_skip=4)
+
+
+def play(worker, steps):
+    """Step two lanes, and give the rewards, ends, first statistics and seeds of each step."""
+    arrays, rows = worker.arrays, []
+    for _ in range(steps):
+        worker.arrays.episode[:] = -1
+        assert worker.ask(ACT) == bytes((ACT, 0))
+        ends = (arrays.terminated, arrays.truncated, arrays.episode[:, 0], arrays.seeds)
+        rows.append([np.array(part, float) for part in (arrays.rewards, *ends)])
+    return [np.stack(part) for part in zip(*rows, strict=True)]
+
+
+def test_a_lost_life_is_an_end_without_statistics_in_a_game_that_goes_on(start):
+    whole, lives = (
+        start(dataclasses.replace(LIVES, terminal_on_life_loss=ends), groups=([0, 1],))
+        for ends in (False, True)
+    )
+    for worker in (whole, lives):
+        worker.arrays.seeds[:] = 5, 6
+        worker.ask(RESET)
+    rewards, terminated, truncated, returns, seeds = play(whole, 12)
+    our_rewards, our_terminated, our_truncated, our_returns, our_seeds = play(lives, 12)
+    # Lives of 6 frames, of which env steps are 4; the third is the last one of a game.
+    np.testing.assert_array_equal(terminated[:, 0], [0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0])
+    np.testing.assert_array_equal(our_terminated[:, 0], [0, 1, 1, 0, 1, 0, 1, 1, 0, 1, 0, 1])
+    np.testing.assert_array_equal(our_terminated[:, 0], our_terminated[:, 1])
+    np.testing.assert_array_equal(our_rewards, rewards)
+    np.testing.assert_array_equal(our_seeds, seeds)
+    np.testing.assert_array_equal(lives.arrays.obs["obs"], whole.arrays.obs["obs"])
+    assert not truncated.any()
+    assert not our_truncated.any()
+    ended, lost = terminated == 1, (our_terminated == 1) & (terminated == 0)
+    assert (returns[ended] == our_returns[ended]).all()
+    assert (our_returns[ended] == sum(range(1, 19))).all()
+    assert np.isnan(our_returns[lost]).all()
+
+
+def test_a_game_is_put_back_to_where_it_was_whatever_lives_it_cost(start):
+    worker = start(dataclasses.replace(LIVES, terminal_on_life_loss=True))
+    worker.arrays.seeds[:] = 5
+    worker.ask(RESET)
+    play(worker, 4)
+    seen = worker.arrays.obs["obs"].copy()
+    play(worker, 3)
+    assert (worker.arrays.obs["obs"] != seen).any()
+    worker.arrays.seeds[:] = 5
+    worker.socket.sendall(bytes((RESTORE, 0)) + as_json({0: [0] * 4}))
+    assert worker.socket.recv(2, socket.MSG_WAITALL) == bytes((RESTORE, 0))
+    np.testing.assert_array_equal(worker.arrays.obs["obs"], seen)
+    assert play(worker, 1)[1].all()
+
+
+def test_a_game_without_lives_cannot_have_one_lost(start):
+    worker = start(EnvConfig(env="CartPole-v1", terminal_on_life_loss=True))
+    worker.ask(RESET)
+    assert worker.ask(ACT)[0] == FAILED
+    with worker.socket.makefile("rb") as report:
+        said = report.read().decode()
+    assert said == "terminal_on_life_loss needs a game that tells `lives`; CartPole-v1 does not"

@@ -87,6 +87,37 @@ class Scene(gym.Env[Any, Any]):
         return self.shown[-1], 1.0, False, False, {}
 
 
+class Lives(gym.Env[Any, Any]):
+    """A game of Atari's kind: three lives of `LENGTH` frames each, a new image in each frame.
+
+    A frame is paid its number. What was shown, and the actions taken, stand in `shown`, `taken`.
+    """
+
+    action_space = spaces.Discrete(4)
+    meanings: ClassVar[list[str]] = ["NOOP", "FIRE", "RIGHT", "LEFT"]
+
+    def __init__(self, space: spaces.Space[Any], meanings: list[str] | None = None) -> None:
+        self.observation_space = space
+        self.meanings = meanings or Lives.meanings  # type: ignore[misc] # of this game
+
+    def get_action_meanings(self) -> list[str]:
+        return self.meanings
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
+        self.taken: list[int] = []
+        self.shown = [self.observation_space.sample()]
+        return self.shown[-1], {"lives": 3}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.taken.append(int(action))
+        self.shown.append(self.observation_space.sample())
+        lives = 3 - len(self.taken) // LENGTH
+        return self.shown[-1], float(len(self.taken)), lives == 0, False, {"lives": lives}
+
+
 class Chaos(gym.Wrapper[Any, Any, Any, Any]):
     """CartPole that dies, raises, hangs and shows or pays what is no number, at random."""
 
@@ -159,6 +190,13 @@ gym.register(
     entry_point=lambda: gym.wrappers.RecordEpisodeStatistics(Toy(spaces.Discrete(2))),
 )
 gym.register("Chaos-v0", entry_point=Chaos)
+gym.register("Lives-v0", entry_point=Lives, kwargs={"space": SCENES["Rgb"]})
+gym.register("RobotLives-v0", entry_point=Lives, kwargs={"space": SCENES["Robot"]})
+gym.register(
+    "FirelessLives-v0",
+    entry_point=Lives,
+    kwargs={"space": SCENES["Rgb"], "meanings": ["NOOP", "UP", "RIGHT", "LEFT"]},
+)
 FAULTS = {
     "Raising": "raises",
     "Dying": "dies",

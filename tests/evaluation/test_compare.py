@@ -85,10 +85,8 @@ def test_numbers_are_those_worked_by_hand(comparison):
         assert entry["median"] == np.median(values)
         assert entry["std"] == pytest.approx(values.std(ddof=1))
         assert entry["seed_means"] == pytest.approx([np.mean(own) for own in entry["returns"]])
-        means = sum(
-            np.array(own)[rng.integers(24, size=(20_000, 24))].mean(axis=1)
-            for own in entry["returns"]
-        ) / len(entry["returns"])
+        of_episodes = np.mean(entry["returns"], axis=0)  # Seeds play the same ones.
+        means = of_episodes[rng.integers(24, size=(20_000, 24))].mean(axis=1)
         low, high = np.percentile(means, [2.5, 97.5])
         width = high - low
         assert entry["ci_low"] == pytest.approx(low, abs=0.05 * width)
@@ -98,7 +96,14 @@ def test_numbers_are_those_worked_by_hand(comparison):
         ours, theirs = returns[pair["better"]][:, None], returns[pair["worse"]]
         share = (ours > theirs).mean() + (ours == theirs).mean() / 2
         assert pair["probability"]["estimate"] == pytest.approx(share)
-        assert pair["told_apart"] == (pair["probability"]["low"] > 0.5)
+        assert pair["told_apart"] == (pair["p_corrected"] <= 0.05)
+        assert pair["p_value"] <= pair["p_corrected"] <= 1
+    counted = [pair["p_value"] for pair in content["pairs"] if pair["least_p"] <= 0.05]
+    assert content["correction"]["pairs"] == len(counted)
+    # Two seeds of `good` against themselves are too few for any verdict.
+    assert len(counted) == len(content["pairs"]) - 1
+    smallest = min(pair["p_corrected"] for pair in content["pairs"])
+    assert smallest == pytest.approx(min(1, len(counted) * min(counted)))
 
 
 def test_training_and_speed_are_those_of_the_seeds(folder):
@@ -195,6 +200,42 @@ def test_few_episodes_tell_nobody_apart_whom_ranks_do_not():
     assert pair.probability.low == 1  # Of three against three, which says little.
     assert comparison.ranks == (1, 1)
     assert not pair.is_told_apart
+
+
+def seeds_of(name, mean, num, ratio=0.3):
+    """Draw the returns of an agent's seeds."""
+    rng = np.random.default_rng([ord(letter) for letter in name])
+    means = mean + ratio * rng.normal(size=(num, 1))
+    return result(name, *(means + rng.normal(size=(num, 100))))
+
+
+def test_agents_are_told_apart_by_their_seeds():
+    players = [seeds_of("good", 3, 6), seeds_of("bad", 0, 6), seeds_of("random", -3, 1)]
+    comparison = rank(EnvConfig(env="CartPole-v1"), Protocol(), players)
+    assert [each.name for each in comparison.results] == ["good", "bad", "random"]
+    assert comparison.ranks == (1, 2, 3)
+    assert [pair.evidence.about for pair in comparison.pairs] == ["agents"] * 3
+
+
+def test_three_seeds_of_each_share_a_rank_and_are_better_than_chance():
+    players = [seeds_of("good", 3, 3), seeds_of("bad", 0, 3), seeds_of("random", -3, 1)]
+    comparison = rank(EnvConfig(env="CartPole-v1"), Protocol(), players)
+    assert comparison.ranks == (1, 1, 3)
+    pairs = {(pair.better.name, pair.worse.name): pair for pair in comparison.pairs}
+    assert pairs["good", "bad"].evidence.about == "agents"
+    assert pairs["good", "bad"].p_corrected == 1
+    assert pairs["good", "random"].evidence.about == "each policy"
+    assert pairs["good", "random"].is_told_apart
+
+
+def test_the_better_one_goes_first_where_it_has_the_lower_mean():
+    # Each policy is mostly better than random, which is lucky once in a while.
+    agent = result("agent", *([1.0] * 100 for _ in range(3)))
+    lucky = result("random", [0.0] * 95 + [1000.0] * 5)
+    (pair,) = rank(EnvConfig(env="CartPole-v1"), Protocol(), [agent, lucky]).pairs
+    assert (pair.better, pair.is_told_apart) == (agent, True)
+    assert pair.evidence.is_ours_ahead
+    assert pair.evidence.difference.estimate == pytest.approx(1 - 50)
 
 
 def test_neighbours_follow_each_other():

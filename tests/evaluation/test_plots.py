@@ -103,6 +103,9 @@ def test_marks_of_scores_are_at_the_scores():
         assert drawn[f"interval of {name}"][0].tolist() == [score.ci_low, score.ci_high]
         assert drawn[f"IQM's of {name}"][0].tolist() == [score.iqm_low, score.iqm_high]
     assert drawn["seeds of ppo"][0].tolist() == list(SCORES["ppo"].seed_means)
+    over_seeds = [SCORES["ppo"].seeds_low, SCORES["ppo"].seeds_high]
+    assert drawn["new seeds of ppo"][0].tolist() == over_seeds
+    assert "new seeds of random" not in drawn
     assert "seeds of random" not in drawn  # One seed's mean is the mean.
 
 

@@ -12,19 +12,25 @@ import pytest
 from markdown import markdown as html
 
 from envs import SCENARIOS, EnvConfig
-from evaluation.compare import rank
+from evaluation.compare import Result, rank
+from evaluation.protocol import Protocol
 from evaluation.report import (
     COLUMNS,
+    OVER_EPISODES,
+    OVER_SEEDS,
     SUMMARY_COLUMNS,
     as_dict,
     folder_names,
+    footnotes,
     markdown,
     rows,
     summary_markdown,
     verdict,
+    verdicts,
     write_report,
     write_summary,
 )
+from evaluation.statistics import summarize
 from tests.evaluation.policies import compare_runs, renamed, save_run
 
 HOSTILE = [
@@ -75,7 +81,7 @@ def test_every_row_has_every_column(comparison):
 def test_names_stay_text(comparison, name):
     other = renamed(comparison, name)
     for text, widths in (
-        (markdown(other), {8, 6}),
+        (markdown(other), {9, 6}),
         (summary_markdown([other, other]), {len(SUMMARY_COLUMNS)}),
     ):
         cells = tables(text)
@@ -116,8 +122,84 @@ def test_the_reference_appears_with_its_source(comparison):
 def test_verdicts_are_those_of_the_numbers(comparison):
     for pair in comparison.neighbours:
         told = "is better than" if pair.is_told_apart else "cannot be told apart"
-        assert told in verdict(pair)
-        assert f"{pair.probability.estimate:.2f} (" in verdict(pair)
+        said = verdict(pair, len(comparison.pairs))
+        assert told in said
+        if pair.evidence.about == "agents":
+            assert f"{pair.evidence.difference.estimate:.2f} (" in said
+        else:
+            assert f"{pair.probability.estimate:.2f} (" in said
+
+
+def player(name, *returns, mode="sampled"):
+    strata = [np.array(of_seed, np.float64) for of_seed in returns]
+    return Result(
+        entry=name,
+        mode=mode,
+        contestants=(),
+        returns=strata,
+        score=summarize(strata, 1.0),
+        env_steps_per_s=1.0,
+    )
+
+
+def agent(name, num, mean):
+    rng = np.random.default_rng(num)
+    return player(name, *(mean + 0.1 * rng.normal(size=(num, 1)) + rng.normal(size=(num, 50))))
+
+
+def said_of(*players):
+    comparison = rank(EnvConfig(env="CartPole-v1"), Protocol(), players)
+    return verdicts(comparison), " ".join(footnotes(comparison))
+
+
+BUILT_IN = player("random", np.arange(50.0) - 60, mode="")
+
+
+def test_verdicts_on_single_policies_say_so():
+    said, notes = said_of(player("a", np.arange(50.0) + 40), player("b", np.arange(50.0)), BUILT_IN)
+    assert said[0].startswith("This policy, a (sampled), is better than this policy, b (sampled): ")
+    assert said[1].startswith("This policy, b (sampled), is better than random: probability 1.00 (")
+    assert "these policies" in notes
+    assert "new seeds" not in notes
+    assert "other training seeds" not in notes
+
+
+def test_verdicts_on_agents_say_that_they_are_over_training_seeds():
+    said, notes = said_of(agent("a", 8, 3.0), agent("b", 7, 0.0), BUILT_IN)
+    assert said[0].startswith(
+        "The agent a (sampled), over training seeds, is better than "
+        "the agent b (sampled), over training seeds: mean higher by "
+    )
+    assert said[0].endswith("over new seeds; p < 0.001")
+    assert "is better than random: mean higher by" in said[1]
+    assert "Verdicts on agents are about other training seeds as well" in notes
+    assert "Too few training seeds" not in notes
+
+
+def test_three_seeds_against_three_are_said_to_be_too_few():
+    said, notes = said_of(agent("a", 3, 300.0), agent("b", 3, 0.0), BUILT_IN)
+    assert "cannot be told apart: mean higher by 3" in said[0]
+    assert "p = " not in said[0]
+    assert said[0].endswith(
+        "3 seeds against 3 cannot decide, whatever they score (p is 0.10 at least, uncorrected), "
+        "5 of each would be enough"
+    )
+    assert said[1].startswith("Each of the 3 policies of b (sampled) is better than random: ")
+    assert "Too few training seeds: 1 of 3 pairs" in notes
+    assert "4 seeds of each are enough where one pair is compared, 5 for any pair of" in notes
+    assert "each of which has to be better" in notes
+
+
+def test_intervals_over_episodes_and_over_new_seeds_are_told_apart():
+    comparison = rank(EnvConfig(env="CartPole-v1"), Protocol(), [agent("a", 3, 5.0), BUILT_IN])
+    ours, theirs = rows(comparison)
+    over_episodes, over_seeds = COLUMNS.index(OVER_EPISODES), COLUMNS.index(OVER_SEEDS)
+    score = comparison.results[0].score
+    assert ours[over_episodes] == f"{score.ci_low:,.2f} to {score.ci_high:,.2f}"
+    assert ours[over_seeds] == f"{score.seeds_low:,.2f} to {score.seeds_high:,.2f}"
+    assert theirs[over_seeds] == ""
+    (row,) = tables(summary_markdown([comparison]))[2:]
+    assert f"; new seeds: {ours[over_seeds]})" in row[SUMMARY_COLUMNS.index("sampled")]
 
 
 def test_what_is_written_is_read_back(comparison, tmp_path):
@@ -176,10 +258,11 @@ def test_the_summary_has_a_row_for_each_world_and_entry(comparison, tmp_path):
         ):
             score = scores[name]
             assert row[column] == {
-                **{"mean": score.mean, "ci_low": score.ci_low, "ci_high": score.ci_high}
+                **{"mean": score.mean, "ci_low": score.ci_low, "ci_high": score.ci_high},
+                **{"seeds_low": score.seeds_low, "seeds_high": score.seeds_high},
             }
-            written = f"{score.mean:,.2f} ({score.ci_low:,.2f} to {score.ci_high:,.2f})"
-            assert cells[SUMMARY_COLUMNS.index(column)] == written
+            written = f"{score.mean:,.2f} ({score.ci_low:,.2f} to {score.ci_high:,.2f}"
+            assert cells[SUMMARY_COLUMNS.index(column)].startswith(written)
         assert row["noop"] is None
 
 

@@ -175,3 +175,30 @@ def test_shapes_are_what_the_memory_says(kind, rows):
     outputs, after = memory(torch.randn(6, 4, INPUTS), state, torch.zeros(6, 4, dtype=torch.bool))
     assert outputs.shape == (6, 4, memory.num_features)
     assert after.shape == state.shape
+
+
+@pytest.mark.parametrize(("num_inputs", "hidden_size"), [(5, 8), (8, 8), (16, 8)])
+@pytest.mark.parametrize(("name", "num_gates"), [("lstm", 4), ("gru", 3)])
+def test_the_weights_of_each_gate_are_orthogonal_by_themselves(
+    name, num_gates, num_inputs, hidden_size
+):
+    torch.manual_seed(0)
+    memory = MEMORIES[name](num_inputs, hidden_size)
+    for parameter in (memory.layer.weight_ih_l0, memory.layer.weight_hh_l0):
+        gates = parameter.detach().chunk(num_gates)
+        for gate in gates:
+            # Rows, or columns where those are fewer, have length 1 and stand upright on each other.
+            short = gate if gate.shape[0] <= gate.shape[1] else gate.T
+            torch.testing.assert_close(short @ short.T, torch.eye(len(short)), atol=1e-5, rtol=0)
+        assert not torch.equal(gates[0], gates[1])
+
+
+@pytest.mark.parametrize("bias", [0.0, 1.0])
+def test_only_the_forget_gate_begins_with_a_bias(monkeypatch, bias):
+    monkeypatch.setattr("perception.memory.FORGET_BIAS", bias)
+    layer = MEMORIES["lstm"](5, 8).layer
+    expected = torch.zeros(4, 8)
+    expected[1] = bias  # PyTorch's order: input, forget, cell, output
+    assert torch.equal((layer.bias_ih_l0 + layer.bias_hh_l0).detach(), expected.flatten())
+    gru = MEMORIES["gru"](5, 8).layer
+    assert not torch.cat((gru.bias_ih_l0, gru.bias_hh_l0)).any()
