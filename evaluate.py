@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -91,6 +91,8 @@ class Scoring(Reading):
     """Take only the most likely actions; else those that are drawn are scored too."""
     num_envs: int = 16
     """Environments in parallel."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where policies act. auto: the GPU if there is one."""
     json: Path | None = None
     """Also write the scores here."""
 
@@ -104,7 +106,9 @@ class Scoring(Reading):
     @property
     def protocol(self) -> Protocol:
         """Which episodes are played."""
-        return Protocol(episodes=self.episodes, seed=self.seed, num_envs=self.num_envs)
+        return Protocol(
+            episodes=self.episodes, seed=self.seed, num_envs=self.num_envs, device=self.device
+        )
 
     @property
     def modes(self) -> list[str]:

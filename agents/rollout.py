@@ -35,12 +35,10 @@ class Rollout:
         memory_state: (S, N, M) float32, the memory's state before the first step.
         last_values: (N,) float32, values of the observations after the last step.
         last_obs: parts by name, each (N, ...): the observations after the last step.
-        last_memory_state: (S, N, M) float32, the memory's state after the last step.
         last_starts: (N,) bool, whether `last_obs` is an episode's first.
         final_obs: parts by name, each (K, ...): the real last observations of truncated episodes.
         final_steps: (K,) int64, the step in [0, T) with which each of them was truncated.
         final_lanes: (K,) int64, the environment in [0, N) of each of them.
-        final_memory_state: (S, K, M) float32, the memory's state after that step, in its episode.
 
     Raises:
         ValueError: If some of the optional tensors are given and others are not.
@@ -59,12 +57,10 @@ class Rollout:
     memory_state: Tensor
     last_values: Tensor
     last_obs: dict[str, Tensor] | None = None
-    last_memory_state: Tensor | None = None
     last_starts: Tensor | None = None
     final_obs: dict[str, Tensor] | None = None
     final_steps: Tensor | None = None
     final_lanes: Tensor | None = None
-    final_memory_state: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check that observations to bootstrap from are given with all that belongs to them."""

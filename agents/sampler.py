@@ -378,7 +378,6 @@ class Sampler:
             ) if cut else part[:0]
             for name, part in last_obs.items()
         }  # fmt: skip
-        state = self._memory_state[:, :0]
         if cut:
             state = torch.stack([one.memory_state for one in cut], dim=1)
             going_on = torch.zeros(len(cut), dtype=torch.bool, device=device)
@@ -386,12 +385,10 @@ class Sampler:
         return replace(
             storage,
             last_obs=last_obs,
-            last_memory_state=self._memory_state.clone(),
             last_starts=last_starts,
             final_obs=final_obs,
             final_steps=steps,
             final_lanes=lanes,
-            final_memory_state=state,
         )
 
 

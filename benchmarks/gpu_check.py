@@ -133,7 +133,7 @@ def run_tests() -> dict[str, Any]:
 
 
 def train_basic(out: Path) -> dict[str, Any]:
-    """Train `basic` by its preset on the GPU; return evaluations, time, and whether 75 is reached."""
+    """Train `basic` by its preset; return its evaluations, its time, and whether 75 was reached."""
     folder = out / "gpu-basic"
     started = time.monotonic()
     command = [sys.executable, "train.py", "basic", "--device", "cuda", "--no-record", "--fresh"]
@@ -248,13 +248,14 @@ def measure(envs: SharedVectorEnv, row: Row) -> Row:
 
 def markdown(report: dict[str, Any]) -> str:
     """Write the report for people."""
-    machine, device = report["machine"], torch.device("cuda")
+    machine = report["machine"]
+    precision = precision_name(choose_precision("auto", torch.device("cuda")))
     lines = [
         "# On a GPU",
         "",
         f"{machine['gpu']}, {machine['cores']} cores of {machine['cpu']}, torch "
-        f"{report['versions']['torch']}, {precision_name(choose_precision('auto', device))}; commit "
-        f"{report['commit']}. Made by `make gpu-check`.",
+        f"{report['versions']['torch']}, {precision}; commit {report['commit']}. Made by "
+        "`make gpu-check`.",
         "",
     ]
     if "tests" in report:

@@ -160,8 +160,8 @@ def false_verdicts_beside_a_fixed_player(config: Simulation) -> Section:
     return Section(
         title="An agent against one policy that scores what the agent scores on average",
         note=f"Told apart, in % of {config.tables:,} simulations. With fewer than {FEWEST_SEEDS} "
-        "seeds the verdict is that each of the agent's policies is better, or each worse. That then is "
-        "mostly true of these policies; it is counted all the same.",
+        "seeds the verdict is that each of the agent's policies is better, or each worse. That "
+        "then is mostly true of these policies; it is counted all the same.",
         first="rule",
         columns=[f"ratio {ratio:g}" for ratio in RATIOS],
         lines=lines,

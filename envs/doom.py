@@ -57,7 +57,7 @@ _SCALES_BY_PREFIX |= {"POSITION": 1000.0, "VELOCITY": 20.0, "CAMERA": 1000.0, "U
 _OTHER_SCALE = 10.0
 _VARIABLE_BOUND = 10.0  # normalised variables are clipped to +- this
 
-# How far the weapon swings at most (MAXBOB in the engine's p_user.cpp), a unit for each drawn frame.
+# How far the weapon swings at most: MAXBOB in the engine's p_user.cpp, a unit a drawn frame.
 _LARGEST_SWING = 16
 
 

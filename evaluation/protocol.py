@@ -11,9 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from agents import NoopPlayer, Player, RandomPlayer, observation_specs
 from agents.checkpoint import About, FileError, PolicyFile, decode, describe_space
 from agents.commandline import warn_of_wad
+from agents.device import choose_device
 from agents.sampler import PlayedEnvs
 from envs import EnvConfig, EnvError, SharedVectorEnv
 from envs.cfg import game_spec, strange_wads
@@ -33,12 +36,14 @@ class Protocol:
     Attributes:
         episodes: how many.
         seed: of the first; the others follow.
-        num_envs: games in parallel.
+        num_envs: environments in parallel.
+        device: where policies act, `auto`, `cpu` or `cuda`; it changes no more than rounding.
     """
 
     episodes: int = 100
     seed: int = 0
     num_envs: int = 16
+    device: str = "cpu"
 
     def facts(self, config: EnvConfig) -> dict[str, Any]:
         """State the rules in a world, for JSON."""
@@ -130,10 +135,14 @@ def play(
     greedy: bool = False,
 ) -> list[Episode]:
     """Play a protocol's episodes, in the order of their seeds."""
-    about = player.about if isinstance(player, PolicyFile) else About()
+    about, device = About(), torch.device("cpu")
+    if isinstance(player, PolicyFile):
+        about, device = player.about, choose_device(protocol.device)
+        player = player.policy.to(device)
     played = play_episodes(
-        player.policy if isinstance(player, PolicyFile) else player,
+        player,
         envs,
+        device=device,
         num_episodes=protocol.episodes,
         seed=protocol.seed,
         greedy=greedy,

@@ -1,4 +1,4 @@
-"""A GPU that computes nothing: shapes, dtypes and devices of tensors on it are real, numbers are not.
+"""A GPU that computes nothing: tensors on it have shapes, dtypes and a device, but no numbers.
 
 PyTorch's fake tensors may claim to be on a GPU where there is none, once a guard for that kind of
 device is registered, in C++. So the code that is for a GPU runs, each operation on tensors of

@@ -118,12 +118,10 @@ def make_rollout(policy, steps, num_envs, *, seed=0, noise=0.0, truncations=True
         memory_state=state,
         last_values=last_values + noise * draw(num_envs),
         last_obs=last_obs,
-        last_memory_state=last_state,
         last_starts=last_starts,
         final_obs=final_obs,
         final_steps=final_steps,
         final_lanes=final_lanes,
-        final_memory_state=final_state,
     )
 
 

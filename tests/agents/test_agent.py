@@ -249,7 +249,6 @@ def test_configurations_are_frozen_and_derived_from_the_common_one(name):
 
 
 FLOATS = ("logprobs", "values", "rewards", "final_values", "memory_state", "last_values")
-FLOATS += ("last_memory_state", "final_memory_state")
 
 
 @pytest.mark.parametrize("number", [torch.nan, torch.inf])

@@ -1,4 +1,4 @@
-"""The GPU's code, run without a GPU: devices of tensors, copies and readings, for all registries."""
+"""The code for a GPU, run without one: devices, copies and readings, for all registries."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_an_update_stays_on_the_gpu(name, encoder, memory, precision):
             tensors += [state[key] for state in states for key in state if key != "step"]
             assert {tensor.device.type for tensor in tensors} == {"cuda"}
             assert transfers.count["down"] == 0
-            # Whether the rollout is finite, and all metrics; V-trace: where episodes were truncated.
+            # Whether the rollout is finite, all metrics, and for V-trace where it was truncated.
             assert transfers.count["read"] == 2 + (name == "vtrace")
             # The order of each epoch.
             assert transfers.count["up"] <= agent.config.num_epochs + (name == "vtrace")

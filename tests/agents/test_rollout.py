@@ -113,17 +113,14 @@ def with_last_obs(steps, num_envs, num_truncated):
     return replace(
         rollout,
         last_obs={name: part[-1].clone() for name, part in parts},
-        last_memory_state=rollout.memory_state.clone(),
         last_starts=torch.zeros(num_envs, dtype=torch.bool),
         final_obs={name: part[0, nobody] for name, part in parts},
         final_steps=nobody,
         final_lanes=nobody,
-        final_memory_state=rollout.memory_state[:, nobody],
     )
 
 
-OPTIONAL = {"last_obs", "last_memory_state", "last_starts"}
-OPTIONAL |= {"final_obs", "final_steps", "final_lanes", "final_memory_state"}
+OPTIONAL = {"last_obs", "last_starts", "final_obs", "final_steps", "final_lanes"}
 
 
 def test_all_tensors_are_given_by_name_and_what_is_none_is_left_out():

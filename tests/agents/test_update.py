@@ -1,4 +1,4 @@
-"""One update against independent twins, for whatever is registered, on policies as train.py has them.
+"""One update against independent twins, for all registries, on policies as train.py has them.
 
 The twins are Stable-Baselines3's own code, and the update as a textbook writes it: contiguous
 weights, `backward()`, an optimiser that is neither fused nor vectorised, one thread.
@@ -67,7 +67,7 @@ def make_agent(name, policy, **options):
 
 
 def textbook_update(agent, rollout):
-    """Update an agent's policy by the loss and the estimates of the agent, and nothing else of it."""
+    """Update a policy by the loss and the estimates of its agent, and nothing else of it."""
     config, parameters = agent.config, list(agent.policy.parameters())
     if isinstance(agent.optimizer, torch.optim.Adam):
         optimizer = torch.optim.Adam(parameters, config.learning_rate, eps=1e-5, foreach=False)
