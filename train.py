@@ -17,6 +17,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # Large pages for large tensors.
 
 import contextlib
+import functools
 import shlex
 import sys
 import time
@@ -716,15 +717,16 @@ def resume(
         first = _TRAINING_SEED + config.seed * 1_000_003 % (_TRAINING_SEED // 2)
         return Progress(next_episode_seed=first, next_evaluation=config.evaluation_interval), {}
     newest, *older = folder.checkpoints
+    say = functools.partial(print, file=sys.stderr)
     try:
-        state, sampler_state = load_training(newest, agent)
+        state, sampler_state = load_training(newest, agent, say)
     except DamagedError as error:
         if not older:
             raise
-        print(f"{error}; going back to the one before it", file=sys.stderr)
-        state, sampler_state = load_training(older[0], agent)
+        say(f"{error}; going back to the one before it")
+        state, sampler_state = load_training(older[0], agent, say)
     progress = decode(Progress, state)
-    print(f"going on at {progress.env_steps:,} env steps in {folder.path}", file=sys.stderr)
+    say(f"going on at {progress.env_steps:,} env steps in {folder.path}")
     return progress, sampler_state
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -26,9 +26,12 @@ from torch import Tensor
 from agents.agent import Agent
 from agents.policy import Policy, Specs
 from perception import ImageSpec, PerceptionConfig, VectorSpec
+from perception.encoders import BlockConv2d
 
 _FORMAT = 3
 _METADATA_KEY, _CHECKSUM_KEY = "doomgrad", "sha256"
+# Whether gradients had the layout of their parameters; checkpoints that do not say so are older.
+_ALIGNED = "aligned_gradients"
 # Bytes, more than any header of ours takes; what claims to have a larger one is not read.
 _MAX_HEADER = 2**20
 _MAX_BESIDE = 2**27  # Bytes of a checkpoint beside the policy and its optimiser: screens above all.
@@ -233,6 +236,7 @@ def save_training(
     counters = {
         "optimizer": type(agent.optimizer).__name__,
         "num_updates": agent.num_updates,
+        _ALIGNED: True,
         "state": dict(state),
     }
     write_atomically(path, _encode(tensors, counters))
@@ -243,12 +247,15 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, 
     write_atomically(path, _encode(tensors, about))
 
 
-def load_training(path: Path, agent: Agent[Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def load_training(
+    path: Path, agent: Agent[Any], say: Callable[[str], None] = lambda text: None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Put an agent back to where it was saved.
 
     Args:
         path: a file that `save_training` wrote.
         agent: a fresh agent of the same configuration.
+        say: is told, in one line, what of the file is not used.
 
     Returns:
         The further counters, and the sampler's state; empty if none was saved.
@@ -278,6 +285,11 @@ def load_training(path: Path, agent: Agent[Any]) -> tuple[dict[str, Any], dict[s
                 tensor = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
             optimizer["state"].setdefault(int(index), {})[key] = tensor
         agent.optimizer.load_state_dict(optimizer)
+        if not counters.get(_ALIGNED) and (names := _reset_scrambled(agent)):
+            say(
+                f"{path} is of a time when gradients of {', '.join(names)} were applied to the "
+                "wrong pixels: the optimiser's statistics of it start anew"
+            )
         torch.set_rng_state(tensors["generator"])
         agent.num_updates = counters["num_updates"]
         return dict(counters["state"]), _under("sampler/", tensors)
@@ -286,6 +298,26 @@ def load_training(path: Path, agent: Agent[Any]) -> tuple[dict[str, Any], dict[s
         raise FileError(
             f"{path} belongs to another configuration ({reason}); use --fresh to start over"
         ) from error
+
+
+def _reset_scrambled(agent: Agent[Any]) -> list[str]:
+    """Reset Adam's statistics of weights whose gradients lay otherwise in memory than they did.
+
+    Returns:
+        The names of the weights.
+    """
+    reset: list[str] = []
+    if not agent.optimizer.defaults.get("fused"):
+        return reset
+    for name, module in agent.policy.named_modules():
+        if not isinstance(module, BlockConv2d) or module.weight.is_contiguous():
+            continue
+        state = agent.optimizer.state.get(module.weight, {})
+        if "exp_avg" in state:
+            for statistic in state.values():
+                statistic.zero_()
+            reset.append(f"{name}.weight")
+    return reset
 
 
 def _reason(error: Exception) -> str:

@@ -18,7 +18,7 @@ def random_env_steps_per_second(envs: SharedVectorEnv, num_steps: int) -> float:
 
     Args:
         envs: the environments; no group may be in flight.
-        num_steps: env steps of each environment.
+        num_steps: env steps of each environment, at least 1.
 
     Returns:
         Env steps a second over all environments.

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from agents import AGENTS, OUR_AGENTS
+from agents import AGENTS, OUR_AGENTS, build_policy
 from agents.checkpoint import (
     About,
     FileError,
@@ -35,6 +35,7 @@ from perception import EncoderConfig, ImageSpec, PerceptionConfig
 from tests.agents.files import rewrite
 from tests.agents.synthetic import (
     IMAGE,
+    SMALL_LAYERS,
     VECTOR,
     assert_same,
     make_draws,
@@ -345,6 +346,43 @@ def update(agent, updates):
     for index in updates:
         rollout = make_rollout(agent.policy, 8, 4, seed=index)
         agent.update(dataclasses.replace(rollout, rewards=rollout.rewards + torch.rand(8, 4)))
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+@pytest.mark.parametrize(
+    ("name", "encoder"), [("ppo", "nature"), ("ppo", "impala"), ("a2c", "nature")]
+)
+def test_scrambled_statistics_of_old_checkpoints_start_anew(tmp_path, name, encoder, is_old):
+    """Before gradients had the layout of their parameters, Adam kept those of other pixels."""
+
+    def make(seed):
+        torch.manual_seed(seed)
+        config = PerceptionConfig(encoder=encoder, layers=SMALL_LAYERS)
+        policy = build_policy({"obs": IMAGE}, spaces.Discrete(3), config)
+        kind, learner = AGENTS[name]
+        return learner(policy, kind(), num_envs=4, total_updates=8)
+
+    agent, path, said = make(0), tmp_path / "checkpoint.safetensors", []
+    update(agent, range(2))
+    save_training(path, agent, {})
+    if is_old:
+        rewrite(path, lambda description: description.pop("aligned_gradients"))
+    resumed = make(1)
+    load_training(path, resumed, said.append)
+    first = "perception.encoders.obs.1.layers.0.weight"
+    is_reset = is_old and (name, encoder) == ("ppo", "nature")
+    assert len(said) == is_reset
+    assert not said or (first in said[0] and "start anew" in said[0] and "\n" not in said[0])
+    weights_before = dict(agent.policy.named_parameters())
+    for parameter, weight in resumed.policy.named_parameters():
+        for key, value in resumed.optimizer.state[weight].items():
+            if is_reset and parameter == first:
+                assert not value.any()
+            else:
+                expected = agent.optimizer.state[weights_before[parameter]][key]
+                assert torch.equal(value, expected), (parameter, key)
+    update(resumed, range(2, 3))
+    assert all(weight.isfinite().all() for weight in resumed.policy.parameters())
 
 
 SAMPLER_STATE = {"actions/0": torch.arange(3), "memory_state": torch.ones(2, 4, 6)}

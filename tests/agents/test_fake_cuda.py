@@ -97,7 +97,9 @@ def test_an_env_step_is_one_copy_up_and_one_down(actions, memory):
         policy = make_policy(specs, envs.single_action_space, memory=memory)
         with fake_gpu() as transfers:
             to_fake_gpu(policy)
-            sampler = Sampler(envs, policy, rollout_length=rollout_length, seed=0)
+            sampler = Sampler(
+                envs, policy, rollout_length=rollout_length, seed=0, inference="eager"
+            )
             sampler.collect()
             transfers.count.clear()
             rollout = sampler.collect().rollout

@@ -10,7 +10,10 @@ import torch
 from scipy import stats
 
 from agents import NoopPlayer, RandomPlayer, observation_specs
+from agents.checkpoint import decode, load_policy
 from envs import EnvConfig, SharedVectorEnv, make
+from envs.speed import random_env_steps_per_second
+from evaluation.entries import ZOO
 from evaluation.episodes import Episode
 from evaluation.play import play_episodes, score_episodes
 from perception import VectorSpec
@@ -54,6 +57,22 @@ def test_workers_play_the_same_as_this_process():
         assert left.seed == right.seed
         np.testing.assert_array_equal(left.actions, right.actions)
         np.testing.assert_array_equal(left.rewards, right.rewards)
+
+
+def test_episodes_do_not_depend_on_what_the_engines_played_before():
+    """Of every step also the value, which tells of each picture."""
+    file = load_policy(ZOO / "basic" / "policy.safetensors")
+    config = decode(EnvConfig, file.env)
+    played = []
+    for steps_before in (1, 7, 40):
+        with contextlib.closing(SharedVectorEnv(config, 4, 2)) as envs:
+            random_env_steps_per_second(envs, steps_before)
+            played.append(play(file.policy, envs, 24))
+    for episodes in played[1:]:
+        for episode, expected in zip(episodes, played[0], strict=True):
+            assert episode.seed == expected.seed
+            np.testing.assert_array_equal(episode.values, expected.values)
+            np.testing.assert_array_equal(episode.rewards, expected.rewards)
 
 
 @pytest.mark.parametrize("memory", ["none", "lstm", "gru"])
