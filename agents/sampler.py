@@ -53,7 +53,7 @@ class Transition(Protocol):
 
     @property
     def episode(self) -> NDArray[np.float64]:
-        """(n, E) statistics of ended episodes, valid where one ended; NaN where it was lost."""
+        """(n, E) statistics, valid where an episode ended; NaN where it does not count."""
 
 
 class PlayedEnvs(Protocol):
@@ -104,7 +104,10 @@ def as_tensors(parts: Mapping[str, NDArray[Any]], device: torch.device) -> dict[
 
 
 def is_lost(transition: Transition, i: int | np.integer[Any]) -> bool:
-    """Tell whether environment i of a group broke, so that its episode counts for nothing."""
+    """Tell whether what ended in environment i of a group is no episode that counts.
+
+    The environment broke, or a life was lost in an episode that goes on.
+    """
     return math.isnan(transition.episode[i, 0])
 
 
@@ -370,16 +373,15 @@ class Sampler:
         # Whichever group was ready first.
         cut = sorted(self._truncations, key=lambda truncation: (truncation.step, truncation.lane))
         self._truncations.clear()
-        where = torch.tensor([(one.step, one.lane) for one in cut], dtype=torch.int64)
-        steps, lanes = upload(where.reshape(-1, 2).T.contiguous(), device)
-        final_obs = {
-            name: upload(
-                torch.from_numpy(np.stack([one.obs[name] for one in cut])), device
-            ) if cut else part[:0]
-            for name, part in last_obs.items()
-        }  # fmt: skip
+        places = [[truncation.step, truncation.lane] for truncation in cut]
+        places_there = upload(torch.tensor(places, dtype=torch.int64).reshape(-1, 2), device)
+        steps, lanes = places_there.unbind(1)
+        final_obs = {name: part[:0] for name, part in last_obs.items()}
         if cut:
-            state = torch.stack([one.memory_state for one in cut], dim=1)
+            for name in final_obs:
+                stacked = np.stack([truncation.obs[name] for truncation in cut])
+                final_obs[name] = upload(torch.from_numpy(stacked), device)
+            state = torch.stack([truncation.memory_state for truncation in cut], dim=1)
             going_on = torch.zeros(len(cut), dtype=torch.bool, device=device)
             storage.final_values[steps, lanes] = policy.value(final_obs, state, going_on)
         return replace(

@@ -165,7 +165,16 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, monkeypatch,
 
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments_lose_nothing_and_leave_nothing(tmp_path):
-    arguments = ["defend_the_center", *DOOM[:-6], "--eval-episodes", "4", "--eval-every", "8192", "--seed", "5"]
+    arguments = [
+        "defend_the_center",
+        *DOOM[:-6],
+        "--eval-episodes",
+        "4",
+        "--eval-every",
+        "8192",
+        "--seed",
+        "5",
+    ]
     arguments[arguments.index("384")] = "65536"
     run_to_the_end(tmp_path / "whole", *arguments)
     command = [sys.executable, str(ROOT / "train.py"), *arguments, "--run-dir", "parts"]
