@@ -5,6 +5,7 @@ Axes: T time, N environments, B batch, F features.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -128,6 +129,9 @@ class Perception(nn.Module):
         images = [e for e in self.encoders.values() if isinstance(e, nn.Sequential)]
         return [*images, self.memory] if images else []
 
-    def _autocast(self, tensor: Tensor, *, enabled: bool) -> torch.autocast:
-        lower = enabled and self.precision != torch.float32
-        return torch.autocast(tensor.device.type, self.precision, enabled=lower)
+    def _autocast(
+        self, tensor: Tensor, *, enabled: bool
+    ) -> contextlib.AbstractContextManager[torch.autocast | None]:
+        if not enabled or self.precision == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(tensor.device.type, self.precision)

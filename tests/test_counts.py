@@ -38,9 +38,9 @@ def sampler(envs):
 
 
 def tensors_of(rollout):
-    """List a rollout's tensors by name."""
-    parts = dict(vars(rollout))
-    return {f"obs/{name}": part for name, part in parts.pop("obs").items()} | parts
+    """List a rollout's tensors of T steps by name; what it led to is new each time."""
+    tensors = rollout.tensors().items()
+    return {name: part for name, part in tensors if not name.startswith(("last_", "final_"))}
 
 
 class CountingSocket:

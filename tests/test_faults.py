@@ -75,6 +75,7 @@ ALONE, EVALUATION, TRAINING = 0, 2**29, 2**30  # The first seeds: of games that 
 )
 def test_restarts_are_counted_and_told_of_once(tmp_path, capfd, monkeypatch, seeds):
     monkeypatch.setenv("DOOMGRAD_STUMBLE", str(tmp_path))
+    monkeypatch.setattr(train, "_CEILING_STEPS", 50)  # Long enough to meet the game that is timed.
     for seed in seeds:
         (tmp_path / str(seed)).touch()
     arguments = ["tests.envs.toy:Stumbling-v0", *SHORT, "--total-env-steps", "640"]
@@ -200,10 +201,10 @@ def poison(monkeypatch, wanted):
     """Put NaN into the rewards of the updates whose index is wanted."""
     update, count = Agent.update, iter(range(10**9))
 
-    def poisoned(self, rollout):
+    def poisoned(self, rollout, **options):
         if wanted(next(count)):
             rollout.rewards[1, 2] = torch.nan
-        return update(self, rollout)
+        return update(self, rollout, **options)
 
     monkeypatch.setattr(Agent, "update", poisoned)
 

@@ -96,11 +96,12 @@ def test_a_lower_precision_changes_little_and_nothing_that_is_handed_on(encoder,
         torch.testing.assert_close(rounded, exact, rtol=0.03, atol=0.03)
     assert not torch.equal(lower[0], features)
     assert {p.dtype for p in perception.parameters()} == {torch.float32}
+    whole = torch.cat([gradient.flatten() for gradient in gradients.values()]).norm()
     for name, gradient in lower[2].items():
         assert gradient.dtype == torch.float32, name
         exact = gradients[name]
         # Where rounding moves a number across a kink, its gradient jumps.
-        assert (gradient - exact).norm() <= 0.15 * exact.norm() + 1e-3, name
+        assert (gradient - exact).norm() <= 0.15 * exact.norm() + 0.02 * whole, name
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
