@@ -517,7 +517,7 @@ def suite(command: SuiteCommand) -> None:
         total_env_steps=command.total_env_steps,
     )
     runs = train_suite(plan)
-    names = ("episodes", "seed", "greedy", "num_envs", "json")
+    names = ("episodes", "seed", "greedy", "num_envs", "device", "json")
     fields = {name: getattr(command, name) for name in names}
     out = command.out / "compare"
     # Their worlds were named on the command line, and imported for the training.
