@@ -25,8 +25,8 @@ from evaluation.protocol import Protocol
 
 _MAX_BYTES = 5_000_000
 _SINCE = (
-    "It was trained after commit 97d1c4b: policies from before it learned their first layer from a "
-    "faulty gradient (benchmarks/results/gradient.md)."
+    "trained after commit 97d1c4b: policies from before it learned their first layer from a faulty "
+    "gradient (benchmarks/results/gradient.md)."
 )
 
 
@@ -51,7 +51,7 @@ def main(suite: Path) -> None:
         (home / "README.md").write_text(card(name, comparison, training))
         write_json(home / "compare.json", report.as_dict(comparison))
         comparisons.append(comparison)
-    (ZOO / "README.md").write_text(f"{report.summary_markdown(comparisons)}\n{_SINCE}\n")
+    (ZOO / "README.md").write_text(f"{report.summary_markdown(comparisons)}\nAll were {_SINCE}\n")
 
 
 def best_evaluation(run: RunFolder) -> float:
@@ -69,7 +69,7 @@ def card(name: str, comparison: Comparison, training: dict[str, Any]) -> str:
     return report.markdown(comparison) + (
         f"\nTrained by `python train.py {name} --seed {seed} --total-env-steps {total}` "
         f"{origin(training, trained.contestants[0].file.about)}. Everything else is in "
-        f"training.json.\n\n{_SINCE}\n\nWatch it: `python evaluate.py watch zoo/{name}`\n"
+        f"training.json.\n\nIt was {_SINCE}\n\nWatch it: `python evaluate.py watch zoo/{name}`\n"
     )
 
 
