@@ -66,9 +66,9 @@ from agents.commandline import (
     warn_of_wad,
     with_fields,
 )
-from agents.inference import Inference
 from agents.device import choose_device, choose_precision, keep_memory, precision_name
 from agents.doctor import findings as findings_about_learning
+from agents.inference import Inference
 from evaluation.periodic import PeriodicEvaluation
 from evaluation.play import score_episodes
 from evaluation.recorder import TrainingRecorder

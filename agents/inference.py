@@ -67,14 +67,15 @@ class InferencePolicy:
             self._act = torch.compile(self._copy.act)
             self._act(obs, memory_state, episode_starts, draws)
         elif self._inference == "cuda-graph":
+            self._copy.act(obs, memory_state, episode_starts, draws)  # It shows what blocks are.
+            self._keep_weights()
             self._act = _captured(self._copy, obs, memory_state, episode_starts, draws)
 
     def take_weights(self) -> None:
         """Become what the policy is now."""
         for mine, theirs in zip(self._mine, self._theirs, strict=True):
             mine.copy_(theirs)
-        for module in self._rearranged:
-            module.keep_weight()
+        self._keep_weights()
 
     def initial_state(self, num_envs: int) -> Tensor:
         """See `Policy.initial_state`."""
@@ -90,6 +91,10 @@ class InferencePolicy:
         """See `Policy.value`."""
         return self._copy.value(obs, memory_state, episode_starts)
 
+    def _keep_weights(self) -> None:
+        for module in self._rearranged:
+            module.keep_weight()
+
 
 def _captured(
     policy: Policy, obs: Obs, memory_state: Tensor, episode_starts: Tensor, draws: Tensor
@@ -102,9 +107,6 @@ def _captured(
     with torch.cuda.stream(side):
         for _ in range(_WARM_UPS):
             policy.act(mine, state, starts, chances)
-            for module in policy.modules():
-                if isinstance(module, BlockConv2d):
-                    module.keep_weight()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):

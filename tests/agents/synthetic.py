@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -123,6 +125,18 @@ def make_rollout(policy, steps, num_envs, *, seed=0, noise=0.0, truncations=True
         final_steps=final_steps,
         final_lanes=final_lanes,
     )
+
+
+def moved(rollout, device):
+    """Return a rollout on another device."""
+    fields = {}
+    for field in dataclasses.fields(rollout):
+        value = getattr(rollout, field.name)
+        if isinstance(value, dict):
+            fields[field.name] = {name: part.to(device) for name, part in value.items()}
+        else:
+            fields[field.name] = value.to(device)
+    return dataclasses.replace(rollout, **fields)
 
 
 def weights(module):

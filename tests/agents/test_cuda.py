@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import pytest
@@ -11,7 +10,7 @@ import torch
 from agents import AGENTS, OUR_AGENTS, OverlappedSampler, Sampler, build_policy, observation_specs
 from agents.inference import InferencePolicy
 from perception import ENCODERS, MEMORIES, EncoderConfig, PerceptionConfig, VectorSpec
-from tests.agents.synthetic import IMAGE, SMALL_LAYERS, make_draws, make_obs, make_rollout
+from tests.agents.synthetic import IMAGE, SMALL_LAYERS, make_draws, make_obs, make_rollout, moved
 from tests.agents.toy import LocalEnvs
 
 pytestmark = pytest.mark.gpu
@@ -19,18 +18,6 @@ CUDA = torch.device("cuda")
 STEPS, NUM_ENVS = 8, 4
 SPECS = {"screen": IMAGE, "variables": VectorSpec(size=3)}
 SB3_MEMORY = {"sb3-ppo": "none", "sb3-a2c": "none", "sb3-recurrent-ppo": "lstm"}
-
-
-def on(device, rollout):
-    """Return a rollout on a device."""
-    moved = {}
-    for field in dataclasses.fields(rollout):
-        value = getattr(rollout, field.name)
-        if isinstance(value, dict):
-            moved[field.name] = {name: part.to(device) for name, part in value.items()}
-        else:
-            moved[field.name] = value.to(device)
-    return dataclasses.replace(rollout, **moved)
 
 
 def make_policy(device=CUDA, encoder="nature", memory="none", **options):
@@ -129,13 +116,13 @@ def test_an_update_is_the_cpus(name, encoder, memory):
         kind, learner = OUR_AGENTS[name]
         agent = learner(policy, kind(learning_rate=1e-3), num_envs=NUM_ENVS, total_updates=1)
         torch.manual_seed(1)
-        agent.update(on(policy.device, played))
-    moved = 0.0
+        agent.update(moved(played, policy.device))
+    furthest = 0.0
     for old, cpu, gpu in zip(before, *(p.parameters() for p in policies), strict=True):
         torch.testing.assert_close(gpu.cpu(), cpu, rtol=0, atol=1e-4)
         assert gpu.grad.stride() == gpu.stride()
-        moved = max(moved, float((cpu - old).abs().max()))
-    assert moved > 5e-4
+        furthest = max(furthest, float((cpu - old).abs().max()))
+    assert furthest > 5e-4
 
 
 @pytest.mark.parametrize("name", sorted(SB3_MEMORY))

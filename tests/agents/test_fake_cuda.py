@@ -12,7 +12,7 @@ from agents import OUR_AGENTS, Sampler, build_policy
 from agents.rollout import minibatches
 from perception import ENCODERS, MEMORIES, PerceptionConfig, VectorSpec
 from tests.agents.fake_cuda import CUDA, fake_gpu, needs_compiler, register_guard, to_fake_gpu
-from tests.agents.synthetic import IMAGE, SMALL_LAYERS, make_rollout
+from tests.agents.synthetic import IMAGE, SMALL_LAYERS, make_rollout, moved
 from tests.agents.toy import ACTION_SPACES, LocalEnvs
 
 pytestmark = needs_compiler
@@ -46,18 +46,6 @@ def make_agent(name, policy, **options):
     fields = {field.name for field in dataclasses.fields(kind)}
     config = kind(**{key: value for key, value in options.items() if key in fields})
     return learner(policy, config, num_envs=NUM_ENVS, total_updates=1)
-
-
-def moved(rollout, device):
-    """Return a rollout on another device."""
-    fields = {}
-    for field in dataclasses.fields(rollout):
-        value = getattr(rollout, field.name)
-        if isinstance(value, dict):
-            fields[field.name] = {name: part.to(device) for name, part in value.items()}
-        else:
-            fields[field.name] = value.to(device)
-    return dataclasses.replace(rollout, **fields)
 
 
 @pytest.mark.parametrize(("name", "encoder", "memory", "precision"), ENTRIES)
