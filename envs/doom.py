@@ -22,6 +22,7 @@ from envs.cfg import GameSpec, game_spec
 from envs.config import EnvConfig
 from envs.engine import (
     ENGINE_ERRORS,
+    abandon_engine,
     end_engine,
     kill_engine,
     smallest_resolution,
@@ -250,6 +251,11 @@ class DoomEnv(gym.Env[Any, Any]):
         """Kill an engine that hangs, from another thread: who waits for it gets an EnvError."""
         if self._game is not None:
             kill_engine(self._scratch)
+
+    def abandon(self) -> None:
+        """Kill the engine and remove its files, from any thread, before the process ends."""
+        if self._game is not None:
+            abandon_engine(self._scratch)
 
     def close(self) -> None:
         """End the engine."""

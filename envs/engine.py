@@ -117,6 +117,12 @@ def kill_engine(scratch: Path) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def abandon_engine(scratch: Path) -> None:
+    """Kill an engine and remove what it wrote; its owner ends without `end_engine`."""
+    kill_engine(scratch)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
 def _leftovers() -> list[Path]:
     """List the scratch folders of engines whose owners are dead, and were this user's."""
     found = []

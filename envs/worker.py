@@ -263,6 +263,12 @@ class Lanes:
         for env in self._envs.values():
             env.close()
 
+    def abandon(self) -> None:
+        """Kill every engine and remove its files, without waiting for any; the worker then ends."""
+        for env in self._envs.values():
+            if isinstance(env, DoomEnv):
+                env.abandon()
+
     def _work_at(self, lane: int) -> None:
         self._lane = lane
         self.count += 1
@@ -394,6 +400,7 @@ class _Watchdog(threading.Thread):
         while True:
             time.sleep(min(_LOOK_EVERY_S, self._hang_after_s / 4))
             if os.getppid() != self._parent:
+                self._lanes.abandon()
                 os._exit(0)
             if not self._lanes.busy or self._lanes.count != count:
                 count, since, was_ended = self._lanes.count, time.monotonic(), False
@@ -422,6 +429,7 @@ def serve(connection: socket.socket, memory: int) -> None:
         while len(message := connection.recv(2, socket.MSG_WAITALL)) == 2:
             command, group = message
             if command == CLOSE:
+                lanes.close()
                 break
             lanes.busy = True
             if command == RESTORE:
@@ -434,7 +442,7 @@ def serve(connection: socket.socket, memory: int) -> None:
             lanes.busy = False
             connection.sendall(message)
     finally:
-        lanes.close()
+        lanes.abandon()
 
 
 def main() -> None:

@@ -743,3 +743,22 @@ def test_workers_and_engines_die_with_the_main_process(tmp_path, how):
     # Workers are not killed: they notice, and clear up.
     assert left == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_engine_that_does_not_answer_keeps_no_worker_from_clearing_up(tmp_path):
+    script = PLAIN.format(end="import sys, time\nsys.stdout.flush()\ntime.sleep(60)")
+    mark = f"{tmp_path}"
+    owner = processes.start_script(script, mark, tmp_path)
+    try:
+        assert owner.stdout.readline() == "[-4.0, -4.0]\n"
+        running = processes.command_lines(mark)
+        running.pop(owner.pid)
+        for pid, line in running.items():
+            if processes.is_engine(line):
+                os.kill(pid, signal.SIGSTOP)
+    finally:
+        owner.kill()
+        owner.communicate()
+    assert processes.wait_until(lambda: not any(map(processes.is_running, running)), 10.0)
+    assert processes.shared_memory(running.values()) == []
+    assert list(tmp_path.iterdir()) == []
