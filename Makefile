@@ -1,8 +1,8 @@
 # make train   fresh machine -> .venv -> trains `basic`, scores it, writes a replay
 # make test    fresh machine -> .venv -> the test suite
 # make gpu-check  on a machine with a GPU: its tests, speeds and a training, to benchmarks/results/gpu.md
-# make check   ruff, ruff format, mypy, import rule
-# make docs    the pages in docs/, with their tables brought up to date, to build/docs
+# make check   ruff, ruff format, mypy, import layers
+# make docs    the pages in docs/, with up-to-date tables, to build/docs
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -17,7 +17,7 @@ train: $(INSTALLED)
 	$(BIN)/python evaluate.py score $(RUN)
 	$(BIN)/python evaluate.py replay $(RUN) --count 10
 
-# Two processes, whatever the machine has: the games of each take two cores.
+# Two processes on any machine, because the environments of each use two cores.
 test: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
 
@@ -27,7 +27,7 @@ test-slow: $(INSTALLED_DEV)
 test-gpu: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest -m gpu
 
-# On a machine with a GPU, at most eight minutes: the tests, a table of speeds, and `basic` to 75.
+# On a machine with a GPU, in at most eight minutes: tests, a table of speeds, and `basic` trained to 75.
 gpu-check: $(INSTALLED_DEV)
 	$(BIN)/python -m benchmarks.gpu_check
 
@@ -47,7 +47,7 @@ docs: $(INSTALLED_DEV)
 	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs
 	@echo "see build/docs/index.html"
 
-# By default TensorBoard drops points and all but ten pictures; 0, which is to keep all, shows none.
+# By default, TensorBoard drops points and shows ten images at most. (0 should keep all, but shows none.)
 tensorboard: $(INSTALLED)
 	$(BIN)/tensorboard --logdir runs --samples_per_plugin scalars=100000,images=100
 

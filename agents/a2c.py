@@ -6,14 +6,15 @@ Axes: t, n a minibatch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from agents.agent import Agent, AgentConfig, Metrics
+from agents.policy import PolicyOutput
 from agents.rollout import Minibatch
-from agents.search import Choice, Range, SearchSpace
+from agents.search_space import Choice, Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class A2CConfig(AgentConfig):
     gae_lambda: float = 1.0
     """Generalised advantage estimation: 1 is the n-step return of the paper."""
     normalize_advantages: bool = False
-    """Give the advantages of each minibatch mean 0 and deviation 1."""
+    """Normalise the advantages of each minibatch to mean 0 and standard deviation 1."""
 
     search_space: ClassVar[SearchSpace] = {
         **AgentConfig.search_space,
@@ -37,15 +38,20 @@ class A2CConfig(AgentConfig):
     }
 
 
-def policy_gradient_loss(agent: Agent[Any], batch: Minibatch) -> tuple[Tensor, Metrics]:
-    """Compute -log pi(a) A, with a critic's loss and an entropy bonus (Williams 1992; Mnih et al.).
+def policy_gradient_loss(
+    config: AgentConfig, output: PolicyOutput, batch: Minibatch
+) -> tuple[Tensor, Metrics]:
+    """Compute -log pi(a) A, a value loss and an entropy bonus (Williams 1992; Mnih et al. 2016).
 
     Args:
-        agent: whose policy and coefficients are used.
+        config: the coefficients.
+        output: the policy's output for the minibatch.
         batch: the minibatch.
+
+    Returns:
+        The loss, a scalar, and metrics to log, scalars.
     """
-    config = agent.config
-    distribution, values, _ = agent.policy(batch.obs, batch.memory_state, batch.episode_starts)
+    distribution, values = output.distribution, output.values
     policy_loss = -(distribution.log_prob(batch.actions) * batch.advantages).mean()
     value_loss = (batch.returns - values).pow(2).mean()
     entropy = distribution.entropy().mean()
@@ -62,11 +68,9 @@ class A2C(Agent[A2CConfig]):
     """Learns from each short rollout once."""
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        """Make RMSProp, as in the paper, with Stable-Baselines3's decay and epsilon."""
-        return torch.optim.RMSprop(
-            self.policy.parameters(), self.config.learning_rate, alpha=0.99, eps=1e-5
-        )
+        """Return RMSProp, as in the paper, with Stable-Baselines3's decay and epsilon."""
+        return torch.optim.RMSprop(self.parameters, self.config.learning_rate, alpha=0.99, eps=1e-5)
 
-    def loss(self, batch: Minibatch) -> tuple[Tensor, Metrics]:
-        """See `policy_gradient_loss`."""
-        return policy_gradient_loss(self, batch)
+    def loss(self, output: PolicyOutput, batch: Minibatch) -> tuple[Tensor, Metrics]:
+        """See `Agent.loss` and `policy_gradient_loss`."""
+        return policy_gradient_loss(self.config, output, batch)

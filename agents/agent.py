@@ -1,7 +1,8 @@
-"""What all agents share: configuration, and the update that makes a policy better by a rollout.
+"""The base of all agents: hyper-parameters, and the update of a policy from a rollout.
 
-An agent is a subclass of `Agent` in a file of its own: a configuration, a way to estimate
-advantages, and a loss. Axes: T rollout length, N environments, t, n a minibatch.
+To add an agent, write a file with a subclass of `AgentConfig` and one of `Agent`, which has a loss
+and may have a different estimate of advantages, and add a line to `agents.AGENTS`. Axes: T rollout
+length, N environments, t and n steps and environments of a minibatch.
 """
 
 from __future__ import annotations
@@ -9,31 +10,37 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from agents.device import single_thread
 from agents.normalization import RewardScaler
-from agents.policy import Policy
+from agents.objectives.objective import Objective
+from agents.policy import Policy, PolicyOutput
 from agents.returns import explained_variance, gae, next_values
 from agents.rollout import Minibatch, Rollout, minibatches
-from agents.search import Choice, Range, SearchSpace
+from agents.search_space import Choice, Range, SearchSpace
 from perception.normalization import ObservationNormalizer
 
 Metrics = dict[str, Tensor]
+"""Scalars by name."""
+
+Gradients = list[Tensor | None]
+"""A gradient for each parameter; None for a parameter that the loss does not depend on."""
 
 
 class NotFiniteError(ArithmeticError):
-    """An update met NaN or infinity and was not made; the message says where."""
+    """An update was undone because of NaN or infinity; the message names their place."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AgentConfig:
-    """Hyper-parameters that every agent has.
+    """Hyper-parameters of every agent.
 
     Raises:
         ValueError: If a value is out of range.
@@ -50,28 +57,29 @@ class AgentConfig:
     anneal_learning_rate: bool = False
     """Lower the learning rate linearly to zero over the training."""
     gamma: float = 0.99
-    """Discount of an env step."""
+    """Discount factor of an env step."""
     gae_lambda: float = 0.95
-    """Generalised advantage estimation: 0 trusts the values, 1 the rewards."""
+    """Lambda of generalised advantage estimation (GAE): 0 relies on values, 1 on rewards."""
     value_coef: float = 0.5
-    """Weight of the critic's loss."""
+    """Weight of the value loss."""
     entropy_coef: float = 0.01
     """Weight of the entropy bonus, which keeps the policy exploring."""
     max_grad_norm: float = 0.5
-    """Gradients are scaled down to at most this norm."""
+    """Gradients with a larger norm are scaled down to it."""
     normalize_advantages: bool = True
-    """Give the advantages of each minibatch mean 0 and deviation 1."""
+    """Normalise the advantages of each minibatch to mean 0 and standard deviation 1."""
     reward_scale: float = 1.0
-    """Factor on rewards, for learning only: what is reported stays native."""
+    """Factor on rewards, for learning only; reported rewards stay native."""
     clip_rewards: bool = False
-    """Learn from the sign of rewards alone: what is reported stays native."""
+    """Learn from the signs of rewards only; reported rewards stay native."""
     normalize_returns: bool = False
-    """Divide rewards by the running deviation of returns, clipped to +-10; for learning only."""
+    """Divide rewards by the running standard deviation of returns and clip them to +-10; for
+    learning only."""
     normalize_obs: bool = False
-    """Normalise what is observed, screens and vectors, by running mean and deviation, saved with
-    the policy."""
+    """Normalise observations, screens and vectors, by their running mean and standard deviation,
+    which are saved with the policy."""
 
-    # Few and coarse: a search of some dozen trainings cannot tell more apart.
+    # Few and coarse values: a search of a few dozen training runs cannot distinguish more.
     search_space: ClassVar[SearchSpace] = {
         "learning_rate": Range(1e-5, 1e-2, log=True),
         "anneal_learning_rate": Choice((False, True)),
@@ -101,51 +109,81 @@ ConfigT = TypeVar("ConfigT", bound=AgentConfig)
 
 
 class Agent(ABC, Generic[ConfigT]):
-    """Learns a policy from rollouts.
+    """Trains a policy with rollouts.
+
+    Parameters that do not require gradients are not changed, nor are those that the loss does not
+    depend on.
 
     Args:
-        policy: what is learned, already on its device.
+        policy: the policy to train, already on its device.
         config: hyper-parameters.
         num_envs: N.
-        total_updates: over how many updates the learning rate is annealed.
+        total_updates: the number of updates over which the learning rate is annealed.
+        objectives: additional losses, by name.
+
+    Attributes:
+        policy: as above.
+        config: as above.
+        total_updates: as above.
+        objectives: as above; empty if there are none.
+        num_updates: the number of updates so far.
+        optimizer: optimiser of `parameters`.
+        reward_scaler: used if `normalize_returns` is configured.
     """
 
     def __init__(
-        self, policy: Policy, config: ConfigT, *, num_envs: int, total_updates: int
+        self,
+        policy: Policy,
+        config: ConfigT,
+        *,
+        num_envs: int,
+        total_updates: int,
+        objectives: Mapping[str, Objective[Any]] | None = None,
     ) -> None:
         self.policy = policy
         self.config = config
         self.total_updates = total_updates
+        self.objectives = dict(objectives or {})
         self.num_updates = 0
-        # The first version of the weights that has statistics of observations; None: not known yet.
+        # The first version of the weights with statistics of observations; None: not known yet.
         self._statistics_since: int | None = None
-        # Into how many parts a minibatch is cut that are learned from side by side, a thread each:
-        # worth it for images on a CPU.
+        # The number of parts into which a minibatch is split, each for a separate thread. This is
+        # faster for images on a CPU.
         on_cpu, heavy = policy.device.type == "cpu", bool(policy.perception.heavy_modules)
         self._num_parts = torch.get_num_threads() if on_cpu and heavy else 1
         self.optimizer = self.make_optimizer()
         self.reward_scaler = RewardScaler(num_envs, config.gamma).to(policy.device)
 
     @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters that are trained: the policy's, then the objectives'."""
+        modules: list[nn.Module] = [self.policy, *self.objectives.values()]
+        return [p for module in modules for p in module.parameters() if p.requires_grad]
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """The numeric infos of observations that the objectives need, see `Rollout.targets`."""
+        return tuple(dict.fromkeys(n for o in self.objectives.values() for n in o.targets))
+
+    @property
     def value_unit(self) -> float:
-        """How much native reward the critic calls 1."""
+        """The native reward that corresponds to a value of 1."""
         deviation = self.reward_scaler.deviation if self.config.normalize_returns else 1.0
         return float(deviation) / self.config.reward_scale
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        """Make the optimiser: Adam, with the epsilon of OpenAI's baselines."""
-        parameters, learning_rate = self.policy.parameters(), self.config.learning_rate
-        return torch.optim.Adam(parameters, learning_rate, eps=1e-5, fused=True)
+        """Return the optimiser: Adam, with the epsilon of OpenAI's baselines."""
+        return torch.optim.Adam(self.parameters, self.config.learning_rate, eps=1e-5, fused=True)
 
     def estimate(self, rollout: Rollout, rewards: Tensor) -> tuple[Tensor, Tensor]:
-        """Estimate how good each action was; GAE unless an agent says otherwise.
+        """Estimate the advantages of actions, by GAE unless a subclass overrides this.
 
         Args:
-            rollout: what happened.
+            rollout: the rollout.
             rewards: (T, N) float32, its rewards as scaled for learning.
 
         Returns:
-            (T, N) float32 advantages, and (T, N) float32 returns for the critic to predict.
+            (T, N) float32 advantages, and (T, N) float32 returns, the targets of the critic.
         """
         advantages = gae(
             rewards,
@@ -158,31 +196,46 @@ class Agent(ABC, Generic[ConfigT]):
         return advantages, advantages + rollout.values
 
     @abstractmethod
-    def loss(self, batch: Minibatch) -> tuple[Tensor, Metrics]:
-        """Compute the mean loss of a minibatch, a scalar, and what of it is worth logging."""
+    def loss(self, output: PolicyOutput, batch: Minibatch) -> tuple[Tensor, Metrics]:
+        """Compute the agent's mean loss of a minibatch, or of a part of one.
+
+        The loss of a minibatch must be the mean of the losses of its parts, weighted by their
+        sizes, because each thread of a CPU computes the loss of one part. Other losses belong in an
+        objective that is not `splittable`.
+
+        Args:
+            output: the policy's output for the minibatch.
+            batch: the minibatch.
+
+        Returns:
+            The loss, a scalar, and metrics to log, scalars.
+        """
 
     def should_stop(self, metrics: Metrics) -> bool:
-        """Tell, before a step of the optimiser, whether to leave the rest of the update."""
+        """Return whether to skip this step of the optimiser and the rest of the update.
+
+        Args:
+            metrics: metrics of the current minibatch.
+        """
         return False
 
     def update(self, rollout: Rollout, *, version: int | None = None) -> dict[str, float]:
-        """Improve the policy by what happened.
+        """Update the policy with a rollout.
 
-        Where observations are normalised, the first rollout gives their statistics, and nothing is
-        learned from rollouts that were played without: who acted in them saw something else than
-        who would learn.
+        If observations are normalised, statistics are computed from the first rollout, and rollouts
+        that were collected without statistics are not used for training.
 
         Args:
-            rollout: what happened.
-            version: `num_updates` when the weights were taken with which the rollout was played.
-                None: they are the present ones.
+            rollout: the rollout.
+            version: the value of `num_updates` when the weights that collected the rollout were
+                copied. None: the current value.
 
         Returns:
-            Metrics, averaged over the minibatches; none where nothing was learned.
+            Metrics, averaged over the minibatches; empty if the rollout was not used for training.
 
         Raises:
-            NotFiniteError: If the rollout, a loss or a gradient is not finite. The policy and the
-                optimiser are then as before; the update counts as made.
+            NotFiniteError: If the rollout or a gradient contains NaN or infinity. Parameters and
+                optimiser are then unchanged, but `num_updates` is not.
         """
         version = self.num_updates if version is None else version
         self._anneal()
@@ -193,19 +246,22 @@ class Agent(ABC, Generic[ConfigT]):
             self._statistics_since = self._first_statistics(rollout)
         if version < (self._statistics_since or 0):
             return {}
-        before = [tensor.clone() for tensor in self._learned()]
+        tensors, states = self._learned(), list(self.optimizer.state)
+        copies = [tensor.clone() for tensor in tensors]
         try:
             return self._update(rollout)
         except NotFiniteError:
-            if len(self._learned()) > len(before):  # The optimiser had not begun.
-                self.optimizer.state.clear()
-            torch._foreach_copy_(self._learned(), before)
+            torch._foreach_copy_(tensors, copies)
+            for parameter in self.optimizer.state.keys() - set(states):  # Their first step.
+                del self.optimizer.state[parameter]
             raise
 
     def _update(self, rollout: Rollout) -> dict[str, float]:
         config = self.config
         rewards = self.scale(rollout.rewards, rollout.dones)
         advantages, returns = self.estimate(rollout, rewards)
+        for objective in self.objectives.values():
+            objective.observe(rollout.targets)
         collected: dict[str, list[Tensor]] = defaultdict(list)
         stop = False
         for _ in range(config.num_epochs):
@@ -222,7 +278,7 @@ class Agent(ABC, Generic[ConfigT]):
                 stop = self.should_stop(metrics)
                 if stop:
                     break
-                norm = nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
+                norm = nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm)
                 collected["grad_norm"].append(norm)
                 self.optimizer.step()
             if stop:
@@ -230,22 +286,23 @@ class Agent(ABC, Generic[ConfigT]):
         metrics = {name: torch.stack(values).float().mean() for name, values in collected.items()}
         explained = explained_variance(rollout.values.flatten(), returns.flatten())
         metrics["explained_variance"] = explained
-        # Read together, and only now: each reading waits for the GPU.
+        # Read together, and only now, because each reading waits for the GPU.
         means = dict(zip(metrics, torch.stack(list(metrics.values())).tolist(), strict=True))
         if not math.isfinite(means.get("grad_norm", 0.0)):
             raise NotFiniteError("the gradients are not finite")
-        # The normalisers stand still while a rollout is collected and learned from.
+        # Only now, so that a rollout is collected and learned from with the same statistics.
         self.policy.observe(rollout.obs)
         return means | {"learning_rate": self.optimizer.param_groups[0]["lr"]}
 
     def _differentiate(self, batch: Minibatch) -> Metrics:
-        """Set the gradient of the loss of a minibatch, and give what of it is worth logging.
+        """Set the gradients of the loss of a minibatch, and return its metrics.
 
-        The minibatch is cut into parts, whose gradients are added up: so its cores meet once, not
-        in every operation, and none waits for another that something else keeps busy.
+        On a CPU, the minibatch is split into parts, each for a separate thread, and their gradients
+        are added up. The threads then wait for each other once a minibatch instead of once an
+        operation.
         """
         batch = replace(batch, advantages=self.normalized(batch.advantages))
-        parts = batch.cut(self._num_parts)
+        parts = batch.split(self._num_parts)
         if len(parts) == 1:
             gradients, metrics = self._gradients(batch, 1.0)
         else:
@@ -254,28 +311,68 @@ class Agent(ABC, Generic[ConfigT]):
                 first, *others = threads.map(self._gradients_alone, parts, weights)
             gradients, metrics = first
             for more_gradients, more_metrics in others:
-                torch._foreach_add_(gradients, more_gradients)
+                _add(gradients, more_gradients)
                 metrics = {name: value + more_metrics[name] for name, value in metrics.items()}
-        for parameter, gradient in zip(self.policy.parameters(), gradients, strict=True):
-            parameter.grad = laid_out_as(parameter, gradient)
+        if any(not objective.splittable for objective in self.objectives.values()):
+            more_gradients, more_metrics = self._gradients_of_whole(batch)
+            _add(gradients, more_gradients)
+            metrics |= more_metrics
+        self.optimizer.zero_grad()  # Parameters may have been frozen since the last step.
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = None if gradient is None else laid_out_as(parameter, gradient)
         return metrics
 
-    def _gradients(self, part: Minibatch, weight: float) -> tuple[list[Tensor], Metrics]:
-        """Give a part's gradients and metrics, times its weight in the minibatch."""
-        loss, metrics = self.loss(part)
-        gradients = torch.autograd.grad(loss * weight, list(self.policy.parameters()))
+    def _gradients(self, part: Minibatch, weight: float) -> tuple[Gradients, Metrics]:
+        """Return the gradients and metrics of a part, multiplied by its weight in the minibatch."""
+        output = self.policy(part.obs, part.memory_state, part.episode_starts)
+        loss, metrics = self.loss(output, part)
+        splittable = {n: o for n, o in self.objectives.items() if o.splittable}
+        loss, metrics = self._add_objectives(splittable, loss, metrics, output, part)
+        gradients = torch.autograd.grad(loss * weight, self.parameters, allow_unused=True)
         return list(gradients), {name: value.detach() * weight for name, value in metrics.items()}
 
-    def _gradients_alone(self, part: Minibatch, weight: float) -> tuple[list[Tensor], Metrics]:
+    def _gradients_alone(self, part: Minibatch, weight: float) -> tuple[Gradients, Metrics]:
         with single_thread():
             return self._gradients(part, weight)
 
+    def _gradients_of_whole(self, batch: Minibatch) -> tuple[Gradients, Metrics]:
+        """Return the gradients and metrics of the objectives that are not splittable."""
+        output = self.policy(batch.obs, batch.memory_state, batch.episode_starts)
+        whole = {n: o for n, o in self.objectives.items() if not o.splittable}
+        zero = torch.zeros((), device=self.policy.device)
+        loss, metrics = self._add_objectives(whole, zero, {}, output, batch)
+        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        return list(gradients), {name: value.detach() for name, value in metrics.items()}
+
+    def _add_objectives(
+        self,
+        objectives: Mapping[str, Objective[Any]],
+        loss: Tensor,
+        metrics: Metrics,
+        output: PolicyOutput,
+        batch: Minibatch,
+    ) -> tuple[Tensor, Metrics]:
+        """Return a loss with weighted objectives added, and metrics with those of objectives added.
+
+        Args:
+            objectives: the objectives by name.
+            loss: a scalar.
+            metrics: metrics.
+            output: the policy's output for the minibatch.
+            batch: the minibatch.
+        """
+        for name, objective in objectives.items():
+            more, its_metrics = objective.loss(self.policy, output, batch)
+            loss = loss + objective.config.coef * more
+            metrics = metrics | {f"{name}/{key}": value for key, value in its_metrics.items()}
+        return loss, metrics
+
     def scale(self, rewards: Tensor, dones: Tensor) -> Tensor:
-        """Scale rewards for learning.
+        """Return rewards, (T, N) float32, scaled for learning.
 
         Args:
             rewards: (T, N) float32, native.
-            dones: (T, N) bool.
+            dones: (T, N) bool, whether an episode ended with the step.
         """
         clipped = rewards.sign() if self.config.clip_rewards else rewards
         scaled = clipped * self.config.reward_scale
@@ -284,24 +381,28 @@ class Agent(ABC, Generic[ConfigT]):
         return scaled
 
     def normalized(self, advantages: Tensor) -> Tensor:
-        """Normalise a minibatch's advantages, if so configured."""
+        """Return the advantages of a minibatch, (t, n) float32, normalised if so configured."""
         if not self.config.normalize_advantages or advantages.numel() < 2:
             return advantages
         return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
 
     def _first_statistics(self, rollout: Rollout) -> int:
-        """Observe a rollout if nothing was before; return the first version that has statistics."""
+        """Compute the statistics of observations, unless they were loaded.
+
+        Returns:
+            The first version of the weights with statistics.
+        """
         normalizers = [m for m in self.policy.modules() if isinstance(m, ObservationNormalizer)]
         if all(bool(normalizer.count > 0) for normalizer in normalizers):
-            return 0  # The training was resumed: nobody plays with older weights.
+            return 0  # The training was resumed, so that no rollout is older than the statistics.
         self.policy.observe(rollout.obs)
         return self.num_updates
 
     def _learned(self) -> list[Tensor]:
-        """List what a step of the optimiser changes: weights, and its own statistics."""
+        """Return the tensors that a step of the optimiser changes: parameters and its own state."""
         states = [state.values() for state in self.optimizer.state.values()]
         statistics = [value for values in states for value in values if isinstance(value, Tensor)]
-        return [*(p.data for p in self.policy.parameters()), *statistics]
+        return [*(p.data for p in self.parameters), *statistics]
 
     def _anneal(self) -> None:
         if self.config.anneal_learning_rate:
@@ -310,12 +411,23 @@ class Agent(ABC, Generic[ConfigT]):
                 group["lr"] = self.config.learning_rate * left
 
 
-def laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
-    """Return a gradient in the memory layout of its parameter, as `Tensor.backward` would leave it.
+def _add(gradients: Gradients, more: Sequence[Tensor | None]) -> None:
+    """Add gradients to others, in place."""
+    for i, gradient in enumerate(more):
+        if gradient is not None:
+            total = gradients[i]
+            gradients[i] = gradient if total is None else total.add_(gradient)
 
-    `torch.autograd.grad` returns whatever layout the last operation made. Fused optimisers on a CPU
-    step through the memory of parameter and gradient side by side, without checking that it
-    matches.
+
+def laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """Return a gradient with the strides of its parameter, which `Tensor.backward` ensures too.
+
+    `torch.autograd.grad` returns gradients with the strides of the last operation. Fused optimisers
+    on a CPU iterate over the memory of parameter and gradient without comparing strides.
+
+    Args:
+        parameter: the parameter.
+        gradient: its gradient, of the same shape and dtype.
     """
     if gradient.stride() == parameter.stride():
         return gradient
@@ -323,7 +435,7 @@ def laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
 
 
 def following_values(rollout: Rollout) -> Tensor:
-    """Give the value of the state each step of a rollout led to, see `next_values`."""
+    """Return the values of the states that follow each step, (T, N) float32; see `next_values`."""
     return next_values(
         rollout.values,
         rollout.last_values,

@@ -1,4 +1,7 @@
-"""Players that learned nothing, beside whom every score is read."""
+"""Baselines: players without learning, to which scores are compared.
+
+Axes: N environments, A numbers of an action, D draws of an action.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ from agents.policy import Decision, Obs
 
 
 class RandomPlayer:
-    """Draws every action uniformly; continuous ones from -1 to 1.
+    """Samples every action uniformly; continuous ones from -1 to 1.
 
     Args:
-        action_space: what to draw from.
+        action_space: Discrete, MultiDiscrete, MultiBinary or Box.
     """
 
     def __init__(self, action_space: spaces.Space[Any]) -> None:
@@ -29,12 +32,19 @@ class RandomPlayer:
     def act(
         self, obs: Obs, memory_state: Tensor, episode_starts: Tensor, draws: Tensor | None
     ) -> Decision:
-        """See `Player.act`; probabilities and values are not estimated, and nothing is likely."""
+        """Choose actions; see `Policy.act`.
+
+        In the result, logprobs and values are zeros, and probabilities are (N, 0).
+
+        Raises:
+            ValueError: If there are no draws.
+        """
         if draws is None:
-            raise ValueError("a random player draws its actions: it cannot be greedy")
+            raise ValueError("a random player cannot be greedy: it samples its actions")
         return _decision(self._choose(draws), memory_state)
 
     def _choose(self, draws: Tensor) -> Tensor:
+        """Return the actions, (N,) or (N, A), for (N, D) uniform draws."""
         space = self.action_space
         if isinstance(space, spaces.Box):
             return draws * 2 - 1
@@ -47,12 +57,12 @@ class RandomPlayer:
 
 
 class NoopPlayer(RandomPlayer):
-    """Always takes action 0, which presses nothing in Doom."""
+    """Always takes action 0, which presses no button in Doom."""
 
     def _choose(self, draws: Tensor) -> Tensor:
         return torch.zeros_like(super()._choose(draws))
 
 
 def _decision(actions: Tensor, memory_state: Tensor) -> Decision:
-    nothing = torch.zeros(len(actions))
-    return Decision(actions, nothing, nothing, torch.zeros(len(actions), 0), memory_state)
+    zeros = torch.zeros(len(actions))
+    return Decision(actions, zeros, zeros, torch.zeros(len(actions), 0), memory_state)

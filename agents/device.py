@@ -1,6 +1,7 @@
-"""What this machine offers a policy: where it lives, how precisely it computes, what memory costs.
+"""Settings for this machine: the device of a policy, its precision, threads and memory.
 
-Nothing here changes what is learned beyond rounding.
+Except for rounding, none of them changes what is learned. A policy has one device; gradients of
+several devices would be averaged in `Agent._differentiate`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 
 import torch
 
-from agents.commandline import UsageError
+from agents.errors import AgentError
 
 # Options of glibc's mallopt, from malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -20,24 +21,28 @@ _LARGEST_INT = 2**31 - 1
 
 
 def choose_device(device: str) -> torch.device:
-    """Turn `auto` into what this machine has.
+    """Return the device with a given name.
+
+    Args:
+        device: `cpu`, `cuda`, or `auto`: a GPU if PyTorch finds one, else the CPU.
 
     Raises:
-        UsageError: If a GPU is asked for where there is none.
+        AgentError: If it is `cuda` and PyTorch finds no GPU.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: PyTorch finds no GPU here; use --device cpu")
+        raise AgentError("--device cuda: PyTorch finds no GPU here; use --device cpu")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(device)
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Turn `auto` into bfloat16 where the processor or GPU computes with it, float32 elsewhere.
+    """Return the dtype of products in image encoders and memory, see `Perception`.
 
     Args:
-        precision: `auto`, `float32` or `bfloat16`.
-        device: where the policy lives.
+        precision: `float32`, `bfloat16`, or `auto`: bfloat16 if the device has instructions for
+            its products, else float32.
+        device: the device of the policy.
     """
     if precision != "auto":
         return torch.bfloat16 if precision == "bfloat16" else torch.float32
@@ -50,17 +55,18 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
 
 
 def precision_name(precision: torch.dtype) -> str:
-    """Name a precision as `choose_precision` takes it."""
+    """Return the name of a precision, as `choose_precision` accepts it."""
     return str(precision).removeprefix("torch.")
 
 
 def keep_memory() -> None:
-    """Let the C library keep freed memory for the next large array.
+    """Configure the C library to keep freed memory for the next large array.
 
-    By default it gives large arrays back to the system and asks for them again: in each update
-    hundreds of megabytes are handed over page by page, which takes longer than the arithmetic.
-    Together with the environment variable THP_MEM_ALLOC_ENABLE=1, by which PyTorch asks for large
-    pages, an update on a CPU takes half the time. Only glibc has this; elsewhere nothing happens.
+    By default, the library returns large arrays to the operating system and requests them again. In
+    each update, hundreds of megabytes are then mapped page by page, which takes longer than the
+    arithmetic. Together with the environment variable THP_MEM_ALLOC_ENABLE=1, with which PyTorch
+    requests large pages, this halves the time of an update on a CPU. It needs glibc; with other C
+    libraries, nothing happens.
     """
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
         library.mallopt(_M_MMAP_MAX, 0)
@@ -69,7 +75,7 @@ def keep_memory() -> None:
 
 @contextlib.contextmanager
 def use_threads(number: int) -> Iterator[None]:
-    """Let torch use so many threads, in the thread that asks for it."""
+    """Return a context in which PyTorch uses a number of threads for work of the calling thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -79,10 +85,10 @@ def use_threads(number: int) -> Iterator[None]:
 
 
 def single_thread() -> contextlib.AbstractContextManager[None]:
-    """Let torch use one thread, in the thread that asks for it.
+    """Return a context in which PyTorch uses one thread for work of the calling thread.
 
-    Threads that share every small operation wait for each other after each of them. Where the cores
-    are needed elsewhere, by games above all, one of them is always late, and the waiting costs more
-    than the sharing brings.
+    Threads that share an operation wait for each other at its end. While environments need the
+    cores too, one of the threads is always late, and for small operations the waiting takes longer
+    than sharing the work saves.
     """
     return use_threads(1)

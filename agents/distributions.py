@@ -1,6 +1,6 @@
-"""What a policy puts out: distributions over every kind of action space, and heads that make them.
+"""Distributions over actions of every supported kind, and the layer that computes them.
 
-Axes: ... any leading axes (B, or T and N), A choices, F features.
+Axes: ... any leading axes (B, or T and N), A choices, D draws of an action, F features.
 """
 
 from __future__ import annotations
@@ -17,52 +17,62 @@ from torch import Tensor, nn
 
 from perception.encoders import orthogonal
 
-# Small weights at the start: all actions are about as likely (Andrychowicz et al. 2021).
+# With small initial weights, all actions are about equally likely (Andrychowicz et al. 2021).
 _POLICY_GAIN = 0.01
 
 
 class Distribution(ABC):
-    """A distribution over actions, with leading axes of its own."""
+    """A batch of distributions over actions, with leading axes `...`."""
 
     @abstractmethod
     def sample(self, draws: Tensor) -> Tensor:
-        """Turn chance into actions.
+        """Return actions for given random numbers.
 
-        What is drawn lies outside, so that it does not depend on how environments are grouped.
+        Random numbers are arguments, so that actions do not depend on the grouping of environments.
 
         Args:
-            draws: (..., D) float32, uniform in [0, 1); D from `num_draws`.
+            draws: (..., D) float32, uniform in [0, 1); D is that of `num_draws`.
 
         Returns:
-            (...) int64 for one choice, (..., A) otherwise.
+            (...) int64 for one choice; (..., A) int64 for several choices or switches; (..., A)
+            float32 for continuous actions.
         """
 
     @abstractmethod
     def mode(self) -> Tensor:
-        """Give the most likely actions, shaped as `sample` does."""
+        """Return the most likely actions, with the shape and dtype of `sample`."""
 
     @abstractmethod
     def log_prob(self, actions: Tensor) -> Tensor:
-        """Give (...) float32 log-probabilities of whole actions, in nats."""
+        """Return the (...) float32 log-probabilities of actions, in nats.
+
+        Args:
+            actions: with the shape that `sample` returns.
+        """
 
     @abstractmethod
     def entropy(self) -> Tensor:
-        """Give (...) float32 entropies of whole actions, in nats."""
+        """Return the (...) float32 entropies, in nats."""
 
     @abstractmethod
     def probabilities(self) -> Tensor:
-        """Give (..., A) float32 probabilities of every choice; A is 0 for continuous actions."""
+        """Return the (..., A) float32 probabilities of all choices; A is 0 if continuous."""
 
 
 class Categorical(Distribution):
-    """One choice of A, from (..., A) logits."""
+    """One choice of A.
+
+    Args:
+        logits: (..., A) float32.
+    """
 
     def __init__(self, logits: Tensor) -> None:
         self.log_probs = logits.log_softmax(-1)
 
     def sample(self, draws: Tensor) -> Tensor:
         """See `Distribution.sample`."""
-        # The first choice whose cumulated probability is above the draw; rounded, they end near 1.
+        # The first choice whose cumulative probability exceeds the draw. The draw is multiplied by
+        # the last cumulative probability, which differs from 1 by rounding.
         cumulated = self.log_probs.exp().cumsum(-1)
         return (cumulated <= draws * cumulated[..., -1:]).sum(-1)
 
@@ -84,7 +94,12 @@ class Categorical(Distribution):
 
 
 class MultiCategorical(Distribution):
-    """Independent choices, from the concatenated (..., sum of sizes) logits of all."""
+    """Independent choices.
+
+    Args:
+        logits: (..., A) float32, the logits of all choices, concatenated.
+        sizes: the number of alternatives of each choice; they add up to A.
+    """
 
     def __init__(self, logits: Tensor, sizes: Sequence[int]) -> None:
         self.parts = [Categorical(part) for part in logits.split(list(sizes), dim=-1)]
@@ -113,7 +128,11 @@ class MultiCategorical(Distribution):
 
 
 class Bernoulli(Distribution):
-    """Independent switches, from (..., A) logits of being on."""
+    """Independent switches, each on or off.
+
+    Args:
+        logits: (..., A) float32, of being on.
+    """
 
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits
@@ -143,7 +162,12 @@ class Bernoulli(Distribution):
 
 
 class Gaussian(Distribution):
-    """Independent normal actions, from (..., A) means and (A,) logarithms of deviations."""
+    """Independent, normally distributed numbers.
+
+    Args:
+        mean: (..., A) float32.
+        log_std: (A,) float32, the natural logarithms of the standard deviations.
+    """
 
     def __init__(self, mean: Tensor, log_std: Tensor) -> None:
         self.mean = mean
@@ -151,7 +175,8 @@ class Gaussian(Distribution):
 
     def sample(self, draws: Tensor) -> Tensor:
         """See `Distribution.sample`."""
-        # Float32 draws are multiples of 2^-24; the middle of their interval has a finite quantile.
+        # Float32 draws are multiples of 2^-24. The centres of their intervals have finite
+        # quantiles; 0 does not.
         noise: Tensor = torch.special.ndtri(draws.double() + 2.0**-25).float()
         return self.mean + self.log_std.exp() * noise
 
@@ -174,16 +199,19 @@ class Gaussian(Distribution):
 
 
 def num_draws(space: spaces.Space[Any]) -> int:
-    """Give D, how many uniform numbers it takes to draw an action from a distribution over it."""
+    """Return D, the number of uniform random numbers from which an action is sampled."""
     return int(np.prod(space.shape or (1,)))
 
 
 class ActionHead(nn.Module):
-    """Turn features into a distribution over an action space.
+    """Computes a distribution over an action space from features.
 
     Args:
         space: Discrete, MultiDiscrete, MultiBinary or a flat Box.
         num_features: F.
+
+    Attributes:
+        num_choices: A of `Distribution.probabilities`; 0 for continuous actions.
 
     Raises:
         ValueError: If the space is of another kind.
@@ -204,13 +232,12 @@ class ActionHead(nn.Module):
                 "flat Box are"
             )
         self.layer = orthogonal(nn.Linear(num_features, sum(self.sizes)), _POLICY_GAIN)
-        # Of which probabilities are told.
         self.num_choices = 0 if isinstance(space, spaces.Box) else sum(self.sizes)
         if isinstance(space, spaces.Box):
             self.log_std = nn.Parameter(torch.zeros(self.sizes[0]))
 
     def forward(self, features: Tensor) -> Distribution:
-        """Give the distribution for (..., F) float32 features."""
+        """Return the distribution for (..., F) float32 features."""
         outputs = self.layer(features)
         if isinstance(self.space, spaces.Discrete):
             return Categorical(outputs)

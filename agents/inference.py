@@ -1,6 +1,6 @@
-"""The copy of a policy that acts while, or before, the policy itself learns.
+"""The copy of a policy that acts while the policy itself learns.
 
-Axes: as in `agents.policy`; n environments of one group.
+Axes: N environments, A choices, D draws of an action, S and M rows and width of the memory's state.
 """
 
 from __future__ import annotations
@@ -18,31 +18,29 @@ from perception.decode import Decoder
 from perception.encoders import BlockConv2d
 
 Inference = Literal["auto", "eager", "compiled", "cuda-graph"]
-_WARM_UPS = 3  # runs before a capture, in which libraries choose their algorithms
+"""How a policy is run; see `InferencePolicy`."""
+
+_WARM_UPS = 3  # Runs before a capture, in which libraries choose their algorithms.
 
 
 class InferencePolicy:
-    """Acts as a policy does, with the weights it had when they were last taken.
+    """A copy of a policy that acts with the weights of the last call of `take_weights`.
 
-    Its modules hold their weights at the precision they compute with, so that casting them is paid
-    once a rollout instead of once a step.
+    Its weights are stored in the precision of the products, so that they are cast once a rollout
+    instead of once an env step.
 
     Args:
-        policy: whose weights are taken.
-        inference: how `act` is run: operation by operation, compiled by `torch.compile`, or as a
-            captured CUDA graph, which a GPU replays without waiting for Python. A graph takes
-            only the shapes that it was captured with. auto: a graph on a GPU, where it was
-            measured to be fastest (benchmarks/results/gpu.md); operation by operation on a CPU.
+        policy: the policy.
+        inference: how `act` is run. `eager`: operation by operation. `compiled`: compiled by
+            `torch.compile`. `cuda-graph`: as a captured CUDA graph, which a GPU replays without
+            waiting for Python, but only for the shapes of the capture. `auto`: `cuda-graph` on a
+            GPU, where it was measured to be fastest (benchmarks/results/gpu.md), and `eager` on a
+            CPU.
     """
 
     def __init__(self, policy: Policy, inference: Inference = "eager") -> None:
         self._copy = copy.deepcopy(policy).requires_grad_(requires_grad=False)
-        perception = self._copy.perception
-        for module in perception.heavy_modules:
-            for tensor in (*module.parameters(), *module.buffers()):
-                if tensor.dtype == torch.float32:  # Statistics are kept in float64.
-                    tensor.data = tensor.data.to(perception.precision)
-        perception.precision = torch.float32  # What is left needs no casting.
+        self._copy.perception.cast_weights()
         self._theirs = list(policy.state_dict().values())
         self._mine = list(self._copy.state_dict().values())
         self._rearranged = [m for m in self._copy.modules() if isinstance(m, BlockConv2d)]
@@ -53,26 +51,34 @@ class InferencePolicy:
 
     @property
     def device(self) -> torch.device:
-        """Where the copy is."""
+        """The device of the copy."""
         return self._copy.device
 
     def prepare(
         self, obs: Obs, memory_state: Tensor, episode_starts: Tensor, draws: Tensor
     ) -> None:
-        """Compile or capture `act`, as configured, for arguments like these; see `Policy.act`."""
+        """Compile or capture `act`, if so configured, for the shapes of examples.
+
+        Args:
+            obs: as for `Policy.act`.
+            memory_state: as for `Policy.act`.
+            episode_starts: as for `Policy.act`.
+            draws: as for `Policy.act`.
+        """
         if self._inference == "compiled":
             for module in self._copy.modules():
                 if isinstance(module, Decoder):
-                    module.block = 1  # What blocks save, the compiler saves; it cannot read them.
+                    module.block = 1  # The compiler cannot trace blocks, and is fast without them.
             self._act = torch.compile(self._copy.act)
             self._act(obs, memory_state, episode_starts, draws)
         elif self._inference == "cuda-graph":
-            self._copy.act(obs, memory_state, episode_starts, draws)  # It shows what blocks are.
+            # After a first run, `BlockConv2d` knows the shape of its rearranged weight.
+            self._copy.act(obs, memory_state, episode_starts, draws)
             self._keep_weights()
             self._act = _captured(self._copy, obs, memory_state, episode_starts, draws)
 
     def take_weights(self) -> None:
-        """Become what the policy is now."""
+        """Copy the current weights of the policy."""
         for mine, theirs in zip(self._mine, self._theirs, strict=True):
             mine.copy_(theirs)
         self._keep_weights()
@@ -99,7 +105,7 @@ class InferencePolicy:
 def _captured(
     policy: Policy, obs: Obs, memory_state: Tensor, episode_starts: Tensor, draws: Tensor
 ) -> Callable[[Mapping[str, Tensor], Tensor, Tensor, Tensor | None], Decision]:
-    """Return `policy.act` as a CUDA graph that takes arguments of these shapes."""
+    """Return `policy.act` as a CUDA graph for arguments with the shapes of these."""
     mine = {name: part.clone() for name, part in obs.items()}
     state, starts, chances = memory_state.clone(), episode_starts.clone(), draws.clone()
     side = torch.cuda.Stream()
@@ -111,7 +117,7 @@ def _captured(
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         decision = policy.act(mine, state, starts, chances)
-    one_at_a_time = threading.Lock()  # Teams of environments are served by threads of their own.
+    one_at_a_time = threading.Lock()  # Each team of environments is served by its own thread.
 
     def act(
         obs: Obs, memory_state: Tensor, episode_starts: Tensor, draws: Tensor | None

@@ -1,4 +1,4 @@
-"""Scaling rewards by how much returns vary.
+"""Scaling rewards by the standard deviation of returns.
 
 Axes: T rollout length, N environments.
 """
@@ -10,18 +10,21 @@ from torch import Tensor
 
 from perception.normalization import RunningMeanStd
 
-_CLIP = 10.0  # as Stable-Baselines3's VecNormalize has it (`clip_reward`)
+_CLIP = 10.0  # The default of Stable-Baselines3's VecNormalize (`clip_reward`).
 
 
 class RewardScaler(RunningMeanStd):
-    """Divide rewards by the running deviation of the discounted return, and clip them to +-10.
+    """Divides rewards by the running deviation of the discounted return, and clips them to +-10.
 
-    The same as the reward half of Stable-Baselines3's VecNormalize, with statistics that include
-    the rollout that is scaled.
+    It computes the same as Stable-Baselines3's VecNormalize does for rewards, except that the
+    statistics already include the whole rollout that is scaled.
 
     Args:
         num_envs: N.
-        gamma: discount of a step.
+        gamma: discount of an env step.
+
+    Attributes:
+        running: (N,) float32, the discounted return of each episode in progress.
     """
 
     running: Tensor
@@ -37,7 +40,7 @@ class RewardScaler(RunningMeanStd):
 
         Args:
             rewards: (T, N) float32.
-            dones: (T, N) bool.
+            dones: (T, N) bool, whether an episode ended with the step.
 
         Returns:
             (T, N) float32 in [-10, 10].

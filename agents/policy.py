@@ -1,6 +1,7 @@
 """The policy: perception, a head for actions and a head for values.
 
-Axes: T time, N environments, S and M rows and width of the memory's state, A choices.
+Axes: T time, N environments, F features, S and M rows and width of the memory's state, A choices or
+numbers of an action, D draws of an action.
 """
 
 from __future__ import annotations
@@ -22,15 +23,31 @@ Obs = Mapping[str, Tensor]
 Specs = Mapping[str, ImageSpec | VectorSpec]
 
 
-class Decision(NamedTuple):
-    """What a policy decides for N environments.
+class PolicyOutput(NamedTuple):
+    """The output of a policy for a sequence.
 
     Attributes:
-        actions: (N,) or (N, A).
-        logprobs: (N,) float32, in nats.
-        values: (N,) float32.
-        probabilities: (N, A) float32 of every choice; A is 0 where actions are continuous.
-        memory_state: (S, N, M) float32, to be given back at the next step.
+        distribution: distributions over actions, (T, N).
+        values: (T, N) float32, of the observations.
+        features: (T, N, F) float32, from which distributions and values are computed.
+        memory_state: (S, N, M) float32, after the last step.
+    """
+
+    distribution: Distribution
+    values: Tensor
+    features: Tensor
+    memory_state: Tensor
+
+
+class Decision(NamedTuple):
+    """The actions of a policy in N environments.
+
+    Attributes:
+        actions: (N,) or (N, A), int64, or float32 if continuous.
+        logprobs: (N,) float32, of the actions, in nats.
+        values: (N,) float32, of the observations.
+        probabilities: (N, A) float32, of all choices; A is 0 if actions are continuous.
+        memory_state: (S, N, M) float32, for the next step.
     """
 
     actions: Tensor
@@ -41,10 +58,10 @@ class Decision(NamedTuple):
 
 
 class Player(Protocol):
-    """Whoever can play: a trained policy, a random one, one that does nothing."""
+    """Anything that chooses actions: a trained policy, or a baseline."""
 
     def initial_state(self, num_envs: int) -> Tensor:
-        """Give the memory's state at an episode's start, (S, N, M) float32."""
+        """Return the memory's state at the start of episodes, (S, N, M) float32."""
 
     def act(
         self,
@@ -53,65 +70,71 @@ class Player(Protocol):
         episode_starts: Tensor,
         draws: Tensor | None,
     ) -> Decision:
-        """Decide; see `Policy.act`."""
+        """Choose actions; see `Policy.act`."""
 
 
 class Policy(nn.Module):
-    """An actor and a critic that see and remember together.
+    """An actor and a critic that share perception.
 
     Args:
         specs: parts of an observation by name, from `observation_specs`.
         action_space: Discrete, MultiDiscrete, MultiBinary or a flat Box.
-        config: which encoder and memory.
-        normalize_obs: whether what is seen is normalised by running statistics, which are saved
+        config: encoders and memory.
+        normalize_obs: whether observations are normalised by running statistics, which are saved
             with the policy.
+        precision: precision of the products in image encoders and memory, see `Perception`.
+
+    Raises:
+        PerceptionError: If images are too small for the encoder.
+        ValueError: If the action space is of another kind.
     """
 
     def __init__(
         self,
         specs: Specs,
         action_space: spaces.Space[Any],
-        config: PerceptionConfig,
+        config: PerceptionConfig[Any, Any],
         normalize_obs: bool = False,
+        precision: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self.specs = dict(specs)
         self.action_space = action_space
         self.config = config
         self.normalize_obs = normalize_obs
-        self.perception = Perception(specs, config, normalize_obs)
+        self.perception = Perception(specs, config, normalize_obs, precision)
         self.actor = ActionHead(action_space, self.perception.num_features)
         self.critic = orthogonal(nn.Linear(self.perception.num_features, 1), 1.0)
 
     @property
     def is_recurrent(self) -> bool:
-        """Whether anything is carried from one step to the next."""
+        """Whether there is a memory."""
         return self.perception.memory.is_recurrent
 
     @property
     def device(self) -> torch.device:
-        """Where the policy's parameters are."""
+        """The device of the parameters."""
         return next(self.parameters()).device
 
     def initial_state(self, num_envs: int) -> Tensor:
-        """Return the memory's state at an episode's start, (S, N, M) float32, on `device`."""
+        """Return the memory's state at the start of episodes, (S, N, M) float32, on `device`."""
         return self.perception.memory.initial_state(num_envs).to(self.device)
 
-    def forward(
-        self, obs: Obs, memory_state: Tensor, episode_starts: Tensor
-    ) -> tuple[Distribution, Tensor, Tensor]:
-        """Judge a sequence.
+    def forward(self, obs: Obs, memory_state: Tensor, episode_starts: Tensor) -> PolicyOutput:
+        """Evaluate a sequence.
 
         Args:
             obs: parts by name, each (T, N, ...).
             memory_state: (S, N, M) float32, the state before the first step.
-            episode_starts: (T, N) bool; where true, memory is cleared before that step.
-
-        Returns:
-            The distribution over (T, N) actions, (T, N) float32 values, and the state afterwards.
+            episode_starts: (T, N) bool; where true, the memory is cleared before that step.
         """
         features, memory_state = self.perception(obs, memory_state, episode_starts)
-        return self.actor(features), self.critic(features).squeeze(-1), memory_state
+        return PolicyOutput(
+            distribution=self.actor(features),
+            values=self.critic(features).squeeze(-1),
+            features=features,
+            memory_state=memory_state,
+        )
 
     @torch.no_grad()
     def act(
@@ -121,32 +144,33 @@ class Policy(nn.Module):
         episode_starts: Tensor,
         draws: Tensor | None,
     ) -> Decision:
-        """Decide for one step.
+        """Choose actions for one step.
 
         Args:
             obs: parts by name, each (N, ...).
-            memory_state: (S, N, M) float32.
-            episode_starts: (N,) bool; where true, memory is cleared first.
-            draws: (N, D) float32, uniform in [0, 1), that choose the actions; None: take the most
-                likely ones. D is `num_draws` of the action space.
+            memory_state: (S, N, M) float32, before the step.
+            episode_starts: (N,) bool; where true, the memory is cleared first.
+            draws: (N, D) float32, uniform in [0, 1), from which actions are sampled, where D is
+                `num_draws` of the action space. None: the most likely actions are chosen.
         """
         sequence = {name: part[None] for name, part in obs.items()}
-        distribution, values, memory_state = self(sequence, memory_state, episode_starts[None])
+        output: PolicyOutput = self(sequence, memory_state, episode_starts[None])
+        distribution = output.distribution
         actions = distribution.mode() if draws is None else distribution.sample(draws[None])
         return Decision(
             actions=actions[0],
             logprobs=distribution.log_prob(actions)[0],
-            values=values[0],
+            values=output.values[0],
             probabilities=distribution.probabilities()[0],
-            memory_state=memory_state,
+            memory_state=output.memory_state,
         )
 
     @torch.no_grad()
     def value(self, obs: Obs, memory_state: Tensor, episode_starts: Tensor) -> Tensor:
-        """Value (N, ...) observations, (N,) float32; arguments as for `act`."""
+        """Return the values of (N, ...) observations, (N,) float32; arguments as for `act`."""
         sequence = {name: part[None] for name, part in obs.items()}
-        values: Tensor = self(sequence, memory_state, episode_starts[None])[1]
-        return values[0]
+        output: PolicyOutput = self(sequence, memory_state, episode_starts[None])
+        return output.values[0]
 
     def predict(
         self,
@@ -155,17 +179,21 @@ class Policy(nn.Module):
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], NDArray[np.float32]]:
-        """Decide as Stable-Baselines3's models do, for `evaluate_policy` and its callbacks.
+        """Choose actions with the interface of Stable-Baselines3's models.
+
+        With this method, a policy can be passed to Stable-Baselines3's `evaluate_policy`.
 
         Args:
-            observation: of one environment or of N, as environments here give it; a dict of parts
-                where it has several.
-            state: (S, N, M) float32 memory, as returned by the last call; None at the start.
-            episode_start: (N,) bool, where memory is cleared first.
-            deterministic: take the most likely actions; draws come from torch's generator.
+            observation: observation of one environment or of N, as this project's environments
+                return it; a dictionary if it has several parts.
+            state: (S, N, M) float32, the memory's state that the last call returned; None at first.
+            episode_start: (N,) bool; where true, the memory is cleared first.
+            deterministic: whether to choose the most likely actions; otherwise, actions are sampled
+                with PyTorch's global generator.
 
         Returns:
-            Actions, of one environment or of N, and the memory's state.
+            Actions, () or (A,) for one environment, and (N,) or (N, A) for N; and the memory's
+            state, (S, N, M) float32.
         """
         arrays = observation if isinstance(observation, Mapping) else {"obs": observation}
         obs = {name: torch.as_tensor(arrays[name], device=self.device) for name in self.specs}
@@ -189,42 +217,46 @@ class Policy(nn.Module):
         return actions[0] if single else actions, decision.memory_state.cpu().numpy()
 
     def observe(self, obs: Obs) -> None:
-        """Take (T, N, ...) observations into the statistics that normalise them."""
+        """Update the statistics for normalisation with parts of observations, each (T, N, ...)."""
         self.perception.observe({name: obs[name].flatten(0, 1) for name in self.specs})
 
 
 def build_policy(
     specs: Specs,
     action_space: spaces.Space[Any],
-    config: PerceptionConfig,
+    config: PerceptionConfig[Any, Any],
     *,
     normalize_obs: bool = False,
     device: torch.device | None = None,
     precision: torch.dtype = torch.float32,
 ) -> Policy:
-    """Return a new policy, arranged in memory as it is fastest.
+    """Return a new policy with weights in the fastest memory format.
 
     Args:
         specs: parts of an observation by name, from `observation_specs`.
         action_space: see `Policy`.
-        config: which encoder and memory.
+        config: encoders and memory.
         normalize_obs: see `Policy`.
-        device: where its parameters are; default: the CPU.
-        precision: of image encoders and of the memory's products, see `Perception`.
+        device: device of its parameters. None: the CPU.
+        precision: see `Policy`.
+
+    Raises:
+        PerceptionError: If images are too small for the encoder.
+        ValueError: If the action space is of another kind.
     """
-    policy = Policy(specs, action_space, config, normalize_obs)
-    # Weights lie as decoded frames do; the overload is missing in torch's annotations.
+    policy = Policy(specs, action_space, config, normalize_obs, precision)
+    # Channels-last, the format of decoded frames; PyTorch's annotations lack this overload.
     policy.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    policy.perception.precision = precision
     return policy
 
 
 def observation_specs(space: spaces.Space[Any], metadata: Mapping[str, Any]) -> Specs:
-    """Describe an observation space to perception.
+    """Return the specifications of the parts of an observation, by name.
 
     Args:
-        space: a Box, or a Dict of them; (H, W, C) uint8 is an image, (D,) float32 a vector.
-        metadata: of the environment; `channels` and `palette` say what an image's bytes mean.
+        space: a Box, or a Dict of them. An (H, W, C) uint8 Box is an image, and a flat float32 Box
+            a vector. A Box that is not in a Dict is the part `obs`.
+        metadata: metadata of the environment; `channels` and `palette` are those of `ImageSpec`.
 
     Raises:
         ValueError: If a part is of another kind.

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from agents.agent import Agent, AgentConfig, Metrics
+from agents.policy import PolicyOutput
 from agents.rollout import Minibatch, Rollout
-from agents.search import Choice, Range, SearchSpace
+from agents.search_space import Choice, Range, SearchSpace
 from agents.vtrace import vtrace_estimate
 
 
@@ -27,13 +28,14 @@ class PPOConfig(AgentConfig):
     minibatch_size: int | None = 256
     """Env steps in a minibatch. None: the whole rollout."""
     clip_coef: float = 0.2
-    """How far the probability of an action may move in an update before its gradient stops."""
+    """Relative change of an action's probability in an update at which its gradient becomes 0."""
     value_clip_coef: float | None = None
-    """How far values may move in an update. None: freely."""
+    """Largest change of a value in an update. None: unlimited."""
     vtrace: bool = False
-    """Estimate advantages by V-trace: right where an older policy played, as with --overlap."""
+    """Estimate advantages by V-trace, which corrects for an older policy, as with --overlap."""
     target_kl: float | None = None
-    """Leave the rest of an update once the policy has moved 1.5 times this far, in nats."""
+    """Skip the rest of an update once the KL divergence from the policy that collected the rollout
+    exceeds 1.5 times this value, in nats. None: never."""
 
     search_space: ClassVar[SearchSpace] = {
         **AgentConfig.search_space,
@@ -54,20 +56,20 @@ class PPOConfig(AgentConfig):
 
 
 class PPO(Agent[PPOConfig]):
-    """Learns from each rollout several times, never moving far from the policy that made it."""
+    """Learns from each rollout several times, but limits the change of the policy in an update."""
 
     def estimate(self, rollout: Rollout, rewards: Tensor) -> tuple[Tensor, Tensor]:
         """Estimate advantages by GAE, or by V-trace; see `Agent.estimate`."""
         if self.config.vtrace:
-            # Unweighted: the loss has the ratio to the older policy in it.
+            # Not weighted by rho, because the loss contains the ratio to the older policy.
             advantages, targets, _ = vtrace_estimate(self, rollout, rewards)
             return advantages, targets
         return super().estimate(rollout, rewards)
 
-    def loss(self, batch: Minibatch) -> tuple[Tensor, Metrics]:
-        """Compute the clipped loss (Schulman et al. 2017, equations 7 and 9)."""
+    def loss(self, output: PolicyOutput, batch: Minibatch) -> tuple[Tensor, Metrics]:
+        """Compute the clipped loss (Schulman et al. 2017, equations 7 and 9); see `Agent.loss`."""
         config = self.config
-        distribution, values, _ = self.policy(batch.obs, batch.memory_state, batch.episode_starts)
+        distribution, values = output.distribution, output.values
 
         log_ratio = distribution.log_prob(batch.actions) - batch.logprobs
         ratio = log_ratio.exp()
@@ -95,6 +97,6 @@ class PPO(Agent[PPOConfig]):
         }
 
     def should_stop(self, metrics: Metrics) -> bool:
-        """Stop once the policy has moved 1.5 times `target_kl`."""
+        """Return whether the KL divergence exceeds 1.5 times `target_kl`."""
         target = self.config.target_kl
         return target is not None and float(metrics["approx_kl"]) > 1.5 * target

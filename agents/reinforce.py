@@ -1,7 +1,7 @@
 """REINFORCE with a value baseline (Williams 1992), as in Karpathy's "Pong from pixels".
 
-An action is as good as all that was paid after it, less what was to be expected. Axes: T rollout
-length, N environments.
+The advantage of an action is the discounted return that followed it, minus the value of the
+observation. Axes: T rollout length, N environments.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from torch import Tensor
 
 from agents.a2c import policy_gradient_loss
 from agents.agent import Agent, AgentConfig, Metrics, following_values
+from agents.policy import PolicyOutput
 from agents.returns import discounted_returns
 from agents.rollout import Minibatch, Rollout
-from agents.search import Choice, SearchSpace
+from agents.search_space import Choice, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +36,14 @@ class ReinforceConfig(AgentConfig):
 
 
 class Reinforce(Agent[ReinforceConfig]):
-    """Learns from whole returns; the critic is only a baseline."""
+    """Learns from discounted returns, with values as a baseline and for what follows a rollout."""
 
     def estimate(self, rollout: Rollout, rewards: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the discounted return, less the baseline, as the advantage."""
+        """Return discounted returns minus the baseline, and the returns; see `Agent.estimate`."""
         following = following_values(rollout)
         returns = discounted_returns(rewards, following, rollout.dones, gamma=self.config.gamma)
         return returns - rollout.values, returns
 
-    def loss(self, batch: Minibatch) -> tuple[Tensor, Metrics]:
-        """See `policy_gradient_loss`."""
-        return policy_gradient_loss(self, batch)
+    def loss(self, output: PolicyOutput, batch: Minibatch) -> tuple[Tensor, Metrics]:
+        """See `Agent.loss` and `policy_gradient_loss`."""
+        return policy_gradient_loss(self.config, output, batch)

@@ -1,13 +1,15 @@
-"""A rollout: what N environments went through in T steps, and cutting it into minibatches.
+"""Rollouts: T steps of N environments, and how they are split into minibatches.
 
-Axes: T rollout length, N environments, A choices, S and M rows and width of the memory's state,
-K episodes of the rollout that were truncated.
+Axes: T rollout length, N environments, t and n steps and environments of a minibatch, A choices or
+numbers of an action, S and M rows and width of the memory's state, K truncated episodes of the
+rollout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,28 +19,29 @@ from torch import Tensor
 class Rollout:
     """T steps of N environments, on the policy's device; valid until the next one is collected.
 
-    The values in it are those of the policy that played. Whoever wants those of another policy
-    finds the observations to evaluate in `obs`, `last_obs` and `final_obs`. The latter two, and
-    what belongs to them, are given together, or are None where they were not kept.
+    `logprobs`, `probabilities` and all values are those of the policy that collected it. For those
+    of another policy, `obs`, `last_obs` and `final_obs` must be evaluated. The fields from
+    `last_obs` to `final_lanes` are either all given or all None.
 
     Attributes:
-        obs: parts by name, each (T, N, ...): what the policy saw before acting.
-        actions: (T, N) or (T, N, A).
-        logprobs: (T, N) float32, of the actions under the policy that took them.
-        values: (T, N) float32, of the observations under that policy.
-        probabilities: (T, N, A) float32, of every choice; A is 0 where actions are continuous.
+        obs: parts by name, each (T, N, ...): the observations before the actions.
+        actions: (T, N) or (T, N, A), int64, or float32 if continuous.
+        logprobs: (T, N) float32, of the actions, in nats.
+        values: (T, N) float32, of `obs`.
+        probabilities: (T, N, A) float32, of all choices; A is 0 if actions are continuous.
         rewards: (T, N) float32, native.
-        terminated: (T, N) bool, the world ended with this step.
-        truncated: (T, N) bool, time ran out with this step.
-        final_values: (T, N) float32, value of the last observation where truncated, else 0.
-        episode_starts: (T, N) bool, whether obs is an episode's first.
+        terminated: (T, N) bool, whether the environment ended the episode with this step.
+        truncated: (T, N) bool, whether time ran out with this step.
+        final_values: (T, N) float32, values of real last observations where truncated, else 0.
+        episode_starts: (T, N) bool, whether `obs` is the first observation of an episode.
         memory_state: (S, N, M) float32, the memory's state before the first step.
         last_values: (N,) float32, values of the observations after the last step.
         last_obs: parts by name, each (N, ...): the observations after the last step.
-        last_starts: (N,) bool, whether `last_obs` is an episode's first.
+        last_starts: (N,) bool, whether `last_obs` is the first observation of an episode.
         final_obs: parts by name, each (K, ...): the real last observations of truncated episodes.
-        final_steps: (K,) int64, the step in [0, T) with which each of them was truncated.
-        final_lanes: (K,) int64, the environment in [0, N) of each of them.
+        final_steps: (K,) int64, the step in [0, T) with which each of these was truncated.
+        final_lanes: (K,) int64, the environment in [0, N) of each of these.
+        targets: by name, each (T, N) float32: numeric infos of `obs` that objectives need.
 
     Raises:
         ValueError: If some of the optional tensors are given and others are not.
@@ -61,13 +64,14 @@ class Rollout:
     final_obs: dict[str, Tensor] | None = None
     final_steps: Tensor | None = None
     final_lanes: Tensor | None = None
+    targets: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check that observations to bootstrap from are given with all that belongs to them."""
+        """Check that the observations to bootstrap from are complete."""
         optional = [f.name for f in fields(self) if f.default is None]
         missing = [name for name in optional if getattr(self, name) is None]
         if missing and len(missing) < len(optional):
-            raise ValueError(f"{', '.join(optional)} are given together; missing: {missing}")
+            raise ValueError(f"{', '.join(optional)} must be given together; missing: {missing}")
 
     @property
     def dones(self) -> Tensor:
@@ -75,9 +79,9 @@ class Rollout:
         return self.terminated | self.truncated
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all tensors by name; parts of observations are named as in `last_obs/screen`.
+        """Return all tensors by name; those in dictionaries are named as in `last_obs/screen`.
 
-        What is None is left out.
+        Fields that are None are left out.
         """
         tensors: dict[str, Tensor] = {}
         for f in fields(self):
@@ -89,28 +93,30 @@ class Rollout:
         return tensors
 
     def first_not_finite(self) -> str | None:
-        """Name the first of its tensors that holds NaN or infinity, if one does."""
+        """Return the name of the first tensor that holds NaN or infinity, or None."""
         numbers = {n: tensor for n, tensor in self.tensors().items() if tensor.is_floating_point()}
-        # Read together: each reading waits for the GPU.
+        # Read together, because each reading waits for the GPU.
         finite = torch.stack([tensor.isfinite().all() for tensor in numbers.values()]).tolist()
-        return next((name for name, well in zip(numbers, finite, strict=True) if not well), None)
+        return next((name for name, ok in zip(numbers, finite, strict=True) if not ok), None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Minibatch:
-    """A part of a rollout, still as sequences: t steps of n environments.
+    """A part of a rollout: t steps of n environments.
 
-    Without memory it is one step of many environments, (1, B).
+    With memory, these are whole sequences, t = T. Without memory, they are single steps, t = 1, and
+    `memory_state` is (0, 0, 0).
 
     Attributes:
         obs: parts by name, each (t, n, ...).
-        actions: (t, n) or (t, n, A).
-        logprobs: (t, n) float32, under the policy that acted.
+        actions: (t, n) or (t, n, A), int64, or float32 if continuous.
+        logprobs: (t, n) float32, under the policy that collected the rollout, in nats.
         values: (t, n) float32, under that policy.
         advantages: (t, n) float32.
-        returns: (t, n) float32, what the critic is to predict.
+        returns: (t, n) float32, the targets of the critic.
         episode_starts: (t, n) bool.
-        memory_state: (S, n, M) float32.
+        memory_state: (S, n, M) float32, before the first step.
+        targets: by name, each (t, n) float32; see `Rollout`.
     """
 
     obs: dict[str, Tensor]
@@ -121,9 +127,10 @@ class Minibatch:
     returns: Tensor
     episode_starts: Tensor
     memory_state: Tensor
+    targets: dict[str, Tensor] = field(default_factory=dict)
 
-    def cut(self, num_parts: int) -> list[Minibatch]:
-        """Cut into at most so many parts of about the same number of environments."""
+    def split(self, num_parts: int) -> list[Minibatch]:
+        """Return at most `num_parts` parts with about the same number of environments."""
         num_envs = self.actions.shape[1]
         if min(num_parts, num_envs) == 1:
             return [self]
@@ -140,16 +147,17 @@ def minibatches(
     minibatch_size: int,
     recurrent: bool,
 ) -> Iterator[Minibatch]:
-    """Go once through a rollout in random order.
+    """Yield the minibatches of a rollout, which together contain each step once, in random order.
 
-    With memory, whole environments go together, because a sequence must be run from its start;
-    without, single steps are shuffled.
+    With memory, minibatches consist of all steps of some environments, because a sequence must be
+    processed from its start. Without memory, they consist of single steps.
 
     Args:
         rollout: T steps of N environments.
         advantages: (T, N) float32.
-        returns: (T, N) float32.
-        minibatch_size: steps in a minibatch; with memory rounded down to whole environments.
+        returns: (T, N) float32, the targets of the critic.
+        minibatch_size: env steps in a minibatch; with memory, rounded down to whole environments,
+            but at least one.
         recurrent: whether the policy has memory.
     """
     steps, num_envs = rollout.rewards.shape
@@ -157,10 +165,12 @@ def minibatches(
         obs=rollout.obs,
         advantages=advantages,
         returns=returns,
-        **{
-            name: getattr(rollout, name)
-            for name in ("actions", "logprobs", "values", "episode_starts", "memory_state")
-        },
+        actions=rollout.actions,
+        logprobs=rollout.logprobs,
+        values=rollout.values,
+        episode_starts=rollout.episode_starts,
+        memory_state=rollout.memory_state,
+        targets=rollout.targets,
     )
     if recurrent:
         count = max(1, minibatch_size // steps)
@@ -168,24 +178,38 @@ def minibatches(
             yield _select(whole, lanes, lanes)
     else:
         whole = _flatten(whole)
-        nobody = torch.zeros(0, dtype=torch.long, device=rollout.rewards.device)
+        no_lanes = torch.zeros(0, dtype=torch.long, device=rollout.rewards.device)
         order = torch.randperm(steps * num_envs).to(rollout.rewards.device)
         for chosen in order.split(minibatch_size):
-            yield _select(whole, chosen, nobody)
+            yield _select(whole, chosen, no_lanes)
 
 
 def _flatten(batch: Minibatch) -> Minibatch:
-    """Turn T steps of N environments into one step of T * N."""
-    parts = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    state = parts.pop("memory_state")
-    obs = {name: part.flatten(0, 1)[None] for name, part in parts.pop("obs").items()}
-    flat = {name: part.flatten(0, 1)[None] for name, part in parts.items()}
-    return Minibatch(obs=obs, memory_state=state, **flat)
+    """Return T steps of N environments as one step of T * N."""
+    return _map(batch, lambda part: part.flatten(0, 1)[None], batch.memory_state)
 
 
 def _select(batch: Minibatch, lanes: Tensor, state_lanes: Tensor) -> Minibatch:
-    parts = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    state = parts.pop("memory_state").index_select(1, state_lanes)
-    obs = {name: part.index_select(1, lanes) for name, part in parts.pop("obs").items()}
-    chosen = {name: part.index_select(1, lanes) for name, part in parts.items()}
-    return Minibatch(obs=obs, memory_state=state, **chosen)
+    """Return some environments of a minibatch.
+
+    Args:
+        batch: the minibatch.
+        lanes: (n,) int64, the environments.
+        state_lanes: (n,) int64, the same for the memory's state; (0,) without memory.
+    """
+    state = batch.memory_state.index_select(1, state_lanes)
+    return _map(batch, lambda part: part.index_select(1, lanes), state)
+
+
+def _map(batch: Minibatch, change: Callable[[Tensor], Tensor], memory_state: Tensor) -> Minibatch:
+    """Return a minibatch with each tensor changed by a function, and with another memory state."""
+    changed: dict[str, Any] = {}
+    for f in fields(batch):
+        value = getattr(batch, f.name)
+        if f.name == "memory_state":
+            changed[f.name] = memory_state
+        elif isinstance(value, dict):
+            changed[f.name] = {name: change(part) for name, part in value.items()}
+        else:
+            changed[f.name] = change(value)
+    return Minibatch(**changed)

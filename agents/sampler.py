@@ -1,162 +1,86 @@
-"""The sampler: plays a policy in many environments and keeps what happened as a rollout.
+"""The sampler: it runs a policy in many environments and returns rollouts.
 
-Axes: T rollout length, N environments, n environments of one group, K episodes of the rollout that
-were truncated, S and M rows and width of the memory's state.
+Axes: T rollout length, N environments, n environments of one group, K truncated episodes of the
+rollout, S and M rows and width of the memory's state, D draws of an action.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from numpy.typing import NDArray
 from torch import Tensor
 
+from agents.collector import (
+    Collected,
+    GroupedEnvs,
+    as_numpy,
+    current_obs,
+    is_lost,
+    repeat_episodes,
+)
 from agents.device import single_thread
 from agents.distributions import num_draws
 from agents.inference import Inference, InferencePolicy
 from agents.policy import Decision, Policy
 from agents.rollout import Rollout
 from agents.stopwatch import Stopwatch
-from agents.traces import Trace, Traces
-from agents.transfer import Staging, pinned, stream_of, upload, use_stream
+from agents.traces import Traces
+from agents.transfer import Array, Staging, pinned, stream_of, upload, use_stream
 
-
-class Transition(Protocol):
-    """What a group of environments returned; arrays with first axis n, see `Rollout`."""
-
-    @property
-    def obs(self) -> Mapping[str, NDArray[Any]]:
-        """Current observations by part; after an end, the next episode's first."""
-
-    @property
-    def rewards(self) -> NDArray[np.float64]:
-        """(n,) native rewards."""
-
-    @property
-    def terminated(self) -> NDArray[np.bool_]:
-        """(n,) the world ended."""
-
-    @property
-    def truncated(self) -> NDArray[np.bool_]:
-        """(n,) time ran out."""
-
-    @property
-    def final_obs(self) -> Mapping[str, NDArray[Any]]:
-        """Last observations of ended episodes by part; valid where one ended."""
-
-    @property
-    def episode(self) -> NDArray[np.float64]:
-        """(n, E) statistics, valid where an episode ended; NaN where it does not count."""
-
-
-class PlayedEnvs(Protocol):
-    """Environments in groups of equal size that are sent actions and received from separately."""
-
-    num_envs: int
-    num_groups: int
-    single_action_space: spaces.Space[Any]
-    episode_keys: tuple[str, ...]
-
-    @property
-    def episode_seeds(self) -> NDArray[np.int64]:
-        """(N,) seeds of the running episodes."""
-
-    def reset(self, *, seed: int) -> Any:
-        """Begin an episode in every environment."""
-
-    def current_obs(self, group: int) -> Mapping[str, NDArray[Any]]:
-        """Give a group's current observations by part."""
-
-    def send(self, group: int, actions: NDArray[Any]) -> None:
-        """Let a group act, without waiting for it."""
-
-    def receive(self, group: int) -> Transition:
-        """Wait for a group that was sent actions."""
-
-
-class GroupedEnvs(PlayedEnvs, Protocol):
-    """Environments whose groups are served as they get ready, and that can be put back in place."""
-
-    def restore(self, seeds: Sequence[int], actions: Sequence[NDArray[Any]]) -> None:
-        """Begin an episode in every environment and take actions in it."""
-
-    def skip(self, lanes: Sequence[int]) -> None:
-        """Begin the next episode in some environments."""
-
-    @property
-    def teams(self) -> Sequence[Sequence[int]]:
-        """The groups of each team; teams may be served by threads of their own."""
-
-    def wait(self, team: int = 0) -> int:
-        """Wait until some group of a team that was sent actions has taken them, and name it."""
-
-
-def as_tensors(parts: Mapping[str, NDArray[Any]], device: torch.device) -> dict[str, Tensor]:
-    """View (on CPU) or copy (elsewhere) arrays as tensors."""
-    return {name: torch.from_numpy(part).to(device) for name, part in parts.items()}
-
-
-def is_lost(transition: Transition, i: int | np.integer[Any]) -> bool:
-    """Tell whether what ended in environment i of a group is no episode that counts.
-
-    The environment broke, or a life was lost in an episode that goes on.
-    """
-    return math.isnan(transition.episode[i, 0])
-
-
-_STARTS = "episode_starts"  # beside the parts of an observation
-
-
-class Collected(NamedTuple):
-    """What a sampler brings home.
-
-    Attributes:
-        rollout: what happened.
-        episodes: those that ended, in the order in which they were played.
-        next_episode_seed: a seed that no episode so far has had, nor any after it.
-        version: of the weights it was played with, as given to `collect`.
-    """
-
-    rollout: Rollout
-    episodes: list[Trace]
-    next_episode_seed: int
-    version: int
+_STARTS = "episode_starts"  # Copied to the device together with the parts of an observation.
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Truncation:
-    """An episode that was truncated in a rollout, to be valued at the rollout's end."""
+    """The truncation of an episode in a rollout.
+
+    The value of its last observation is computed at the end of the rollout, together with others.
+
+    Attributes:
+        step: the env step in [0, T).
+        lane: the environment in [0, N).
+        obs: the last observation by part.
+        memory_state: (S, M) float32, after the step.
+    """
 
     step: int
     lane: int
-    obs: dict[str, NDArray[Any]]
+    obs: dict[str, Tensor]
     memory_state: Tensor
 
 
 class Sampler:
-    """Collects rollouts; between two of them every environment stands still.
+    """Collects rollouts; between two rollouts, all environments wait. See `Collector`.
 
-    While one group's games go on, the policy thinks about another, whichever is ready first; teams
-    of groups are served side by side, each by a thread. What comes out does not depend on who is
-    faster: groups know nothing of each other, and what chance decides is drawn beforehand.
+    The N environments form groups of equal size. While some groups step, the policy chooses actions
+    for another one, in the order in which they finish. Groups with the same workers form a team,
+    and each team is served by a separate thread. A lane is the index of an environment in [0, N).
+    Rollouts do not depend on timing: groups do not influence each other, and all random numbers are
+    drawn in advance.
 
-    In each env step of a group one copy goes up to the policy's device, observations with the
-    starts of episodes, and one comes down, the actions. All else goes up once a rollout.
+    For each env step of a group, there is one copy to the policy's device (observations, and
+    whether episodes started) and one copy back (actions). All else is copied once a rollout.
 
     Args:
-        envs: the environments; they belong to the sampler from now on.
-        policy: who plays; its weights are taken at the beginning of each rollout.
+        envs: the environments; nothing else may step them from now on.
+        policy: the policy; its weights are copied at the start of each rollout.
         rollout_length: T.
-        seed: seed of the first episodes, and of the actions drawn.
-        num_buffers: how many rollouts are kept; a new one takes the place of the oldest.
+        seed: seed of the first episodes, and of the sampled actions.
+        num_buffers: the number of rollouts that stay valid; each new one overwrites the oldest.
         inference: how the policy is run, see `InferencePolicy`.
+        targets: names of numeric infos to store in `Rollout.targets`.
+
+    Attributes:
+        envs: as above.
+        policy: the copy of the policy that acts.
+        rollout_length: as above.
+        num_buffers: as above.
+        stopwatch: see `Collector`.
     """
 
     def __init__(
@@ -168,6 +92,7 @@ class Sampler:
         seed: int,
         num_buffers: int = 1,
         inference: Inference = "auto",
+        targets: Sequence[str] = (),
     ) -> None:
         self.envs = envs
         self.policy = InferencePolicy(policy, inference)
@@ -178,24 +103,28 @@ class Sampler:
         shape, device = (rollout_length, envs.num_envs), policy.device
         self._generator = torch.Generator().manual_seed(seed)
         self._draws_shape = (*shape, num_draws(envs.single_action_space))
-        # What the environments and the memory are in the midst of, between two rollouts.
+        self._targets = {name: envs.info_keys.index(name) for name in targets}
+        # Whether episodes start, and the memory's state, before the next env step.
         self._starts = np.ones(envs.num_envs, np.bool_)
         self._memory_state = policy.initial_state(envs.num_envs)
         self.num_buffers = num_buffers
         self._buffers = [
-            allocate(envs, shape, self._memory_state, policy.actor.num_choices)
+            allocate(envs, shape, self._memory_state, policy.actor.num_choices, targets)
             for _ in range(num_buffers)
         ]
         self._storage = self._buffers[0]
-        self._stagings = [Staging(self._shown(group), device) for group in range(envs.num_groups)]
-        # Filled step by step on the CPU, and uploaded as wholes.
-        self._told = {
+        self._stagings = [Staging(self._inputs(group), device) for group in range(envs.num_groups)]
+        # Written in each env step on the CPU, and copied to the device once a rollout.
+        self._reported = {
             name: pinned(torch.zeros(shape, dtype=dtype))
             for name, dtype in (
                 ("rewards", torch.float32),
                 ("terminated", torch.bool),
                 ("truncated", torch.bool),
             )
+        }
+        self._reported_targets = {
+            name: pinned(torch.zeros(shape, dtype=torch.float32)) for name in targets
         }
         self._ended: list[tuple[int, int, int, list[float]]] = []
         self._truncations: list[_Truncation] = []
@@ -204,29 +133,26 @@ class Sampler:
         self._threads = ThreadPoolExecutor(len(envs.teams), thread_name_prefix="team")
         self.stopwatch = Stopwatch()
         lanes = self._lanes[0]
-        seen = dict(self._stagings[0].send(self._shown(0)))
+        inputs = dict(self._stagings[0].send(self._inputs(0)))
         draws = torch.zeros((size, self._draws_shape[-1]), device=device)
-        starts = seen.pop(_STARTS)
-        self.policy.prepare(seen, self._memory_state[:, lanes], starts, draws)
+        starts = inputs.pop(_STARTS)
+        self.policy.prepare(inputs, self._memory_state[:, lanes], starts, draws)
 
     def collect(self, version: int = 0) -> Collected:
-        """Take the policy's weights and play T steps in every environment.
+        """See `Collector.collect`.
 
-        The stopwatch counts `games` (waiting for them), `inference`, and `transfer` (all that is
-        copied).
-
-        Args:
-            version: of the policy's weights; it is handed back with what they played.
+        The phases of the stopwatch are `environments` (waiting for them), `inference`, and
+        `transfer` (all copies).
         """
         self.policy.take_weights()
-        return self.play(version)
+        return self.run(version)
 
-    def play(self, version: int = 0) -> Collected:
-        """Play T steps with the weights taken last; see `collect`."""
+    def run(self, version: int = 0) -> Collected:
+        """Collect a rollout with the weights that were copied last; see `collect`."""
         with single_thread():
-            return self._play(version)
+            return self._run(version)
 
-    def _play(self, version: int) -> Collected:
+    def _run(self, version: int) -> Collected:
         self._buffers.append(storage := self._buffers.pop(0))
         self._storage = storage
         storage.memory_state.copy_(self._memory_state)
@@ -234,17 +160,19 @@ class Sampler:
         stream = stream_of(self.policy.device)
         self.stopwatch.lap("transfer")
         others = range(1, len(self.envs.teams))
-        playing = [self._threads.submit(self._play_team, team, draws, stream) for team in others]
-        watches = [self._play_team(0, draws, stream), *(team.result() for team in playing)]
+        running = [self._threads.submit(self._run_team, team, draws, stream) for team in others]
+        watches = [self._run_team(0, draws, stream), *(team.result() for team in running)]
         self.stopwatch.lap_like(watches)
-        for name, told in self._told.items():
-            getattr(storage, name).copy_(told, non_blocking=True)
+        for name, reported in self._reported.items():
+            getattr(storage, name).copy_(reported, non_blocking=True)
+        for name, reported in self._reported_targets.items():
+            storage.targets[name].copy_(reported, non_blocking=True)
         rollout = self._valued(storage)
         self.stopwatch.lap("inference")
         keys = self.envs.episode_keys
         ended = (
             (t, lane, seed, dict(zip(keys, row, strict=True)))
-            for t, lane, seed, row in sorted(self._ended)  # Whichever group was ready first.
+            for t, lane, seed, row in sorted(self._ended)  # They were appended in any order.
         )
         episodes = self._traces.episodes(rollout, ended)
         self._ended.clear()
@@ -257,9 +185,9 @@ class Sampler:
         )
 
     def state(self) -> dict[str, Tensor]:
-        """Give all it takes to go on from here as if there had been no break.
+        """See `Collector.state`.
 
-        Episodes in flight are given as their seeds, their traces, and what is seen now.
+        Episodes in progress are stored as seeds, traces and current observations.
         """
         return {
             "generator": self._generator.get_state(),
@@ -271,11 +199,7 @@ class Sampler:
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> int:
-        """Go on from a state that `state` gave, playing episodes in flight again up to there.
-
-        Returns:
-            How many of them did not come out the same. Their environments begin new ones.
-        """
+        """See `Collector.load_state`; the actions of episodes in progress are repeated."""
         self._generator.set_state(state["generator"])
         self._starts[:] = state["starts"].numpy()
         self._memory_state.copy_(state["memory_state"])
@@ -288,44 +212,54 @@ class Sampler:
         return len(lost)
 
     def close(self) -> None:
-        """End the threads that serve teams."""
+        """See `Collector.close`."""
         self._threads.shutdown()
 
-    def _play_team(self, team: int, draws: Tensor, stream: torch.cuda.Stream | None) -> Stopwatch:
-        """Play T steps in the groups of a team."""
+    def _run_team(self, team: int, draws: Tensor, stream: torch.cuda.Stream | None) -> Stopwatch:
+        """Run T env steps in the groups of a team, and return how the time was spent.
+
+        Args:
+            team: the team.
+            draws: (T, N, D) float32, uniform in [0, 1).
+            stream: see `use_stream`.
+        """
         watch, groups = Stopwatch(), self.envs.teams[team]
         with single_thread(), use_stream(stream):
             for group in groups:
                 self._act(0, group, draws, watch)
-            played = dict.fromkeys(groups, 0)  # steps of each group
+            done = dict.fromkeys(groups, 0)  # Env steps that each group has finished.
             for _ in range(len(groups) * self.rollout_length):
                 watch.lap("transfer")
                 group = self.envs.wait(team)
-                watch.lap("games")
-                self._receive(played[group], group)
-                played[group] += 1
-                if played[group] < self.rollout_length:
-                    self._act(played[group], group, draws, watch)
+                watch.lap("environments")
+                self._receive(done[group], group)
+                done[group] += 1
+                if done[group] < self.rollout_length:
+                    self._act(done[group], group, draws, watch)
         return watch
 
-    def _shown(self, group: int) -> dict[str, NDArray[Any]]:
-        """Return all that a group's policy is shown."""
+    def _inputs(self, group: int) -> dict[str, Array]:
+        """Return the policy's inputs for a group: parts of observations, and `episode_starts`."""
         return {**self.envs.current_obs(group), _STARTS: self._starts[self._lanes[group]]}
 
     def _act(self, t: int, group: int, draws: Tensor, watch: Stopwatch) -> None:
-        """Decide step t of a group, and let it play on."""
+        """Choose the actions of env step t of a group, and send them."""
         lanes, storage = self._lanes[group], self._storage
-        seen = self._stagings[group].send(self._shown(group))
+        inputs = self._stagings[group].send(self._inputs(group))
         for name, part in storage.obs.items():
-            part[t, lanes] = seen[name]
-        storage.episode_starts[t, lanes] = seen[_STARTS]
+            part[t, lanes] = inputs[name]
+        storage.episode_starts[t, lanes] = inputs[_STARTS]
+        if self._targets:
+            info = torch.from_numpy(self.envs.current_info(group))
+            for name, column in self._targets.items():
+                self._reported_targets[name][t, lanes] = info[:, column]
         watch.lap("transfer")
         obs = {name: part[t, lanes] for name, part in storage.obs.items()}
         starts, memory_state = storage.episode_starts[t, lanes], self._memory_state[:, lanes]
         decision = self.policy.act(obs, memory_state, starts, draws[t, lanes])
         actions = decision.actions.cpu().numpy()
         watch.lap("inference")
-        self.envs.send(group, actions)
+        self.envs.send(group, actions, with_info=bool(self._targets))
         self._store(t, lanes, decision)
 
     def _store(self, t: int, lanes: slice, decision: Decision) -> None:
@@ -337,40 +271,43 @@ class Sampler:
         self._memory_state[:, lanes] = decision.memory_state
 
     def _receive(self, t: int, group: int) -> None:
-        """Take in what a group's step t led to."""
+        """Receive and store the result of env step t of a group."""
         lanes = self._lanes[group]
-        transition = self.envs.receive(group)
-        for name, told in self._told.items():
-            told[t, lanes] = torch.from_numpy(getattr(transition, name))
-        dones = transition.terminated | transition.truncated
+        result = self.envs.receive(group)
+        for name, reported in self._reported.items():
+            reported[t, lanes] = torch.as_tensor(getattr(result, name))
+        truncated = as_numpy(result.truncated)
+        dones = as_numpy(result.terminated) | truncated
         self._starts[lanes] = dones
         if dones.any():
             seeds = self.envs.episode_seeds
             for i in np.flatnonzero(dones).tolist():
                 lane = lanes.start + i
-                if not is_lost(transition, i):
-                    row = transition.episode[i].tolist()
+                if not is_lost(result, i):
+                    row = result.episode[i].tolist()
                     self._ended.append((t, lane, int(self._seeds[lane]), row))
                 self._seeds[lane] = seeds[lane]
-        for i in np.flatnonzero(transition.truncated).tolist():
+        for i in np.flatnonzero(truncated).tolist():
             lane = lanes.start + i
             self._truncations.append(
                 _Truncation(
                     step=t,
                     lane=lane,
-                    obs={name: part[i].copy() for name, part in transition.final_obs.items()},
+                    obs={
+                        n: torch.as_tensor(part[i]).clone() for n, part in result.final_obs.items()
+                    },
                     memory_state=self._memory_state[:, lane].clone(),
                 )
             )
 
     def _valued(self, storage: Rollout) -> Rollout:
-        """Return a rollout with the values of what it led to, and the observations they are of."""
+        """Return a rollout with the values to bootstrap from, and with their observations."""
         device, policy = self.policy.device, self.policy
         last_obs = {name: upload(part, device) for name, part in current_obs(self.envs).items()}
         last_starts = upload(torch.from_numpy(self._starts.copy()), device)
         storage.last_values.copy_(policy.value(last_obs, self._memory_state, last_starts))
         storage.final_values.zero_()
-        # Whichever group was ready first.
+        # They were appended in any order.
         cut = sorted(self._truncations, key=lambda truncation: (truncation.step, truncation.lane))
         self._truncations.clear()
         places = [[truncation.step, truncation.lane] for truncation in cut]
@@ -379,11 +316,11 @@ class Sampler:
         final_obs = {name: part[:0] for name, part in last_obs.items()}
         if cut:
             for name in final_obs:
-                stacked = np.stack([truncation.obs[name] for truncation in cut])
-                final_obs[name] = upload(torch.from_numpy(stacked), device)
+                stacked = torch.stack([truncation.obs[name] for truncation in cut])
+                final_obs[name] = upload(stacked, device)
             state = torch.stack([truncation.memory_state for truncation in cut], dim=1)
-            going_on = torch.zeros(len(cut), dtype=torch.bool, device=device)
-            storage.final_values[steps, lanes] = policy.value(final_obs, state, going_on)
+            starts = torch.zeros(len(cut), dtype=torch.bool, device=device)
+            storage.final_values[steps, lanes] = policy.value(final_obs, state, starts)
         return replace(
             storage,
             last_obs=last_obs,
@@ -394,40 +331,29 @@ class Sampler:
         )
 
 
-def current_obs(envs: PlayedEnvs) -> dict[str, Tensor]:
-    """Give what all environments show now by part, each (N, ...), on the CPU."""
-    groups = [envs.current_obs(group) for group in range(envs.num_groups)]
-    return {name: torch.from_numpy(np.concatenate([g[name] for g in groups])) for name in groups[0]}
-
-
-def repeat_episodes(envs: GroupedEnvs, state: Mapping[str, Tensor]) -> list[int]:
-    """Play episodes in flight again up to where a sampler's state has them.
-
-    Returns:
-        The environments in which they did not come out the same, and which have begun new ones.
-    """
-    taken = [state[f"actions/{i}"].numpy() for i in range(envs.num_envs)]
-    envs.restore(state["episode_seeds"].tolist(), taken)
-    same = torch.ones(envs.num_envs, dtype=torch.bool)
-    for name, part in current_obs(envs).items():
-        same &= (part == state[f"obs/{name}"]).flatten(1).all(1)
-    lost: list[int] = (~same).nonzero().flatten().tolist()
-    if lost:
-        envs.skip(lost)
-    return lost
-
-
 def allocate(
-    envs: GroupedEnvs, shape: tuple[int, int], memory_state: Tensor, num_choices: int
+    envs: GroupedEnvs,
+    shape: tuple[int, int],
+    memory_state: Tensor,
+    num_choices: int,
+    targets: Sequence[str] = (),
 ) -> Rollout:
-    """Make room for a rollout of (T, N); it is filled again and again."""
+    """Return a rollout of zeros, to be overwritten with each rollout.
+
+    Args:
+        envs: the environments.
+        shape: (T, N).
+        memory_state: (S, N, M) float32, an example on the rollout's device.
+        num_choices: A of `Rollout.probabilities`.
+        targets: names of numeric infos.
+    """
     device = memory_state.device
 
     def zeros(*more: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.zeros(*shape, *more, dtype=dtype, device=device)
 
     parts = envs.current_obs(0)
-    dtypes = {name: torch.from_numpy(part[:1]).dtype for name, part in parts.items()}
+    dtypes = {name: torch.as_tensor(part[:1]).dtype for name, part in parts.items()}
     actions = envs.single_action_space
     continuous = isinstance(actions, spaces.Box)
     return Rollout(
@@ -443,4 +369,5 @@ def allocate(
         episode_starts=zeros(dtype=torch.bool),
         memory_state=torch.zeros_like(memory_state),
         last_values=torch.zeros(shape[1], device=device),
+        targets={name: zeros() for name in targets},
     )

@@ -1,4 +1,4 @@
-"""What was done in each episode, put together from the rollouts it lasted for, to be recorded.
+"""Traces: the steps of each episode, joined from consecutive rollouts, so that it can be recorded.
 
 Axes: T rollout length, N environments, L env steps of an episode, A choices.
 """
@@ -16,18 +16,20 @@ from torch import Tensor
 from agents.rollout import Rollout
 
 TRACED = ("actions", "rewards", "values", "probabilities")
-_Piece = Mapping[str, NDArray[np.generic]]
+"""The fields of rollouts that traces contain."""
+
+_Piece = Mapping[str, NDArray[np.generic]]  # Consecutive steps of an episode, by field.
 
 
 @dataclass(frozen=True)
 class Trace:
-    """An episode as it was played in training.
+    """The steps of an episode of the training.
 
     Attributes:
-        seed: of the episode.
-        terminated: whether the world ended it, and not time.
-        statistics: what the environment said at its end.
-        pieces: consecutive parts of it; views of copies of rollouts, until they are asked for.
+        seed: seed of the episode.
+        terminated: whether the environment ended it; otherwise it was truncated.
+        statistics: its statistics, as the environment returned them at its end, by name.
+        pieces: its consecutive parts; `arrays` joins them.
     """
 
     seed: int
@@ -36,41 +38,46 @@ class Trace:
     pieces: Sequence[_Piece]
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Give (L, ...) actions, (L,) rewards, (L,) values and (L, A) probabilities."""
+        """Return its steps by field, as copies.
+
+        `actions` are (L,) or (L, ...), `rewards` and `values` (L,) float32, and `probabilities`
+        (L, A) float32.
+        """
         return {name: np.concatenate([piece[name] for piece in self.pieces]) for name in TRACED}
 
 
 class Traces:
-    """Follows the episode that each of N environments is in the midst of.
+    """Collects the steps of the episode in progress in each of N environments.
 
     Args:
-        rollout: any, to know what things look like.
+        rollout: any rollout, as an example of shapes and dtypes.
     """
 
     def __init__(self, rollout: Rollout) -> None:
         num_envs = rollout.rewards.shape[1]
-        nothing = {name: part[:0, 0] for name, part in _copies(rollout).items()}
-        self._in_flight: list[list[_Piece]] = [[nothing] for _ in range(num_envs)]
+        empty = {name: part[:0, 0] for name, part in _copies(rollout).items()}
+        # Each list starts with an empty piece, because nothing else may be there to concatenate.
+        self._in_progress: list[list[_Piece]] = [[empty] for _ in range(num_envs)]
 
     def follow(
         self, rollout: Rollout, ends: Collection[tuple[int, int]]
     ) -> dict[tuple[int, int], list[_Piece]]:
-        """Take in a rollout.
+        """Append the steps of the next rollout.
 
         Args:
-            rollout: what happened.
-            ends: env step and environment of each episode that ended in it. What `terminated`
-                anywhere else was a life, in the midst of an episode that goes on; what was
-                `truncated` was lost.
+            rollout: the rollout.
+            ends: env step and environment of each episode that ended in it. If a step `terminated`
+                and is not among them, only a life ended, and the episode continues. If a step was
+                `truncated` and is not among them, the episode was lost, and its steps are dropped.
 
         Returns:
-            The pieces of each episode that ended in it, by env step of the rollout and environment.
+            The pieces of each episode that ended in it or was lost, by env step and environment.
         """
         copies, dones = _copies(rollout), rollout.truncated.cpu().numpy().copy()
         for t, lane in ends:
             dones[t, lane] = True
         ended = {}
-        for lane, pieces in enumerate(self._in_flight):
+        for lane, pieces in enumerate(self._in_progress):
             begin = 0
             for last in np.flatnonzero(dones[:, lane]).tolist():
                 whole = [*pieces, {n: part[begin : last + 1, lane] for n, part in copies.items()}]
@@ -83,11 +90,15 @@ class Traces:
     def episodes(
         self, rollout: Rollout, ended: Iterable[tuple[int, int, int, dict[str, float]]]
     ) -> list[Trace]:
-        """Take in a rollout, and give the episodes that ended in it.
+        """Append the steps of the next rollout, and return the episodes that ended in it.
 
         Args:
-            rollout: see `follow`.
-            ended: of each its last env step in the rollout, environment, seed and statistics.
+            rollout: the rollout.
+            ended: for each episode that ended in it, its last env step in the rollout, its
+                environment, its seed and its statistics.
+
+        Returns:
+            The episodes, in the order of `ended`.
         """
         ended = list(ended)
         pieces = self.follow(rollout, [(t, lane) for t, lane, *_ in ended])
@@ -103,24 +114,27 @@ class Traces:
         ]
 
     def forget(self, lane: int) -> None:
-        """Begin anew in an environment."""
-        del self._in_flight[lane][1:]
+        """Drop the steps of the episode in progress in an environment."""
+        del self._in_progress[lane][1:]
 
     def state(self) -> dict[str, Tensor]:
-        """Give what is in flight, each part of each environment by `part/number`."""
+        """Return the steps of the episodes in progress, by field and environment.
+
+        The names are as in `rewards/3`; first axis L.
+        """
         return {
             f"{name}/{lane}": torch.from_numpy(np.concatenate([piece[name] for piece in pieces]))
-            for lane, pieces in enumerate(self._in_flight)
+            for lane, pieces in enumerate(self._in_progress)
             for name in TRACED
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on with what `state` gave."""
-        for lane, pieces in enumerate(self._in_flight):
+        """Replace the steps of the episodes in progress by those that `state` returned."""
+        for lane, pieces in enumerate(self._in_progress):
             self.forget(lane)
             pieces.append({name: state[f"{name}/{lane}"].numpy() for name in TRACED})
 
 
 def _copies(rollout: Rollout) -> _Piece:
-    # The rollout's own memory is soon written to again.
+    # Copies, because samplers reuse the memory of rollouts.
     return {name: getattr(rollout, name).cpu().numpy().copy() for name in TRACED}

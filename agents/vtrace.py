@@ -1,4 +1,4 @@
-"""IMPALA's actor-critic: learning from what a slightly older policy did (Espeholt et al. 2018).
+"""IMPALA's actor-critic: learning from rollouts of a slightly older policy (Espeholt et al. 2018).
 
 Axes: T rollout length, N environments, K episodes of the rollout that were truncated.
 """
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from agents.a2c import policy_gradient_loss
 from agents.agent import Agent, AgentConfig, Metrics, following_values
-from agents.policy import Policy
+from agents.policy import Policy, PolicyOutput
 from agents.returns import vtrace
 from agents.rollout import Minibatch, Rollout
-from agents.search import Choice, Range, SearchSpace
+from agents.search_space import Choice, Range, SearchSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +27,13 @@ class VTraceConfig(AgentConfig):
     rollout_length: int = 32
     """Env steps in each environment between two updates, T."""
     gae_lambda: float = 1.0
-    """Length of traces: 1 is the paper's."""
+    """Lambda of V-trace: 1 as in the paper; lower values shorten traces."""
     rho_clip: float = 1.0
     """Largest weight of a step of the older policy."""
     c_clip: float = 1.0
     """Largest weight of a trace."""
     normalize_advantages: bool = False
-    """Give the advantages of each minibatch mean 0 and deviation 1."""
+    """Normalise the advantages of each minibatch to mean 0 and standard deviation 1."""
 
     search_space: ClassVar[SearchSpace] = {
         **AgentConfig.search_space,
@@ -60,21 +60,28 @@ def vtrace_estimate(
     rho_clip: float = 1.0,
     c_clip: float = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Estimate advantages, targets and weights by the present policy, see `agents.returns.vtrace`.
+    """Estimate advantages by V-trace with the values of the current policy.
 
     Args:
-        agent: whose policy is the present one.
-        rollout: what an older policy did.
+        agent: the agent; its policy is the current one.
+        rollout: a rollout of an older policy.
         rewards: (T, N) float32, as scaled for learning.
         rho_clip: largest weight of a step.
         c_clip: largest weight of a trace.
+
+    Returns:
+        (T, N) float32 each: advantages, targets of the critic, and weights of the steps; see
+        `agents.returns.vtrace`.
+
+    Raises:
+        ValueError: If the rollout lacks the observations to bootstrap from.
     """
-    judged = judge(agent, rollout)
+    evaluated = reevaluate(agent, rollout)
     return vtrace(
-        judged.logprobs - rollout.logprobs,
+        evaluated.logprobs - rollout.logprobs,
         rewards,
-        judged.values,
-        following_values(judged),
+        evaluated.values,
+        following_values(evaluated),
         rollout.dones,
         gamma=agent.config.gamma,
         gae_lambda=agent.config.gae_lambda,
@@ -84,32 +91,39 @@ def vtrace_estimate(
 
 
 @torch.no_grad()
-def judge(agent: Agent[Any], rollout: Rollout) -> Rollout:
-    """Return a rollout with the logprobs and all values that the present policy gives it.
+def reevaluate(agent: Agent[Any], rollout: Rollout) -> Rollout:
+    """Return a rollout with the logprobs and values of the current policy.
 
-    The memory's state is the rollout's before the first step, and the present policy's own from
-    there on, as in the paper.
+    As in the paper, the memory starts with the rollout's state before the first step; from there on
+    the state is that of the current policy.
+
+    Args:
+        agent: the agent; its policy is the current one.
+        rollout: a rollout of an older policy.
+
+    Returns:
+        The rollout with other `logprobs`, `values`, `final_values` and `last_values`.
 
     Raises:
         ValueError: If the rollout lacks the observations to bootstrap from.
     """
     if rollout.final_steps is None or rollout.final_lanes is None:
         raise ValueError(
-            "V-trace evaluates last observations anew, and this rollout lacks them: last_obs, "
-            "final_obs and what belongs to them must be given"
+            "V-trace re-evaluates last observations, but this rollout has none: last_obs, "
+            "last_starts, final_obs, final_steps and final_lanes must be given"
         )
     steps, num_envs = rollout.rewards.shape
-    # Read together: each reading waits for the GPU.
+    # Read together, because each reading waits for the GPU.
     numbers = (rollout.final_steps, rollout.final_lanes, rollout.truncated.sum()[None])
     *ends, num_truncated = torch.cat(numbers).tolist()
     count = len(rollout.final_steps)
-    assert count == num_truncated, "final_obs are those of all truncated episodes"
-    # No more at a time than is learned from at a time.
+    assert count == num_truncated, "each truncated episode has a last observation"
+    # Environments are evaluated in groups of the size of a minibatch, to limit memory.
     at_once = max(1, (agent.config.minibatch_size or rollout.rewards.numel()) // steps)
     finals: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
     for k, (t, lane) in enumerate(zip(ends[:count], ends[count:], strict=True)):
         finals[lane // at_once].append((t, lane, k))
-    judged = replace(
+    evaluated = replace(
         rollout,
         logprobs=torch.zeros_like(rollout.logprobs),
         values=torch.zeros_like(rollout.values),
@@ -117,45 +131,48 @@ def judge(agent: Agent[Any], rollout: Rollout) -> Rollout:
         last_values=torch.zeros_like(rollout.last_values),
     )
     for part, first in enumerate(range(0, num_envs, at_once)):
-        _judge_lanes(agent.policy, judged, slice(first, first + at_once), finals[part])
-    return judged
+        _reevaluate_lanes(agent.policy, evaluated, slice(first, first + at_once), finals[part])
+    return evaluated
 
 
-def _judge_lanes(
-    policy: Policy, judged: Rollout, lanes: slice, finals: list[tuple[int, int, int]]
+def _reevaluate_lanes(
+    policy: Policy, evaluated: Rollout, lanes: slice, finals: list[tuple[int, int, int]]
 ) -> None:
-    """Fill in the logprobs and values of some environments.
+    """Evaluate some environments of a rollout, and write the results to it.
 
     Args:
-        policy: who judges.
-        judged: what is filled in.
+        policy: the current policy.
+        evaluated: the rollout; its logprobs and values are overwritten.
         lanes: the environments.
         finals: step, environment and position in [0, K) of each of their truncated episodes.
     """
-    assert judged.last_obs is not None
-    assert judged.last_starts is not None
-    assert judged.final_obs is not None
-    last = len(judged.rewards) - 1
-    # The memory is needed as it is where an episode was truncated: the sequence is cut there.
+    assert evaluated.last_obs is not None
+    assert evaluated.last_starts is not None
+    assert evaluated.final_obs is not None
+    last = len(evaluated.rewards) - 1
+    # The memory's state at each truncation is needed, so that sequences are split there.
     stops = sorted({last, *(t for t, _, _ in finals)}) if policy.is_recurrent else [last]
-    state, begin = judged.memory_state[:, lanes], 0
+    state, begin = evaluated.memory_state[:, lanes], 0
     for stop in stops:
         piece = (slice(begin, stop + 1), lanes)
-        obs = {name: part[piece] for name, part in judged.obs.items()}
-        distribution, judged.values[piece], state = policy(obs, state, judged.episode_starts[piece])
-        judged.logprobs[piece] = distribution.log_prob(judged.actions[piece])
+        obs = {name: part[piece] for name, part in evaluated.obs.items()}
+        output: PolicyOutput = policy(obs, state, evaluated.episode_starts[piece])
+        evaluated.values[piece] = output.values
+        evaluated.logprobs[piece] = output.distribution.log_prob(evaluated.actions[piece])
+        state = output.memory_state
         if ended := [final for final in finals if begin <= final[0] <= stop]:
             t, lane, k = torch.tensor(ended, device=state.device).unbind(1)
-            obs = {name: part[k] for name, part in judged.final_obs.items()}
-            going_on = torch.zeros_like(k, dtype=torch.bool)
-            judged.final_values[t, lane] = policy.value(obs, state[:, lane - lanes.start], going_on)
+            obs = {name: part[k] for name, part in evaluated.final_obs.items()}
+            starts = torch.zeros_like(k, dtype=torch.bool)
+            lane_state = state[:, lane - lanes.start]
+            evaluated.final_values[t, lane] = policy.value(obs, lane_state, starts)
         begin = stop + 1
-    obs = {name: part[lanes] for name, part in judged.last_obs.items()}
-    judged.last_values[lanes] = policy.value(obs, state, judged.last_starts[lanes])
+    obs = {name: part[lanes] for name, part in evaluated.last_obs.items()}
+    evaluated.last_values[lanes] = policy.value(obs, state, evaluated.last_starts[lanes])
 
 
 class VTrace(Agent[VTraceConfig]):
-    """Learns once from each rollout, whichever policy of late made it."""
+    """Learns once from each rollout, which a slightly older policy may have collected."""
 
     def estimate(self, rollout: Rollout, rewards: Tensor) -> tuple[Tensor, Tensor]:
         """See `Agent.estimate` and `vtrace_estimate`."""
@@ -165,6 +182,6 @@ class VTrace(Agent[VTraceConfig]):
         )
         return rho * advantages, targets
 
-    def loss(self, batch: Minibatch) -> tuple[Tensor, Metrics]:
-        """See `policy_gradient_loss`; the advantages are weighted already."""
-        return policy_gradient_loss(self, batch)
+    def loss(self, output: PolicyOutput, batch: Minibatch) -> tuple[Tensor, Metrics]:
+        """See `Agent.loss` and `policy_gradient_loss`; advantages are already weighted by rho."""
+        return policy_gradient_loss(self.config, output, batch)

@@ -1,13 +1,14 @@
-"""Measure Atari games stepped by our workers against ale-py's own vector environment.
+"""Compare the speed of Atari in our vector environment and in ale-py's own.
 
     python benchmarks/atari.py --num-envs 8 16 32
     python benchmarks/atari.py --num-envs 8 16 32 --details
 
-prints env steps a second with random actions, by the clock and for each second of a core's time.
-The two take turns. On a machine that does other things too, the second figure is the one to trust.
-Both show four stacked gray frames of 84 x 84, hold actions for four frames with sticky actions, and
-begin the next episode in the same step; few episodes end meanwhile. With `--details` both also do
-what the preset of Atari asks for: the maximum of two frames, no-op starts, FIRE, ends of lives.
+prints env steps per second of wall-clock time and per second of CPU time, with random actions. The
+two are measured alternately. On a machine with other load, the figure per second of CPU time is the
+more reliable one. Both observe four stacked gray 84x84 frames, repeat each action for four frames
+with sticky actions, and start the next episode in the same step; few episodes end during a
+measurement. With `--details`, both also do what the Atari preset does: the maximum of two frames,
+no-op starts, FIRE, and the loss of a life as the end of an episode.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from gymnasium.vector import AutoresetMode
 
 from envs import EnvConfig, SharedVectorEnv
 
-_TICKS = os.sysconf("SC_CLK_TCK")  # a second, in which /proc counts
+_TICKS = os.sysconf("SC_CLK_TCK")  # per second; the unit of CPU times in /proc
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,26 +36,26 @@ class Config:
     """What is measured."""
 
     game: tyro.conf.Positional[str] = "Pong"
-    """The game, as in ALE/Pong-v5."""
+    """The Atari game, as in ALE/Pong-v5."""
     num_envs: tuple[int, ...] = (8, 16, 32)
-    """Numbers of games."""
+    """Numbers of environments."""
     details: bool = False
-    """Play as the preset of Atari does."""
+    """Use the options of the Atari preset."""
     seconds: float = 4.0
-    """How long each measurement takes."""
+    """Length of a measurement."""
     repeats: int = 5
-    """How often each is repeated."""
+    """Repetitions of each measurement."""
 
 
 def main() -> None:
-    """Measure and print a Markdown table."""
-    config = tyro.cli(Config)
-    print("| games | ours | ale-py's | ratio | ours a core second | ale-py's | ratio |")
+    """Measure, and print a Markdown table."""
+    config = tyro.cli(Config, description=__doc__)
+    print("| environments | ours | ale-py's | ratio | ours per CPU second | ale-py's | ratio |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for num_envs in config.num_envs:
         pairs = []
         for repeat in range(config.repeats):
-            # Who begins changes: the machine's speed drifts.
+            # The order alternates, because the machine's speed drifts.
             order = (ours, theirs) if repeat % 2 else (theirs, ours)
             speeds = {measure: measure(config, num_envs) for measure in order}
             pairs.append((speeds[ours], speeds[theirs]))
@@ -68,8 +69,8 @@ def main() -> None:
 
 
 def ours(config: Config, num_envs: int) -> tuple[float, float]:
-    """Give the env steps of our workers, without a policy, in a second and in a core's second."""
-    world = EnvConfig(
+    """Return our env steps per second and per CPU second, without a policy."""
+    env_config = EnvConfig(
         env=f"ALE/{config.game}-v5",
         observation="gray",
         height=84,
@@ -80,7 +81,7 @@ def ours(config: Config, num_envs: int) -> tuple[float, float]:
         fire_reset=config.details,
         terminal_on_life_loss=config.details,
     )
-    with contextlib.closing(SharedVectorEnv(world, num_envs)) as envs:
+    with contextlib.closing(SharedVectorEnv(env_config, num_envs)) as envs:
         envs.reset(seed=0)
         actions = [envs.action_space.sample() for _ in range(64)]
 
@@ -93,7 +94,7 @@ def ours(config: Config, num_envs: int) -> tuple[float, float]:
 
 
 def theirs(config: Config, num_envs: int) -> tuple[float, float]:
-    """Give the same of ale-py's threads, with what ours do not do switched off."""
+    """Return the same for ale-py's threads, without the features that ours lacks."""
     envs = AtariVectorEnv(
         config.game.lower(),
         num_envs,
@@ -116,16 +117,23 @@ def theirs(config: Config, num_envs: int) -> tuple[float, float]:
 def speeds_of(
     step: Callable[[int], Any], num_envs: int, seconds: float, pids: Sequence[int]
 ) -> tuple[float, float]:
-    """Step for a while; give env steps in a second and in a second of a core."""
-    before, started, count = core_seconds(pids), time.perf_counter(), 0
+    """Step for a while, and return env steps per second and per CPU second.
+
+    Args:
+        step: steps all environments once; its argument counts the calls.
+        num_envs: number of environments.
+        seconds: for how long.
+        pids: the processes whose CPU time counts.
+    """
+    before, started, count = cpu_seconds(pids), time.perf_counter(), 0
     while (elapsed := time.perf_counter() - started) < seconds:
         step(count)
         count += 1
-    return count * num_envs / elapsed, count * num_envs / (core_seconds(pids) - before)
+    return count * num_envs / elapsed, count * num_envs / (cpu_seconds(pids) - before)
 
 
-def core_seconds(pids: Sequence[int]) -> float:
-    """Give the seconds that cores have worked for these processes so far."""
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """Return the CPU time that processes have used so far, in seconds."""
     stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
     return sum(int(user) + int(kernel) for *_, user, kernel in (s[:13] for s in stats)) / _TICKS
 

@@ -1,10 +1,10 @@
-"""Check all that is for a GPU on a machine that has one, in at most eight minutes.
+"""Check everything that needs a GPU, in at most eight minutes.
 
     make gpu-check
 
-It runs the tests marked `gpu`, measures how fast trainings are, and trains `basic` to a return of
-75. The report is written to benchmarks/results/gpu.md and gpu.json. What time was short for is
-named as not measured.
+runs the tests marked `gpu`, trains `basic` to a return of 75, and measures the speed of training.
+The report is written to benchmarks/results/gpu.md and gpu.json. It names the settings that were not
+measured because time ran out.
 """
 
 from __future__ import annotations
@@ -25,49 +25,50 @@ from typing import Any
 import torch
 import tyro
 
-from agents import PPO, PPOConfig, Sampler, build_policy, observation_specs
-from agents.commandline import UsageError, with_fields
 from agents.device import choose_precision, keep_memory, precision_name
 from agents.inference import Inference
-from agents.presets import preset
-from agents.run import git_revision, hardware, versions
-from envs import EnvConfig, SharedVectorEnv
+from commands.commandline import UsageError
+from envs import SharedVectorEnv
 from envs.speed import random_env_steps_per_second
-from perception import PerceptionConfig
+from storage.provenance import git_revision, hardware, versions
+from training.assemble import make_agent, make_collector, make_envs
+from training.config import AnyTrainConfig, default_config, with_values
 
 _SCENARIO = "health_gathering"
-_TARGET = 75.0  # mean return on `basic`; a scripted player that is told all makes 80
+_TARGET = 75.0  # mean return in `basic`; a scripted player that sees everything reaches 80
 _TESTS_S, _TRAINING_S = 90.0, 120.0
 _MEASURE_S = 3.0
+_MINIBATCH_SIZE = 1024
+_NO_TIME = "not measured: no time was left"
 _INFERENCE: tuple[Inference, ...] = ("eager", "cuda-graph", "compiled")
 _SIZES = ((16, 2), (64, 2), (128, 4))  # environments, groups
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """What is checked, and where the report goes."""
+    """The parts of the check, and where the report goes."""
 
     out: Path = Path(__file__).parent / "results"
     """Folder of the report."""
     seconds: float = 480.0
-    """When to stop; what is not begun by then is not measured."""
+    """Time limit; settings that have not started by then are not measured."""
     parts: tuple[str, ...] = ("tests", "training", "throughput")
-    """Which parts."""
+    """Parts to run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One measured setting of a training.
+    """One measured setting of a training run.
 
     Attributes:
         num_envs: environments in parallel.
         num_groups: groups that alternate.
-        memory: of the policy.
+        memory: name of the policy's memory.
         inference: how the policy acts.
-        env_steps_per_s: collecting and learning; None where it failed, or time was short.
-        collect_env_steps_per_s: collecting alone.
-        shares: of the time of a training, by phase.
-        error: why there is no figure.
+        env_steps_per_s: speed of collecting and learning; None if it was not measured.
+        collect_env_steps_per_s: speed of collecting without learning; None if not measured.
+        shares: share of the training's time by phase.
+        error: why it was not measured.
     """
 
     num_envs: int
@@ -81,10 +82,10 @@ class Row:
 
 
 def main() -> int:
-    """Check, write the report, and return the exit status: 0 if nothing failed."""
+    """Run the check, write the report, and return the exit status: 0 if nothing failed."""
     config = tyro.cli(Check, description=__doc__)
     if not torch.cuda.is_available():
-        print("gpu-check: PyTorch finds no GPU here", file=sys.stderr)
+        print("gpu-check: PyTorch finds no GPU", file=sys.stderr)
         return 2
     deadline = time.monotonic() + config.seconds
     keep_memory()
@@ -133,7 +134,7 @@ def run_tests() -> dict[str, Any]:
 
 
 def train_basic(out: Path) -> dict[str, Any]:
-    """Train `basic` by its preset; return its evaluations, its time, and whether 75 was reached."""
+    """Train `basic` with its preset; return its evaluations, its time and whether it reached 75."""
     folder = out / "gpu-basic"
     started = time.monotonic()
     command = [sys.executable, "train.py", "basic", "--device", "cuda", "--no-record", "--fresh"]
@@ -163,7 +164,7 @@ def train_basic(out: Path) -> dict[str, Any]:
 
 
 def settings() -> Iterator[Row]:
-    """List what is measured, the most telling first."""
+    """Yield the settings to measure, the most informative first."""
     for inference, memory in itertools.product(_INFERENCE[:2], ("none", "lstm")):
         yield Row(num_envs=32, num_groups=2, memory=memory, inference=inference)
     yield Row(num_envs=32, num_groups=2, memory="none", inference="compiled")
@@ -172,18 +173,21 @@ def settings() -> Iterator[Row]:
 
 
 def throughput(deadline: float) -> Iterator[Row]:
-    """Measure each setting while there is time."""
-    rows = list(settings())
-    by_envs = itertools.groupby(rows, lambda row: (row.num_envs, row.num_groups))
-    for (num_envs, num_groups), group in by_envs:
-        with opened(num_envs, num_groups) as envs:
-            for row in group:
-                if envs is None or time.monotonic() > deadline:
-                    yield dataclasses.replace(row, error="not measured: no time was left")
+    """Measure each setting until the deadline."""
+    by_envs = itertools.groupby(settings(), lambda row: (row.num_envs, row.num_groups))
+    for _, group in by_envs:
+        rows = list(group)
+        if time.monotonic() > deadline:
+            yield from (dataclasses.replace(row, error=_NO_TIME) for row in rows)
+            continue
+        with opened(training_config(rows[0])) as envs:
+            for row in rows:
+                if time.monotonic() > deadline:
+                    yield dataclasses.replace(row, error=_NO_TIME)
                     continue
                 try:
                     measured = measure(envs, row)
-                except Exception as error:  # The other settings are measured all the same.
+                except Exception as error:  # The other settings are still measured.
                     reason = str(error).strip().splitlines() or [""]
                     measured = dataclasses.replace(
                         row, error=f"{type(error).__name__}: {reason[0]}"
@@ -192,52 +196,51 @@ def throughput(deadline: float) -> Iterator[Row]:
                 yield measured
 
 
+def training_config(row: Row) -> AnyTrainConfig:
+    """Return the configuration of a setting: the scenario's preset with larger minibatches."""
+    values = {
+        "num_envs": row.num_envs,
+        "num_groups": row.num_groups,
+        "inference": row.inference,
+        "device": "cuda",
+        "agent.minibatch_size": _MINIBATCH_SIZE,
+    }
+    return with_values(default_config(_SCENARIO, memory=row.memory), values)
+
+
 @contextlib.contextmanager
-def opened(num_envs: int, num_groups: int) -> Iterator[SharedVectorEnv | None]:
-    """Open environments of the scenario, as its preset observes it."""
-    config = with_fields(EnvConfig(env=_SCENARIO), preset(_SCENARIO, "ppo"))
-    with contextlib.closing(SharedVectorEnv(config, num_envs, None, num_groups)) as envs:
-        print(num_envs, num_groups, "ceiling", round(random_env_steps_per_second(envs, 30)))
+def opened(config: AnyTrainConfig) -> Iterator[SharedVectorEnv]:
+    """Open the environments of a configuration, and print their speed without a policy."""
+    envs = make_envs(config, config.num_envs, config.num_groups)
+    with contextlib.closing(envs):
+        limit = random_env_steps_per_second(envs, 30)
+        print(f"{config.num_envs} environments in {config.num_groups} groups:", end=" ")
+        print(f"environment-only limit (random actions) {limit:,.0f} env steps/s")
         yield envs
 
 
 def measure(envs: SharedVectorEnv, row: Row) -> Row:
-    """Collect and learn for some seconds, by the scenario's preset."""
-    fields = {**preset(_SCENARIO, "ppo"), "memory": row.memory}
-    device = torch.device("cuda")
-    policy = build_policy(
-        observation_specs(envs.single_observation_space, envs.metadata),
-        envs.single_action_space,
-        with_fields(PerceptionConfig(), fields),
-        device=device,
-        precision=choose_precision("auto", device),
-    )
-    learning = with_fields(PPOConfig(minibatch_size=1024), fields)
-    agent = PPO(policy, learning, num_envs=row.num_envs, total_updates=1)
-    sampler = Sampler(
-        envs,
-        policy,
-        rollout_length=learning.rollout_length,
-        seed=0,
-        inference=row.inference,
-    )
-    with contextlib.closing(sampler):
-        agent.update(sampler.collect().rollout)  # The first one chooses algorithms.
+    """Collect and learn for some seconds."""
+    config = training_config(row)
+    agent = make_agent(config, envs, torch.device("cuda"))
+    collector = make_collector(config, envs, agent, seed=0)
+    with contextlib.closing(collector):
+        agent.update(collector.collect().rollout)  # Algorithms are chosen in the first one.
         torch.cuda.synchronize()
         started, collecting, updates = time.perf_counter(), 0.0, 0
-        sampler.stopwatch.seconds.clear()
+        collector.stopwatch.seconds.clear()
         while time.perf_counter() - started < _MEASURE_S:
-            sampler.stopwatch.skip()
+            collector.stopwatch.skip()
             begun = time.perf_counter()
-            rollout = sampler.collect().rollout
+            rollout = collector.collect().rollout
             torch.cuda.synchronize()
             collecting += time.perf_counter() - begun
             agent.update(rollout)
             torch.cuda.synchronize()
             updates += 1
         seconds = time.perf_counter() - started
-    env_steps = updates * row.num_envs * learning.rollout_length
-    shares = {name: part / seconds for name, part in sampler.stopwatch.seconds.items()}
+    env_steps = updates * config.env_steps_per_update
+    shares = {name: part / seconds for name, part in collector.stopwatch.seconds.items()}
     return dataclasses.replace(
         row,
         env_steps_per_s=env_steps / seconds,
@@ -247,7 +250,7 @@ def measure(envs: SharedVectorEnv, row: Row) -> Row:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """Write the report for people."""
+    """Return the report as Markdown."""
     machine = report["machine"]
     precision = precision_name(choose_precision("auto", torch.device("cuda")))
     lines = [
@@ -264,8 +267,8 @@ def markdown(report: dict[str, Any]) -> str:
         steps = [n for n, value in training["evaluations"] if value >= _TARGET]
         reached = f"reached {_TARGET:g} at {steps[0]:,} env steps" if steps else "did not reach it"
         lines += [
-            f"`python train.py basic --device cuda`, to {_TARGET:g}: {reached}; "
-            f"{training['seconds']:g} s in all, start-up and evaluations included.",
+            f"`python train.py basic --device cuda`, to a return of {_TARGET:g}: {reached}; "
+            f"{training['seconds']:g} s in total, with start-up and evaluations.",
             "",
         ]
     if rows := report.get("throughput"):
@@ -274,10 +277,11 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Lay out the measured settings."""
+    """Return the measured settings as a Markdown table."""
     lines = [
-        f"PPO on `{_SCENARIO}` by its preset, with minibatches of 1,024: env steps a second of "
-        "collecting and learning, of collecting alone, and the shares of the time.",
+        f"PPO in `{_SCENARIO}` with its preset and minibatches of {_MINIBATCH_SIZE:,}: env steps "
+        "per second of training (collecting and learning) and of collecting only, and how the time "
+        "of training is shared.",
         "",
         "| environments | groups | memory | inference | training | collecting | shares |",
         "| ---: | ---: | --- | --- | ---: | ---: | --- |",

@@ -1,10 +1,10 @@
-"""Compare learning curves of the same trainings by two versions of the code.
+"""Compare learning curves of the same training runs by two versions of the code.
 
     python -m benchmarks.learning_curves before=OLD after=NEW --out benchmarks/results/gradient
 
-Each folder holds run folders, SCENARIO/AGENT-seedN. The curves are of the mean native return of the
-last 100 training episodes, played with exploration. Written are a picture, OUT.png, and a table in
-Markdown, OUT.md, of the env steps and seconds to stated returns, and of the last mean.
+Each folder holds run folders, SCENARIO/AGENT-seedN. A curve is the mean native return of the last
+100 training episodes, with sampled actions. The plot is written to OUT.png, and Markdown tables of
+the env steps and seconds to certain returns and of the last mean to OUT.md.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
-from agents.run import RunFolder
-from evaluation.curves import Curve, read_curve
+from evaluation.report.curves import Curve, read_curve
+from storage.run_folder import RunFolder
 
-# Stated returns: the first is beyond what random play reaches, the second near what was published
-# here before.
-STATED: dict[str, tuple[float, float]] = {
+# Two returns for each scenario: one above that of random actions, and one near the score that this
+# project had published before.
+TARGETS: dict[str, tuple[float, float]] = {
     "basic": (0.0, 75.0),
     "defend_the_center": (4.0, 14.0),
     "health_gathering": (1000.0, 1900.0),
@@ -37,7 +37,7 @@ STATED: dict[str, tuple[float, float]] = {
 }
 _COLOURS = ("tab:gray", "tab:red")
 _COLUMNS = 3
-_EPISODES = 100  # that the means are over
+_EPISODES = 100  # over which the means are taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,20 +45,20 @@ class Curves:
     """What is compared."""
 
     folders: tyro.conf.Positional[tuple[str, ...]]
-    """NAME=FOLDER, each with run folders in it."""
+    """NAME=FOLDER, where each folder holds run folders."""
     out: Path = Path("learning_curves")
-    """Where the picture and the table go, without their endings."""
+    """Path of the plot and of the tables, without extension."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training.
+    """One training run.
 
     Attributes:
         curve: env steps and returns.
-        seconds: since the start, at each env step of the curve; None where it was not on this kind
-            of machine, a CPU alone.
-        total: env steps that the training was to take.
+        seconds: since the start of the training, at each point of the curve; None if it ran on a
+            GPU, because such times are not comparable.
+        total: configured length of the training, in env steps.
     """
 
     curve: Curve
@@ -75,7 +75,7 @@ class Run:
 
 
 def main() -> None:
-    """Read the runs, and write the picture and the table."""
+    """Read the runs, and write the plot and the tables."""
     config = tyro.cli(Curves, description=__doc__)
     groups = {}
     for named in config.folders:
@@ -96,7 +96,7 @@ def read_runs(folder: Path) -> dict[str, list[Run]]:
         curve, record = read_curve(path), RunFolder(path.parent).read_record()
         with path.open(newline="") as file:
             rows = [row for row in csv.DictReader(file) if row.get("time/time_elapsed")]
-        # Only means of a hundred episodes say something.
+        # Means over fewer episodes are too noisy.
         times = {
             float(row["time/total_timesteps"]): float(row["time/time_elapsed"])
             for row in rows
@@ -114,8 +114,8 @@ def read_runs(folder: Path) -> dict[str, list[Run]]:
 
 
 def draw(groups: Mapping[str, Mapping[str, Sequence[Run]]]) -> Figure:
-    """Draw every seed's curve, a field for each scenario."""
-    scenarios = [s for s in STATED if any(s in runs for runs in groups.values())]
+    """Plot the curve of every seed, with one panel for each scenario."""
+    scenarios = [s for s in TARGETS if any(s in runs for runs in groups.values())]
     mpl.rcParams["svg.fonttype"] = "none"
     lines = -(-len(scenarios) // _COLUMNS)
     figure = Figure(figsize=(4.2 * _COLUMNS, 3.0 * lines), layout="constrained")
@@ -137,12 +137,12 @@ def draw(groups: Mapping[str, Mapping[str, Sequence[Run]]]) -> Figure:
 
 
 def table(groups: Mapping[str, Mapping[str, Sequence[Run]]]) -> str:
-    """Lay out env steps and seconds to the stated returns, seed by seed, and the last means."""
+    """Return Markdown tables of env steps and seconds to each target, and of the last means."""
     lines = [
         "| scenario | return | code | env steps to it, by seed | seconds to it, by seed | median |",
         "| --- | ---: | --- | --- | --- | ---: |",
     ]
-    for scenario, values in STATED.items():
+    for scenario, values in TARGETS.items():
         for value in values:
             for name, runs in groups.items():
                 if scenario not in runs:
@@ -159,7 +159,7 @@ def table(groups: Mapping[str, Mapping[str, Sequence[Run]]]) -> str:
         "| scenario | code | env steps | mean return of the last 100 training episodes, by seed |",
         "| --- | --- | ---: | --- |",
     ]
-    for scenario in STATED:
+    for scenario in TARGETS:
         for name, runs in groups.items():
             if scenario in runs:
                 means = ", ".join(f"{run.curve[1][-1]:,.2f}" for run in runs[scenario])

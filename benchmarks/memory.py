@@ -1,9 +1,10 @@
-"""Measure how much memory a training holds, in all of its processes together, and whether it grows.
+"""Measure the memory of a training run, over all of its processes, and whether it grows.
 
     python benchmarks/memory.py health_gathering --updates 1000
 
-The training is train.py's, with 16 games and the Nature CNN at its full width, one epoch. Memory is
-the proportional set size: what processes share, engine code above all, is counted once. Linux only.
+The training is that of train.py with 16 environments, the Nature CNN at its full width and one
+epoch. Memory is the proportional set size: pages that processes share, mostly code of the engine,
+are counted once. Linux only.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 
 import tyro
 
-from agents.run import git_revision, hardware
+from storage.provenance import git_revision, hardware
 
 HERE = Path(__file__).parent
 NUM_ENVS, ROLLOUT_LENGTH = 16, 64
@@ -31,24 +32,24 @@ OPTIONS = ("--conv-channels", "32", "64", "64", "--features", "512", "--num-epoc
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """What is measured, and how long."""
+    """What is measured, and for how long."""
 
     env: tyro.conf.Positional[str] = "health_gathering"
     """The scenario."""
     updates: int = 1000
-    """How many updates to train."""
+    """Number of updates."""
     json: Path | None = None
-    """Where to write the samples."""
+    """File for the samples."""
 
 
 def main() -> None:
-    """Train, watch, and print a Markdown table of tenths of the training."""
-    config = tyro.cli(Memory)
+    """Train, sample the memory, and print a Markdown table with a row for each tenth."""
+    config = tyro.cli(Memory, description=__doc__)
     with tempfile.TemporaryDirectory() as folder:
         samples = watch(config, Path(folder) / "run")
     machine = hardware()
     print(f"{config.env}, {machine['cpu']}, {machine['cores']} cores, {git_revision()}\n")
-    print("| updates | MB, median | MB, most |")
+    print("| updates | MB, median | MB, maximum |")
     print("| --- | --- | --- |")
     for tenth in range(10):
         low, high = config.updates * tenth // 10, config.updates * (tenth + 1) // 10
@@ -60,7 +61,7 @@ def main() -> None:
 
 
 def watch(config: Memory, run_dir: Path) -> list[tuple[int, float]]:
-    """Train, and once a second note how many updates are done and how many MB are held."""
+    """Train, and return (updates, MB) for every second."""
     steps = config.updates * NUM_ENVS * ROLLOUT_LENGTH
     command = [sys.executable, str(HERE.parent / "train.py"), config.env, *OPTIONS]
     command += ["--num-envs", str(NUM_ENVS), "--rollout-length", str(ROLLOUT_LENGTH)]
@@ -79,7 +80,7 @@ def watch(config: Memory, run_dir: Path) -> list[tuple[int, float]]:
 
 
 def env_steps_done(progress: Path) -> int:
-    """Read the last row of a run's progress.csv."""
+    """Return the env steps in the last row of a progress.csv."""
     if not progress.is_file():
         return 0
     with progress.open() as file:
@@ -88,17 +89,17 @@ def env_steps_done(progress: Path) -> int:
 
 
 def descendants(pid: int) -> list[int]:
-    """List a process's children, and theirs."""
+    """Return the ids of a process's children, and of theirs."""
     found: list[int] = []
     for children in Path("/proc").glob(f"{pid}/task/*/children"):
-        with contextlib.suppress(OSError):  # It has just ended.
+        with contextlib.suppress(OSError):  # The process has just ended.
             for child in map(int, children.read_text().split()):
                 found += [child, *descendants(child)]
     return found
 
 
 def proportional_set_size(pid: int) -> float:
-    """Give a process's share of memory in MB; 0 if it has just ended."""
+    """Return the proportional set size of a process in MB; 0 if it has just ended."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:

@@ -1,9 +1,9 @@
-"""Measure what recording episodes costs a training: pairs of short ones, with and without it.
+"""Measure the cost of recording episodes: pairs of short training runs, with and without it.
 
     python benchmarks/recording.py defend_the_center --pairs 5
 
-prints the seconds of each command, and the median of the pairs' ratios. Nothing else should run
-meanwhile.
+prints the seconds that each command takes, and the median of the pairs' ratios. Nothing else should
+run at the same time.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ class Config:
     """What is measured."""
 
     env: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="ENV")]
-    """The world."""
+    """The environment."""
     pairs: int = 5
-    """How many times it is trained with recording, and without."""
+    """Number of pairs of training runs."""
     total_env_steps: int = 60_000
-    """How long each training is."""
+    """Length of each training run."""
 
 
 def main() -> None:
-    """Measure and print."""
-    config = tyro.cli(Config)
+    """Measure, and print."""
+    config = tyro.cli(Config, description=__doc__)
     ratios = []
     for pair in range(config.pairs):
-        # Who begins changes: the machine's speed drifts.
+        # The order alternates, because the machine's speed drifts.
         order = ("--record", "--no-record") if pair % 2 else ("--no-record", "--record")
         seconds = {option: seconds_of(config, option) for option in order}
         ratios.append(seconds["--record"] / seconds["--no-record"])
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def seconds_of(config: Config, option: str) -> float:
-    """Train once, and give the seconds it took."""
+    """Train once, and return the seconds that it took."""
     with tempfile.TemporaryDirectory() as folder:
         length = ("--total-env-steps", str(config.total_env_steps))
         command = [sys.executable, str(_TRAIN), config.env, *length, option, "--run-dir", folder]

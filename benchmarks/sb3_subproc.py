@@ -1,9 +1,9 @@
-r"""Measure how fast Stable-Baselines3's PPO trains on its own SubprocVecEnv and on ours, in pairs.
+"""Compare the speed of Stable-Baselines3's PPO on its own SubprocVecEnv and on our SharedVecEnv.
 
     python benchmarks/sb3_subproc.py --json benchmarks/results/sb3_subproc.json
 
-The worlds are the same, observed in the same way, and so is everything of PPO: what differs is how
-they are run in parallel. Each measurement is a process of its own; the ratio is of medians.
+Environments, observations and everything about PPO are the same; only the vector environment
+differs. Each measurement runs in a process of its own; ratios are of medians.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import tyro
 
-_UPDATES = 3  # that are not measured, before those that are
+_WARM_UP_UPDATES = 3
 Kind = Literal["subproc", "shared"]
 
 
@@ -27,40 +27,40 @@ class Measurement:
     """What is measured."""
 
     env: str = "basic"
-    """The world."""
+    """The environment."""
     num_envs: tuple[int, ...] = (8, 16, 32)
-    """Environments in parallel; each is measured."""
+    """Numbers of environments in parallel."""
     screen: tuple[int, int] = (80, 60)
     """Width and height of the observed screen, in colour."""
     n_steps: int = 64
-    """Env steps of each environment between two updates."""
+    """Env steps in each environment between two updates."""
     batch_size: int = 256
     """Env steps in a minibatch."""
     n_epochs: int = 1
     """Passes over a rollout."""
     seconds: float = 15.0
-    """How long each measurement takes, after its warm-up."""
+    """Length of a measurement, after its warm-up."""
     repeats: int = 3
-    """How often each pair is repeated."""
+    """Repetitions of each pair of measurements."""
     json: Path | None = None
-    """Where to write all figures."""
+    """File for all figures."""
     only: Kind | None = None
-    """Measure this alone, once, and print env steps/s; what each process is asked for."""
+    """Measure only this one, once, and print env steps per second; used by the processes."""
 
 
 def main() -> None:
     """Measure, and print a Markdown table."""
-    config = tyro.cli(Measurement, config=(tyro.conf.OmitArgPrefixes,))
+    config = tyro.cli(Measurement, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
     if config.only:
         print(train(config, config.only, config.num_envs[0]))
         return
-    from agents.checkpoint import write_json
-    from agents.run import git_revision, hardware
+    from storage.files import write_json
+    from storage.provenance import git_revision, hardware
 
     rows = [pairs(config, num_envs) for num_envs in config.num_envs]
     machine = hardware()
     print(f"\n{config.env}, {machine['cpu']}, {machine['cores']} cores, {git_revision()}\n")
-    print("| games | SubprocVecEnv, env steps/s | SharedVecEnv, env steps/s | ratio |")
+    print("| environments | SubprocVecEnv, env steps/s | SharedVecEnv, env steps/s | ratio |")
     print("| --- | --- | --- | --- |")
     for row in rows:
         theirs, ours = row["subproc_env_steps_per_s"], row["shared_env_steps_per_s"]
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def pairs(config: Measurement, num_envs: int) -> dict[str, Any]:
-    """Measure both in turns."""
+    """Measure both alternately."""
     speeds: dict[Kind, list[float]] = {"subproc": [], "shared": []}
     for _ in range(config.repeats):
         for kind, measured in speeds.items():
@@ -87,9 +87,8 @@ def pairs(config: Measurement, num_envs: int) -> dict[str, Any]:
 
 
 def train(config: Measurement, kind: Kind, num_envs: int) -> float:
-    """Train for a while, and give env steps a second of whole iterations."""
-    # A script of Stable-Baselines3 imports nothing of ours; one on our environments imports these
-    # first.
+    """Train for a while, and return env steps per second of whole iterations."""
+    # `envs.sb3` must be imported before torch; a script with SubprocVecEnv does not import it.
     if kind == "shared":
         from envs.sb3 import make_vec_env
     from stable_baselines3 import PPO
@@ -102,8 +101,8 @@ def train(config: Measurement, kind: Kind, num_envs: int) -> float:
     if kind == "shared":
         vec_env = make_vec_env(config.env, num_envs, seed=0, width=width, height=height)
     else:
-        world = EnvConfig(env=config.env, observation="rgb", width=width, height=height)
-        vec_env = SubprocVecEnv([lambda: make(world)] * num_envs)
+        env_config = EnvConfig(env=config.env, observation="rgb", width=width, height=height)
+        vec_env = SubprocVecEnv([lambda: make(env_config)] * num_envs)
         vec_env.seed(0)
     rollout = config.n_steps * num_envs
     model = PPO(
@@ -114,7 +113,7 @@ def train(config: Measurement, kind: Kind, num_envs: int) -> float:
         n_epochs=config.n_epochs,
         seed=0,
     )
-    model.learn(_UPDATES * rollout)
+    model.learn(_WARM_UP_UPDATES * rollout)
     start, steps = time.monotonic(), 0
     while time.monotonic() - start < config.seconds:
         model.learn(rollout, reset_num_timesteps=False)

@@ -2,8 +2,8 @@
 
     python benchmarks/soak.py basic --episodes 10000
 
-Actions are random; 16 games in as many workers as there are cores. Counted is what the main process
-and all of its descendants hold together. Linux only.
+Actions are random; 16 environments run in as many workers as there are cores. The figures are
+totals over the main process and all of its descendants. Linux only.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ import numpy as np
 import tyro
 from memory import descendants, proportional_set_size
 
-from agents.run import git_revision, hardware
 from envs import EnvConfig, SharedVectorEnv
+from storage.provenance import git_revision, hardware
 
 
 @dataclass(frozen=True, kw_only=True)
 class Soak:
-    """What is played, and how long."""
+    """What is played, and for how long."""
 
     env: tyro.conf.Positional[str] = "basic"
     """The scenario."""
     episodes: int = 10_000
-    """How many episodes."""
+    """Number of episodes."""
     json: Path | None = None
-    """Where to write the samples."""
+    """File for the samples."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What is held after some episodes."""
+    """The resources in use after some episodes."""
 
     episodes: int
     processes: int
@@ -47,8 +47,8 @@ class Sample:
 
 
 def main() -> None:
-    """Play, and print a Markdown table of twenty moments."""
-    config = tyro.cli(Soak)
+    """Play, and print a Markdown table of twenty samples."""
+    config = tyro.cli(Soak, description=__doc__)
     samples = []
     with contextlib.closing(SharedVectorEnv(EnvConfig(env=config.env), 16)) as envs:
         envs.reset(seed=0)
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def sample(episodes: int) -> Sample:
-    """Count what this process and its descendants hold now."""
+    """Count the resources that this process and its descendants use now."""
     pids = [os.getpid(), *descendants(os.getpid())]
     return Sample(
         episodes=episodes,

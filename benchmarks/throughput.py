@@ -1,11 +1,11 @@
-"""Measure speed: the engine's ceiling, our sampler with random actions, our training.
+"""Measure the speed of bare engines, of our environments with random actions, and of our training.
 
     python benchmarks/throughput.py health_gathering defend_the_center --num-envs 8 16
 
-All figures are env steps a second at the preset's frame_skip, medians over repeats in which the
-three take turns: on a shared machine the ratios mean something, the absolute figures little. The
-ceiling is what bare engines do with random actions when nothing is done with their frames, in as
-many processes as there are cores.
+All figures are env steps per second at the preset's frame_skip, medians over repetitions in which
+the three are measured alternately: on a shared machine, ratios are more reliable than absolute
+figures. The engine ceiling is the speed of bare engines with random actions whose frames are
+fetched and dropped, in as many processes as there are cores.
 """
 
 from __future__ import annotations
@@ -29,72 +29,80 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from agents import PPO, PPOConfig, Sampler, build_policy, observation_specs
-from agents.commandline import with_fields
-from agents.device import choose_device, choose_precision, keep_memory
-from agents.presets import preset
-from agents.run import git_revision, hardware
+from agents.device import choose_device, keep_memory
 from envs import EnvConfig, SharedVectorEnv, make
 from envs.registry import frames_per_env_step
 from envs.speed import random_env_steps_per_second
-from perception import PerceptionConfig
+from storage.provenance import git_revision, hardware
+from training.assemble import make_agent, make_collector, make_envs
+from training.config import AnyTrainConfig, default_config, with_values
 
-
-# What is trained: the scenario's preset with one epoch, or what peers are measured with.
-_LARGE = {"width": 128, "height": 72, "features": 512, "num_epochs": 1}
+# What is trained: the scenario's preset with one epoch, or what the peers are compared on.
+_LARGE: dict[str, Any] = {
+    "env.width": 128,
+    "env.height": 72,
+    "perception.encoder.features": 512,
+    "agent.num_epochs": 1,
+}
 WORKLOADS: dict[str, dict[str, Any]] = {
-    "preset": {"num_epochs": 1},
+    "preset": {"agent.num_epochs": 1},
     "sample_factory": {
         **_LARGE,
-        **{"conv_channels": (32, 64, 128), "conv_strides": (4, 2, 2)},
-        **{"memory": "gru", "memory_size": 512, "rollout_length": 32, "minibatch_size": 1024},
+        "perception.encoder.conv_channels": (32, 64, 128),
+        "perception.encoder.conv_strides": (4, 2, 2),
+        "perception.memory.memory_size": 512,
+        "agent.rollout_length": 32,
+        "agent.minibatch_size": 1024,
     },
     "stable_baselines3": {
         **_LARGE,
-        **{"conv_channels": (32, 64, 64), "memory": "none"},
-        **{"rollout_length": 128, "minibatch_size": 256},
+        "perception.encoder.conv_channels": (32, 64, 64),
+        "agent.rollout_length": 128,
+        "agent.minibatch_size": 256,
     },
 }
+# Names of memories; other networks use the preset's.
+MEMORIES = {"sample_factory": "gru", "stable_baselines3": "none"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Throughput:
-    """What is measured, and how long."""
+    """What is measured, and for how long."""
 
     envs: tyro.conf.Positional[tuple[str, ...]] = ("health_gathering", "defend_the_center")
     """Scenarios."""
     num_envs: tuple[int, ...] = (16,)
-    """Numbers of games."""
+    """Numbers of environments."""
     screens: tuple[str, ...] = ()
-    """Sizes of the observed screen, as in 128x72. Default: the workload's."""
+    """Sizes of the observed screen, as in 128x72. Empty: the workload's."""
     num_groups: int | None = None
-    """Groups that alternate. Default: the preset's."""
+    """Number of groups of environments that alternate. None: the preset's."""
     workload: Literal["preset", "sample_factory", "stable_baselines3"] = "preset"
     """What is trained."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the policy lives."""
+    """Device of the policy."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What images are encoded with."""
+    """Precision of the image encoder and the memory."""
     seconds: float = 4.0
-    """How long each measurement takes."""
+    """Length of a measurement."""
     repeats: int = 5
-    """How often each is repeated."""
+    """Repetitions of each measurement."""
     kinds: tuple[Literal["ceiling", "sampler", "training"], ...] = (
         "ceiling",
         "sampler",
         "training",
     )
-    """Which figures."""
+    """Which speeds are measured."""
     json: str | None = None
-    """Where to write the medians, a list of rows; - for the last line of the output."""
+    """File for the medians, a list of rows. -: print them as the last line of the output."""
 
 
 def main() -> None:
-    """Measure, print a Markdown table, and write JSON if asked."""
+    """Measure, print a Markdown table, and write JSON if requested."""
     if len(sys.argv) > 1 and sys.argv[1] == "engines":
         run_engines(sys.argv[2], int(sys.argv[3]), float(sys.argv[4]))
         return
-    config = tyro.cli(Throughput, config=(tyro.conf.OmitArgPrefixes,))
+    config = tyro.cli(Throughput, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
     keep_memory()
     rows = [
         measure(config, env, n, screen)
@@ -104,7 +112,7 @@ def main() -> None:
     ]
     machine = hardware()
     print(f"\n{machine['cpu']}, {machine['cores']} cores, GPU {machine['gpu']}, {git_revision()}\n")
-    print("| scenario | screen | games | engine ceiling | sampler, random actions | training |")
+    print("| scenario | screen | environments | engine ceiling | random actions | training |")
     print("| --- | --- | --- | --- | --- | --- |")
     for row in rows:
         cells = [row["env"], row["screen"], str(row["num_envs"])]
@@ -120,29 +128,38 @@ def main() -> None:
         Path(config.json).write_text(json.dumps(rows, indent=2) + "\n")
 
 
-def measure(config: Throughput, env: str, num_envs: int, screen: str | None) -> dict[str, Any]:
-    """Measure one scenario with one number of games; the three kinds take turns."""
-    fields = {**preset(env, "ppo"), **WORKLOADS[config.workload]}
+def training_config(
+    config: Throughput, env: str, num_envs: int, screen: str | None
+) -> AnyTrainConfig:
+    """Return the configuration of the training that is measured."""
+    values = {
+        **WORKLOADS[config.workload],
+        "num_envs": num_envs,
+        "device": config.device,
+        "precision": config.precision,
+    }
     if screen is not None:
-        fields["width"], fields["height"] = map(int, screen.split("x"))
-    screen = f"{fields['width']}x{fields['height']}"
-    env_config = with_fields(EnvConfig(env=env), fields)
+        values["env.width"], values["env.height"] = map(int, screen.split("x"))
+    default = default_config(env, memory=MEMORIES.get(config.workload))
+    groups = config.num_groups or default.num_groups
+    values["num_groups"] = groups if num_envs % groups == 0 else 1
+    return with_values(default, values)
+
+
+def measure(config: Throughput, env: str, num_envs: int, screen: str | None) -> dict[str, Any]:
+    """Measure one scenario with one number of environments, the three kinds alternately."""
+    training = training_config(config, env, num_envs, screen)
+    screen = f"{training.env.width}x{training.env.height}"
     figures: dict[str, list[float]] = {kind: [] for kind in config.kinds}
-    groups = config.num_groups or fields["num_groups"]
-    groups = groups if num_envs % groups == 0 else 1
     for _ in range(config.repeats):
         if "ceiling" in figures:
-            # Binding processes to cores helps at times: the ceiling is the better of both.
+            # Pinning processes to cores sometimes helps: the ceiling is the better of both.
             bounds = [ceiling(env, num_envs, config.seconds, pinned=p) for p in (False, True)]
             figures["ceiling"].append(max(bounds))
         if "sampler" in figures:
-            with contextlib.closing(SharedVectorEnv(env_config, num_envs, None, groups)) as envs:
-                speed = random_env_steps_per_second(envs, 32)
-                num_steps = max(1, round(speed * config.seconds / num_envs))
-                figures["sampler"].append(random_env_steps_per_second(envs, num_steps))
+            figures["sampler"].append(random_play(training, config.seconds))
         if "training" in figures:
-            with contextlib.closing(SharedVectorEnv(env_config, num_envs, None, groups)) as envs:
-                figures["training"].append(train(envs, fields, config))
+            figures["training"].append(train(training, config.seconds))
     medians = {f"{name}_env_steps_per_s": median(values) for name, values in figures.items()}
     rounded = {name: round(value) for name, value in medians.items()}
     print(env, screen, num_envs, rounded, flush=True)
@@ -150,7 +167,17 @@ def measure(config: Throughput, env: str, num_envs: int, screen: str | None) -> 
 
 
 def ceiling(env: str, num_envs: int, seconds: float, *, pinned: bool) -> float:
-    """Run bare engines, as many processes as cores, and add up their env steps a second."""
+    """Run bare engines in as many processes as cores, and return their total speed.
+
+    Args:
+        env: the scenario.
+        num_envs: number of engines.
+        seconds: for how long.
+        pinned: whether each process is pinned to one core.
+
+    Returns:
+        Env steps per second.
+    """
     processes = min(os.cpu_count() or 1, num_envs)
     shares = [len(share) for share in np.array_split(np.arange(num_envs), processes)]
     running = []
@@ -163,7 +190,7 @@ def ceiling(env: str, num_envs: int, seconds: float, *, pinned: bool) -> float:
     total = 0.0
     for process in running:
         assert process.stdout is not None
-        process.stdout.readline()  # Its engines have started.
+        process.stdout.readline()  # It prints a line when its engines have started.
     for process in running:
         assert process.stdin is not None
         process.stdin.write("go\n")
@@ -175,49 +202,54 @@ def ceiling(env: str, num_envs: int, seconds: float, *, pinned: bool) -> float:
 
 
 def run_engines(env: str, count: int, seconds: float) -> None:
-    """Step `count` engines in turn with random actions, fetching each frame and dropping it."""
+    """Step engines in turn with random actions, fetching and dropping each frame."""
     config = EnvConfig(env=env)
-    worlds: list[Any] = [make(config) for _ in range(count)]
-    for seed, world in enumerate(worlds):
-        world.reset(seed=seed)
-    games = [world._game for world in worlds]
-    actions = [world._actions.buttons(world.action_space.sample()) for world in worlds * 50]
+    envs: list[Any] = [make(config) for _ in range(count)]
+    for seed, each in enumerate(envs):
+        each.reset(seed=seed)
+    engines = [each._game for each in envs]
+    actions = [each._actions.buttons(each.action_space.sample()) for each in envs * 50]
     skip = frames_per_env_step(config)
     print("ready", flush=True)
     sys.stdin.readline()
     started, steps = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
-        for game in games:
-            game.make_action(actions[steps % len(actions)], skip)
-            if game.is_episode_finished():
-                game.new_episode()
-            game.get_state()
+        for engine in engines:
+            engine.make_action(actions[steps % len(actions)], skip)
+            if engine.is_episode_finished():
+                engine.new_episode()
+            engine.get_state()
             steps += 1
     print(steps / (time.perf_counter() - started))
-    for world in worlds:
-        world.close()
+    for each in envs:
+        each.close()
 
 
-def train(envs: SharedVectorEnv, fields: dict[str, Any], config: Throughput) -> float:
-    """Collect and update, whole rollouts, and say how many env steps a second that makes."""
-    device = choose_device(config.device)
-    policy = build_policy(
-        observation_specs(envs.single_observation_space, envs.metadata),
-        envs.single_action_space,
-        with_fields(PerceptionConfig(), fields),
-        device=device,
-        precision=choose_precision(config.precision, device),
-    )
-    learning = with_fields(PPOConfig(), fields)
-    agent = PPO(policy, learning, num_envs=envs.num_envs, total_updates=1)
-    sampler = Sampler(envs, policy, rollout_length=learning.rollout_length, seed=0)
-    agent.update(sampler.collect().rollout)  # A first one, that memory is at hand.
-    started, updates = time.perf_counter(), 0
-    while time.perf_counter() - started < config.seconds:
-        agent.update(sampler.collect().rollout)
-        updates += 1
-    env_steps = updates * envs.num_envs * learning.rollout_length
-    return env_steps / (time.perf_counter() - started)
+def opened(config: AnyTrainConfig) -> contextlib.closing[SharedVectorEnv]:
+    """Open the environments of a training run."""
+    return contextlib.closing(make_envs(config, config.num_envs, config.num_groups))
+
+
+def random_play(config: AnyTrainConfig, seconds: float) -> float:
+    """Step environments with random actions, and return env steps per second."""
+    with opened(config) as envs:
+        speed = random_env_steps_per_second(envs, 32)
+        num_steps = max(1, round(speed * seconds / config.num_envs))
+        return random_env_steps_per_second(envs, num_steps)
+
+
+def train(config: AnyTrainConfig, seconds: float) -> float:
+    """Collect and update, whole rollouts, and return env steps per second."""
+    with opened(config) as envs:
+        agent = make_agent(config, envs, choose_device(config.device))
+        with contextlib.closing(make_collector(config, envs, agent, seed=0)) as collector:
+            agent.update(collector.collect().rollout)  # The first one allocates memory.
+            started, updates = time.perf_counter(), 0
+            while time.perf_counter() - started < seconds:
+                agent.update(collector.collect().rollout)
+                updates += 1
+            elapsed = time.perf_counter() - started
+    return updates * config.env_steps_per_update / elapsed
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-r"""Measure how many seconds each trainer takes to a stated return: ours, and the peers'.
+r"""Measure how many seconds this project and its peers need to reach a certain return.
 
     python benchmarks/time_to_skill.py basic --seeds 0 1 2 \
         --sample-factory build/peers/sample-factory/bin/python --sb3 build/peers/sb3/bin/python
 
-One training runs at a time, each with what its own project recommends for games seen as pixels:
-ours with its preset, the peers as benchmarks/peers/README.md says. The return is the mean over the
-last training episodes, played with exploration, native: 100 of ours, 50 of a peer's. Our clock
-starts when the command does, theirs when their games have been started. A peer is given `patience`
-times as long as we took with the same seed. Results are merged into those in the JSON file.
+One training runs at a time, with the settings that its own project recommends for pixels: ours
+with its preset, the peers as described in benchmarks/peers/README.md. The return is the mean native
+return of the last training episodes, with sampled actions: the last 100 of ours, the last 50 of a
+peer's. Our time is measured from the start of the command, a peer's from when its environments have
+started. A peer is stopped after `patience` times the seconds that ours took with the same seed.
+Results are merged into those in the JSON file.
 """
 
 from __future__ import annotations
@@ -26,40 +27,40 @@ from pathlib import Path
 
 import tyro
 
-from agents.run import git_revision, hardware
+from storage.provenance import git_revision, hardware
 
 _HERE = Path(__file__).parent
-# Of what a good policy reaches in each: clearly skilled, and within minutes.
+# Returns of a clearly skilled policy that can be reached within minutes.
 SKILL = {"basic": 75.0, "health_gathering": 1000.0, "defend_the_center": 4.0}
-_EPISODES = 100  # that our mean is over
+_EPISODES = 100  # over which the mean of our returns is taken
 _POLL_SECONDS = 0.25
 Reading = tuple[float, int, float]  # seconds, env steps, mean return
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimeToSkill:
-    """What is trained, and for how long."""
+    """What is trained, and the time limits."""
 
     envs: tyro.conf.Positional[tuple[str, ...]] = tuple(SKILL)
     """Scenarios."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds."""
+    """Training seeds."""
     sample_factory: Path | None = None
-    """Python of the environment with Sample Factory."""
+    """Python of the virtual environment with Sample Factory."""
     sb3: Path | None = None
-    """Python of the environment with Stable-Baselines3."""
+    """Python of the virtual environment with Stable-Baselines3."""
     patience: float = 1.25
-    """A peer is stopped after so many times the seconds that we took."""
+    """A peer is stopped after this many times the seconds that our training took."""
     limit: float = 600.0
-    """We are stopped after so many seconds."""
+    """Our training is stopped after this many seconds."""
     json: Path = Path("time_to_skill.json")
-    """Where results are, and where they are merged into."""
+    """File of the results; new ones are merged into it."""
 
 
 def main() -> None:
     """Measure, and print a Markdown table of all results so far."""
-    config = tyro.cli(TimeToSkill, config=(tyro.conf.OmitArgPrefixes,))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # With what it runs ended.
+    config = tyro.cli(TimeToSkill, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # This ends the training, too.
     results = json.loads(config.json.read_text()) if config.json.exists() else {"runs": []}
     results |= {"machine": hardware(), "git": git_revision(), "skill": SKILL}
     for env in config.envs:
@@ -79,7 +80,7 @@ def main() -> None:
 
 
 def peers(config: TimeToSkill) -> Iterator[tuple[str, Path, str]]:
-    """Name the peers whose environments are given: trainer, Python, script with options."""
+    """Yield name, Python and script with options of each peer that is configured."""
     if config.sample_factory is not None:
         yield "Sample Factory", config.sample_factory, "sample_factory_appo.py --num-envs 32"
     if config.sb3 is not None:
@@ -87,7 +88,7 @@ def peers(config: TimeToSkill) -> Iterator[tuple[str, Path, str]]:
 
 
 def train_ours(env: str, seed: int, limit: float) -> dict[str, float | bool]:
-    """Train by the preset until the return is reached."""
+    """Train with the preset until the return is reached or time is up."""
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / "run"
         command = [sys.executable, str(_HERE.parent / "train.py"), env, "--seed", str(seed)]
@@ -108,19 +109,19 @@ def train_ours(env: str, seed: int, limit: float) -> dict[str, float | bool]:
 def train_peer(
     python: Path, script: str, env: str, seed: int, limit: float
 ) -> dict[str, float | bool]:
-    """Train a peer until the return is reached."""
+    """Train a peer until the return is reached or time is up."""
     with tempfile.TemporaryDirectory() as folder:
         curve = Path(folder) / "curve.json"
         name, *options = script.split()
         command = [str(python), str(_HERE / "peers" / name), "--env", env, "--seed", str(seed)]
-        # The limit is ours to keep: start-up is not counted, so the process may live longer.
+        # The limit is enforced here: it does not include start-up, so the process may run longer.
         command += [*options, "--minutes", str(limit / 60 + 1), "--curve", str(curve)]
         with running(command) as seconds:
 
             def read() -> Reading | None:
                 try:
                     rows = json.loads(curve.read_text())
-                except (FileNotFoundError, json.JSONDecodeError):  # Not yet, or half written.
+                except (FileNotFoundError, json.JSONDecodeError):  # Missing, or half written.
                     return None
                 return (rows[-1][0], rows[-1][1], rows[-1][2]) if rows else None
 
@@ -129,10 +130,11 @@ def train_peer(
 
 @contextmanager
 def running(command: list[str]) -> Iterator[Callable[[], float]]:
-    """Run a command, and end it afterwards; gives a clock that tells the seconds since its start.
+    """Run a command, and end it afterwards.
 
-    Raises:
-        RuntimeError: From the clock, if the command ended by itself.
+    Yields:
+        A function that returns the seconds since the start, and raises RuntimeError if the command
+        has ended.
     """
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
@@ -154,7 +156,7 @@ def running(command: list[str]) -> Iterator[Callable[[], float]]:
 def follow(
     read: Callable[[], Reading | None], target: float, limit: float, seconds: Callable[[], float]
 ) -> dict[str, float | bool]:
-    """Wait until a training's return is reached, or its time is over."""
+    """Wait until a training run has reached a return or its time is up, and return the result."""
     while True:
         reading = read()
         elapsed = reading[0] if reading else 0.0
@@ -170,7 +172,7 @@ def follow(
 
 
 def table(runs: list[dict[str, float | bool | str]]) -> str:
-    """Write a Markdown table: seconds by seed, or what was reached instead."""
+    """Return a Markdown table: seconds by seed, or the return that was reached instead."""
     trainers = list(dict.fromkeys(str(run["trainer"]) for run in runs))
     lines = [f"| scenario | return | {' | '.join(trainers)} |"]
     lines.append(f"| --- | --- |{' --- |' * len(trainers)}")
@@ -184,7 +186,7 @@ def table(runs: list[dict[str, float | bool | str]]) -> str:
 
 
 def cell(run: dict[str, float | bool | str]) -> str:
-    """Say how long one training took, or how far it came."""
+    """Return the time of one training run, or the return that it reached."""
     if run["reached"]:
         return f"{run['seconds']:.0f} s"
     return f"not in {run['seconds']:.0f} s ({run['mean_return']})"

@@ -1,9 +1,10 @@
-"""Simulate how often `compare` tells apart what is alike, by the rule of before and by today's.
+"""Simulate how often `compare` finds differences that do not exist, by its old and its new rule.
 
     python benchmarks/verdicts.py
 
-Returns are drawn: of an episode, its policy's mean plus a normal deviate; of a policy, its agent's
-mean plus another one, whose standard deviation is a share of the episodes'. No games are played.
+Returns are simulated: an episode's return is the mean of its policy plus a standard normal number;
+the mean of a policy is that of its agent plus a normal number whose standard deviation is given as
+a ratio to that of episodes. No episodes are played.
 """
 
 from __future__ import annotations
@@ -18,37 +19,37 @@ from typing import Any
 import numpy as np
 import tyro
 
-from agents.checkpoint import write_atomically, write_json
-from agents.run import git_revision, versions
-from evaluation.report import markdown_table
+from evaluation.report.markdown import markdown_table
 from evaluation.statistics import Strata
 from evaluation.verdicts import ALPHA, FEWEST_SEEDS, correct, weigh
+from storage.files import write_atomically, write_json
+from storage.provenance import git_revision, versions
 
 RESULTS = Path(__file__).parent / "results"
 RATIOS = (0.0, 0.1, 0.2, 0.3, 0.5)
 SEEDS = (3, 4, 5, 6, 8)
 EPISODES = 100
-MOST = 8  # Entries of a table.
+LARGEST_TABLE = 8  # entries
 Rule = Callable[[Sequence[Strata]], bool]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Simulation:
-    """How much is simulated."""
+    """Numbers of simulations."""
 
     old: int = 300
-    """Simulations of each line by the old rule, which is slow."""
+    """Simulations for each row of the old rule, which is slow."""
     new: int = 2000
-    """Simulations of two agents by the new rule."""
+    """Simulations of two agents with the new rule."""
     tables: int = 300
-    """Simulations of tables, by either rule."""
+    """Simulations of tables, with either rule."""
     out: Path = RESULTS
-    """Where verdicts.md and verdicts.json go."""
+    """Folder for verdicts.md and verdicts.json."""
 
 
 def main() -> None:
-    """Simulate, and write two files."""
-    config, started = tyro.cli(Simulation), time.perf_counter()
+    """Simulate, and write the results."""
+    config, started = tyro.cli(Simulation, description=__doc__), time.perf_counter()
     sections = [
         false_verdicts_on_agents(config),
         false_verdicts_on_policies(config),
@@ -73,14 +74,14 @@ def main() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A table of shares, in per cent.
+    """A table of percentages.
 
     Attributes:
         title: its heading.
         note: what was simulated.
-        first: what the lines differ in.
-        columns: what the columns differ in.
-        lines: the name and the shares of each line.
+        first: heading of the first column.
+        columns: headings of the other columns.
+        lines: percentages of each row by its name.
     """
 
     title: str
@@ -91,18 +92,18 @@ class Section:
 
 
 def false_verdicts_on_agents(config: Simulation) -> Section:
-    """Compare two agents that are alike."""
+    """Compare two agents that are equal."""
     lines = {}
-    for rule, name, num, seeds in (
-        *((old_rule, "old", config.old, seeds) for seeds in (3, 5)),
-        *((new_rule, "new", config.new, seeds) for seeds in SEEDS),
-    ):
-        lines[f"{name}, {seeds} seeds"] = [
-            share(rule, num, agents([(seeds, ratio, 0.0)] * 2)) for ratio in RATIOS
-        ]
+    rules = (("old", old_rule, config.old, (3, 5)), ("new", new_rule, config.new, SEEDS))
+    for name, rule, num, numbers_of_seeds in rules:
+        for seeds in numbers_of_seeds:
+            lines[f"{name}, {seeds} seeds"] = [
+                share(rule, num, agents([(seeds, ratio, 0.0)] * 2)) for ratio in RATIOS
+            ]
     return Section(
-        title="Two agents that are alike",
-        note=f"Told apart, in % of {config.old:,} (old) and {config.new:,} (new) simulations.",
+        title="Two equal agents",
+        note=f"Verdicts that one is better, in % of {config.old:,} (old) and {config.new:,} (new) "
+        "simulations.",
         first="rule",
         columns=[f"ratio {ratio:g}" for ratio in RATIOS],
         lines=lines,
@@ -110,20 +111,20 @@ def false_verdicts_on_agents(config: Simulation) -> Section:
 
 
 def false_verdicts_on_policies(config: Simulation) -> Section:
-    """Compare several policies that are alike."""
-    sizes = range(2, MOST + 1)
+    """Compare several policies that are equal."""
+    sizes = range(2, LARGEST_TABLE + 1)
     found: dict[str, list[list[bool]]] = {"old": [], "new": []}
     for rng in generators(config.tables):
-        policies = [agent(rng, 1, 0.0) for _ in range(MOST)]
-        pairs = list(combinations(range(MOST), 2))
-        told = {pair: old_told_apart(*(policies[i] for i in pair)) for pair in pairs}
+        policies = [agent(rng, 1, 0.0) for _ in range(LARGEST_TABLE)]
+        pairs = list(combinations(range(LARGEST_TABLE), 2))
+        differs = {pair: old_verdict(*(policies[i] for i in pair)) for pair in pairs}
         evidence = {pair: weigh(*(policies[i] for i in pair)) for pair in pairs}
-        found["old"].append([any(told[p] for p in pairs if max(p) < size) for size in sizes])
+        found["old"].append([any(differs[p] for p in pairs if max(p) < size) for size in sizes])
         found["new"].append(
             [min(correct([evidence[p] for p in pairs if max(p) < n])) <= ALPHA for n in sizes]
         )
     return Section(
-        title="Tables of single policies that are alike",
+        title="Tables of equal policies",
         note=f"Tables with any false verdict, in % of {config.tables:,} simulations.",
         first="rule",
         columns=[f"{size} policies" for size in sizes],
@@ -132,15 +133,16 @@ def false_verdicts_on_policies(config: Simulation) -> Section:
 
 
 def false_verdicts_in_tables_of_agents(config: Simulation) -> Section:
-    """Compare eight agents that are alike."""
+    """Compare eight agents that are equal."""
     lines = {
         f"new, {seeds} seeds": [
-            share(new_rule, config.tables, agents([(seeds, ratio, 0.0)] * MOST)) for ratio in RATIOS
+            share(new_rule, config.tables, agents([(seeds, ratio, 0.0)] * LARGEST_TABLE))
+            for ratio in RATIOS
         ]
         for seeds in SEEDS
     }
     return Section(
-        title=f"Tables of {MOST} agents that are alike",
+        title=f"Tables of {LARGEST_TABLE} equal agents",
         note=f"Tables with any false verdict, in % of {config.tables:,} simulations.",
         first="rule",
         columns=[f"ratio {ratio:g}" for ratio in RATIOS],
@@ -149,7 +151,7 @@ def false_verdicts_in_tables_of_agents(config: Simulation) -> Section:
 
 
 def false_verdicts_beside_a_fixed_player(config: Simulation) -> Section:
-    """Compare an agent with a policy that scores what the agent scores on average."""
+    """Compare an agent with a single policy whose mean return is the agent's average."""
     lines = {
         f"new, {seeds} seeds": [
             share(new_rule, config.tables, agents([(seeds, ratio, 0.0), (1, 0.0, 0.0)]))
@@ -158,10 +160,11 @@ def false_verdicts_beside_a_fixed_player(config: Simulation) -> Section:
         for seeds in SEEDS
     }
     return Section(
-        title="An agent against one policy that scores what the agent scores on average",
-        note=f"Told apart, in % of {config.tables:,} simulations. With fewer than {FEWEST_SEEDS} "
-        "seeds the verdict is that each of the agent's policies is better, or each worse. That "
-        "then is mostly true of these policies; it is counted all the same.",
+        title="An agent against one policy whose mean return is the agent's average",
+        note=f"Verdicts that one is better, in % of {config.tables:,} simulations. With fewer than "
+        f"{FEWEST_SEEDS} seeds, the verdict is that each of the agent's policies is better, or "
+        "that each is worse. This is then mostly true of these policies; it is counted "
+        "nevertheless.",
         first="rule",
         columns=[f"ratio {ratio:g}" for ratio in RATIOS],
         lines=lines,
@@ -169,7 +172,7 @@ def false_verdicts_beside_a_fixed_player(config: Simulation) -> Section:
 
 
 def power(config: Simulation) -> Section:
-    """Compare two agents of which one is better."""
+    """Compare two agents, one of which is better."""
     differences = (0.3, 0.5, 1.0, 2.0)
     lines = {
         f"new, {seeds} seeds": [
@@ -179,9 +182,9 @@ def power(config: Simulation) -> Section:
         for seeds in SEEDS
     }
     return Section(
-        title="Two agents of which one is better",
-        note=f"Told apart, in % of {config.tables:,} simulations, at ratio 0.3. Differences are in "
-        "standard deviations of episodes.",
+        title="Two agents, one of which is better",
+        note=f"Verdicts that one is better, in % of {config.tables:,} simulations, at ratio 0.3. "
+        "Differences are in standard deviations of episodes.",
         first="rule",
         columns=[f"difference {difference:g}" for difference in differences],
         lines=lines,
@@ -191,48 +194,53 @@ def power(config: Simulation) -> Section:
 def agents(
     kinds: Sequence[tuple[int, float, float]],
 ) -> Callable[[np.random.Generator], list[Strata]]:
-    """Give what draws agents of so many seeds, such a ratio and such a mean."""
+    """Return a function that simulates agents.
+
+    Args:
+        kinds: for each agent, the number of seeds, the ratio and the mean.
+    """
     return lambda rng: [agent(rng, *kind) for kind in kinds]
 
 
 def agent(rng: np.random.Generator, seeds: int, ratio: float, mean: float = 0.0) -> Strata:
-    """Draw an agent's returns: of each training seed, (E,) of its episodes."""
+    """Simulate an agent: for each training seed, the (E,) returns of its episodes."""
     means = mean + ratio * rng.normal(size=(seeds, 1))
     return list(means + rng.normal(size=(seeds, EPISODES)))
 
 
 def generators(num: int) -> Iterator[np.random.Generator]:
-    """Give each simulation its own random numbers, the same for all rules."""
+    """Return a random generator for each simulation, the same ones for every rule."""
     return (np.random.default_rng(i) for i in range(num))
 
 
 def share(rule: Rule, num: int, draw: Callable[[np.random.Generator], list[Strata]]) -> float:
-    """Say in how many of a hundred simulations a rule tells any two players apart."""
+    """Return in how many per cent of the simulations a rule finds any difference."""
     return 100 * float(np.mean([rule(draw(rng)) for rng in generators(num)]))
 
 
 def in_per_cent(tables: list[list[bool]]) -> list[float]:
-    """Average over simulations."""
+    """Return means over simulations, in per cent."""
     return [100 * float(share) for share in np.mean(tables, axis=0)]
 
 
 def new_rule(players: Sequence[Strata]) -> bool:
-    """Tell whether any two are told apart by today's rule."""
+    """Return whether the new rule finds any two players different."""
     evidence = [weigh(one, other) for one, other in combinations(players, 2)]
     return min(correct(evidence)) <= ALPHA
 
 
 def old_rule(players: Sequence[Strata]) -> bool:
-    """Tell whether any two were told apart by the rule of before."""
-    return any(old_told_apart(one, other) for one, other in combinations(players, 2))
+    """Return whether the old rule finds any two players different."""
+    return any(old_verdict(one, other) for one, other in combinations(players, 2))
 
 
-def old_told_apart(ours: Strata, theirs: Strata) -> bool:
-    """Apply the rule of before: only episodes vary, and each pair is judged by itself.
+def old_verdict(ours: Strata, theirs: Strata) -> bool:
+    """Return whether the old rule finds two players different.
 
-    Two were told apart where the 95 % interval of the probability that an episode of one beats one
-    of the other left out one half: percentile bootstrap, 2,000 resamples of the episodes of each
-    seed. (Of fewer than 20 episodes a Mann-Whitney test had to agree.)
+    It did so if 0.5 was outside the 95 % interval of the probability that an episode of one beats
+    an episode of the other: percentile bootstrap, 2,000 resamples of the episodes of each seed. It
+    treated training seeds as fixed and did not correct for the number of pairs. (With fewer than
+    20 episodes, a Mann-Whitney test had to agree.)
     """
     rng = np.random.default_rng(0)
     left, right = np.concatenate(ours), np.concatenate(theirs)
@@ -240,7 +248,7 @@ def old_told_apart(ours: Strata, theirs: Strata) -> bool:
     left, right = left[order_left], right[order_right]
     our_counts = resampled(ours, rng)[:, order_left]
     their_counts = resampled(theirs, rng)[:, order_right]
-    # Draws from a density have no ties.
+    # Numbers from a continuous distribution have no ties.
     below = np.pad(np.cumsum(their_counts, axis=1), ((0, 0), (1, 0)))
     wins = (our_counts * below[:, np.searchsorted(right, left)]).sum(axis=1)
     low, high = np.percentile(wins / (len(left) * len(right)), [2.5, 97.5])
@@ -248,7 +256,7 @@ def old_told_apart(ours: Strata, theirs: Strata) -> bool:
 
 
 def resampled(strata: Strata, rng: np.random.Generator) -> Any:
-    """Say how often each episode is in each of 2,000 resamples, seed by seed."""
+    """Return how often each episode is in each of 2,000 resamples, which are taken per seed."""
     counts = []
     for stratum in strata:
         num = len(stratum)
@@ -258,15 +266,17 @@ def resampled(strata: Strata, rng: np.random.Generator) -> Any:
 
 
 def markdown(config: Simulation, sections: Sequence[Section], seconds: float) -> str:
-    """Write the page."""
+    """Return the results as Markdown."""
     lines = [
         "# False verdicts\n",
         "`python benchmarks/verdicts.py`\n",
-        "How often `compare` tells apart players that are alike, by simulation. Returns are "
-        f"normal; {EPISODES} episodes of each policy. Ratio: the standard deviation between an "
-        "agent's training seeds over that between episodes. At most 5 % are meant to be wrong.\n",
-        "Old: the 95 % bootstrap interval of the probability of improvement, over episodes only, "
-        "leaves out one half; each pair by itself. New: `evaluation/verdicts.py`.\n",
+        "How often `compare` says that equal players differ, by simulation. Returns are normally "
+        f"distributed; each policy has {EPISODES} episodes. Ratio: the standard deviation between "
+        "an agent's training seeds, divided by that between episodes. At most 5 % of the verdicts "
+        "should be wrong.\n",
+        "Old rule: one half is outside of the 95 % bootstrap interval, over episodes only, of the "
+        "probability of improvement, without a correction for the number of pairs. New rule: "
+        "`evaluation/verdicts.py`.\n",
     ]
     for section in sections:
         table = [
@@ -274,9 +284,9 @@ def markdown(config: Simulation, sections: Sequence[Section], seconds: float) ->
         ]
         lines += [f"## {section.title}\n", f"{section.note}\n"]
         lines += [*markdown_table((section.first, *section.columns), table, text=(0,)), ""]
-    made = f"Simulations: {config.old:,} by the old rule, {config.new:,} of two agents by the new "
-    made += f"one, {config.tables:,} of everything else; random numbers are seeded. "
-    made += f"{seconds / 60:.0f} minutes, {git_revision()} and the change that adds this page."
+    made = f"Simulations: {config.old:,} with the old rule, {config.new:,} of two agents with the "
+    made += f"new one, {config.tables:,} of everything else; random numbers are seeded. "
+    made += f"{seconds / 60:.0f} minutes, commit {git_revision()}."
     return "\n".join([*lines, made, ""])
 
 

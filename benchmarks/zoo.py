@@ -1,37 +1,38 @@
-"""Put the best policy of each scenario of a suite into the zoo, with a card that tells its score.
+"""Put the best policy of each scenario of a suite into the zoo, with a card that states its score.
 
     python evaluate.py suite --out runs/suite
     python benchmarks/zoo.py runs/suite
 
-Of several training seeds the one with the best evaluation during training is taken; the card's
-scores are of held-out episodes, which nobody has seen before.
+Of several training seeds, the one with the best evaluation during training is taken. The scores on
+the card are of fresh episodes that were not used for any selection.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
-from agents.checkpoint import write_json
-from agents.run import RunFolder
-from evaluation import report
-from evaluation.card import origin, training_command
+from deploy.card import origin, training_command
 from evaluation.compare import MODES, Comparison, compare
 from evaluation.entries import ZOO, find_entries
 from evaluation.protocol import Protocol
+from evaluation.report.markdown import markdown, summary_markdown
+from evaluation.report.report import as_dict
+from storage.files import write_json
+from storage.run_folder import RunFolder
 
 _MAX_BYTES = 5_000_000
 _SINCE = (
-    "trained after commit 97d1c4b: policies from before it learned their first layer from a faulty "
-    "gradient (benchmarks/results/gradient.md)."
+    "trained after commit 97d1c4b, which fixed the gradient of the first layer "
+    "(benchmarks/results/gradient.md)."
 )
 
 
 def main(suite: Path) -> None:
-    """Fill the zoo from a suite's runs."""
+    """Fill the zoo with policies of a suite."""
     comparisons = []
     for folder in sorted({run.parent.parent for run in suite.glob("*/*/best.safetensors")}):
         name = folder.name
@@ -47,31 +48,35 @@ def main(suite: Path) -> None:
         training["command"] = training_command(training)
         write_json(home / "training.json", training)
         (entry,) = find_entries([f"zoo/{name}"], trust=False)
-        comparison = compare([entry], Protocol(), modes=list(MODES), say=print)
+        comparison = compare([entry], Protocol(), modes=list(MODES), progress=print)
         (home / "README.md").write_text(card(name, comparison, training))
-        write_json(home / "compare.json", report.as_dict(comparison))
+        write_json(home / "compare.json", as_dict(comparison))
         comparisons.append(comparison)
-    (ZOO / "README.md").write_text(f"{report.summary_markdown(comparisons)}\nAll were {_SINCE}\n")
+    (ZOO / "README.md").write_text(f"{summary_markdown(comparisons)}\nAll were {_SINCE}\n")
 
 
 def best_evaluation(run: RunFolder) -> float:
-    """Give the highest mean return of an evaluation during training."""
+    """Return the highest mean return of an evaluation during training."""
     with (run.path / "progress.csv").open(newline="") as file:
         scores = [row["eval/mean_reward"] for row in csv.DictReader(file)]
     return max(float(score) for score in scores if score)
 
 
 def card(name: str, comparison: Comparison, training: dict[str, Any]) -> str:
-    """Write what there is to know of a policy."""
+    """Return the card of a policy."""
     config = training["config"]
     seed, total = config["seed"], config["total_env_steps"]
     trained = next(result for result in comparison.results if result.contestants)
-    return report.markdown(comparison) + (
+    return markdown(comparison) + (
         f"\nTrained by `python train.py {name} --seed {seed} --total-env-steps {total}` "
-        f"{origin(training, trained.contestants[0].file.about)}. Everything else is in "
+        f"{origin(training, trained.contestants[0].file.about)}. The whole configuration is in "
         f"training.json.\n\nIt was {_SINCE}\n\nWatch it: `python evaluate.py watch zoo/{name}`\n"
     )
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("suite", type=Path, help="folder that the suite wrote")
+    main(parser.parse_args().suite)

@@ -1,10 +1,10 @@
-"""How Sphinx builds these pages: `make docs` writes them to build/docs."""
+"""Configuration of Sphinx; `make docs` writes the pages to build/docs."""
 
 project = "doomgrad"
 author = "the authors of doomgrad"
 extensions = ["myst_parser"]
 myst_heading_anchors = 3
-smartquotes = False  # It would turn the hyphens of flags into dashes.
+smartquotes = False  # They would turn the hyphens of flags into dashes.
 html_theme = "furo"
 html_title = "doomgrad"
 html_show_sphinx = False

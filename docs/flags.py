@@ -1,9 +1,10 @@
-"""Write the tables of flags in these pages, from what `--help` says.
+"""Write the tables of options in the documentation, from the output of `--help`.
 
     python -m docs.flags
 
-A table stands between `<!-- python train.py basic --help -->` and `<!-- end -->`; with `: learning`
-before the first arrow it is that group's alone. `tests/test_docs.py` says where one is out of date.
+A table is between `<!-- python train.py basic --help -->` and `<!-- end -->`. With the name of a
+group, as in `<!-- python train.py basic --help: agent -->`, it contains only the options of that
+group. `tests/test_docs.py` fails if a table is out of date.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 DOCS = Path(__file__).resolve().parent
+_POSITIONAL = "positional arguments"
 _TABLE = re.compile(
     r"(?P<begin><!-- python (?P<program>\w+)\.py (?P<arguments>[^:>]*--help)(: (?P<group>[\w.]+))? "
     r"-->\n).*?(?P<end><!-- end -->)",
@@ -26,13 +28,13 @@ _TABLE = re.compile(
 
 
 class Flag(NamedTuple):
-    """A line of `--help`.
+    """An option or a positional argument in the output of `--help`.
 
     Attributes:
-        names: how it is given, as in `--overlap` and `--no-overlap`.
-        value: what follows it, in capitals or as choices; empty if nothing does.
+        names: its names, as in `--overlap` and `--no-overlap`; one name if it is positional.
+        value: its value, in capitals or as choices; empty if it takes none.
         default: its default.
-        text: what it means.
+        text: its description.
     """
 
     names: tuple[str, ...]
@@ -42,7 +44,7 @@ class Flag(NamedTuple):
 
 
 def help_of(program: str, arguments: Sequence[str]) -> str:
-    """Give what `python PROGRAM.py ARGUMENTS` prints; they end in `--help`."""
+    """Return what `python PROGRAM.py ARGUMENTS` prints; the last argument is `--help`."""
     main: Callable[[Sequence[str]], int] = importlib.import_module(program).main
     printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     columns = os.environ.get("COLUMNS")
@@ -59,29 +61,37 @@ def help_of(program: str, arguments: Sequence[str]) -> str:
 
 
 def read_help(text: str) -> dict[str, list[Flag]]:
-    """Read the flags of each group from what `--help` printed."""
+    """Return the options of each group in the output of `--help`.
+
+    Args:
+        text: the output.
+
+    Returns:
+        Options by the name of their group, without groups that have none.
+    """
     groups: dict[str, list[Flag]] = {}
-    items: list[str] = []
+    name, items = "", list[str]()
     for line in text.splitlines():
         if title := re.match(r"╭─ (.+?) ─+", line):
-            name = title.group(1).removesuffix(" options")
-            groups[name], items = [], []
-        elif line.startswith("│") and groups:
+            name, items = title.group(1).removesuffix(" options"), []
+        elif line.startswith("│"):
             content = line.strip("│").strip()
-            if content.startswith("--") or (name == "positional arguments" and not items):
+            # Descriptions of positional arguments are indented, their names are not.
+            is_positional = name == _POSITIONAL and not line.startswith("│  ")
+            if content.startswith("--") or is_positional:
                 items.append(content)
             elif items:
                 items[-1] += ("  " if "  " not in items[-1] else " ") + content
         elif line.startswith("╰") and items:
             groups[name] = [_flag(item) for item in items]
-    return {name: flags for name, flags in groups.items() if flags}
+    return groups
 
 
 def _flag(item: str) -> Flag:
     given, _, text = item.partition("  ")
     text = text.strip()
     default = re.search(r" ?\((?:default: )?([^()]*)\)$", text)
-    names = tuple(re.findall(r"--[\w-]+", given)) or (given,)
+    names = tuple(re.findall(r"--[\w.-]+", given)) or (given,)
     value = given.rpartition(names[-1])[2].strip().removeprefix("{None}|")
     return Flag(
         names,
@@ -92,9 +102,21 @@ def _flag(item: str) -> Flag:
 
 
 def table(program: str, arguments: Sequence[str], group: str | None) -> str:
-    """Give the flags of a command, or of one group of them, as Markdown."""
+    """Return the options of a command, or of one of its groups, as a Markdown table.
+
+    Args:
+        program: name of the program, without `.py`.
+        arguments: its arguments, the last of which is `--help`.
+        group: name of the group. None: all groups.
+
+    Raises:
+        ValueError: If there is no such group.
+    """
+    groups = read_help(help_of(program, arguments))
+    if group is not None and group not in groups:
+        raise ValueError(f"there is no group {group} of options; choose from {', '.join(groups)}")
     lines: list[str] = []
-    for name, flags in read_help(help_of(program, arguments)).items():
+    for name, flags in groups.items():
         if group not in (None, name):
             continue
         lines += [_row(flag) for flag in flags]
@@ -110,7 +132,7 @@ def _row(flag: Flag) -> str:
 
 
 def rewritten(text: str) -> str:
-    """Give a page's text with its tables as they should be."""
+    """Return a page's text with up-to-date tables."""
 
     def renewed(match: re.Match[str]) -> str:
         content = table(match["program"], match["arguments"].split(), match["group"])
@@ -120,12 +142,12 @@ def rewritten(text: str) -> str:
 
 
 def main() -> None:
-    """Rewrite every table."""
+    """Update every table."""
     for page in sorted(DOCS.rglob("*.md")):
         before = page.read_text()
         if (after := rewritten(before)) != before:
             page.write_text(after)
-            print(f"{page.relative_to(DOCS.parent)} has new flags")
+            print(f"{page.relative_to(DOCS.parent)}: tables updated")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
-"""The worlds an agent lives in, and running many of them at once.
+"""The environments an agent acts in, and stepping many of them at once.
 
-Importing this package registers the bundled worlds of Doom with Gymnasium, as `doomgrad/Basic-v0`
-and the like.
+Importing this package registers the bundled Doom scenarios with Gymnasium, as `doomgrad/Basic-v0`
+and so on.
 """
 
 from envs.config import EnvConfig
-from envs.doom import DoomEnv
+from envs.doom import SCENARIOS, DoomEnv, Scenario
 from envs.errors import EnvError
 from envs.registry import canonical_name, folder_name, make, register
-from envs.scenarios import SCENARIOS, Scenario
 from envs.vector import SharedVectorEnv, Transition
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What a world looks like to an agent: one frozen dataclass, readable from JSON."""
+"""How an environment looks to an agent: one frozen dataclass, which can be read from JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ConfigT = TypeVar("ConfigT", bound="EnvConfig")
 
 @dataclass(frozen=True, kw_only=True)
 class EnvConfig:
-    """How a world is observed and acted upon.
+    """How an environment is observed and acted upon.
 
     Raises:
         ValueError: If a value is out of range.
@@ -27,9 +27,9 @@ class EnvConfig:
     env: str = "basic"
     """A scenario, a Gymnasium id, a Freedoom map (`freedoom2:MAP01`) or a path to a .cfg, .wad."""
     frame_skip: int | None = None
-    """Frames an env step lasts, with the action held. None: 4 in Doom and Atari, 1 elsewhere."""
+    """Frames per env step, with the action held. None: 4 in Doom and Atari, 1 elsewhere."""
     observation: Observation = "palette"
-    """How pixels are sent. palette: Doom's colour indices, lossless in one byte a pixel."""
+    """How pixels are sent. palette: Doom's colour indices, lossless in one byte per pixel."""
     height: int = 72
     """Height of the observed screen in pixels."""
     width: int = 128
@@ -37,23 +37,25 @@ class EnvConfig:
     frame_stack: int = 1
     """How many of the last screens are observed together, oldest first along the channels."""
     max_pool: bool = False
-    """Not in Doom: observe the brighter of an env step's last two frames, pixel by pixel."""
+    """Not in Doom: observe the pixel-wise maximum of the last two frames of an env step."""
     noop_max: int = 0
-    """Not in Doom: an episode begins with 1 to this many frames of action 0, drawn by its seed."""
+    """Not in Doom: start an episode with 1 to this many frames of action 0, drawn by its seed."""
     fire_reset: bool = False
-    """Atari only: every life begins with FIRE, where a game has it, and with a new stack."""
+    """Atari only: start every life with FIRE, if the game has it, and with a new frame stack."""
     terminal_on_life_loss: bool = False
-    """Atari only: for learning, the loss of a life is an end. Scores are of whole games."""
+    """Atari only: in training, losing a life ends the episode. Scores count whole games."""
     extra_channels: tuple[ExtraChannel, ...] = ()
     """Doom only: further buffers as channels of the screen."""
     variables: bool = False
     """Doom only: observe the scenario's game variables (health, ammunition) beside the screen."""
+    enemy_in_view: bool = False
+    """Doom only: report as ENEMY_IN_VIEW in `info` whether a monster is visible; takes time."""
     actions: Actions = "auto"
-    """Doom only: choose among combinations of buttons, or in groups. auto: combinations to 24."""
+    """Doom only: button combinations, or one choice per group. auto: combinations if at most 24."""
     delta_bins: int = 5
     """Doom only: how many values each continuous (delta) button is binned to; odd."""
     skill: int | None = None
-    """Doom only: difficulty, 1 to 5. None: the scenario's own, part of the task."""
+    """Doom only: difficulty, 1 to 5. None: the scenario's own, which is part of the task."""
     time_limit: int | None = None
     """Doom only: tics until an episode is truncated. None: the scenario's own."""
 
@@ -70,7 +72,9 @@ class EnvConfig:
         if self.delta_bins > _MAX_DELTA_BINS:
             raise ValueError(f"delta_bins must be at most {_MAX_DELTA_BINS}, got {self.delta_bins}")
         if self.delta_bins % 2 == 0:
-            raise ValueError(f"delta_bins must be odd, so that 0 is one of them: {self.delta_bins}")
+            raise ValueError(
+                f"delta_bins must be odd, so that 0 is one of the values; got {self.delta_bins}"
+            )
         for name in ("frame_skip", "time_limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -80,8 +84,8 @@ class EnvConfig:
         if self.skill is not None and not 1 <= self.skill <= 5:
             raise ValueError(f"skill must be between 1 and 5, got {self.skill}")
         if len(set(self.extra_channels)) != len(self.extra_channels):
-            raise ValueError(f"extra_channels names one twice: {self.extra_channels}")
+            raise ValueError(f"extra_channels lists a channel twice: {self.extra_channels}")
 
     def whole_games(self: ConfigT) -> ConfigT:
-        """Return this configuration as policies are judged in it: no life's loss is an end."""
+        """Return this configuration for evaluation, where losing a life does not end an episode."""
         return replace(self, terminal_on_life_loss=False)

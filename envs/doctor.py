@@ -1,4 +1,4 @@
-"""What this machine has for games, for `python train.py --doctor`."""
+"""Checks whether this machine can run Doom engines, for `python train.py --doctor`."""
 
 from __future__ import annotations
 
@@ -6,33 +6,37 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from envs.engine import SHARED_MEMORY, remove_leftovers
+from envs.doom.engine import SHARED_MEMORY, remove_leftovers
 
-# What an engine shares with its game, as far as it is really used.
-_BYTES_OF_AN_ENGINE = 11 * 2**20
-_USUAL_GAMES = 16
+# The shared memory that an engine really uses.
+_BYTES_PER_ENGINE = 11 * 2**20
+_USUAL_ENGINES = 16
 
 
-def findings() -> Iterator[tuple[bool, str, str]]:
-    """Tell whether it is well, what it is about, and what was found or is to be done.
+def check_engines(folder: Path = SHARED_MEMORY) -> Iterator[tuple[bool, str, str]]:
+    """Check the requirements of engines, and remove leftovers of killed processes behind.
 
-    What engines of killed processes left is removed.
+    Args:
+        folder: where the system keeps shared memory.
+
+    Yields:
+        For each check, whether it passed, its name, and what was found and how to fix it.
     """
-    yield _shared_memory(SHARED_MEMORY)
+    yield _check_shared_memory(folder)
     if shutil.which("setpriv"):
         yield True, "setpriv", "engines die with the process that started them"
     else:
         yield False, "setpriv", "is missing (package util-linux): engines outlive a killed process"
-    left = remove_leftovers()
-    yield True, "leftovers", f"of {left} engines, now removed" if left else "none"
+    count = remove_leftovers()
+    yield True, "leftovers", f"of {count} engines, now removed" if count else "none"
 
 
-def _shared_memory(folder: Path) -> tuple[bool, str, str]:
+def _check_shared_memory(folder: Path) -> tuple[bool, str, str]:
     if not folder.is_dir():
-        return True, "shared memory", "cannot be looked at on this system"
+        return True, "shared memory", "cannot be measured on this system"
     free = shutil.disk_usage(folder).free
-    games = free // _BYTES_OF_AN_ENGINE
-    text = f"{free / 2**20:,.0f} MB free in {folder}, enough for about {games:,} games"
-    if games < _USUAL_GAMES:
+    engines = free // _BYTES_PER_ENGINE
+    text = f"{free / 2**20:,.0f} MB free in {folder}, enough for about {engines:,} engines"
+    if engines < _USUAL_ENGINES:
         return False, "shared memory", f"{text}; in Docker, add --shm-size=1g"
     return True, "shared memory", text

@@ -1,9 +1,12 @@
-"""What can go wrong in `envs`; every message is one line."""
+"""The errors that `envs` raises; every message is one line."""
 
 
 class EnvError(ValueError):
-    """A world is not as asked: the message says what would work. Or it breaks again and again."""
+    """An environment cannot be made as requested, or it failed too often.
+
+    The message says what is wrong and what would have worked.
+    """
 
 
 class ActionError(EnvError):
-    """An action is not in the action space: who chose it is wrong, not the world."""
+    """An action is not in the action space: the caller is wrong, not the environment."""

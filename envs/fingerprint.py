@@ -1,7 +1,7 @@
-"""Telling whether a world is still the one that an episode was recorded in.
+"""Checks whether an environment is still the one in which an episode was recorded.
 
-Doom repeats itself exactly where the same files are played by the same engine: their hashes and its
-version stand in every recording.
+Doom repeats an episode exactly if the same engine plays the same files, so every recording contains
+the files' hashes and the engine's version.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from pathlib import Path
 
 import gymnasium as gym
 
-from envs.cfg import game_spec
+from envs.doom.cfg import game_spec
 from envs.errors import EnvError
 from envs.registry import canonical_name
 
 _FILES = ("cfg", "wad", "iwad")
-_DIGITS = 12  # of a hash, for people
+_DIGITS = 12  # of a hash, in messages
 
 
 def fingerprint(env: str) -> dict[str, str]:
-    """Give the SHA-256 of each file a world is made of, and the version of what runs it.
+    """Return the SHA-256 of each file of an environment, and the versions of its packages.
 
     Args:
-        env: the world's canonical name.
+        env: the environment's canonical name.
 
     Raises:
-        EnvError: If there is no such world, or a file cannot be read.
+        EnvError: If there is no such environment, or a file cannot be read.
     """
     spec = game_spec(env)
     if spec is None:
@@ -47,11 +47,11 @@ def fingerprint(env: str) -> dict[str, str]:
 
 
 def refuse_other_files(env: str, recorded: Mapping[str, str]) -> None:
-    """Refuse to play again what was recorded with other files.
+    """Check that an environment's files are those with which an episode was recorded.
 
     Args:
-        env: the world's canonical name.
-        recorded: its fingerprint then.
+        env: the environment's canonical name.
+        recorded: its fingerprint when the episode was recorded.
 
     Raises:
         EnvError: If a file has changed since.
@@ -63,12 +63,12 @@ def refuse_other_files(env: str, recorded: Mapping[str, str]) -> None:
             path = getattr(spec, name, None) or f"its .{name}"
             raise EnvError(
                 f"{path} is not the file that was recorded with: its SHA-256 begins with "
-                f"{here}, not {then}; put the other one back"
+                f"{here}, not {then}; restore the original file"
             )
 
 
 def changed_versions(env: str, recorded: Mapping[str, str]) -> str:
-    """Say which versions differ from the recorded ones, as in `vizdoom 1.2.4, now 1.3.2`."""
+    """Return which versions differ from the recorded ones, such as `vizdoom 1.2.4, now 1.3.2`."""
     now = fingerprint(env)
     names = [name for name in now if name not in _FILES and name in recorded]
     changed = [n for n in names if recorded[n] != now[n]]
@@ -81,7 +81,7 @@ def _sha256(path: Path, mtime_ns: int) -> str:
 
 
 def _package(env: str) -> str:
-    """Name the package that holds a Gymnasium environment."""
+    """Return the name of the package that contains a Gymnasium environment."""
     spec = gym.spec(canonical_name(env).rpartition(":")[2])
     entry = spec.entry_point
     module = entry if isinstance(entry, str) else getattr(entry, "__module__", "")
@@ -91,6 +91,6 @@ def _package(env: str) -> str:
 def _versions(*packages: str) -> dict[str, str]:
     found = {}
     for package in packages:
-        with contextlib.suppress(PackageNotFoundError):  # A module of the user's own has none.
+        with contextlib.suppress(PackageNotFoundError):  # A user's own module has no version.
             found[package] = version(package)
     return found

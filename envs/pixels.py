@@ -1,8 +1,10 @@
-"""Any Gymnasium environment, seen the way an agent here sees a world.
+"""Adapts any Gymnasium environment to the observations and actions that agents here support.
 
-Pixels are resized, turned gray and stacked with OpenCV; small grids of categories (MiniGrid) and
-nested observations become vectors; a dictionary that holds an image becomes `screen` and
-`variables`; bounded continuous actions are asked for in -1 to 1 and clipped.
+Images are resized, converted to gray and stacked with OpenCV; small grids of categories (MiniGrid)
+and nested observations become vectors; a dictionary with one image becomes `screen` and
+`variables`; bounded continuous actions are rescaled to -1 to 1 and clipped.
+
+Axes: H, W, C an image's height, width and channels; D numbers of a vector.
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ from envs.errors import EnvError
 
 # Images with a side smaller than this are grids of categories, not pixels.
 _SMALLEST_IMAGE = 32
-# Options that only images have a use for.
-_OF_IMAGES = ("observation", "height", "width", "frame_stack", "max_pool")
-# How the games of Atari number their actions.
+# Options that apply to images only.
+_IMAGE_OPTIONS = ("observation", "height", "width", "frame_stack", "max_pool")
+# Atari's numbers of actions.
 _NOOP, _FIRE, _AFTER_FIRE = 0, 1, 2
 
 
@@ -38,16 +40,16 @@ def adapt(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[Any, Any]:
     Returns:
         An environment whose observation space is a (H, W, C) uint8 or a (D,) float32 Box, or a Dict
         of both as `screen` and `variables`; whose action space is Discrete, MultiDiscrete,
-        MultiBinary or Box; and whose info at the end of an episode holds `statistics` with its
+        MultiBinary or Box; and whose info at the end of an episode contains `statistics` with its
         native return `r` and length `l` in env steps.
 
     Raises:
-        EnvError: If a space is not supported, or an option is for images and there is none.
+        EnvError: If a space is not supported, or an option does not apply.
     """
     _check_actions(env, config)
     env = _arrange_observations(env, config)
     if config.max_pool and (config.frame_skip or 1) < 2:
-        raise EnvError("max_pool takes two frames of an env step: give a frame_skip of 2 or more")
+        raise EnvError("max_pool needs two frames per env step; set frame_skip to 2 or more")
     if (config.frame_skip or 1) > 1 or config.max_pool or config.noop_max:
         kind = EmulatedFrames if config.env.startswith("ALE/") else Frames
         env = kind(env, config)
@@ -60,23 +62,23 @@ def adapt(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[Any, Any]:
             env = wrappers.RescaleAction(env, np.float32(-1.0), np.float32(1.0))
         env = wrappers.ClipAction(env)
     if isinstance(env.action_space, spaces.Discrete) and env.action_space.start != 0:
-        # A policy counts its choices from 0.
+        # A policy numbers its choices from 0.
         start = env.action_space.start
         choices = spaces.Discrete(int(env.action_space.n))
         env = wrappers.TransformAction(env, lambda action: action + start, choices)
-    # Under a name of its own: the environment may come with Gymnasium's statistics.
+    # Not under Gymnasium's default key, which the environment itself may use.
     return wrappers.RecordEpisodeStatistics(env, stats_key="statistics")
 
 
 def _arrange_observations(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[Any, Any]:
-    """Make observations an image, a vector, or a dictionary of both."""
+    """Turn observations into an image, a vector, or a dictionary of both."""
     space = env.observation_space
     if _is_image(space):
         return env
     parts = dict(space.items()) if isinstance(space, spaces.Dict) else {}
     images = [name for name, part in parts.items() if _is_image(part)]
     if not images and _is_flattenable(space):
-        for option in _OF_IMAGES:
+        for option in _IMAGE_OPTIONS:
             if getattr(config, option) != getattr(EnvConfig(), option):
                 raise EnvError(f"{option} is an option for images; {config.env} observes numbers")
         vector = _vector_space(space)
@@ -84,24 +86,24 @@ def _arrange_observations(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[
     numbers = spaces.Dict({name: part for name, part in parts.items() if name not in images})
     if len(images) != 1 or not _is_flattenable(numbers):
         raise EnvError(
-            f"{config.env} observes {space}, which is not supported; numbers are, a uint8 image "
-            "(height, width), with 1 or 3 channels at its end if any, and dictionaries of numbers "
-            "and one image"
+            f"{config.env} observes {space}, which is not supported; supported are numbers, a "
+            "uint8 image (height, width) or (height, width, 1 or 3), and dictionaries of numbers "
+            "and at most one such image"
         )
     image = images[0]
     if len(parts) == 1:
         return wrappers.TransformObservation(env, lambda obs: obs[image], parts[image])
     both = {"screen": parts[image], "variables": _vector_space(numbers)}
 
-    def take_apart(obs: Any) -> dict[str, NDArray[Any]]:
+    def split(obs: Any) -> dict[str, NDArray[Any]]:
         rest = {name: obs[name] for name in numbers}
         return {"screen": obs[image], "variables": _vector(numbers, rest)}
 
-    return wrappers.TransformObservation(env, take_apart, spaces.Dict(both))
+    return wrappers.TransformObservation(env, split, spaces.Dict(both))
 
 
 def _vector_space(space: spaces.Space[Any]) -> spaces.Box:
-    """Give the space of a vector of float32 that holds whatever is nested in another."""
+    """Return the space of float32 vectors into which a nested space is flattened."""
     flat = spaces.flatten_space(space)
     assert isinstance(flat, spaces.Box)
     return spaces.Box(flat.low.astype(np.float32), flat.high.astype(np.float32))
@@ -118,13 +120,15 @@ def _check_actions(env: gym.Env[Any, Any], config: EnvConfig) -> None:
         isinstance(space, spaces.Box) and len(space.shape) != 1
     ):
         raise EnvError(
-            f"its actions are {space}, which is not supported; Discrete, MultiDiscrete, "
-            "MultiBinary and flat Box are"
+            f"{config.env} has the action space {space}, which is not supported; Discrete, "
+            "MultiDiscrete, MultiBinary and one-dimensional Box are"
         )
     if config.noop_max and not (isinstance(space, spaces.Discrete) and space.start == _NOOP):
-        raise EnvError(f"noop_max needs an action 0, that does nothing; {config.env} has {space}")
+        raise EnvError(
+            f"noop_max needs Discrete actions, of which 0 does nothing; {config.env} has {space}"
+        )
     if config.fire_reset and not hasattr(env.unwrapped, "get_action_meanings"):
-        raise EnvError(f"fire_reset is an option for games of Atari, which {config.env} is not")
+        raise EnvError(f"fire_reset is an option for Atari games; {config.env} is not one")
 
 
 def _is_image(space: spaces.Space[Any]) -> bool:
@@ -135,7 +139,7 @@ def _is_image(space: spaces.Space[Any]) -> bool:
 
 
 def _is_pixels(space: spaces.Space[Any]) -> bool:
-    """Tell pixels, in whatever order of axes, from a grid of categories."""
+    """Return whether a space is one of pixels, in any order of axes, not a grid of categories."""
     if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or len(space.shape) < 2:
         return False
     return sorted(space.shape)[-2] >= _SMALLEST_IMAGE
@@ -143,7 +147,7 @@ def _is_pixels(space: spaces.Space[Any]) -> bool:
 
 def _is_flattenable(space: spaces.Space[Any]) -> bool:
     if _is_pixels(space):
-        return False  # As a vector it would be learned from badly, without a word.
+        return False  # As a vector, pixels could be learned from only poorly, without any error.
     if isinstance(space, spaces.Dict):
         return all(_is_flattenable(part) for part in space.values())
     if isinstance(space, spaces.Tuple):
@@ -153,51 +157,51 @@ def _is_flattenable(space: spaces.Space[Any]) -> bool:
 
 
 class Frames(gym.Wrapper[Any, Any, Any, Any]):
-    """Plays the frames of an env step, and those before an episode.
+    """Steps the frames of an env step, and the no-ops at the start of an episode.
 
-    Holds each action for `frame_skip` frames and adds up their rewards; takes the maximum over the
-    last two, where sprites are drawn only in every other frame (Mnih et al. 2015, Methods); and
-    begins an episode with a number of no-ops from 1 to `noop_max` (same, extended data table 1),
-    which the environment's own generator draws, so that the episode's seed decides it. What they
-    are paid is paid with the first env step.
+    Each action is held for `frame_skip` frames, and their rewards are summed. With `max_pool` the
+    observation is the maximum over the last two frames, because some sprites are drawn only in
+    every other frame (Mnih et al. 2015, Methods). An episode starts with 1 to `noop_max` no-ops
+    (same, extended data table 1). Their number is drawn by the environment's own generator, so the
+    episode's seed determines it; their rewards are added to the first env step's.
 
     Args:
-        env: what is played, a frame a step.
-        config: its `frame_skip`, `max_pool` and `noop_max`.
+        env: an environment that steps one frame at a time.
+        config: with `frame_skip`, `max_pool` and `noop_max`.
     """
 
     def __init__(self, env: gym.Env[Any, Any], config: EnvConfig) -> None:
         super().__init__(env)
         self._frame_skip = config.frame_skip or 1
         self._max_pool, self._noop_max = config.max_pool, config.noop_max
-        self._owed = 0.0
+        self._carried_reward = 0.0  # of no-ops, to be added to the next env step's
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode, with no-ops if so configured."""
+        """Start an episode, with no-ops if `noop_max` is set."""
         observation, info = self.env.reset(**kwargs)
-        self._owed = 0.0
+        self._carried_reward = 0.0
         if self._noop_max:
             for _ in range(int(self.unwrapped.np_random.integers(1, self._noop_max + 1))):
-                observation, reward, terminated, truncated, info = self.play(_NOOP, 1)
-                self._owed += reward
+                observation, reward, terminated, truncated, info = self.hold(_NOOP, 1)
+                self._carried_reward += reward
                 if terminated or truncated:
                     observation, info = self.env.reset()
-                    self._owed = 0.0
+                    self._carried_reward = 0.0
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Step until `frame_skip` frames have passed or the episode has ended."""
-        owed, self._owed = self._owed, 0.0
+        carried, self._carried_reward = self._carried_reward, 0.0
         frames = self._frame_skip - 1 if self._max_pool else self._frame_skip
-        observation, reward, terminated, truncated, info = self.play(action, frames)
+        observation, reward, terminated, truncated, info = self.hold(action, frames)
         if self._max_pool and not (terminated or truncated):
-            before, paid = observation, reward
-            observation, reward, terminated, truncated, info = self.play(action, 1)
-            observation, reward = _brighter(before, observation), paid + reward
-        return observation, owed + reward, terminated, truncated, info
+            before, reward_before = observation, reward
+            observation, reward, terminated, truncated, info = self.hold(action, 1)
+            observation, reward = _maximum(before, observation), reward_before + reward
+        return observation, carried + reward, terminated, truncated, info
 
-    def play(self, action: Any, frames: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Hold an action until so many frames have passed or the episode has ended."""
+    def hold(self, action: Any, frames: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Hold an action for a number of frames, or until the episode has ended."""
         total = 0.0
         for _ in range(frames):
             observation, reward, terminated, truncated, info = self.env.step(action)
@@ -208,30 +212,31 @@ class Frames(gym.Wrapper[Any, Any, Any, Any]):
 
 
 class EmulatedFrames(Frames):
-    """The same for an emulated game, whose frames are not handed over unless they are looked at."""
+    """The same for Atari, whose emulator holds actions itself, without returning every frame."""
 
-    def play(self, action: Any, frames: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Let the emulator hold an action for so many frames; it stands still after an end."""
-        # There is no public way to change it; reading each frame's screen would take twice as long.
+    def hold(self, action: Any, frames: int) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Let the emulator hold an action for a number of frames; it stops at an episode's end."""
+        # Gymnasium has no public method for it, and reading every frame would take twice as long.
         self.unwrapped._frameskip = frames  # type: ignore[attr-defined] # AtariEnv's
         observation, reward, terminated, truncated, info = self.env.step(action)
         return observation, float(reward), terminated, truncated, info
 
 
-def _brighter(before: Any, after: Any) -> Any:
-    """Return the later of two observations, its image being the maximum of both."""
+def _maximum(before: Any, after: Any) -> Any:
+    """Return the later of two observations, with the pixel-wise maximum of both images."""
     if isinstance(after, dict):
         return {**after, "screen": np.maximum(before["screen"], after["screen"])}
     return np.maximum(before, after)
 
 
 class LifeStart(gym.Wrapper[Any, Any, Any, Any]):
-    """Begins lives as the 37-details article has it (Huang et al. 2022, Atari details 3 and 4).
+    """Starts every life with FIRE (Huang et al. 2022, the 37 details of PPO, Atari details 3, 4).
 
-    A game that has an action FIRE may wait for it: an episode begins with FIRE and the action after
-    it, a further life with a no-op before them, or with the no-op alone where there is no FIRE.
-    A further life begins in the env step that lost the last one, and is told of by `life_began`
-    in info. What these env steps are paid is paid with the one they belong to.
+    A game that has an action FIRE may wait for it. An episode starts with FIRE and the action after
+    it; each further life with a no-op and these two, or with the no-op alone if the game has no
+    FIRE. A further life starts within the env step that lost the previous one, and `life_began` is
+    then True in info. The rewards of these additional steps are added to those of the env step to
+    which they belong.
     """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
@@ -239,25 +244,26 @@ class LifeStart(gym.Wrapper[Any, Any, Any, Any]):
         meanings = env.unwrapped.get_action_meanings()  # type: ignore[attr-defined] # AtariEnv's
         fires = len(meanings) > _AFTER_FIRE and meanings[_FIRE] == "FIRE"
         self._start = (_FIRE, _AFTER_FIRE) if fires else ()
-        self._lives, self._owed = 0, 0.0
+        self._lives = 0
+        self._carried_reward = 0.0  # of a first life's start, to be added to the next env step's
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode and its first life."""
+        """Start an episode and its first life."""
         observation, info = self.env.reset(**kwargs)
-        self._owed = 0.0
+        self._carried_reward = 0.0
         for action in self._start:
             observation, reward, terminated, truncated, info = self.env.step(action)
-            self._owed += float(reward)
+            self._carried_reward += float(reward)
             if terminated or truncated:
                 observation, info = self.env.reset()
-                self._owed = 0.0
+                self._carried_reward = 0.0
         self._lives = info.get("lives", 0)
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Step, and begin the next life if one is lost."""
+        """Step, and start the next life if one is lost."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        total, self._owed = self._owed + float(reward), 0.0
+        total, self._carried_reward = self._carried_reward + float(reward), 0.0
         began = not (terminated or truncated) and lost_life(self._lives, info)
         for first in (_NOOP, *self._start) if began else ():
             observation, reward, terminated, truncated, info = self.env.step(first)
@@ -269,19 +275,19 @@ class LifeStart(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def lost_life(lives: int, info: Mapping[str, Any]) -> bool:
-    """Tell whether a life was lost and the game goes on.
+    """Return whether a life was lost in a game that continues.
 
-    Some games have 0 lives left for a few frames before they are over.
+    Some games have 0 lives left for a few frames before they are over; that does not count.
 
     Args:
-        lives: how many there were.
-        info: of the step since, with `lives` if the game counts them.
+        lives: the number of lives before a step.
+        info: info of the step, with `lives` if the game counts them.
     """
     return 0 < int(info.get("lives", 0)) < lives
 
 
 class Pixels(gym.Wrapper[Any, Any, Any, Any]):
-    """Resize, turn gray (unless `rgb` is asked for) and stack an image: (H, W, C) uint8.
+    """Resizes images, converts them to gray (unless `rgb` is set) and stacks them: (H, W, C) uint8.
 
     The image is the whole observation, or `screen` in a dictionary.
     """
@@ -302,13 +308,13 @@ class Pixels(gym.Wrapper[Any, Any, Any, Any]):
             self.observation_space = spaces.Dict({**whole.spaces, "screen": stack})
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode: the first frame fills the whole stack."""
+        """Start an episode: the first frame fills the whole stack."""
         observation, info = self.env.reset(**kwargs)
         self._frames.clear()
         return self._stack(observation), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Step, and put the new frame on the stack."""
+        """Step, and add the new frame to the stack."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         if info.get("life_began", False):
             self._frames.clear()

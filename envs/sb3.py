@@ -1,15 +1,15 @@
-"""Our vector environment as one of Stable-Baselines3's: its agents and callbacks run on it.
+"""`SharedVectorEnv` with the interface of Stable-Baselines3, for its agents and callbacks.
 
-This module is not imported by the package, and never by a worker: Stable-Baselines3 imports torch.
-Axes: N environments.
+This module is not imported by the package, and never by a worker, because Stable-Baselines3 imports
+torch. Axes: N environments.
 """
 
 from __future__ import annotations
 
 import os
 
-# Where torch is not imported yet: threads that wait for each other soon go to sleep, instead of
-# taking the cores from the games.
+# Has an effect if torch is not imported yet: its idle threads soon sleep, instead of taking cores
+# from the environments.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import math
@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices
 
-from envs.cfg import game_spec
 from envs.config import EnvConfig
+from envs.doom.cfg import game_spec
 from envs.errors import EnvError
 from envs.registry import canonical_name
-from envs.vector import SharedVectorEnv
+from envs.vector.vector import SharedVectorEnv
 
 
 def make_vec_env(
@@ -38,18 +38,18 @@ def make_vec_env(
 ) -> SharedVecEnv:
     """Make environments in worker processes, in place of SB3's function of the same name.
 
-    Doom is observed in colour unless `observation` says otherwise: palette indices, the default
-    elsewhere, mean nothing to the networks of Stable-Baselines3.
+    The default of `observation` is `rgb` for Doom, because the networks of Stable-Baselines3 cannot
+    interpret palette indices, this project's default.
 
     Args:
         env_id: a scenario, `doomgrad/Basic-v0`, any Gymnasium id, a Freedoom map or a .cfg.
         n_envs: N.
-        seed: environment i plays the episodes with seeds seed + i, seed + i + N, ...
-        num_workers: processes; default: one for each CPU core.
-        **options: fields of `EnvConfig`, as in frame_skip=4, width=84, height=84.
+        seed: environment i has the episodes with seeds seed + i, seed + i + N, ...
+        num_workers: worker processes; default: one for each CPU core.
+        **options: fields of `EnvConfig`, such as frame_skip=4, width=84, height=84.
 
     Raises:
-        EnvError: If there is no such world, or the numbers do not fit.
+        EnvError: If there is no such environment, or the numbers do not fit.
     """
     if game_spec(canonical_name(env_id)) is not None:
         options = {"observation": "rgb", **options}
@@ -61,15 +61,16 @@ def make_vec_env(
 
 
 class SharedVecEnv(VecEnv):
-    """A vector environment over shared memory, by the contract of Stable-Baselines3.
+    """A vector environment over shared memory, with the interface of Stable-Baselines3.
 
-    Where an episode ends, `infos[i]` holds `terminal_observation`, `TimeLimit.truncated` and, as
-    SB3's `Monitor` writes it, `episode` with the native return `r`, the length `l` in env steps and
-    the episode's other statistics; none where the environment broke and was started anew. Every
-    `infos[i]` holds the numeric infos of its environment. `metadata` says what screens consist of.
+    Every `infos[i]` contains the numeric infos of environment i. At the end of an episode it also
+    contains `terminal_observation`, `TimeLimit.truncated` and, like that of SB3's `Monitor`,
+    `episode` with the native return `r`, the length `l` in env steps and the episode's other
+    statistics. `episode` is missing if the environment failed and was restarted. `metadata` has the
+    channels of screens.
 
     Args:
-        envs: what is played; it is closed with this.
+        envs: the environments; they are closed together with this object.
     """
 
     def __init__(self, envs: SharedVectorEnv) -> None:
@@ -79,7 +80,7 @@ class SharedVecEnv(VecEnv):
         self._actions: NDArray[Any] = np.empty(0)
 
     def reset(self) -> Any:
-        """Begin an episode in every environment, at the seeds given to `seed`, if any were."""
+        """Start an episode in every environment, with the seeds given to `seed`, if any."""
         given = [seed for seed in self._seeds if seed is not None]
         obs, infos = self.envs.reset(seed=given or None)
         self.reset_infos = [_of_lane(infos, i) for i in range(self.num_envs)]
@@ -88,7 +89,7 @@ class SharedVecEnv(VecEnv):
         return obs
 
     def step_async(self, actions: NDArray[Any]) -> None:
-        """Take actions; they are sent by `step_wait`."""
+        """Keep actions until `step_wait` sends them."""
         self._actions = actions
 
     def step_wait(self) -> tuple[Any, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
@@ -113,34 +114,34 @@ class SharedVecEnv(VecEnv):
         self.envs.close()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Read an attribute of environments; it travels as JSON, see `SharedVectorEnv.ask`."""
-        if attr_name == "render_mode":  # What is asked for at once, and is the same for all.
+        """Return an attribute of environments, sent as JSON; see `SharedVectorEnv.ask`."""
+        if attr_name == "render_mode":  # SB3's constructor asks for it; it is None for all.
             return [None] * self.num_envs
         try:
             return self.envs.ask(self._lanes(indices), attr_name)
         except EnvError as error:
-            if "AttributeError" in str(error):  # What `has_attr` looks out for.
+            if "AttributeError" in str(error):  # `has_attr` expects it.
                 raise AttributeError(str(error)) from error
             raise
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Set an attribute of environments; it travels as JSON."""
+        """Set an attribute of environments, sent as JSON."""
         self.envs.ask(self._lanes(indices), attr_name, value=value)
 
     def env_method(
         self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any
     ) -> list[Any]:
-        """Call a method of environments; arguments and results travel as JSON."""
+        """Call a method of environments; arguments and results are sent as JSON."""
         return self.envs.ask(self._lanes(indices), method_name, args=args, kwargs=kwargs)
 
     def env_is_wrapped(
         self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: VecEnvIndices = None
     ) -> list[bool]:
-        """Tell whether episodes are monitored, which they are: returns are native ones."""
+        """Return whether it is `Monitor` that is asked for, because `episode` is reported."""
         return [issubclass(wrapper_class, Monitor)] * len(self._lanes(indices))
 
     def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
-        """Give no images: nothing is rendered while environments are played in parallel."""
+        """Return no images: worker processes do not render."""
         return [None] * self.num_envs
 
     def _lanes(self, indices: VecEnvIndices) -> list[int]:
@@ -148,7 +149,7 @@ class SharedVecEnv(VecEnv):
 
 
 def _of_lane(infos: Mapping[str, Any], i: int) -> dict[str, Any]:
-    """Pick one environment's infos out of those of all, as Gymnasium arranges them."""
+    """Return environment i's infos from those of all, as Gymnasium arranges them."""
     return {
         key: _of_lane(values, i) if isinstance(values, dict) else values[i].item()
         for key, values in infos.items()

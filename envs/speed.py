@@ -1,34 +1,34 @@
-"""How fast environments step when actions are random and no policy decides."""
+"""How fast environments step with random actions, without a policy."""
 
 from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from envs.vector import SharedVectorEnv
+from envs.vector.vector import SharedVectorEnv
 
-_NUM_ACTIONS = 64  # drawn beforehand, and taken in turns
+_NUM_ACTIONS = 64  # drawn in advance, and taken in turns
 
 
 def random_env_steps_per_second(envs: SharedVectorEnv, num_steps: int) -> float:
-    """Step environments with random actions; then they must be reset.
+    """Step environments with random actions; they must be reset afterwards.
 
-    The number of steps is fixed, not the time, so that environments which do not forget what they
-    did before a reset have done the same in every run.
+    The number of steps is fixed, not the time, so that environments which keep state across resets
+    are in the same state in every run.
 
     Args:
         envs: the environments; no group may be in flight.
         num_steps: env steps of each environment, at least 1.
 
     Returns:
-        Env steps a second over all environments.
+        Env steps per second, summed over all environments.
     """
     envs.reset(seed=0)
     envs.action_space.seed(0)
     size = envs.num_envs // envs.num_groups
     actions = [envs.action_space.sample()[:size] for _ in range(_NUM_ACTIONS)]
 
-    def play(team: int) -> None:
+    def step_team(team: int) -> None:
         groups = envs.teams[team]
         for group in groups:
             envs.send(group, actions[group % _NUM_ACTIONS])
@@ -43,5 +43,5 @@ def random_env_steps_per_second(envs: SharedVectorEnv, num_steps: int) -> float:
     teams = range(len(envs.teams))
     started = time.perf_counter()
     with ThreadPoolExecutor(len(teams)) as threads:
-        list(threads.map(play, teams))
+        list(threads.map(step_team, teams))
     return envs.num_envs * num_steps / (time.perf_counter() - started)

@@ -1,4 +1,4 @@
-"""Pictures that move: H.264 files, GIFs, frames in a terminal.
+"""Videos: H.264 files, GIFs, and frames drawn in a terminal.
 
 Axes: H, W a frame in pixels.
 """
@@ -31,16 +31,17 @@ def write_mp4(
     """Write an H.264 video that every browser plays.
 
     Args:
-        path: where; a file there is replaced once the video is complete.
-        frames: (H, W, 3) uint8 RGB, all of one even size.
-        fps: frames a second.
-        crf: x264's constant rate factor; higher is smaller and worse.
-        key_frame_every: so many frames; fewer make seeking faster and the file larger.
+        path: path of the file; an existing one is replaced once the video is complete.
+        frames: (H, W, 3) uint8 RGB, all of one size with even H and W.
+        fps: frames per second.
+        crf: x264's constant rate factor; a higher one makes the file smaller and the quality worse.
+        key_frame_every: number of frames from one key frame to the next; a lower one makes seeking
+            faster and the file larger.
 
     Returns:
-        How long it is, in seconds.
+        The length of the video in seconds.
     """
-    import av  # Trainings need no video, and no library for it.
+    import av  # Imported here, because training without videos does not need it.
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -65,10 +66,10 @@ def write_mp4(
 
 
 def read_mp4(path: Path) -> Iterator[NDArray[np.uint8]]:
-    """Give the (H, W, 3) uint8 RGB pictures of a video.
+    """Yield the (H, W, 3) uint8 RGB pictures of a video.
 
     Raises:
-        OSError: If it is none, or is damaged.
+        OSError: If the file is not a video, or is damaged.
     """
     import av
 
@@ -77,12 +78,12 @@ def read_mp4(path: Path) -> Iterator[NDArray[np.uint8]]:
             for frame in container.decode(video=0):
                 yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
     except (av.FFmpegError, IndexError) as error:
-        raise OSError(f"{path} is no video, or is damaged") from error
+        raise OSError(f"{path} is not a video, or is damaged") from error
 
 
 def gif_bytes(frames: Sequence[NDArray[np.uint8]], fps: float) -> bytes:
-    """Encode (H, W, 3) uint8 RGB frames as an animated GIF that repeats for ever."""
-    # One palette, of frames from beginning to end, keeps the colours from flickering.
+    """Return (H, W, 3) uint8 RGB frames as an animated GIF that loops forever."""
+    # One palette, taken from frames of the whole video, keeps the colours from flickering.
     sample = frames[:: -(-len(frames) // _PALETTE_FRAMES)]
     palette = Image.fromarray(np.concatenate(sample)).quantize(256)
     none = Image.Dither.NONE
@@ -95,9 +96,9 @@ def gif_bytes(frames: Sequence[NDArray[np.uint8]], fps: float) -> bytes:
 
 
 def write_gif(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> float:
-    """Write an animated GIF of every third frame: browsers show at most about 15 a second well.
+    """Write an animated GIF of every third frame: browsers show at most about 15 per second well.
 
-    Args and result are those of `write_mp4`; frames of any size will do.
+    The arguments and the result are those of `write_mp4`; H and W may be odd.
     """
     kept = list(itertools.islice(frames, 0, None, _GIF_STRIDE))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,9 +107,10 @@ def write_gif(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> fl
 
 
 def half_blocks(frame: NDArray[np.uint8], columns: int) -> str:
-    """Turn an (H, W, 3) uint8 RGB frame into text for a terminal with 24-bit colours.
+    """Return an (H, W, 3) uint8 RGB frame as text for a terminal with 24-bit colours.
 
-    Each character is an upper half block: its colour is one pixel, its background the one below.
+    Each character is an upper half block: its colour is one pixel, and its background the pixel
+    below.
     """
     height, width = frame.shape[:2]
     rows = max(1, round(columns * height / width / 2))

@@ -1,1 +1,1 @@
-"""What became of an agent: its scores, its replays, and how it compares with others."""
+"""Evaluation of trained policies: scores, comparisons and replays."""

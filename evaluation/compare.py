@@ -1,4 +1,4 @@
-"""Letting several policies play the same episodes, and telling which are better.
+"""Playing the same episodes with several policies, and testing which of them are better.
 
 Axes: E episodes, S training seeds.
 """
@@ -14,31 +14,32 @@ from typing import Any
 import numpy as np
 
 from agents import Player
-from agents.checkpoint import PolicyFile
-from agents.commandline import UsageError
 from envs import EnvConfig, SharedVectorEnv
 from envs.registry import frames_per_env_step
 from evaluation.entries import Contestant, Entry
-from evaluation.play import score_episodes
+from evaluation.errors import EvaluationError
+from evaluation.playing import score_episodes
 from evaluation.protocol import Protocol, baselines, check_fits, play, vector_env
 from evaluation.statistics import Interval, Score, Strata, probability_of_improvement
 from evaluation.verdicts import ALPHA, Evidence, correct, weigh
+from storage.policy_file import PolicyFile
+from storage.recording import Episode
 
 MODES = {"sampled": False, "greedy": True}
-"""How actions are chosen: whether they are the most likely ones."""
+"""How actions are chosen, by name: whether the most likely one is taken instead of sampling."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """How one entry played.
+    """The result of one entry in one mode.
 
     Attributes:
-        entry: its name.
-        mode: sampled or greedy; empty for players that learned nothing.
-        contestants: its policies; none for players that learned nothing.
-        returns: of each of S training seeds, (E,) native returns in the order of episode seeds.
-        score: what they say.
-        env_steps_per_s: at which it played, games and network together.
+        entry: name of the entry.
+        mode: sampled or greedy; empty for untrained baselines.
+        contestants: the entry's policies; empty for untrained baselines.
+        returns: for each of S training seeds, (E,) native returns in the order of episode seeds.
+        score: statistics of the returns.
+        env_steps_per_s: speed of the episodes, environments and network together.
     """
 
     entry: str
@@ -50,35 +51,35 @@ class Result:
 
     @property
     def is_agent(self) -> bool:
-        """Whether it stands for an agent, trained several times, and not for one policy."""
+        """Whether it is about an agent with several training seeds, and not about one policy."""
         return len(self.returns) > 1
 
     @property
     def name(self) -> str:
-        """What it is called in tables."""
+        """The name in tables."""
         return f"{self.entry} ({self.mode})" if self.mode else self.entry
 
     @property
     def env_steps(self) -> float:
-        """For how long it was trained, in env steps, on average over seeds; 0 if it was not."""
+        """Env steps of its training, averaged over seeds; 0 for untrained baselines."""
         return _mean([contestant.file.about.env_steps for contestant in self.contestants])
 
     @property
     def seconds(self) -> float:
-        """For how long it was trained, on average over seeds; 0 if it was not."""
+        """Seconds of its training, averaged over seeds; 0 for untrained baselines."""
         return _mean([contestant.file.about.seconds for contestant in self.contestants])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two results, and what is known of which is better.
+    """Two results, and the test of which one is better.
 
     Attributes:
-        better: the better one; where they are not told apart, the one with the higher mean.
-        worse: the other.
-        probability: how likely one of the better's episodes beats one of the other's.
-        evidence: which of them is better, and by how much.
-        p_corrected: the evidence's p-value, corrected for all pairs of the table.
+        better: the better one; if the difference is not significant, the one with the higher mean.
+        worse: the other one.
+        probability: the probability that an episode of `better` scores higher than one of `worse`.
+        evidence: the test of the pair, from the point of view of `better`.
+        p_corrected: the p-value of the test, corrected for all pairs of the table.
     """
 
     better: Result
@@ -88,22 +89,22 @@ class Pair:
     p_corrected: float
 
     @property
-    def is_told_apart(self) -> bool:
-        """Whether it is beyond doubt which is better."""
+    def is_significant(self) -> bool:
+        """Whether `better` is significantly better."""
         return self.p_corrected <= ALPHA
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Results in one world, best first: by rank, then by mean.
+    """Results in one environment, best first: by rank, then by mean.
 
     Attributes:
-        config: the world.
-        protocol: by which they came about.
+        config: the environment.
+        protocol: the episodes and rules of the comparison.
         results: one for each entry and mode.
-        ranks: of the results: 1 and one more for each that is better beyond doubt, as corrected
-            for all pairs, so that equals share a rank.
-        pairs: each result and each other one.
+        ranks: rank of each result: 1 plus the number of results that are significantly better,
+            corrected for all pairs. Results may share a rank.
+        pairs: every pair of results.
     """
 
     config: EnvConfig
@@ -114,30 +115,33 @@ class Comparison:
 
     @property
     def frame_skip(self) -> int:
-        """Frames an env step lasts."""
+        """Number of frames in an env step."""
         return frames_per_env_step(self.config)
 
     @property
     def neighbours(self) -> list[Pair]:
-        """Each result and the one that follows it."""
+        """The pairs of each result and the next one."""
         found = {frozenset((pair.better.name, pair.worse.name)): pair for pair in self.pairs}
         return [found[frozenset((a.name, b.name))] for a, b in pairwise(self.results)]
 
 
-def by_world(entries: Sequence[Entry]) -> list[list[Entry]]:
-    """Put entries together that can be compared.
+def by_env(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """Group entries by environment, because only entries of one environment can be compared.
 
     Raises:
-        UsageError: If two in one world act every so many frames, but not the same number of them.
+        EvaluationError: If entries of one environment have different frame skips.
     """
-    worlds: dict[str, list[Entry]] = {}
+    groups: dict[str, list[Entry]] = {}
     for entry in entries:
-        worlds.setdefault(entry.config.env, []).append(entry)
-    for env, inside in worlds.items():
-        skips = sorted({frames_per_env_step(entry.config) for entry in inside})
+        groups.setdefault(entry.config.env, []).append(entry)
+    for env, group in groups.items():
+        skips = sorted({frames_per_env_step(entry.config) for entry in group})
         if len(skips) > 1:
-            raise UsageError(f"runs of one frame_skip can be compared, those of {env} have {skips}")
-    return list(worlds.values())
+            raise EvaluationError(
+                f"runs in {env} have different frame skips ({', '.join(map(str, skips))}) and "
+                "cannot be compared; name runs with the same frame_skip"
+            )
+    return list(groups.values())
 
 
 def compare(
@@ -145,33 +149,35 @@ def compare(
     protocol: Protocol,
     *,
     modes: Sequence[str],
-    say: Callable[[str], Any],
+    progress: Callable[[str], Any],
 ) -> Comparison:
-    """Let all entries of one world, and players that learned nothing, play the same episodes.
+    """Play the same episodes with all entries of one environment and with untrained baselines.
 
     Args:
         entries: at least one.
-        protocol: which episodes.
-        modes: of `MODES`.
-        say: is told who plays.
+        protocol: which episodes are played.
+        modes: names in `MODES`.
+        progress: called with the name of each player before it plays.
 
     Raises:
-        FileError: If a policy does not fit its world.
+        FileError: If a policy does not fit its environment.
     """
     results = [
-        result for entry in entries for result in _play_entry(entry, protocol, modes=modes, say=say)
+        result
+        for entry in entries
+        for result in _play_entry(entry, protocol, modes=modes, progress=progress)
     ]
     config = entries[0].config
     with vector_env(config, protocol.num_envs, protocol.episodes) as envs:
         for name, player in baselines(envs).items():
-            say(name)
+            progress(name)
             played = _timed(player, envs, protocol, greedy=False)
             results.append(_result(name, "", (), [played]))
     return rank(config, protocol, results)
 
 
 def rank(config: EnvConfig, protocol: Protocol, results: Sequence[Result]) -> Comparison:
-    """Put results into order."""
+    """Test all pairs of results, and sort the results by rank, then by mean."""
     by_mean = sorted(results, key=lambda result: -result.score.mean)
     both = list(combinations(by_mean, 2))
     evidence = [weigh(one.returns, other.returns) for one, other in both]
@@ -179,12 +185,13 @@ def rank(config: EnvConfig, protocol: Protocol, results: Sequence[Result]) -> Co
         _pair(one, other, of_pair, p)
         for (one, other), of_pair, p in zip(both, evidence, correct(evidence), strict=True)
     ]
-    told_apart = [pair for pair in pairs if pair.is_told_apart]
+    significant = [pair for pair in pairs if pair.is_significant]
 
     def rank_of(result: Result) -> int:
-        return 1 + sum(pair.worse is result for pair in told_apart)
+        return 1 + sum(pair.worse is result for pair in significant)
 
-    # A few high returns make a high mean, and yet most episodes may be worse than another's.
+    # A few very high returns make a high mean, although most episodes may be worse than another
+    # player's: the mean alone is not the order.
     by_rank = sorted(by_mean, key=rank_of)
     return Comparison(
         config=config,
@@ -207,18 +214,19 @@ def _pair(one: Result, other: Result, evidence: Evidence, p_corrected: float) ->
     )
 
 
-_Played = tuple[list[Any], float]  # episodes, seconds
+_Played = tuple[list[Episode], float]
+"""Episodes, and the seconds that they took."""
 
 
 def _play_entry(
-    entry: Entry, protocol: Protocol, *, modes: Sequence[str], say: Callable[[str], Any]
+    entry: Entry, protocol: Protocol, *, modes: Sequence[str], progress: Callable[[str], Any]
 ) -> Iterator[Result]:
     played: dict[str, list[_Played]] = {mode: [] for mode in modes}
     for contestant in entry.contestants:
         with vector_env(contestant.config, protocol.num_envs, protocol.episodes) as envs:
             check_fits(contestant.file, envs, contestant.path)
             for mode in modes:
-                say(f"{contestant.path} ({mode})")
+                progress(f"{contestant.path} ({mode})")
                 played[mode].append(_timed(contestant.file, envs, protocol, greedy=MODES[mode]))
     for mode in modes:
         yield _result(entry.name, mode, entry.contestants, played[mode])

@@ -1,4 +1,4 @@
-"""Who is compared: run folders, policy files, seeds of one agent together, and built-in players."""
+"""The entries of a comparison: run folders and policy files, grouped by agent."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.checkpoint import PolicyFile
-from agents.commandline import UsageError
-from agents.run import RunFolder, find_policy
 from envs import EnvConfig
-from envs.cfg import game_spec
+from envs.doom.cfg import game_spec
+from evaluation.errors import EvaluationError
 from evaluation.protocol import native
+from storage.policy_file import PolicyFile
+from storage.run_folder import RunFolder, find_policy
 
-BUILT_IN = ("random", "noop")
-"""Players that learned nothing; they always play along."""
+BASELINES = ("random", "noop")
+"""Untrained baselines, which are part of every comparison."""
 ZOO = Path(__file__).resolve().parent.parent / "zoo"
-"""Where trained policies come with the project."""
+"""The folder of trained policies that come with the project."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +27,9 @@ class Contestant:
     """One trained policy.
 
     Attributes:
-        path: the run folder or policy file it was found in.
-        file: what is in it.
-        config: its world, at native skill and time limit.
+        path: the run folder or policy file.
+        file: content of the policy file.
+        config: the environment, at native skill and time limit.
     """
 
     path: Path
@@ -39,10 +39,10 @@ class Contestant:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A line of a comparison: one policy, or several training seeds of one agent.
+    """One policy, or several training seeds of one agent, as one entry of a comparison.
 
     Attributes:
-        name: what it is called.
+        name: unique in the comparison.
         contestants: one for each training seed.
     """
 
@@ -51,58 +51,88 @@ class Entry:
 
     @property
     def config(self) -> EnvConfig:
-        """The world that all were trained in."""
+        """The environment in which all of its policies were trained."""
         return self.contestants[0].config
 
 
 def locate(run: Path) -> Path:
-    """Find `zoo/NAME` among the policies that come with the project, wherever that is."""
+    """Return a path as it is, or for `zoo/NAME` that of the policy that comes with the project."""
     if run.parts[:1] == ("zoo",) and not run.exists():
         return ZOO.joinpath(*run.parts[1:])
     return run
 
 
-def find_entries(runs: Sequence[str], *, trust: bool) -> list[Entry]:
-    """Find what a command line names.
+def is_run(run: Path, folder: RunFolder) -> bool:
+    """Return whether a whole run was named, so that results may be written into its folder.
 
-    Folders whose names differ only in `-seedN`, and hold the same agent in the same world with the
-    same perception, are seeds of one entry.
+    A policy file in a run folder is not the run: it may not be the run's best policy.
 
     Args:
-        runs: run folders, policy files and patterns for them; built-in players may be among them.
-        trust: whether packages may be imported that files name.
+        run: the path that was named.
+        folder: the folder that `find_policy` returned for it.
+    """
+    return folder.holds_run and not run.is_file()
+
+
+def output_folder(run: Path, folder: RunFolder) -> Path:
+    """Return the folder into which a command writes by default.
+
+    It is the run folder or the folder of the policy file. For a policy that comes with the project,
+    it is the current folder.
+
+    Args:
+        run: the path that was named.
+        folder: the folder that `find_policy` returned for it.
+    """
+    return folder.path if folder.holds_run or run.is_file() else Path()
+
+
+def find_entries(runs: Sequence[str], *, trust: bool) -> list[Entry]:
+    """Find the policies that a command line names, and group those of one agent.
+
+    Folders whose names differ only in `-seedN`, and that hold the same agent in the same
+    environment with the same perception, are training seeds of one entry.
+
+    Args:
+        runs: run folders, policy files, and patterns for them. The names of baselines
+            are accepted and change nothing.
+        trust: whether packages that files name may be imported.
 
     Raises:
-        UsageError: If a pattern finds nothing, the same policy is named twice, no policy is named,
-            or a built-in player that a world does not have.
-        FileError: If something is no policy.
+        EvaluationError: If a pattern matches nothing, a policy is named twice, no policy is named,
+            or a baseline is named that the environment does not have.
+        FileError: If a file is not a policy.
     """
-    learned = [run for run in runs if run not in BUILT_IN]
-    if not learned:
-        raise UsageError("random and noop always play along; name a run or a policy beside them")
-    together: dict[tuple[object, ...], list[Contestant]] = {}
-    for path in _expand(learned):
+    named = [run for run in runs if run not in BASELINES]
+    if not named:
+        raise EvaluationError(
+            "random and noop are part of every comparison; name a run or a policy as well"
+        )
+    groups: dict[tuple[object, ...], list[Contestant]] = {}
+    for path in _expand(named):
         file, _ = find_policy(locate(path))
         config = native(file, path, trust=trust)
         contestant = Contestant(path=path, file=file, config=config)
         key: tuple[object, ...]
         key = (_family(path), config, file.about.agent, file.policy.config)
-        seeds = together.setdefault(key, [])
+        seeds = groups.setdefault(key, [])
         if any(other.file.about.seed == file.about.seed for other in seeds):
-            key = (*key, path)  # The same seed again is no further seed.
-            seeds = together.setdefault(key, [])
+            key = (*key, path)  # The same seed again is a separate entry.
+            seeds = groups.setdefault(key, [])
         seeds.append(contestant)
         if "noop" in runs and game_spec(config.env) is None:
-            raise UsageError(f"noop plays only Doom: in {config.env} no action does nothing")
-    names = _names(list(together.values()))
+            raise EvaluationError(
+                f"noop exists only in Doom: no action of {config.env} does nothing; leave noop out"
+            )
+    names = _names(list(groups.values()))
     return [
         Entry(name=name, contestants=tuple(seeds))
-        for name, seeds in zip(names, together.values(), strict=True)
+        for name, seeds in zip(names, groups.values(), strict=True)
     ]
 
 
 def _names(groups: Sequence[Sequence[Contestant]]) -> list[str]:
-    """Name each group of seeds as no other is named."""
+    """Return a unique name for each group of seeds."""
     paths = [[str(contestant.path) for contestant in seeds] for seeds in groups]
     short = [own[0] if len(own) == 1 else _family(Path(own[0])) for own in paths]
     count = Counter(short)
@@ -110,16 +140,16 @@ def _names(groups: Sequence[Sequence[Contestant]]) -> list[str]:
         name if name and count[name] == 1 else ", ".join(own)
         for name, own in zip(short, paths, strict=True)
     ]
-    return [_printable(f"./{name}" if name in BUILT_IN else name) for name in names]
+    return [_printable(f"./{name}" if name in BASELINES else name) for name in names]
 
 
 def _printable(name: str) -> str:
-    # Files may be called anything: line feeds, escape sequences.
+    # Names of files may contain line feeds and escape sequences.
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def _expand(runs: Sequence[str]) -> list[Path]:
-    """Resolve patterns; what a pattern finds beside policies is passed over."""
+    """Resolve patterns; files that match a pattern but are not policies are ignored."""
     paths: list[Path] = []
     for run in runs:
         if not glob.has_magic(run) or Path(run).exists():
@@ -127,12 +157,12 @@ def _expand(runs: Sequence[str]) -> list[Path]:
             continue
         found = [path for path in map(Path, _matches(run)) if _holds_policy(locate(path))]
         if not found:
-            raise UsageError(f"{run} matches no run folder and no policy file")
+            raise EvaluationError(f"{run} matches no run folder and no policy file")
         paths += found
     places = Counter(locate(path).resolve() for path in paths)
     for path in paths:
         if places[locate(path).resolve()] > 1:
-            raise UsageError(f"{path} is named twice")
+            raise EvaluationError(f"{path} is named twice; name each policy once")
     return paths
 
 
@@ -147,7 +177,7 @@ def _matches(pattern: str) -> list[str]:
 def _holds_policy(path: Path) -> bool:
     if path.is_dir():
         return RunFolder(path).chosen_policy_file is not None
-    # Of what a training writes, these end alike and are something else.
+    # A training run also writes these files with the same suffix, which are not policies.
     other = path.parent.name == "checkpoint" or path == RunFolder(path.parent).not_finite_file
     return path.suffix == ".safetensors" and not other
 

@@ -1,11 +1,13 @@
-"""The protocol by which every policy is judged: the same task, seeds and rules for all.
+"""The evaluation protocol: the same task, seeds and rules for every policy.
 
-Whatever a policy was trained at, it is judged at the native reward, skill and time limit.
+Policies are scored at the native reward, skill and time limit, whatever they were trained at.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,30 +16,27 @@ from typing import Any
 import torch
 
 from agents import NoopPlayer, Player, RandomPlayer, observation_specs
-from agents.checkpoint import About, FileError, PolicyFile, decode, describe_space
-from agents.commandline import warn_of_wad
+from agents.collector import BatchedEnvs
 from agents.device import choose_device
-from agents.sampler import PlayedEnvs
 from envs import EnvConfig, EnvError, SharedVectorEnv
-from envs.cfg import game_spec, strange_wads
+from envs.doom.cfg import game_spec, strange_wads
+from envs.filmed import FilmedEnv
 from envs.registry import check_no_import, frames_per_env_step
-from envs.shown import ShownEnv
-from evaluation.episodes import Episode
-from evaluation.play import play_episodes
-
-MAX_SEED = 2**29 - 1
-"""Seeds from here on are those of evaluations during training, and of training."""
+from evaluation.playing import play_episodes
+from storage.files import FileError, decode
+from storage.policy_file import About, PolicyFile, describe_space
+from storage.recording import Episode
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """Which episodes are played, and how many at a time.
+    """Which episodes are played, and how many in parallel.
 
     Attributes:
-        episodes: how many.
-        seed: of the first; the others follow.
-        num_envs: environments in parallel.
-        device: where policies act, `auto`, `cpu` or `cuda`; it changes no more than rounding.
+        episodes: number of episodes.
+        seed: seed of the first episode; the seeds of the others follow.
+        num_envs: number of environments in parallel.
+        device: device of the policies, `auto`, `cpu` or `cuda`; results differ by rounding only.
     """
 
     episodes: int = 100
@@ -46,7 +45,7 @@ class Protocol:
     device: str = "cpu"
 
     def facts(self, config: EnvConfig) -> dict[str, Any]:
-        """State the rules in a world, for JSON."""
+        """Return the rules in an environment, for JSON."""
         spec = game_spec(config.env)
         skill = config.skill or (spec.settings.get("doom_skill", 3) if spec else None)
         return {
@@ -60,7 +59,7 @@ class Protocol:
         }
 
     def sentence(self, config: EnvConfig) -> str:
-        """State the rules in a world, for people."""
+        """Return the rules in an environment, as text."""
         facts = self.facts(config)
         first, last = facts["seeds"]
         limit, skill = facts["time_limit_frames"], facts["skill"]
@@ -68,23 +67,35 @@ class Protocol:
         at_skill = f" at skill {skill:g}" if skill else ""
         return (
             f"Protocol: {self.episodes} episodes at seeds {first} to {last}, which training never "
-            f"plays; native reward{at_skill}; frame_skip {facts['frame_skip']}; an episode ends "
-            f"where the game ends it{end}; {facts['num_envs']} games in parallel. "
-            "Sampled: actions are drawn as in training; greedy: the most likely one is taken."
+            f"uses; native reward{at_skill}; frame_skip {facts['frame_skip']}; an episode ends "
+            f"when the environment ends it{end}; {facts['num_envs']} environments in parallel. "
+            "Sampled: actions are sampled as in training; greedy: the most likely action is taken."
         )
 
 
 def native(file: PolicyFile, path: Path, *, trust: bool) -> EnvConfig:
-    """Read the world a policy was trained in: whole games, at its native skill and time limit."""
-    config = world(file.env, path, trust=trust).whole_games()
+    """Return the environment that a policy is scored in.
+
+    It is the environment of its training at native skill and time limit, where losing a life does
+    not end an episode.
+
+    Raises:
+        FileError: If there is no such environment, or it needs `trust`.
+    """
+    config = env_config(file.env, path, trust=trust).whole_games()
     return replace(config, skill=None, time_limit=None)
 
 
-def world(fields: dict[str, Any], path: Path, *, trust: bool) -> EnvConfig:
-    """Read the world that a file names; unless it is trusted, only what is imported anyway.
+def env_config(fields: dict[str, Any], path: Path, *, trust: bool) -> EnvConfig:
+    """Return the environment that a file names.
+
+    Args:
+        fields: fields of the environment's configuration.
+        path: the file, for messages.
+        trust: whether a package that the file names may be imported.
 
     Raises:
-        FileError: If there is no such world, or it may not be made.
+        FileError: If there is no such environment, or it needs `trust`.
     """
     try:
         config = decode(EnvConfig, fields)
@@ -92,35 +103,54 @@ def world(fields: dict[str, Any], path: Path, *, trust: bool) -> EnvConfig:
             check_no_import(config.env)
         return config
     except (FileError, EnvError) as error:
-        raise FileError(f"{path} names a world that cannot be: {error}") from error
+        raise FileError(f"{path} names an environment that cannot be made: {error}") from error
+
+
+def warn_of_wads(env: str) -> None:
+    """Print a warning for each WAD of an environment that does not come with ViZDoom, once."""
+    for wad in strange_wads(env):
+        _warn_of_wad(wad)
+
+
+@functools.cache
+def _warn_of_wad(wad: Path) -> None:
+    print(
+        f"{wad} does not come with ViZDoom; the engine is old, so use only files that you trust",
+        file=sys.stderr,
+    )
 
 
 @contextlib.contextmanager
 def vector_env(config: EnvConfig, num_envs: int, episodes: int) -> Iterator[SharedVectorEnv]:
-    """Open at most as many environments as there are episodes, which are whole games, to play."""
-    for wad in strange_wads(config.env):
-        warn_of_wad(wad)
+    """Open environments for scoring, at most one for each episode.
+
+    Args:
+        config: the environment.
+        num_envs: number of environments.
+        episodes: number of episodes.
+    """
+    warn_of_wads(config.env)
     num_envs = min(num_envs, episodes)
     with contextlib.closing(SharedVectorEnv(config.whole_games(), num_envs)) as envs:
         yield envs
 
 
-def check_fits(file: PolicyFile, envs: SharedVectorEnv | ShownEnv, path: Path) -> None:
-    """Refuse a policy whose observations or actions are not this world's.
+def check_fits(file: PolicyFile, envs: SharedVectorEnv | FilmedEnv, path: Path) -> None:
+    """Check that a policy has the observations and actions of the environments.
 
     Raises:
         FileError: If they differ.
     """
     specs = observation_specs(envs.single_observation_space, envs.metadata)
     if specs != file.policy.specs:
-        raise FileError(f"{path} observes something else than {envs.config.env} shows")
+        raise FileError(f"{path} was trained on other observations than those of {envs.config.env}")
     theirs, ours = file.policy.action_space, envs.single_action_space
     if describe_space(theirs) != describe_space(ours):
-        raise FileError(f"{path} has actions {theirs}, {envs.config.env} has {ours}")
+        raise FileError(f"{path} has actions {theirs}, but {envs.config.env} has {ours}")
 
 
 def baselines(envs: SharedVectorEnv) -> dict[str, Player]:
-    """Give the players that learned nothing; only in Doom is doing nothing an action."""
+    """Return the untrained baselines: random actions, and in Doom also doing nothing."""
     players: dict[str, Player] = {"random": RandomPlayer(envs.single_action_space)}
     if game_spec(envs.config.env) is not None:
         players["noop"] = NoopPlayer(envs.single_action_space)
@@ -129,12 +159,19 @@ def baselines(envs: SharedVectorEnv) -> dict[str, Player]:
 
 def play(
     player: Player | PolicyFile,
-    envs: PlayedEnvs,
+    envs: BatchedEnvs,
     protocol: Protocol,
     *,
     greedy: bool = False,
 ) -> list[Episode]:
-    """Play a protocol's episodes, in the order of their seeds."""
+    """Play a protocol's episodes, and return them in the order of their seeds.
+
+    Args:
+        player: a policy or a baseline.
+        envs: the environments.
+        protocol: which episodes are played.
+        greedy: whether the most likely actions are taken instead of sampling.
+    """
     about, device = About(), torch.device("cpu")
     if isinstance(player, PolicyFile):
         about, device = player.about, choose_device(protocol.device)

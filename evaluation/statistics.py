@@ -1,14 +1,16 @@
-"""What scores say, and how far they may be relied upon.
+"""Statistics of scores, and confidence intervals.
 
-Names and definitions are those of Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of
-the Statistical Precipice"; the arithmetic is SciPy's.
+Names and definitions follow Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the
+Statistical Precipice"; SciPy does the arithmetic.
 
-Scores come in strata: the episodes of each training seed. Resampling draws episodes, never seeds.
-Strata of one length are taken to be the same episodes, whose luck the policies share: resamples
-draw the same ones of each. Where they share nothing, that changes nothing.
-Intervals by it therefore tell what *these* policies would score on other episodes; what other
-training seeds would score is told by `over_seeds`, and which agent is better by
-`evaluation.verdicts`.
+Scores come in strata: the episodes of each training seed. The bootstrap resamples episodes, never
+training seeds, so its intervals estimate what *these* policies would score on other episodes.
+`over_seeds` estimates what other training seeds would score, and `evaluation.verdicts` tests which
+agent is better.
+
+Strata of equal length are assumed to be the same episodes, which may be easy or hard for all
+policies alike: a resample draws the same episodes in each of them. If the strata are in fact
+independent, the interval is still valid.
 
 Axes: E episodes of a stratum, S strata, R resamples, P thresholds.
 """
@@ -24,9 +26,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 CONFIDENCE = 0.95
-"""How often an interval holds the truth."""
+"""Confidence level of the intervals."""
 _RESAMPLES = 10_000
-_RESAMPLES_OF_PAIRS = 2_000  # As many as the paper takes for its profiles.
+_RESAMPLES_OF_PAIRS = 2_000  # The number that the paper uses for its profiles.
 
 Floats = NDArray[np.float64]
 Strata = Sequence[Floats]
@@ -44,13 +46,13 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What the returns of E episodes say.
+    """Statistics of the returns of E episodes.
 
     Attributes:
         episodes: E.
         mean: mean return.
         std: standard deviation of the returns.
-        ci_low: lower end of the 95 % bootstrap interval of the mean, over these policies' episodes.
+        ci_low: lower end of the 95 % bootstrap interval of the mean, over episodes.
         ci_high: its upper end.
         median: median return.
         iqm: mean of the middle half of the returns.
@@ -60,8 +62,8 @@ class Score:
         max: highest return.
         mean_length: mean length in env steps.
         seed_means: mean return of each training seed.
-        seeds_low: lower end of the 95 % interval of the mean over new training seeds; None where
-            there is one seed only.
+        seeds_low: lower end of the 95 % interval of the mean over new training seeds; None if there
+            is only one seed.
         seeds_high: its upper end.
     """
 
@@ -82,16 +84,16 @@ class Score:
     seeds_high: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the fields as a dictionary, for JSON."""
+        """Return the fields as a dictionary, for JSON."""
         return asdict(self)
 
 
 def summarize(returns: Strata, mean_length: float) -> Score:
-    """Summarise returns.
+    """Compute the score of returns.
 
     Args:
-        returns: of each training seed, (E,) returns of its episodes.
-        mean_length: of all episodes, in env steps.
+        returns: for each training seed, (E,) returns of its episodes.
+        mean_length: mean length of all episodes in env steps.
 
     Raises:
         ValueError: If there are no episodes.
@@ -120,9 +122,10 @@ def summarize(returns: Strata, mean_length: float) -> Score:
 
 
 def over_seeds(seed_means: Sequence[float]) -> Interval:
-    """Bound an agent's mean return over new training seeds, on as many episodes.
+    """Return the interval of an agent's mean return over new training seeds.
 
-    Student's t interval of the seeds' means. A bootstrap of three to eight seeds is far too narrow.
+    It is Student's t interval of the seeds' means, because a bootstrap interval of three to eight
+    seeds would be far too narrow.
 
     Args:
         seed_means: mean return of each of at least two training seeds.
@@ -134,18 +137,18 @@ def over_seeds(seed_means: Sequence[float]) -> Interval:
 
 
 def iqm(values: Floats, axis: int = -1) -> Any:
-    """Interquartile mean: the mean without the lowest and the highest quarter."""
+    """Return the interquartile mean: the mean without the lowest and the highest quarter."""
     return stats.trim_mean(values, 0.25, axis=axis)
 
 
 def bootstrap(strata: Strata, statistic: Callable[..., Any]) -> Interval:
-    """Bound a statistic of all scores together by the percentile bootstrap.
+    """Return a statistic of all scores, with its percentile bootstrap interval.
 
-    Of fewer than about 20 scores the interval is too narrow.
+    With fewer than about 20 scores the interval is too narrow.
 
     Args:
         strata: S arrays (E,).
-        statistic: of an array along `axis`.
+        statistic: function of an array, along its keyword argument `axis`.
 
     Raises:
         ValueError: If there are no scores.
@@ -170,14 +173,14 @@ def bootstrap(strata: Strata, statistic: Callable[..., Any]) -> Interval:
 
 
 def probability_of_improvement(ours: Strata, theirs: Strata) -> Interval:
-    """How likely a score of ours is above one of theirs; equal ones count half.
+    """Return the probability that one player scores higher than another; ties count half.
 
-    That is the Mann-Whitney U statistic over the number of pairs. The interval is by the
-    percentile bootstrap over episodes; of fewer than about 20 scores it is too narrow.
+    It is the Mann-Whitney U statistic divided by the number of pairs of episodes. The interval is
+    the percentile bootstrap over episodes; with fewer than about 20 scores it is too narrow.
 
     Args:
-        ours: S arrays (E,).
-        theirs: as many or more, or fewer.
+        ours: S arrays (E,), scores of the first player.
+        theirs: arrays of the second player, whose number and sizes may differ.
 
     Raises:
         ValueError: If there are no scores.
@@ -197,12 +200,12 @@ def _together(strata: Strata) -> Floats:
 
 
 def _worth_resampling(strata: Strata) -> Strata:
-    # A single score tells nothing of how far from it another would have been.
+    # Resampling a stratum of one score would always return that score, as if it had no variance.
     return [_together(strata)] if any(len(stratum) == 1 for stratum in strata) else strata
 
 
 def _resampled(strata: Strata, rng: np.random.Generator) -> _Counts:
-    """Say how often each score is in each resample: (R, E of all strata)."""
+    """Return how often each score is in each resample: (R, E of all strata)."""
     nums = [len(stratum) for stratum in _worth_resampling(strata)]
     if len(set(nums)) == 1:
         return np.tile(_drawn(nums[0], rng), len(nums))
@@ -210,14 +213,14 @@ def _resampled(strata: Strata, rng: np.random.Generator) -> _Counts:
 
 
 def _drawn(num: int, rng: np.random.Generator) -> _Counts:
-    """Draw so many scores with replacement: how often each is in each resample, (R, num)."""
+    """Draw `num` scores with replacement, and return how often each was drawn: (R, num)."""
     drawn = rng.integers(num, size=(_RESAMPLES_OF_PAIRS, num))
     drawn += num * np.arange(_RESAMPLES_OF_PAIRS)[:, None]
     return np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
 
 
 def _below(scores: Floats, counts: _Counts) -> _Counts:
-    """Say how many of the lowest 0 to E scores are in each resample: (R, E + 1)."""
+    """Return how many of the lowest 0 to E scores are in each resample: (R, E + 1)."""
     counts = counts[:, np.argsort(scores)]
     return np.pad(np.cumsum(counts, axis=1), ((0, 0), (1, 0)))
 
@@ -225,7 +228,7 @@ def _below(scores: Floats, counts: _Counts) -> _Counts:
 def _share_above(
     ours: Floats, theirs: Floats, our_counts: _Counts, their_counts: _Counts
 ) -> Floats:
-    """Compare resamples pair by pair: (R,) shares of pairs in which ours is above."""
+    """Return the share of pairs in which ours is higher, for each resample: (R,)."""
     below, theirs = _below(theirs, their_counts), np.sort(theirs)
     wins = below[:, np.searchsorted(theirs, ours, "left")]
     wins_and_ties = below[:, np.searchsorted(theirs, ours, "right")]
@@ -238,14 +241,14 @@ def _percentiles(samples: Floats) -> Floats:
 
 
 def performance_profile(strata: Strata, thresholds: Floats) -> tuple[Floats, Floats, Floats]:
-    """Give the share of scores above each threshold, and a pointwise 95 % band.
+    """Return the share of scores above each threshold, with a pointwise 95 % band.
 
     Args:
         strata: S arrays (E,).
         thresholds: (P,).
 
     Returns:
-        (P,) shares, and the (P,) lower and upper ends of the band, from 0 to 1.
+        (P,) shares, and the (P,) lower and (P,) upper ends of the band, each from 0 to 1.
 
     Raises:
         ValueError: If there are no scores.
@@ -260,26 +263,28 @@ def performance_profile(strata: Strata, thresholds: Floats) -> tuple[Floats, Flo
 def band(
     seeds: Sequence[tuple[Floats, Floats]], num_points: int = 200
 ) -> tuple[Floats, Floats, Floats, Floats]:
-    """Bring the learning curves of several training seeds together.
+    """Compute the mean and the range of the learning curves of several training seeds.
 
     Args:
-        seeds: of each training seed, (P,) env steps, increasing, and the (P,) values there.
-        num_points: how many env steps to give, evenly spread over those that all seeds have.
+        seeds: for each training seed, (P,) increasing env steps and the (P,) values there.
+        num_points: number of points of the result, evenly spaced over the env steps that all seeds
+            have in common.
 
     Returns:
-        (num_points,) env steps, and the mean, the lowest and the highest of the seeds there.
+        (num_points,) env steps, and the mean, the lowest and the highest value of the seeds there.
 
     Raises:
-        ValueError: If seeds have no env steps in common, or env steps that do not increase.
+        ValueError: If the seeds have no env steps in common, or env steps do not increase.
     """
     if not seeds or not all(len(steps) for steps, _ in seeds):
         raise ValueError("a learning curve needs at least one point")
     if not all((np.diff(steps) > 0).all() for steps, _ in seeds):
-        raise ValueError("the env steps of a learning curve have to increase")
+        raise ValueError("the env steps of a learning curve must increase")
     first, last = max(steps[0] for steps, _ in seeds), min(steps[-1] for steps, _ in seeds)
     if first > last:
         raise ValueError(
-            f"no env steps in common: one starts at {first:,.0f}, one ends at {last:,.0f}"
+            f"the curves have no env steps in common: one starts at {first:,.0f}, another ends at "
+            f"{last:,.0f}"
         )
     common = np.linspace(first, last, num_points)
     values = np.stack([np.interp(common, steps, values) for steps, values in seeds])

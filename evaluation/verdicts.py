@@ -1,16 +1,18 @@
-"""Which of two is better: tests of pairs, corrected for all pairs of a table.
+"""Statistical tests of which of two players is better, corrected for all pairs of a table.
 
-What a verdict is about depends on what there is several of:
+What a verdict applies to depends on the players:
 
-- One policy against another (a player without training seeds counts as a policy): about these two
-  policies. Episodes vary.
-- An agent, which is several training seeds, against another agent: about the agents. Training seeds
-  vary; so much as 1,000 episodes of a seed say nothing of how another one would have turned out.
-- An agent against one policy: about the agent where it has enough seeds; where it has fewer, about
-  each of its policies, which all have to be better.
+- One policy against another policy or a baseline: the verdict applies to these two policies.
+  Episodes are the samples.
+- An agent, which is several training seeds, against another agent: the verdict applies to the
+  agents. Training seeds are the samples, because even 1,000 episodes of one seed contain no
+  information about how another seed would have turned out.
+- An agent against one policy: the verdict applies to the agent if it has enough seeds. Otherwise it
+  applies to each of the agent's policies, all of which must be better.
 
-Players of a table play the same episodes, which are treated as if each player had its own. What is
-hard for one is mostly hard for others, so this makes verdicts rarer, never more frequent.
+All players of a table play the same episodes, but the tests treat the episodes of different players
+as independent. Episodes that are hard for one player are mostly hard for others too, so this makes
+verdicts more conservative, never less.
 
 Axes: E episodes of a seed, S training seeds, C ways to divide values into two groups.
 """
@@ -30,29 +32,30 @@ from scipy import stats
 from evaluation.statistics import CONFIDENCE, Floats, Interval, Strata
 
 ALPHA = round(1 - CONFIDENCE, 3)
-"""How often a table whose players are all alike may tell any two of them apart."""
+"""Level of significance: at most this share of tables of equal players has a significant pair."""
 POLICIES, EACH_POLICY, AGENTS = "policies", "each policy", "agents"
-"""What a verdict is about."""
+"""What a verdict applies to."""
 FEWEST_SEEDS = 6
-"""From how many seeds on a verdict on one agent against one policy is about the agent.
+"""Number of seeds from which a verdict on an agent against one policy applies to the agent.
 
-All of 5 seeds are better by chance in 2 of 32 cases (sign test), all of 6 in 2 of 64.
+With 5 seeds, all of them are better or all are worse by chance in 2 of 32 cases (sign test); with 6
+seeds, in 2 of 64.
 """
-_FEW = 20  # From here on the Mann-Whitney test's normal approximation is good.
-_PERMUTATIONS = 20_000  # All of them, up to 8 seeds against 8.
+_FEW = 20  # Episodes from which the normal approximation of the Mann-Whitney test is good.
+_PERMUTATIONS = 20_000  # Enough for an exact test of up to 8 seeds against 8.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What returns say about which of two is better, before the correction for other pairs.
+    """The test of one pair of players, "ours" and "theirs", before the correction for other pairs.
 
     Attributes:
-        about: one of `POLICIES`, `EACH_POLICY` and `AGENTS`.
-        is_ours_ahead: which of the two is better if either is.
+        about: what the verdict applies to: `POLICIES`, `EACH_POLICY` or `AGENTS`.
+        is_ours_ahead: whether ours is the better one if the difference is significant.
         difference: our mean return minus theirs, over new training seeds, with the 95 % interval of
-            this pair alone; None between two policies, and where it cannot be estimated.
-        p_value: two-sided.
-        least_p: the smallest p-value that as many seeds could have given.
+            this pair alone; None between two policies, and if it cannot be estimated.
+        p_value: two-sided p-value.
+        least_p: smallest p-value that is possible with as many seeds.
     """
 
     about: str
@@ -63,22 +66,22 @@ class Evidence:
 
     @property
     def can_decide(self) -> bool:
-        """Whether there are enough seeds for a verdict on this pair, were it the only one."""
+        """Whether there are enough seeds for a significant result if this were the only pair."""
         return self.least_p <= ALPHA
 
     def reversed(self) -> Evidence:
-        """Give what theirs say about ours."""
+        """Return the same test with ours and theirs exchanged."""
         d = self.difference
         turned = d and Interval(estimate=-d.estimate, low=-d.high, high=-d.low)
         return replace(self, is_ours_ahead=not self.is_ours_ahead, difference=turned)
 
 
 def weigh(ours: Strata, theirs: Strata) -> Evidence:
-    """Test whether one of two is better.
+    """Test whether one of two players is better.
 
     Args:
-        ours: of each of S training seeds, (E,) returns; of one policy, one array.
-        theirs: as many or more, or fewer.
+        ours: (E,) returns for each of S training seeds; one array if it is a policy or a baseline.
+        theirs: the same for the other player; numbers of seeds and episodes may differ.
     """
     if len(ours) > 1 and len(theirs) > 1:
         return _weigh_agents(ours, theirs)
@@ -86,17 +89,17 @@ def weigh(ours: Strata, theirs: Strata) -> Evidence:
         return _weigh_agent(ours, theirs[0])
     if len(theirs) > 1:
         return _weigh_agent(theirs, ours[0]).reversed()
-    p, chance = _compare_policies(ours[0], theirs[0])
+    p, share = _compare_policies(ours[0], theirs[0])
     return Evidence(
-        about=POLICIES, is_ours_ahead=chance > 0.5, difference=None, p_value=p, least_p=0.0
+        about=POLICIES, is_ours_ahead=share > 0.5, difference=None, p_value=p, least_p=0.0
     )
 
 
 def correct(evidence: Sequence[Evidence]) -> list[float]:
-    """Give p-values that hold for all pairs of a table together, in the order of the pairs.
+    """Return the p-values corrected for all pairs of a table, in the order of the pairs.
 
-    Pairs that too few seeds keep from any verdict cannot be told apart wrongly. They do not count
-    (Tarone 1990, "A modified Bonferroni method for discrete data"), and get 1.
+    Pairs with too few seeds for any significant result cannot cause a false one. They are not
+    counted (Tarone 1990, "A modified Bonferroni method for discrete data"), and get 1.
     """
     counted = [i for i, of_pair in enumerate(evidence) if of_pair.can_decide]
     corrected = [1.0] * len(evidence)
@@ -106,10 +109,12 @@ def correct(evidence: Sequence[Evidence]) -> list[float]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values for their number: to reject what is at most a level errs at most so often.
+    """Correct p-values for their number.
 
-    Holm 1979, "A simple sequentially rejective multiple test procedure": of m p-values the smallest
-    is multiplied by m, the next by m - 1 and so on, and none gets less than a smaller one did.
+    Rejecting all hypotheses whose corrected p-value is at most some level makes any false rejection
+    with at most that probability. Holm 1979, "A simple sequentially rejective multiple test
+    procedure": the smallest of m p-values is multiplied by m, the next by m - 1, and so on, and
+    each is at least as large as the one before.
     """
     order = np.argsort(p_values, kind="stable")
     factors = np.arange(len(order), 0, -1)
@@ -119,14 +124,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def least_p(ours: int, theirs: int) -> float:
-    """Give the smallest two-sided p-value that a permutation test of so many seeds can give."""
+    """Return the smallest possible two-sided p-value of a permutation test of so many seeds."""
     return 2 / min(comb(ours + theirs, ours), _PERMUTATIONS)
 
 
 def enough_seeds(pairs: int) -> int:
-    """Say how many seeds of each agent are enough for a verdict among so many pairs.
+    """Return how many seeds of each agent are enough for a significant result.
 
-    That is, where all seeds of one are better than all of the other's, and clearly so.
+    They are enough if all seeds of one agent are clearly better than all seeds of the other.
+
+    Args:
+        pairs: number of pairs in the table.
     """
     most = next(n for n in range(2, 100) if comb(2 * n, n) > _PERMUTATIONS)
     return next((n for n in range(2, most) if least_p(n, n) <= ALPHA / pairs), most)
@@ -135,9 +143,9 @@ def enough_seeds(pairs: int) -> int:
 def _weigh_agents(ours: Strata, theirs: Strata) -> Evidence:
     """Test whether two agents have the same mean return, over training seeds.
 
-    Two tests have to agree, as each has a weakness that the other has not: permutations hold
-    whatever the distribution of seeds' means, but take both agents' to be the same; Welch's test
-    lets one vary more than the other, but takes means to be normally distributed.
+    Two tests must agree, because their assumptions differ: the permutation test makes no assumption
+    about the distribution of the seeds' means, except that it is the same for both agents. Welch's
+    test allows for different variances, but assumes normal distributions.
     """
     our_means, their_means = _means(ours), _means(theirs)
     terms = [_seeds_term(our_means), _seeds_term(their_means)]
@@ -154,7 +162,8 @@ def _weigh_agents(ours: Strata, theirs: Strata) -> Evidence:
 def _weigh_agent(agent: Strata, policy: Floats) -> Evidence:
     """Test whether an agent is better or worse than one policy."""
     means = _means(agent)
-    # Seeds share their episodes, so that their luck may be common: as if all were one policy.
+    # The seeds share their episodes, whose difficulty may affect all of them alike. Their variance
+    # over episodes is therefore counted as if all were one policy.
     episodes = [_episodes_term(returns) for returns in agent]
     shared = (float(np.mean([v for v, _ in episodes])), min(df for _, df in episodes))
     terms = [_seeds_term(means), shared, _episodes_term(policy)]
@@ -169,57 +178,57 @@ def _weigh_agent(agent: Strata, policy: Floats) -> Evidence:
 
 
 def _compare_each(agent: Strata, policy: Floats) -> tuple[float, bool]:
-    """Test whether each policy of an agent is better than another policy, or each is worse.
+    """Test whether every policy of an agent is better than another policy, or every one is worse.
 
-    An intersection-union test: all of its parts have to reject, each at the full level (Berger
-    1982, "Multiparameter hypothesis testing and acceptance sampling").
+    An intersection-union test: each of its parts must reject, each at the full level (Berger 1982,
+    "Multiparameter hypothesis testing and acceptance sampling").
 
     Returns:
-        The p-value, and whether they are better.
+        The p-value, and whether the agent's policies are better.
     """
-    p_values, chances = zip(*(_compare_policies(own, policy) for own in agent), strict=True)
-    better = [chance > 0.5 for chance in chances]
-    return (max(p_values) if len(set(better)) == 1 else 1.0), float(np.mean(chances)) > 0.5
+    p_values, shares = zip(*(_compare_policies(own, policy) for own in agent), strict=True)
+    better = [share > 0.5 for share in shares]
+    return (max(p_values) if len(set(better)) == 1 else 1.0), float(np.mean(shares)) > 0.5
 
 
 def _compare_policies(ours: Floats, theirs: Floats) -> tuple[float, float]:
-    """Test whether an episode of ours is as likely above one of theirs as below.
+    """Test whether our episodes score higher than theirs as often as lower.
 
-    Two tests have to agree: Brunner and Munzel's (2000, "The nonparametric Behrens-Fisher
-    problem"), which allows for returns that vary differently but is too bold with few of them, and
-    Mann and Whitney's, by permutations where there are few.
+    Two tests must agree: that of Brunner and Munzel (2000, "The nonparametric Behrens-Fisher
+    problem"), which allows for different variances but rejects too often with few episodes, and
+    that of Mann and Whitney, which is computed by permutations if there are few episodes.
 
     Returns:
-        The p-value, and the share of pairs in which ours is above, equal ones counting half.
+        The p-value, and the share of pairs in which ours is higher, where ties count half.
     """
     if min(ours.min(), theirs.min()) == max(ours.max(), theirs.max()):
         return 1.0, 0.5
     test = stats.mannwhitneyu(ours, theirs, method="asymptotic")
-    p, chance = float(test.pvalue), float(test.statistic) / (len(ours) * len(theirs))
+    p, share = float(test.pvalue), float(test.statistic) / (len(ours) * len(theirs))
     if min(len(ours), len(theirs)) < _FEW:
         ranks = stats.rankdata(np.concatenate([ours, theirs]))
         p = permutation_p(ranks[: len(ours)], ranks[len(ours) :])
-    if 0 < chance < 1:  # Else nothing is left that varies.
+    if 0 < share < 1:  # Otherwise its estimate of the variance is 0.
         p = max(p, float(np.nan_to_num(stats.brunnermunzel(ours, theirs).pvalue, nan=1.0)))
-    return p, chance
+    return p, share
 
 
 def permutation_p(ours: Floats, theirs: Floats) -> float:
-    """Compute how often values dealt out to two by chance differ in mean as these do.
+    """Return the p-value of the permutation test of a difference in means.
 
-    The exact permutation test of a difference in means (Fisher 1935, "The design of experiments"),
-    two-sided by doubling. Of more than 8 values against 8: from 20,000 permutations.
+    Fisher 1935, "The design of experiments"; two-sided by doubling. The test is exact up to 8
+    values against 8, and uses 20,000 random permutations beyond.
 
     Args:
         ours: (S,) values, such as seeds' means.
-        theirs: the other's.
+        theirs: the same of the other agent; the number of values may differ.
     """
     if len(ours) > len(theirs):
         ours, theirs = theirs, ours
     values = np.concatenate([ours, theirs])
     values = values - values.mean()
     sums = values[_groups(len(ours), len(values))].sum(axis=1)
-    rounding = 1e-9 * float(np.abs(values).sum())  # Sums in another order are the same sums.
+    rounding = 1e-9 * float(np.abs(values).sum())  # Sums in another order differ by rounding.
     above = float((sums >= sums[0] - rounding).mean())
     below = float((sums <= sums[0] + rounding).mean())
     return min(1.0, 2 * min(above, below))
@@ -227,7 +236,7 @@ def permutation_p(ours: Floats, theirs: Floats) -> float:
 
 @lru_cache(maxsize=64)
 def _groups(size: int, num: int) -> NDArray[np.intp]:
-    """Give (C, size) ways to choose so many of `num` values; the first chooses the first ones."""
+    """Return (C, size) choices of `size` of `num` values; the first one is the first values."""
     if comb(num, size) <= _PERMUTATIONS:
         return np.array(list(combinations(range(num), size)), np.intp)
     rng = np.random.default_rng(0)
@@ -236,7 +245,8 @@ def _groups(size: int, num: int) -> NDArray[np.intp]:
     return chosen
 
 
-_Term = tuple[float, float]  # The variance of a mean, its degrees of freedom.
+_Term = tuple[float, float]
+"""The variance of a mean, and its degrees of freedom."""
 
 
 def _means(strata: Strata) -> Floats:
@@ -254,13 +264,17 @@ def _episodes_term(returns: Floats) -> _Term:
 
 
 def _welch(difference: float, terms: Sequence[_Term]) -> tuple[Interval | None, float]:
-    """Test whether a difference is 0 whose variance is a sum of estimated ones.
+    """Test whether a difference of means is 0.
 
     Welch 1947, "The generalization of Student's problem when several different population variances
     are involved", with the degrees of freedom of Satterthwaite 1946.
 
+    Args:
+        difference: the difference.
+        terms: estimated variances, whose sum is the variance of the difference.
+
     Returns:
-        The difference with its 95 % interval, None where its variance is unknown, and the p-value.
+        The difference with its 95 % interval, or None if its variance is unknown; and the p-value.
     """
     variance = sum(v for v, _ in terms)
     if not np.isfinite(variance):

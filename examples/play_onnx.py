@@ -1,9 +1,9 @@
-"""Play Doom with an exported policy: ONNX Runtime, NumPy and this project's worlds, no PyTorch.
+"""Play Doom with an exported policy: with ONNX Runtime, NumPy and `envs`, but without PyTorch.
 
     python evaluate.py export zoo/basic
     python examples/play_onnx.py policy.onnx --episodes 10
 
-It scores what `python evaluate.py score` says: the same seeds are the same episodes.
+The returns are those of `python evaluate.py score`: the same seed is the same episode.
 """
 
 import argparse
@@ -18,26 +18,32 @@ from envs import EnvConfig, make
 from envs.registry import check_no_import
 
 parser = argparse.ArgumentParser(description="Play Doom with an exported policy.")
-parser.add_argument("policy", help="what `python evaluate.py export` wrote")
-parser.add_argument("--episodes", type=int, default=10, help="how many")
-parser.add_argument("--seed", type=int, default=0, help="of the first one; the others follow")
-parser.add_argument("--sample", action="store_true", help="draw actions; else take the likeliest")
+parser.add_argument("policy", help="a file that `python evaluate.py export` wrote")
+parser.add_argument("--episodes", type=int, default=10, help="number of episodes")
+parser.add_argument(
+    "--seed", type=int, default=0, help="seed of the first episode; the others follow"
+)
+parser.add_argument(
+    "--sample",
+    action="store_true",
+    help="sample actions; by default, the most likely ones are taken",
+)
 args = parser.parse_args()
 if args.episodes < 1 or args.seed < 0:
-    parser.exit(2, "error: --episodes is at least 1 and --seed at least 0\n")
+    parser.exit(2, "error: --episodes must be at least 1, and --seed at least 0\n")
 try:
     session = onnxruntime.InferenceSession(args.policy)
     about = json.loads(session.get_modelmeta().custom_metadata_map["doomgrad"])
     config = msgspec.convert(about["env"], EnvConfig)
     check_no_import(config.env)  # A file does not decide what is imported.
     env = make(config)
-except Exception as error:  # Those of ONNX Runtime have no class in common.
-    parser.exit(2, f"error: {args.policy} is no policy that evaluate.py exported: {error}\n")
+except Exception as error:  # The errors of ONNX Runtime have no common base class.
+    parser.exit(2, f"error: {args.policy} is not a policy that evaluate.py exported: {error}\n")
 
 inputs = {part.name: part.shape for part in session.get_inputs()}
 outputs = [part.name for part in session.get_outputs()]
 state = np.zeros((1, *inputs.get("memory_state", [])[1:]), np.float32)
-ends = np.cumsum(about["actions"]["sizes"])  # Of the groups of choices.
+ends = np.cumsum(about["actions"]["sizes"])  # Ends of the groups of choices.
 returns = np.zeros(args.episodes)
 with contextlib.closing(env):
     for episode, seed in enumerate(range(args.seed, args.seed + args.episodes)):

@@ -1,12 +1,12 @@
-"""Stable-Baselines3's first example of parallel environments, on ours: two lines differ.
+"""Stable-Baselines3's first example of parallel environments with ours; two lines are different.
 
 python examples/sb3_vec_env.py --timesteps 100000
 """
 
 import argparse
 
-# Was: from stable_baselines3.common.env_util import make_vec_env. It comes first, so that torch is
-# told to leave the cores to the games while they play.
+# Was: from stable_baselines3.common.env_util import make_vec_env. It is imported first, because it
+# sets an environment variable that makes torch's threads leave the cores to the environments.
 from envs.sb3 import make_vec_env  # isort: skip
 
 from stable_baselines3 import PPO

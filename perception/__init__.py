@@ -1,8 +1,8 @@
-"""From frames to features to memory: what every agent here sees and remembers with."""
+"""Perception: from observations to features, with memory, for every agent."""
 
 from perception.decode import ImageSpec, VectorSpec
 from perception.encoders import ENCODERS, EncoderConfig, PerceptionError
-from perception.memory import MEMORIES, Memory
+from perception.memory import MEMORIES, Memory, MemoryConfig
 from perception.perception import Perception, PerceptionConfig
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "EncoderConfig",
     "ImageSpec",
     "Memory",
+    "MemoryConfig",
     "Perception",
     "PerceptionConfig",
     "PerceptionError",

@@ -1,7 +1,7 @@
-"""Decoding what travelled as bytes: palette indices to colours, bytes to numbers, on the device.
+"""Decoding images on the device: palette indices become colours, and bytes become numbers.
 
 Axes: B batch, H, W screen, C channels as observed, P planes after decoding (a palette channel
-becomes three).
+becomes three), s the side of a block of pixels.
 """
 
 from __future__ import annotations
@@ -14,20 +14,23 @@ from torch import Tensor, nn
 
 from perception.normalization import ObservationNormalizer
 
-_SAMPLE = 256  # Frames.
-# Types by how many bytes they have, to move several small numbers as one.
+_SAMPLE = 256  # Frames of a rollout from which statistics are computed.
+# Types by their size in bytes, to move several small numbers as one large one.
 _WIDE = {2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
-    """An image part of an observation.
+    """A part of an observation that is an image.
 
     Attributes:
         shape: (H, W, C).
-        channels: what each channel is; `palette` ones are indices into the palette, every other
-            one is a brightness of 0 to 255. Empty: all are brightnesses.
-        palette: 256 RGB colours, needed where a channel is `palette`.
+        channels: the kind of each channel: `palette` for indices into the palette; every other
+            kind is a brightness of 0 to 255. Empty: all are brightnesses.
+        palette: 256 RGB colours of 0 to 255, required if a channel is `palette`.
+
+    Raises:
+        ValueError: If channels or palette have the wrong length.
     """
 
     shape: tuple[int, int, int]
@@ -36,46 +39,55 @@ class ImageSpec:
 
     @property
     def num_planes(self) -> int:
-        """P."""
+        """The number of planes after decoding, P."""
         return self.shape[2] + 2 * self.channels.count("palette")
 
     def __post_init__(self) -> None:
-        """Check that channels and palette fit."""
+        """Check the lengths of channels and palette."""
         if self.channels and len(self.channels) != self.shape[2]:
-            raise ValueError(f"{len(self.channels)} channels are named for shape {self.shape}")
+            raise ValueError(
+                f"{len(self.channels)} channels are named, and images of shape {self.shape} have "
+                f"{self.shape[2]}"
+            )
         if "palette" in self.channels and len(self.palette) != 256:
-            raise ValueError(f"a palette has 256 colours, not {len(self.palette)}")
+            raise ValueError(f"a palette must have 256 colours, got {len(self.palette)}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class VectorSpec:
-    """A vector part of an observation, with D numbers."""
+    """A part of an observation that is a vector.
+
+    Attributes:
+        size: the number of its elements, D.
+    """
 
     size: int
 
 
 class Decoder(nn.Module):
-    """Decode (B, H, W, C) uint8 images to (B, P, H, W) numbers in [0, 1], or normalised ones.
+    """Decodes (B, H, W, C) uint8 images to (B, P, H, W) numbers in [0, 1], or to normalised ones.
 
-    They have the precision that the layers after them compute with: that of autocast where it is
-    on, of the module otherwise. The memory layout of the result is channels-last, which is how the
-    bytes lie already and what convolutions on a CPU with matrix units and on CUDA prefer.
+    The dtype of the result is that of autocast where it is enabled, else that of `palette`. Its
+    memory format is channels-last: the bytes are already in that order, and convolutions on CUDA
+    and on CPUs with matrix units are fastest with it.
 
-    Where the next layer sees blocks of s x s pixels as one, the result is (B, s * s * Q, H / s,
-    W / s), rounded down. Each pixel then has Q planes: P, and a zero after each palette channel's
-    three colours, so that what is looked up is 8 or 16 bytes at once, which is three times as fast.
+    With blocks of s x s pixels, the result is (B, s * s * Q, H / s, W / s), rounded down. Each
+    pixel then has Q planes: the P planes, with a plane of zeros after the three colours of each
+    palette channel. A colour then takes 8 or 16 bytes and is looked up as one number, which is
+    three times as fast.
 
-    Normalised numbers have mean 0 and deviation 1 over all pixels that were observed, each colour
-    and each other channel by itself, and are clipped to +-10. A small thing in a dark room is then
-    seen from the start, which otherwise drowns in the brightness that all frames share.
+    Normalised numbers have mean 0 and standard deviation 1 over all pixels that were observed,
+    computed separately for each colour and each other channel, and are clipped to +-10. Small
+    objects in a dark room then stand out from the start; without normalisation, the brightness that
+    all frames have in common dominates.
 
     Args:
-        spec: what the images are.
-        block: s.
+        spec: the images.
+        block: side of the blocks, s, in pixels.
         normalize: whether to normalise.
 
     Attributes:
-        block: s. A decoder and the layer after it also work with 1, only slower.
+        block: s. With 1, a decoder and the layer after it compute the same, but more slowly.
     """
 
     palette: Tensor
@@ -87,7 +99,7 @@ class Decoder(nn.Module):
         self._palette_channels = [i for i, p in enumerate(is_palette) if p]
         self._other_channels = [i for i, p in enumerate(is_palette) if not p]
         colours = torch.tensor(spec.palette or [(0, 0, 0)], dtype=torch.float32) / 255.0
-        # It is saved with the policy: indices mean nothing without their colours.
+        # Saved with the policy: indices have no meaning without their colours.
         self.register_buffer("palette", colours)
         sizes = {"colours": 3 * any(is_palette), "others": len(self._other_channels)}
         self.seen = nn.ModuleDict(
@@ -95,13 +107,14 @@ class Decoder(nn.Module):
         )
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Decode.
+        """Decode images.
 
         Args:
             frames: (B, H, W, C) uint8.
 
         Returns:
-            (B, P, H, W): the palette channels' colours, then the others.
+            (B, P, H, W) floating point, or blocks: the colours of the palette channels, then the
+            other channels.
         """
         device, colours = frames.device.type, self.palette
         if torch.is_autocast_enabled(device):
@@ -116,17 +129,14 @@ class Decoder(nn.Module):
             planes.append(_look_up(colours, indices).flatten(-2))  # (..., 3 or 4 each)
         if self._other_channels:
             others = _select(frames, self._other_channels).float().div_(255.0)
-            # Row by row, because arithmetic on few numbers at a time takes ten times as long.
+            # Whole rows, because arithmetic on a last axis of few numbers takes ten times as long.
             rows = self._normalized("others", others.flatten(2))
             planes.append(rows.unflatten(2, others.shape[2:]).to(colours.dtype))
         decoded = planes[0] if len(planes) == 1 else torch.cat(planes, dim=-1)
         return decoded.flatten(3).permute(0, 3, 1, 2)
 
     def observe(self, frames: Tensor) -> None:
-        """Take (B, H, W, C) uint8 frames into the statistics that normalise, if any do.
-
-        Of many frames, a sample tells enough.
-        """
+        """Update the statistics, if there are any, with a sample of (B, H, W, C) uint8 frames."""
         if not self.seen:
             return
         frames = frames[:: max(1, len(frames) // _SAMPLE)]
@@ -143,7 +153,7 @@ class Decoder(nn.Module):
             statistics.merge(mean, variance.clamp(min=0.0), count)
 
     def _normalized(self, kind: str, numbers: Tensor) -> Tensor:
-        """Normalise numbers of a kind in float32, if they are to be."""
+        """Return numbers of a kind normalised, computed in float32, or unchanged."""
         if kind not in self.seen:
             return numbers
         normalizer = self.seen[kind]
@@ -152,38 +162,38 @@ class Decoder(nn.Module):
 
 
 def _cut_into_blocks(frames: Tensor, size: int) -> Tensor:
-    """Turn (B, H, W, C) bytes into blocks, (B, H / s, W / s, s * s, C)."""
+    """Return (B, H, W, C) uint8 images as blocks, (B, H / s, W / s, s * s, C) uint8."""
     height, width = (side // size for side in frames.shape[1:3])
     channels = frames.shape[3]
     rows = frames[:, : height * size, : width * size].flatten(2)
     if frames.shape[2] % size == 0 and size * channels in _WIDE:
-        rows = rows.view(_WIDE[size * channels])  # A block's row is moved as one number.
+        rows = rows.view(_WIDE[size * channels])  # A row of a block is moved as one number.
     blocks = rows.unflatten(2, (width, -1)).unflatten(1, (height, size)).transpose(2, 3)
     pixels: Tensor = blocks.contiguous().view(torch.uint8).unflatten(-1, (size, channels))
     return pixels.flatten(3, 4)
 
 
 def _count(pixels: Tensor) -> Tensor:
-    """Count how often each byte occurs, (256,) float64."""
-    # Not `torch.bincount`, which waits for a GPU to tell it the largest number.
+    """Return how often each byte value occurs, (256,) float64."""
+    # Not `torch.bincount`, which reads the largest index and therefore waits for the GPU.
     indices = pixels.flatten().long()
     ones = torch.ones((), dtype=torch.float64, device=pixels.device).expand(len(indices))
     return torch.zeros(256, dtype=torch.float64, device=pixels.device).index_add_(0, indices, ones)
 
 
 def _look_up(colours: Tensor, indices: Tensor) -> Tensor:
-    """Give the colours, (..., 3) or (..., 4), that indices stand for."""
+    """Return the colours, (..., 3) or (..., 4), of (...) int32 indices."""
     if colours.shape[1] == 3:
         return F.embedding(indices, colours)
-    # Four numbers are moved as one.
+    # Four numbers are moved as one large one.
     table = colours.view(_WIDE[4 * colours.element_size()]).flatten()
     found: Tensor = table.index_select(0, indices.flatten())
     return found.view(colours.dtype).reshape(*indices.shape, 4)
 
 
 def _select(frames: Tensor, channels: list[int]) -> Tensor:
-    """Return some channels, in order."""
-    # A list as an index would be copied to the GPU each time.
+    """Return some channels of (..., C) frames, in the given order."""
+    # Slices, because a list as an index would be copied to the GPU each time.
     first, step = channels[0], channels[1] - channels[0] if len(channels) > 1 else 1
     if channels == list(range(first, channels[-1] + 1, step)):
         return frames[..., first : channels[-1] + 1 : step]

@@ -1,4 +1,4 @@
-"""Running mean and variance, by which observations are normalised.
+"""Running mean and variance, with which observations are normalised.
 
 Axes: B batch, D numbers.
 """
@@ -10,12 +10,17 @@ from torch import Tensor, nn
 
 
 class RunningMeanStd(nn.Module):
-    """Mean and variance of all that was seen (Chan et al. 1982, parallel algorithm).
+    """Mean and variance of all batches so far (Chan et al. 1982, parallel algorithm).
 
-    The statistics are buffers: they are saved and loaded with the module that holds this one.
+    The statistics are buffers: they are saved and loaded with the module that contains this one.
 
     Args:
         size: D.
+
+    Attributes:
+        mean: (D,) float64.
+        variance: (D,) float64, of the population.
+        count: the number of vectors so far, a float64 scalar.
     """
 
     mean: Tensor
@@ -36,13 +41,19 @@ class RunningMeanStd(nn.Module):
 
     @torch.no_grad()
     def update(self, batch: Tensor) -> None:
-        """Take (B, D) numbers into account."""
+        """Update the statistics with a (B, D) batch of any dtype."""
         batch = batch.double()
         self.merge(batch.mean(0), batch.var(0, unbiased=False), len(batch))
 
     @torch.no_grad()
     def merge(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        """Take `count` numbers into account of which mean and variance, (D,) float64, are known."""
+        """Update the statistics with those of another batch.
+
+        Args:
+            mean: (D,) float64.
+            variance: (D,) float64, of the population.
+            count: the number of vectors in the batch.
+        """
         total = self.count + count
         delta = mean - self.mean
         squares = self.variance * self.count + variance * count
@@ -53,14 +64,18 @@ class RunningMeanStd(nn.Module):
 
 
 class ObservationNormalizer(RunningMeanStd):
-    """Shift and scale numbers to mean 0 and variance 1, clipped to +-10."""
+    """Shifts and scales numbers to mean 0 and variance 1, and clips them to +-10."""
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """Normalise (..., D) float32 with the statistics so far, in double precision."""
+        """Return (..., D) float32 vectors normalised, float32, computed in double precision."""
         return self.normalize(vectors.double()).float()
 
     def normalize(self, numbers: Tensor) -> Tensor:
-        """Normalise (..., n * D) numbers, D by D, at the precision they have."""
+        """Return (..., n * D) numbers normalised, with the same statistics for each group of D.
+
+        Args:
+            numbers: (..., n * D); the dtype of the result, and of the computation, is theirs.
+        """
         times = numbers.shape[-1] // self.mean.numel()
         mean, deviation = (s.to(numbers.dtype).repeat(times) for s in (self.mean, self.deviation))
         return (numbers - mean).div_(deviation).clamp_(-10.0, 10.0)

@@ -1,101 +1,177 @@
-"""Perception as a whole: parts of an observation, decoded, encoded, joined and remembered.
+"""Perception: the parts of an observation are decoded, encoded, concatenated, and then remembered.
 
-Axes: T time, N environments, B batch, F features.
+Axes: T time, N environments, B batch, H, W, C an image, D numbers of a vector, F features, S and M
+rows and width of the memory's state.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from perception.decode import Decoder, ImageSpec, VectorSpec
-from perception.encoders import ENCODERS, MLP, EncoderConfig
-from perception.memory import MEMORIES
+from perception.encoders import ENCODERS, MLP, Encoder, EncoderConfig, NatureConfig, VectorConfig
+from perception.lookup import as_named_dict, class_of, name_of
+from perception.memory import MEMORIES, Memory, MemoryConfig, NoMemoryConfig
 from perception.normalization import ObservationNormalizer
 
 Spec = ImageSpec | VectorSpec
+EncoderT = TypeVar("EncoderT", bound=EncoderConfig)
+MemoryT = TypeVar("MemoryT", bound=MemoryConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PerceptionConfig:
-    """How an agent sees and remembers.
+class PerceptionConfig(Generic[EncoderT, MemoryT]):
+    """The configuration of `Perception`: the encoders and the memory."""
 
-    Raises:
-        ValueError: If a size is not positive.
+    encoder: EncoderT = field(default_factory=NatureConfig)  # type: ignore[assignment] # the default of EncoderT
+    """The encoder of images."""
+    memory: MemoryT = field(default_factory=NoMemoryConfig)  # type: ignore[assignment] # the default of MemoryT
+    """The memory between env steps."""
+    vectors: VectorConfig = field(default_factory=VectorConfig)
+    """The encoder of vectors."""
+
+    @property
+    def encoder_name(self) -> str:
+        """The image encoder's name in `ENCODERS`."""
+        return name_of(ENCODERS, self.encoder)
+
+    @property
+    def memory_name(self) -> str:
+        """The memory's name in `MEMORIES`."""
+        return name_of(MEMORIES, self.memory)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the configuration as nested dictionaries, with the names of encoder and memory."""
+        return {
+            "encoder": as_named_dict(ENCODERS, self.encoder),
+            "memory": as_named_dict(MEMORIES, self.memory),
+            "vectors": asdict(self.vectors),
+        }
+
+
+class ImageEncoder(nn.Module):
+    """Decodes and encodes images, (B, H, W, C) uint8 to (B, F).
+
+    Args:
+        spec: the images.
+        config: configuration of the encoder.
+        normalize: whether decoded images are normalised by running statistics.
+
+    Attributes:
+        num_features: F.
     """
 
-    encoder: Literal["nature", "impala", "mlp"] = "nature"
-    """Encoder of images; vectors are always encoded by an MLP."""
-    memory: Literal["none", "lstm", "gru"] = "none"
-    """What is carried from one env step to the next."""
-    memory_size: int = 256
-    """Width of the memory."""
-    layers: EncoderConfig = field(default_factory=EncoderConfig)
+    def __init__(self, spec: ImageSpec, config: EncoderConfig, normalize: bool) -> None:
+        super().__init__()
+        encoder: Encoder = class_of(ENCODERS, config)(config, (spec.num_planes, *spec.shape[:2]))
+        self.decoder = Decoder(spec, encoder.block, normalize)
+        self.encoder = encoder
+        self.num_features = encoder.num_features
 
-    def __post_init__(self) -> None:
-        """Check sizes."""
-        if self.memory_size < 1:
-            raise ValueError(f"memory_size must be at least 1, got {self.memory_size}")
+    def forward(self, frames: Tensor) -> Tensor:
+        """Encode (B, H, W, C) uint8 as (B, F), in the dtype of the layers."""
+        features: Tensor = self.encoder(self.decoder(frames))
+        return features
+
+    def observe(self, frames: Tensor) -> None:
+        """Update the statistics with (B, H, W, C) uint8 frames."""
+        self.decoder.observe(frames)
+
+
+class VectorEncoder(nn.Module):
+    """Encodes vectors, (B, D) float32 to (B, F).
+
+    Args:
+        spec: the vectors.
+        config: configuration of the layers.
+        normalize: whether vectors are normalised by running statistics.
+
+    Attributes:
+        num_features: F.
+    """
+
+    def __init__(self, spec: VectorSpec, config: VectorConfig, normalize: bool) -> None:
+        super().__init__()
+        self.normalizer = ObservationNormalizer(spec.size) if normalize else None
+        self.encoder = MLP(config, (spec.size,))
+        self.num_features = self.encoder.num_features
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Encode (B, D) float32 as (B, F) float32."""
+        normal = vectors if self.normalizer is None else self.normalizer(vectors)
+        features: Tensor = self.encoder(normal)
+        return features
+
+    def observe(self, vectors: Tensor) -> None:
+        """Update the statistics with (B, D) float32 vectors."""
+        if self.normalizer is not None:
+            self.normalizer.update(vectors)
 
 
 class Perception(nn.Module):
-    """Turn observations into features, and remember.
-
-    Where there are images, the large products, which are nearly all of the work, may be computed at
-    a lower precision: `precision` is that of image encoders and of the memory's products, whatever
-    their weights are kept in. Everything else is float32, the memory's state too: what is rounded
-    there would add up.
+    """Computes features from observations, with memory.
 
     Args:
         specs: parts of an observation by name.
-        config: which encoder and memory.
-        normalize_obs: whether what is seen is normalised by running statistics, which are saved
-            with the rest.
+        config: encoders and memory.
+        normalize_obs: whether observations are normalised by running statistics, which are saved
+            with the module.
+        precision: dtype in which the matrix products of `heavy_modules` are computed: those of the
+            image encoders and, if there are images, of the memory. Parameters, the memory's state
+            and everything else are float32, because rounding errors would accumulate there.
+
+    Attributes:
+        encoders: by part of an observation.
+        memory: the memory.
+        precision: as above.
+        num_features: F.
+        num_image_features: the number of features that the image encoders compute.
     """
 
     def __init__(
-        self, specs: Mapping[str, Spec], config: PerceptionConfig, normalize_obs: bool = False
+        self,
+        specs: Mapping[str, Spec],
+        config: PerceptionConfig[Any, Any],
+        normalize_obs: bool = False,
+        precision: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        self.precision = torch.float32
-        self.normalizers = nn.ModuleDict()  # Of vectors; decoders normalise images.
+        self.precision = precision
         self.encoders = nn.ModuleDict()
+        self.num_image_features = 0
         size = 0
         for name, spec in specs.items():
+            encoder: ImageEncoder | VectorEncoder
             if isinstance(spec, ImageSpec):
-                shape = (spec.num_planes, *spec.shape[:2])
-                image_encoder = ENCODERS[config.encoder](config.layers, shape)
-                decoder = Decoder(spec, image_encoder.block, normalize_obs)
-                self.encoders[name] = nn.Sequential(decoder, image_encoder)
-                size += image_encoder.num_features
+                encoder = ImageEncoder(spec, config.encoder, normalize_obs)
+                self.num_image_features += encoder.num_features
             else:
-                if normalize_obs:
-                    self.normalizers[name] = ObservationNormalizer(spec.size)
-                vector_encoder = MLP(config.layers, (spec.size,))
-                self.encoders[name] = vector_encoder
-                size += vector_encoder.num_features
-        self.memory = MEMORIES[config.memory](size, config.memory_size)
-        self.num_features = self.memory.num_features
+                encoder = VectorEncoder(spec, config.vectors, normalize_obs)
+            self.encoders[name] = encoder
+            size += encoder.num_features
+        self.memory: Memory = class_of(MEMORIES, config.memory)(config.memory, size)
+        self.num_features: int = self.memory.num_features
 
     def forward(
         self, obs: Mapping[str, Tensor], memory_state: Tensor, episode_starts: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Perceive a sequence.
+        """Compute the features of a sequence.
 
         Args:
             obs: parts by name, each (T, N, ...).
             memory_state: (S, N, M) float32, the state before the first step.
-            episode_starts: (T, N) bool; where true, memory is cleared before that step.
+            episode_starts: (T, N) bool; where true, the memory is cleared before that step.
 
         Returns:
-            (T, N, F) float32 features, and the memory's state after the last step.
+            (T, N, F) float32 features, and the (S, N, M) state after the last step.
         """
-        # Encoders know no time.
+        # Encoders have no memory, so steps and environments are merged into one batch axis.
         features = self.encode({name: obs[name].flatten(0, 1) for name in self.encoders})
         features = features.unflatten(0, episode_starts.shape)
         with self._autocast(features, enabled=self.memory in self.heavy_modules):
@@ -103,31 +179,49 @@ class Perception(nn.Module):
         return features, memory_state
 
     def encode(self, obs: Mapping[str, Tensor]) -> Tensor:
-        """Turn parts of an observation, each (B, ...), into (B, F) float32, without memory."""
+        """Encode observations without memory.
+
+        Args:
+            obs: parts by name, each (B, ...); some may be missing.
+
+        Returns:
+            (B, F) float32, the features of the given parts, concatenated.
+        """
         parts, heavy = [], self.heavy_modules
         for name, encoder in self.encoders.items():
-            part = self.normalizers[name](obs[name]) if name in self.normalizers else obs[name]
-            with self._autocast(part, enabled=encoder in heavy):
-                parts.append(encoder(part).float())
+            if name not in obs:
+                continue
+            with self._autocast(obs[name], enabled=encoder in heavy):
+                parts.append(encoder(obs[name]).float())
         return torch.cat(parts, dim=-1)
 
     def observe(self, obs: Mapping[str, Tensor]) -> None:
-        """Take parts of an observation, each (B, ...), into the statistics that normalise them."""
+        """Update the statistics for normalisation with parts of observations, each (B, ...)."""
         for name, encoder in self.encoders.items():
-            if name in self.normalizers:
-                normalizer = self.normalizers[name]
-                assert isinstance(normalizer, ObservationNormalizer)
-                normalizer.update(obs[name])
-            elif isinstance(encoder, nn.Sequential):
-                decoder = encoder[0]
-                assert isinstance(decoder, Decoder)
-                decoder.observe(obs[name])
+            assert isinstance(encoder, (ImageEncoder, VectorEncoder))
+            encoder.observe(obs[name])
+
+    @property
+    def image_names(self) -> list[str]:
+        """The names of the parts of an observation that are images."""
+        return [name for name, e in self.encoders.items() if isinstance(e, ImageEncoder)]
 
     @property
     def heavy_modules(self) -> list[nn.Module]:
-        """The modules that `precision` is about."""
-        images = [e for e in self.encoders.values() if isinstance(e, nn.Sequential)]
+        """The modules whose products are computed in `precision`; they take nearly all the time."""
+        images = [self.encoders[name] for name in self.image_names]
         return [*images, self.memory] if images else []
+
+    def cast_weights(self) -> None:
+        """Cast the weights of `heavy_modules` to `precision`, so that no forward pass casts them.
+
+        Only for a copy that does not learn: training needs float32 weights.
+        """
+        for module in self.heavy_modules:
+            for tensor in (*module.parameters(), *module.buffers()):
+                if tensor.dtype == torch.float32:  # Statistics are kept in float64.
+                    tensor.data = tensor.data.to(self.precision)
+        self.precision = torch.float32  # Autocast is no longer needed.
 
     def _autocast(
         self, tensor: Tensor, *, enabled: bool

@@ -1,9 +1,9 @@
-"""No test may leave behind an engine, a worker, a scratch folder or shared memory."""
+"""Every test is checked for what it leaves behind; some share runs that are trained once."""
 
 import os
 
 # Before torch is imported: with one thread, results do not depend on the number of cores, and tests
-# that run worker processes do not fight them for cores.
+# that run worker processes do not compete with them for cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import random
@@ -16,15 +16,18 @@ import torch
 
 import train
 from tests.envs import processes
+from tests.programs import SHARED, contents
+from training import assemble
 
-# How fast environments alone are is measured at each start of a training; here it does not matter.
-train._CEILING_STEPS = 2
+# The speed of the environments alone is measured when a training starts; here it does not matter.
+assemble._LIMIT_STEPS = 2
 
-_ENDING_TAKES_S = 10.0  # at most; no test waits longer than it must
+_ENDING_TAKES_S = 10.0  # At most; no test waits longer than it must.
 
 
 @pytest.fixture(scope="session", autouse=True)
 def engine_record(tmp_path_factory):
+    """Engines, and scratch folders of them, are those of this session alone."""
     folder = tmp_path_factory.mktemp("engines")
     os.environ[processes.MARKER] = uuid.uuid4().hex
     # Engines of other programs, which may run at the same time, use the machine's own folder.
@@ -35,7 +38,8 @@ def engine_record(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _draws_the_same_whatever_ran_before():
+def _seeded():
+    """Random numbers do not depend on which tests ran before."""
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)
@@ -43,6 +47,7 @@ def _draws_the_same_whatever_ran_before():
 
 @pytest.fixture(autouse=True)
 def _leaves_nothing_behind(engine_record):
+    """No test leaves behind an engine, a worker, a scratch folder or shared memory."""
     before = processes.leftovers(engine_record)
     yield
     _expect_nothing_beyond(before, engine_record)
@@ -55,3 +60,22 @@ def _expect_nothing_beyond(before, engine_record):
     if not processes.wait_until(clean, _ENDING_TAKES_S):
         left = sorted(processes.leftovers(engine_record) - before)
         pytest.fail("left behind:\n" + "\n".join(left))
+
+
+@pytest.fixture(scope="session")
+def doom_run(engine_record, tmp_path_factory):
+    """A run of `basic` with a memory, two updates long; tests that change it copy it."""
+    yield from _shared_run(tmp_path_factory.mktemp("doom") / "run", "basic", "--memory", "gru")
+
+
+@pytest.fixture(scope="session")
+def cartpole_run(engine_record, tmp_path_factory):
+    """A run of CartPole, two updates long; tests that change it copy it."""
+    yield from _shared_run(tmp_path_factory.mktemp("cartpole") / "run", "CartPole-v1")
+
+
+def _shared_run(folder, *arguments):
+    assert train.main([*arguments, *SHARED, "--run-dir", str(folder)]) == 0
+    before = contents(folder)
+    yield folder
+    assert contents(folder) == before, f"a test changed {folder}"

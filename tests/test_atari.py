@@ -1,4 +1,4 @@
-"""In learning of Atari lives end and rewards are signs; what is reported is of whole games."""
+"""In Atari, learning sees lives end and signs of rewards; whole games are reported."""
 
 import dataclasses
 import itertools
@@ -10,23 +10,72 @@ import torch
 
 import evaluate
 from agents import OUR_AGENTS
-from agents.checkpoint import About, PolicyFile, decode
 from agents.ppo import PPO, PPOConfig
 from envs import EnvConfig, make
-from evaluation.episodes import load_recording
 from evaluation.protocol import native, vector_env
-from evaluation.replay import play_again
+from evaluation.replay.recorded import replay_recording
 from perception import VectorSpec
+from storage.files import decode
+from storage.policy_file import About, PolicyFile
+from storage.recording import load_recording
 from tests.agents.synthetic import make_policy
+from tests.programs import logged
 from tests.test_resume import assert_same, run_and_die, run_to_the_end
 
-# Games of three lives of six frames, which end in the midst of rollouts.
-LIVES = ["tests.envs.toy:Lives-v0", "--height", "40", "--width", "36", "--num-envs", "4"]
-LIVES += ["--noop-max", "3", "--fire-reset", "--terminal-on-life-loss", "--clip-rewards"]
-LIVES += ["--rollout-length", "5", "--total-env-steps", "120", "--eval-episodes", "2"]
-BREAKOUT = ["ALE/Breakout-v5", "--num-envs", "2", "--num-workers", "1", "--rollout-length", "64"]
-BREAKOUT += ["--total-env-steps", "768", "--eval-episodes", "2", "--conv-channels", "4", "4", "4"]
-BREAKOUT += ["--features", "16", "--num-threads", "1", "--eval-every", "768"]
+# Games of three lives of six frames, which end in the middle of rollouts.
+LIVES = [
+    "tests.envs.toy:Lives-v0",
+    "--height",
+    "40",
+    "--width",
+    "36",
+    "--num-envs",
+    "4",
+    "--num-workers",
+    "1",
+    "--noop-max",
+    "3",
+    "--fire-reset",
+    "--terminal-on-life-loss",
+    "--clip-rewards",
+    "--conv-channels",
+    "4",
+    "4",
+    "4",
+    "--features",
+    "16",
+    "--rollout-length",
+    "5",
+    "--total-env-steps",
+    "120",
+    "--eval-episodes",
+    "2",
+    "--eval-every",
+    "60",
+]
+BREAKOUT = [
+    "ALE/Breakout-v5",
+    "--num-envs",
+    "2",
+    "--num-workers",
+    "1",
+    "--rollout-length",
+    "64",
+    "--total-env-steps",
+    "768",
+    "--eval-episodes",
+    "2",
+    "--conv-channels",
+    "4",
+    "4",
+    "4",
+    "--features",
+    "16",
+    "--num-threads",
+    "1",
+    "--eval-every",
+    "768",
+]
 
 
 # Our sampler and Stable-Baselines3's; the rest takes a minute.
@@ -37,7 +86,7 @@ BREAKOUT += ["--features", "16", "--num-threads", "1", "--eval-every", "768"]
         for agent in (*OUR_AGENTS, "sb3-ppo")
     ],
 )
-def test_a_training_goes_on_bit_for_bit_in_the_midst_of_games_that_cost_lives(
+def test_a_training_resumes_bit_for_bit_in_the_middle_of_games_with_lives(
     tmp_path, monkeypatch, capsys, agent
 ):
     arguments = [*LIVES, "--agent", agent]
@@ -45,7 +94,7 @@ def test_a_training_goes_on_bit_for_bit_in_the_midst_of_games_that_cost_lives(
     run_and_die(monkeypatch, 2, tmp_path / "parts", *arguments)
     run_to_the_end(tmp_path / "parts", *arguments)
     assert_same(tmp_path / "parts", tmp_path / "whole")
-    assert "begin anew" not in capsys.readouterr().err
+    assert "could not be restored" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("agent", ["ppo", "sb3-ppo"])
@@ -61,12 +110,11 @@ def test_what_a_training_reports_is_of_whole_games_at_native_reward(tmp_path, ag
     assert evaluations
     for file in evaluations:
         assert load_recording(file).episode.episode_return == sum(range(1, 19))
-    (header, *rows) = (tmp_path / "progress.csv").read_text().splitlines()
-    column = header.split(",").index("rollout/ep_rew_mean")
-    told = {value for row in rows if (value := row.split(",")[column])}
-    assert {float(value) for value in told} == {float(sum(range(1, 19)))}
+    reported = set(logged(tmp_path, "rollout/ep_rew_mean")) - {None}
+    assert reported == {float(sum(range(1, 19)))}
 
 
+@pytest.mark.slow
 def test_breakout_is_recorded_scored_and_shown_as_whole_games(tmp_path, capsys):
     run_to_the_end(tmp_path, *BREAKOUT)
     assert json.loads((tmp_path / "config.json").read_text())["config"]["env"]["noop_max"] == 30
@@ -76,8 +124,8 @@ def test_breakout_is_recorded_scored_and_shown_as_whole_games(tmp_path, capsys):
         recording = load_recording(file)
         config = decode(EnvConfig, recording.env)
         assert config.terminal_on_life_loss
-        # To the game's end, by whoever plays it: rewards are compared, and where it ends.
-        assert sum(1 for _ in play_again(recording, config, (80, 60))) > 100
+        # To the end of the game: rewards are compared, and where it ends.
+        assert sum(1 for _ in replay_recording(recording, config, (80, 60))) > 100
     assert evaluate.main(["score", str(tmp_path), "--episodes", "2"]) == 0
     capsys.readouterr()
     played = [load_recording(f) for f in (tmp_path / "episodes").glob("score-*.npz")]
@@ -95,7 +143,7 @@ def test_breakout_is_recorded_scored_and_shown_as_whole_games(tmp_path, capsys):
         env.close()
 
 
-def test_policies_are_judged_by_whole_games():
+def test_policies_are_scored_by_whole_games():
     env = {"env": "ALE/Pong-v5", "terminal_on_life_loss": True, "noop_max": 30, "max_pool": True}
     policy = make_policy(specs={"obs": VectorSpec(size=2)})
     config = native(PolicyFile(policy=policy, env=env, about=About()), None, trust=False)
@@ -105,14 +153,14 @@ def test_policies_are_judged_by_whole_games():
         assert not envs.config.terminal_on_life_loss
 
 
-def test_files_from_before_these_options_are_what_they_were():
+def test_files_from_before_these_options_mean_what_they_meant():
     names = ("max_pool", "noop_max", "fire_reset", "terminal_on_life_loss")
     fields = dataclasses.asdict(EnvConfig(env="ALE/Pong-v5", height=84, width=84))
     old = {name: value for name, value in fields.items() if name not in names}
     assert decode(EnvConfig, old) == EnvConfig(env="ALE/Pong-v5", height=84, width=84)
 
 
-def test_clipped_rewards_are_signs_and_only_learned_from():
+def test_clipped_rewards_are_signs_and_for_learning_only():
     policy = make_policy(specs={"obs": VectorSpec(size=2)})
     config = PPOConfig(clip_rewards=True, reward_scale=0.5)
     agent = PPO(policy, config, num_envs=3, total_updates=4)
@@ -126,7 +174,7 @@ def test_clipped_rewards_are_signs_and_only_learned_from():
 
 
 def test_a_lost_life_ends_what_is_learned_and_nothing_else(monkeypatch, tmp_path):
-    """The critic is told that nothing follows a life; the game goes on with its seed."""
+    """A lost life is terminated for the critic; the game itself continues."""
     rollouts = []
     update = PPO.update
 
@@ -140,7 +188,7 @@ def test_a_lost_life_ends_what_is_learned_and_nothing_else(monkeypatch, tmp_path
     assert len(terminated) == 30
     lane = rewards[:, 0].tolist()
     ends = [t for t, end in enumerate(terminated[:, 0].tolist()) if end]
-    # What is paid between two ends of games is a whole game; each costs three lives.
+    # The rewards between two ends of games are those of a whole game, which has three lives.
     whole = list(itertools.accumulate(lane))
     games = [t for t in ends if round(whole[t]) % sum(range(1, 19)) == 0]
     assert games

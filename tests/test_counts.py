@@ -18,15 +18,15 @@ from envs import EnvConfig, SharedVectorEnv
 from tests.agents.synthetic import make_policy
 
 STEPS, NUM_ENVS, NUM_WORKERS, NUM_GROUPS = 8, 4, 2, 2
-# Episodes end by time within a rollout, and again and again.
-WORLD = EnvConfig(env="basic", height=60, width=80, time_limit=20)
-# A quarter of what one number kept at every step of a group, 320 of them, would take.
-SMALL_CHANGE = 2560  # bytes
+# Images; episodes end after 18 env steps, in the middle of rollouts.
+CONFIG = EnvConfig(env="tests.envs.toy:Lives-v0", height=40, width=36)
+# Half the bytes that one number kept in every step of a group, 320 of them, would take.
+SMALL_CHANGE = 5120
 
 
 @pytest.fixture
 def envs():
-    with contextlib.closing(SharedVectorEnv(WORLD, NUM_ENVS, NUM_WORKERS, NUM_GROUPS)) as envs:
+    with contextlib.closing(SharedVectorEnv(CONFIG, NUM_ENVS, NUM_WORKERS, NUM_GROUPS)) as envs:
         yield envs
 
 
@@ -38,13 +38,13 @@ def sampler(envs):
 
 
 def tensors_of(rollout):
-    """List a rollout's tensors of T steps by name; what it led to is new each time."""
+    """Return a rollout's tensors of T steps by name; those of its end are new each time."""
     tensors = rollout.tensors().items()
     return {name: part for name, part in tensors if not name.startswith(("last_", "final_"))}
 
 
 class CountingSocket:
-    """A socket that notes the length of every message that passes through it."""
+    """A socket that records the length of every message that passes through it."""
 
     def __init__(self, connection):
         self._connection = connection
@@ -92,7 +92,7 @@ def test_a_step_of_a_group_is_one_message_to_each_worker_and_one_back(
 
 
 class Reads(TorchDispatchMode):
-    """Notes every operation that reads from some memory, as (name, destination, bytes)."""
+    """Records every operation that reads from some memory, as (name, destination, bytes)."""
 
     def __init__(self, arrays):
         super().__init__()
@@ -102,7 +102,7 @@ class Reads(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         for value in tree_leaves((args, kwargs)):
-            # What gives another view of the memory has not read it.
+            # An operation that returns a view of the memory has not read it.
             if self._holds(value) and not self._holds(result):
                 self.noted.append((func.name(), result.data_ptr(), value.nbytes))
         return result
@@ -118,25 +118,30 @@ def test_a_frame_is_copied_once_from_shared_memory_into_the_rollout(envs, sample
     with reads:
         rollout = sampler.collect().rollout
     (storage,) = rollout.obs.values()
-    batch = WORLD.height * WORLD.width * NUM_ENVS // NUM_GROUPS  # bytes of a group's frames
+    batch = storage[0, 0].nbytes * NUM_ENVS // NUM_GROUPS  # Bytes of a group's frames.
     places = range(storage.data_ptr(), storage.data_ptr() + storage.nbytes, batch)
     assert len(places) == STEPS * NUM_GROUPS
-    assert sorted(reads.noted) == [("aten::copy_", place, batch) for place in places]
+    # The frames after the last step, from which values are bootstrapped, are read once more.
+    copies = [operation for operation in reads.noted if operation[0] != "aten::cat"]
+    assert len(reads.noted) == len(copies) + NUM_GROUPS
+    assert sorted(copies) == [("aten::copy_", place, batch) for place in places]
 
 
 def test_a_rollout_reuses_its_memory(sampler):
     def collect():
+        ended = 0
         for _ in range(20):
             rollout, episodes, *_ = sampler.collect()
+            ended += len(episodes)
         gc.collect()
         addresses = {name: part.data_ptr() for name, part in tensors_of(rollout).items()}
         tensors = sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
-        return len(episodes), addresses, tensors
+        return ended, addresses, tensors
 
     tracemalloc.start()
     try:
         _, *expected = collect()
-        # Caches of Python and torch fill up at some time; what every step leaves behind grows on.
+        # Caches of Python and torch fill up; memory that every step leaves behind keeps growing.
         for _ in range(10):
             before, _ = tracemalloc.get_traced_memory()
             ended, *held = collect()

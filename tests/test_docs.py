@@ -16,18 +16,20 @@ from stable_baselines3 import PPO
 
 import evaluate
 import train
-from agents import AGENTS
-from agents.commandline import parse
+from agents import AGENTS, OBJECTIVES
+from commands.commandline import parse
 from docs import flags, scenarios
 from envs import SCENARIOS
+from perception import ENCODERS, MEMORIES
+from tests.deploy.fake_hub import logged_in_hub
 from tests.envs.processes import run_script
-from tests.evaluation.fake_hub import logged_in_hub
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 READ_FIRST = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-# Flags of other programs, beside those with underscores or an equals sign, which ours have not.
-FOREIGN = {"logdir", "index-url"}
+# Flags of other programs (those with underscores or an equals sign are ignored), and of the
+# examples in extending.md.
+FOREIGN = {"logdir", "index-url", "pooled-channels", "thumbnail.coef", "thumbnail.stride"}
 # What is run is cut short: the last of two flags counts.
 SHORT = {
     "train.py": "--total-env-steps 64 --num-envs 4 --rollout-length 16 --eval-episodes 2",
@@ -47,7 +49,7 @@ def name(page: Path) -> str:
 
 
 def fenced(page: Path) -> list[tuple[str, str]]:
-    """Give the language and the text of each fenced block."""
+    """Return the language and the text of each fenced block."""
     return re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
@@ -64,14 +66,14 @@ def write_files(page: Path, folder: Path) -> None:
 
 
 def shown_commands(page: Path) -> list[list[str]]:
-    """Give the project's commands in a page's blocks, as words."""
+    """Return the project's commands in a page's blocks, as words."""
     lines = [line for _, block in fenced(page) for line in block.splitlines()]
     commands = [shlex.split(line, comments=True) for line in lines if re.match(r"python \w", line)]
     return [words[1:] for words in commands if words[1] in ("train.py", "evaluate.py")]
 
 
 def named_commands(page: Path) -> list[list[str]]:
-    """Give those in its sentences, but for patterns such as `python train.py ENV`."""
+    """Return those in its sentences, except patterns such as `python train.py ENV`."""
     found = re.findall(r"`python ((?:train\.py|evaluate\.py \w+) [^`]+)`", page.read_text())
     return [shlex.split(text) for text in found if not re.search(r"\b[A-Z]+\b", text)]
 
@@ -100,7 +102,7 @@ def test_every_target_of_make_exists(page):
 
 
 def run_commands(page: Path, folder: Path, monkeypatch) -> None:
-    """Run what a page shows, in order, in a folder of its own."""
+    """Run a page's commands, in order, in a folder."""
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     write_files(page, folder)
@@ -121,6 +123,7 @@ def run_train(arguments: list[str]) -> None:
     assert train.main([*arguments, *short]) == 0, arguments
 
 
+@pytest.mark.slow
 def test_the_quick_start_runs(tmp_path, monkeypatch):
     run_commands(ROOT / "docs" / "quickstart.md", tmp_path, monkeypatch)
     run = tmp_path / "runs" / "basic" / "ppo-seed0"
@@ -146,18 +149,24 @@ def test_every_command_runs(page, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "page",
-    [p for p in [*PAGES, *READ_FIRST] if any(kind == "python" for kind, _ in fenced(p))],
+    [
+        pytest.param(page, marks=pytest.mark.slow if page.name == "python.md" else [])
+        for page in [*PAGES, *READ_FIRST]
+        if any(kind == "python" for kind, _ in fenced(page))
+    ],
     ids=name,
 )
 def test_python_runs(page, tmp_path, monkeypatch):
     blocks = [block for kind, block in fenced(page) if kind == "python" and not is_file(block)]
     run_script("\n".join(blocks), tmp_path)
-    if page.name == "python.md":  # It ends with a command on what was made.
+    if page.name == "python.md":  # Its last block is a command on what the others made.
         run_commands(page, tmp_path, monkeypatch)
 
 
 def known_flags() -> set[str]:
-    helps = [("train", ["basic", "--agent", agent, "--help"]) for agent in AGENTS]
+    choices = {"agent": AGENTS, "encoder": ENCODERS, "memory": MEMORIES, "objectives": OBJECTIVES}
+    chosen = [[f"--{kind}", name] for kind, names in choices.items() for name in names]
+    helps = [("train", ["CartPole-v1", *each, "--help"]) for each in chosen]
     helps += [("evaluate", [name, "--help"]) for name in SHORT if name != "train.py"]
     groups = [flags.read_help(flags.help_of(*each)) for each in helps]
     shown = [flag for each in groups for flags_of in each.values() for flag in flags_of]
@@ -169,7 +178,7 @@ def test_every_flag_exists():
     known = known_flags()
     assert {"num-envs", "no-overlap", "html", "trust"} <= known
     for page in PAGES:
-        named = set(re.findall(r"(?<![\w-])--([a-z][a-z-]*[a-z])(?![\w=-])", page.read_text()))
+        named = set(re.findall(r"(?<![\w-])--([a-z][a-z.-]*[a-z])(?![\w=-])", page.read_text()))
         assert named <= known | FOREIGN, page
 
 
@@ -182,8 +191,13 @@ def test_tables_of_flags_are_those_of_help():
 def test_help_is_in_groups():
     groups = flags.read_help(flags.help_of("train", ["--help"]))
     assert list(groups) == [
-        *("positional arguments", "options", "world", "perception", "perception.layers"),
-        *("learning", "tuning"),
+        "positional arguments",
+        "options",
+        "env",
+        "perception.encoder",
+        "perception.vectors",
+        "agent",
+        "tuning",
     ]
     by_name = {flag.names[0]: flag for flag in groups["options"]}
     assert by_name["--num-envs"].default == "16"
@@ -212,7 +226,8 @@ def test_files_it_names_exist(page):
     text = page.read_text()
     for target in re.findall(r"\]\((?!http)([^)#]+)", text):
         assert (page.parent / target).exists(), target
-    folders = "agents|envs|perception|evaluation|benchmarks|tests|docs"
+    packages = "agents|commands|deploy|envs|evaluation|perception|storage|training"
+    folders = f"{packages}|benchmarks|tests|docs"
     for file in re.findall(rf"`((?:{folders})/[\w./]+)`", text):
         assert (ROOT / file).exists(), file
 

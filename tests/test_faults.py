@@ -1,4 +1,4 @@
-"""What a training survives: games that break, a full disk, numbers that are not finite."""
+"""What a training survives: environments that fail, a full disk, numbers that are not finite."""
 
 import contextlib
 import csv
@@ -18,12 +18,15 @@ from safetensors import safe_open
 
 import train
 from agents.agent import Agent
-from agents.checkpoint import load_policy
-from agents.commandline import run
-from agents.presets import preset
+from commands.commandline import as_flag
 from envs import EnvConfig, SharedVectorEnv
-from evaluation.play import play_episodes, score_episodes
+from evaluation.playing import play_episodes, score_episodes
+from evaluation.seeds import EVALUATION, SCORING, TRAINING
+from storage.policy_file import load_policy
 from tests.envs import processes
+from tests.programs import logged, status_of
+from training import assemble
+from training.presets import preset
 
 ROOT = Path(__file__).parent.parent
 TRAIN = [sys.executable, str(ROOT / "train.py")]
@@ -47,44 +50,30 @@ def start(tmp_path, *arguments):
     )
 
 
-def flags(fields):
-    """Write a preset as a command line."""
-    words = []
-    for name, value in fields.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        else:
-            words += [f"--{flag}", *map(str, value if isinstance(value, tuple) else [value])]
-    return words
-
-
-# Games.
-
-
-ALONE, EVALUATION, TRAINING = 0, 2**29, 2**30  # The first seeds: of games that only are timed, ...
+# Environments.
 
 
 @pytest.mark.parametrize(
     "seeds",
     [
         [EVALUATION],
-        [EVALUATION, TRAINING + 60],
-        [ALONE, EVALUATION, EVALUATION + 1, TRAINING + 3, TRAINING + 60],
+        # The first seeds are those of environments whose speed is measured.
+        [SCORING, EVALUATION, EVALUATION + 1, TRAINING + 3, TRAINING + 60],
     ],
 )
-def test_restarts_are_counted_and_told_of_once(tmp_path, capfd, monkeypatch, seeds):
+def test_restarts_are_counted_and_the_first_one_is_reported(tmp_path, capfd, monkeypatch, seeds):
     monkeypatch.setenv("DOOMGRAD_STUMBLE", str(tmp_path))
-    monkeypatch.setattr(train, "_CEILING_STEPS", 50)  # Long enough to meet the game that is timed.
+    monkeypatch.setattr(assemble, "_LIMIT_STEPS", 50)  # Enough for a measured one to fail.
     for seed in seeds:
         (tmp_path / str(seed)).touch()
     arguments = ["tests.envs.toy:Stumbling-v0", *SHORT, "--total-env-steps", "640"]
     assert train.main([*arguments, "--eval-every", "64", "--run-dir", str(tmp_path / "run")]) == 0
     late = TRAINING + 60 in seeds
-    counts = [float(row["time/restarts"]) for row in rows(tmp_path / "run")]
+    counts = logged(tmp_path / "run", "time/restarts")
     assert (counts[0], counts[-1]) == (len(seeds) - late, len(seeds))
-    told = re.findall(r"(\w+): the toy stumbled.*; it is started anew", capfd.readouterr().err)
-    assert told == ["ZeroDivisionError"]
+    said = " ".join(capfd.readouterr().err.split())
+    reported = r"(\w+): the toy stumbled \(toy.py:\d+\); the environment is restarted, further"
+    assert re.findall(reported, said) == ["ZeroDivisionError"]
     assert [file.name for file in tmp_path.iterdir()] == ["run"]
 
 
@@ -98,7 +87,9 @@ def test_games_that_break_again_and_again_stop_the_training_saved(tmp_path, monk
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     said = errors.splitlines()[-1]
-    assert re.search(r"the episode with seed \d+ broke 20 times: AssertionError: it has turn", said)
+    assert re.search(
+        r"the episode with seed \d+ failed 20 times: AssertionError: it has turn", said
+    )
     saved = load_policy(tmp_path / "run" / "policy.safetensors").about.env_steps
     assert saved > 0
     assert f"what was learned in {saved:,} env steps is saved" in said
@@ -107,7 +98,8 @@ def test_games_that_break_again_and_again_stop_the_training_saved(tmp_path, monk
 @pytest.mark.slow
 def test_cartpole_is_learned_in_chaos(tmp_path):
     fields = preset("CartPole-v1", "ppo")
-    arguments = ["tests.envs.toy:Chaos-v0", *flags(fields), "--hang-after-s", "1"]
+    flags = [word for name in fields for word in as_flag(name.split(".")[-1], fields[name])]
+    arguments = ["tests.envs.toy:Chaos-v0", *flags, "--hang-after-s", "1"]
     arguments += ["--run-dir", str(tmp_path), "--max-restarts", "1000"]
     assert train.main(arguments) == 0
     restarts = float(rows(tmp_path)[-1]["time/restarts"])
@@ -150,11 +142,11 @@ def test_a_full_disk_stops_nothing_but_the_write(tmp_path):
     folder, checkpoints = tmp_path / "run", tmp_path / "run" / "checkpoint"
     try:
         assert processes.wait_until(lambda: len(list(checkpoints.glob("*"))) == 2, 60.0)
-        # No file may grow beyond this, as if there were no room.
+        # No file may grow beyond this, as if the disk were full.
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
         time.sleep(0.5)
         stuck = {file: file.read_bytes() for file in checkpoints.glob("0*")}
-        time.sleep(1.5)
+        time.sleep(1.0)
         assert {file: file.read_bytes() for file in checkpoints.glob("0*")} == stuck
         assert process.poll() is None
         newest = max(stuck)
@@ -167,7 +159,7 @@ def test_a_full_disk_stops_nothing_but_the_write(tmp_path):
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert "could not be written (File too large); going on, to try again later" in errors
+    assert "cannot be written (File too large); continuing, to try again later" in errors
     assert "Traceback" not in errors
     assert not list(checkpoints.glob(".*"))
     steps = load_policy(folder / "policy.safetensors").about.env_steps
@@ -188,7 +180,7 @@ def test_a_second_training_does_not_write_into_the_same_folder(tmp_path):
     finally:
         first.send_signal(signal.SIGKILL)
         first.communicate()
-    # The lock goes with its owner.
+    # The lock ends with the process.
     third = start(tmp_path, *arguments[:-1], "64")
     _, errors = third.communicate(timeout=60)
     assert third.returncode == 0, errors
@@ -209,12 +201,11 @@ def poison(monkeypatch, wanted):
     monkeypatch.setattr(Agent, "update", poisoned)
 
 
-def test_an_update_that_is_not_finite_is_skipped_and_told_of_once(tmp_path, capfd, monkeypatch):
+def test_an_update_that_is_not_finite_is_skipped_and_reported_once(tmp_path, capfd, monkeypatch):
     poison(monkeypatch, lambda index: index in (2, 3, 5))
-    arguments = ["CartPole-v1", *SHORT, "--total-env-steps", "640", "--run-dir", str(tmp_path)]
-    assert train.main(arguments) == 0
-    skipped = [float(row["train/skipped_updates"]) for row in rows(tmp_path)]
-    assert skipped == [0, 0, 1, 2, 2, 3, 3, 3, 3, 3]
+    arguments = ["CartPole-v1", *SHORT, "--total-env-steps", "512", "--eval-every", "512"]
+    assert train.main([*arguments, "--run-dir", str(tmp_path)]) == 0
+    assert logged(tmp_path, "train/skipped_updates") == [0, 0, 1, 2, 2, 3, 3, 3]
     errors = capfd.readouterr().err
     assert errors.count("rewards of the rollout are not finite: this update is skipped") == 1
 
@@ -224,8 +215,7 @@ def test_updates_that_are_never_finite_stop_the_training_with_a_diagnosis(
 ):
     poison(monkeypatch, lambda index: index >= 2)
     arguments = ["CartPole-v1", *SHORT, "--total-env-steps", "6400", "--run-dir", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-    assert run(train.main, train.USER_ERRORS) == 2
+    assert status_of(train, *arguments) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert "rewards of the rollout are not finite, in 5 updates in a row" in said
     assert str(tmp_path / "not-finite.safetensors") in said
@@ -234,11 +224,3 @@ def test_updates_that_are_never_finite_stop_the_training_with_a_diagnosis(
         assert content.get_tensor("obs/obs").shape == (16, 4, 4)
     policy = load_policy(tmp_path / "policy.safetensors").policy
     assert all(weight.isfinite().all() for weight in policy.state_dict().values())
-
-
-def test_the_doctor_tells_what_there_is(capsys):
-    assert train.main(["--doctor"]) == 0
-    said = capsys.readouterr().out
-    for word in ("python", "torch", "vizdoom", "processor", "GPU", "shared memory", "leftovers"):
-        assert word in said
-    assert "BAD" not in said

@@ -1,4 +1,4 @@
-"""Files of strangers: none is run, none ends in a traceback, none takes the machine's memory."""
+"""Files from strangers: none is executed, ends in a traceback, or exhausts the memory."""
 
 import io
 import json
@@ -7,7 +7,6 @@ import pickle
 import resource
 import shutil
 import struct
-import sys
 import zipfile
 from pathlib import Path
 
@@ -21,14 +20,15 @@ from safetensors.torch import save as safetensors
 
 import evaluate
 import train
-from agents.checkpoint import FileError, load_policy
-from agents.commandline import run
-from agents.run import RunFolder
 from envs import EnvError
-from envs.cfg import BUNDLED, read_cfg
-from envs.wad import first_map
-from evaluation.episodes import load_recording
+from envs.doom.cfg import BUNDLED, read_cfg
+from envs.doom.wad import first_map
+from storage.files import FileError
+from storage.policy_file import load_policy
+from storage.recording import load_recording
+from storage.run_folder import RunFolder
 from tests.agents.files import rewrite
+from tests.programs import SHARED, refused, status_of
 
 MOST_MEMORY = 200 * 2**20
 ARMED = "DOOMGRAD_CANARY"
@@ -41,13 +41,15 @@ class Canary:
         return os.system, (f'touch "${ARMED}"',)
 
 
-@pytest.fixture(scope="module")
-def genuine(tmp_path_factory):
-    """A run of `basic` as it should be, to be spoilt."""
-    folder = tmp_path_factory.mktemp("genuine") / "run"
-    tiny = ["--num-envs", "2", "--rollout-length", "16", "--total-env-steps", "64"]
-    tiny += ["--eval-episodes", "1", "--eval-every", "32", "--checkpoint-every-s", "0"]
-    assert train.main(["basic", *tiny, "--run-dir", str(folder)]) == 0
+RESUME = ["basic", "--memory", "gru", *SHARED, "--total-env-steps", "192"]
+"""The command that resumes the shared run."""
+
+
+@pytest.fixture
+def run(doom_run, tmp_path):
+    """A copy of a run of `basic`, to be spoilt."""
+    folder = tmp_path / "run"
+    shutil.copytree(doom_run, folder)
     return folder
 
 
@@ -62,21 +64,16 @@ def peak_memory():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def refuse(capsys, monkeypatch, program, *arguments):
-    """Run a command that must end with one line; give the line."""
-    monkeypatch.setattr(sys, "argv", [program.__name__, *map(str, arguments)])
+def refuse(capsys, program, *arguments):
+    """Run a program that must refuse in one line, in little memory, and return the line."""
     before = peak_memory()
-    assert run(program.main, program.USER_ERRORS) == 2
+    line = refused(capsys, program, *arguments)
     assert peak_memory() - before < MOST_MEMORY
-    captured = capsys.readouterr()
-    lines = [line for line in captured.err.splitlines() if "does not come with ViZDoom" not in line]
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("error: ")
-    return lines[0]
+    return line
 
 
 def header(description, **tensors):
-    """Make a safetensors file of nothing but a header."""
+    """Return a safetensors file that is a header and nothing else."""
     content = json.dumps({**tensors, "__metadata__": description}).encode()
     return struct.pack("<Q", len(content)) + content
 
@@ -132,9 +129,11 @@ POLICIES = {
     "tensor of no type": header({}, w={"dtype": "X9", "shape": [1], "data_offsets": [0, 4]}),
     "tensor beyond the end": header({}, w={"dtype": "U8", "shape": [9], "data_offsets": [0, 9]}),
     "tensors that overlap": header(
-        {}, a={"dtype": "U8", "shape": [4], "data_offsets": [0, 4]},
+        {},
+        a={"dtype": "U8", "shape": [4], "data_offsets": [0, 4]},
         b={"dtype": "U8", "shape": [4], "data_offsets": [2, 6]},
-    ) + bytes(6),
+    )
+    + bytes(6),
     "foreign safetensors": safetensors({"w": torch.zeros(3)}),
     "description that is no json": safetensors({"w": torch.zeros(3)}, {"doomgrad": "{"}),
     "description nested deeply": safetensors(
@@ -145,30 +144,26 @@ POLICIES = {
     "wrongly signed": safetensors(
         {"w": torch.zeros(1)}, {"doomgrad": '{"format": 2}', "sha256": "0" * 64}
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_what_is_no_policy(capsys, monkeypatch, tmp_path, canary, name):
+def test_what_is_no_policy(capsys, tmp_path, canary, name):
     path = tmp_path / "policy.safetensors"
     path.write_bytes(POLICIES[name])
-    assert str(path) in refuse(capsys, monkeypatch, evaluate, "score", path)
+    assert str(path) in refuse(capsys, evaluate, "score", path)
     assert not canary.exists()
 
 
 @pytest.mark.parametrize("name", ["pickle 4", "torch zip", "sb3 zip", "tensor of a terabyte"])
-def test_what_is_no_checkpoint(capsys, monkeypatch, tmp_path, genuine, canary, name):
-    folder = tmp_path / "run"
-    shutil.copytree(genuine, folder)
-    for file in (folder / "checkpoint").iterdir():
+def test_what_is_no_checkpoint(capsys, run, canary, name):
+    for file in (run / "checkpoint").iterdir():
         file.write_bytes(POLICIES[name])
-    arguments = ["basic", "--num-envs", "2", "--rollout-length", "16", "--total-env-steps", "128"]
-    arguments += ["--eval-episodes", "1", "--eval-every", "32", "--run-dir", str(folder)]
-    monkeypatch.setattr(sys, "argv", ["train", *arguments])
-    assert run(train.main, train.USER_ERRORS) == 2
+    capsys.readouterr()
+    assert status_of(train, *RESUME, "--run-dir", run) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
-    assert "going back to the one before it" in lines[0]
+    assert "resuming from the checkpoint before it" in lines[0]
     assert lines[1].startswith("error: ")
     assert not canary.exists()
 
@@ -181,19 +176,26 @@ def nested(part, **fields):
     return lambda description: description[part].update(fields)
 
 
+def of_encoder(**fields):
+    return lambda description: description["perception"]["encoder"].update(fields)
+
+
 LIES = {
-    "a network of terabytes": nested("perception", memory="lstm", memory_size=2**20),
-    "features without end": lambda d: d["perception"]["layers"].update(features=2**40),
-    "channels without end": lambda d: d["perception"]["layers"].update(conv_channels=[2**30] * 3),
-    "strides of nothing": lambda d: d["perception"]["layers"].update(conv_strides=[0, 0, 0]),
+    "a network of terabytes": lambda d: d["perception"]["memory"].update(memory_size=2**20),
+    "features without end": of_encoder(features=2**40),
+    "channels without end": of_encoder(conv_channels=[2**30] * 3),
+    "strides of nothing": of_encoder(conv_strides=[0, 0, 0]),
+    "an encoder that is none": of_encoder(name="os"),
+    "an encoder that is no name": of_encoder(name=["nature"]),
+    "a memory that is none": nested("perception", memory={"name": "__class__"}),
     "a screen of terabytes": lambda d: d["specs"]["obs"].update(shape=[2**20, 2**20, 1]),
     "a palette of nothing": lambda d: d["specs"]["obs"].update(palette=[]),
     "choices without end": change(actions={"kind": "discrete", "sizes": [2**62]}),
     "choices below nothing": change(actions={"kind": "multi_discrete", "sizes": [-1, 2]}),
     "too many choices": change(actions={"kind": "multi_discrete", "sizes": [2] * 10_000}),
-    "code for a world": nested("env", env="os:system-v0"),
-    "a world that is no text": nested("env", env=["basic"]),
-    "a cfg that is not there": nested("env", env="/etc/passwd.cfg"),
+    "code for an environment": nested("env", env="os:system-v0"),
+    "an environment that is no text": nested("env", env=["basic"]),
+    "a cfg that does not exist": nested("env", env="/etc/passwd.cfg"),
     "a wad that is none": nested("env", env="/dev/zero.wad"),
     "a frame skip without end": nested("env", frame_skip=-(10**9)),
     "a stack without end": nested("env", frame_stack=10**6),
@@ -201,50 +203,48 @@ LIES = {
     "a field of its own": nested("env", __class__="os"),
     "nothing at all": lambda d: [d.pop(key) for key in ("specs", "env")],
     "the wrong type everywhere": change(perception=7, env=7, specs=7, actions=7),
-}  # fmt: skip
+    "an old format": change(format=3),
+    "an old format of the wrong type": change(format=3, perception={"layers": 7, "encoder": 7}),
+    "an old format with another encoder": change(
+        format=3, perception={"layers": {}, "encoder": "os", "memory": "none"}
+    ),
+}
 
 
 @pytest.mark.parametrize("name", LIES)
-def test_a_policy_that_lies(capsys, monkeypatch, tmp_path, genuine, canary, name):
-    path = tmp_path / "policy.safetensors"
-    shutil.copy(genuine / "policy.safetensors", path)
+def test_a_policy_that_lies(capsys, run, canary, name):
+    path = run / "policy.safetensors"
     rewrite(path, LIES[name])
-    refuse(capsys, monkeypatch, evaluate, "score", path, "--episodes", "1")
+    refuse(capsys, evaluate, "score", path, "--episodes", "1")
     assert not canary.exists()
 
 
 @pytest.mark.parametrize("name", ["policy.safetensors", "checkpoint"])
-def test_a_file_of_gigabytes_of_nothing(capsys, monkeypatch, tmp_path, genuine, name):
-    folder = tmp_path / "run"
-    shutil.copytree(genuine, folder)
+def test_a_file_of_gigabytes_of_nothing(capsys, run, name):
     size = 2**33
     zeros = {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}
-    with safe_open(folder / "policy.safetensors", "pt") as content:
+    with safe_open(run / "policy.safetensors", "pt") as content:
         metadata = content.metadata()
-    (folder / "best.safetensors").unlink()
-    files = folder.glob("checkpoint/*") if name == "checkpoint" else [folder / name]
+    (run / "best.safetensors").unlink()
+    files = run.glob("checkpoint/*") if name == "checkpoint" else [run / name]
     for file in files:
         file.write_bytes(header(metadata, zeros=zeros))
         os.truncate(file, file.stat().st_size + size)  # It takes no room on the disk.
     if name == "checkpoint":
-        arguments = ["basic", "--num-envs", "2", "--rollout-length", "16", "--eval-episodes", "1"]
-        arguments += ["--total-env-steps", "128", "--eval-every", "32", "--run-dir", folder]
-        monkeypatch.setattr(sys, "argv", ["train", *map(str, arguments)])
         before = peak_memory()
-        assert run(train.main, train.USER_ERRORS) == 2
+        assert status_of(train, *RESUME, "--run-dir", run) == 2
         assert peak_memory() - before < MOST_MEMORY
         assert "too large to be a checkpoint" in capsys.readouterr().err
     else:
-        assert "is missing" in refuse(capsys, monkeypatch, evaluate, "score", folder)
+        assert "is missing" in refuse(capsys, evaluate, "score", run)
 
 
-def test_weights_of_another_type_or_shape(capsys, monkeypatch, tmp_path, genuine):
+def test_weights_of_another_type_or_shape(capsys, doom_run, tmp_path):
     path = tmp_path / "policy.safetensors"
     for weight in (torch.zeros(1, dtype=torch.float64), torch.zeros(2), torch.zeros(1, 1, 1)):
-        shutil.copy(genuine / "policy.safetensors", path)
+        shutil.copy(doom_run / "policy.safetensors", path)
         rewrite(path, lambda _: None, replace={"critic.bias": weight})
-        line = refuse(capsys, monkeypatch, evaluate, "score", path)
-        assert "critic.bias" in line
+        assert "critic.bias" in refuse(capsys, evaluate, "score", path)
 
 
 CFGS = {
@@ -277,7 +277,7 @@ def test_a_cfg_that_asks_for_more(capsys, monkeypatch, tmp_path, canary, name):
     if "button" not in name:
         text += "available_buttons = { ATTACK }\n"
     (tmp_path / "mine.cfg").write_text(text)
-    refuse(capsys, monkeypatch, train, "mine.cfg")
+    refuse(capsys, train, "mine.cfg")
     assert not canary.exists()
 
 
@@ -295,7 +295,7 @@ WADS = {
 def test_a_wad_that_is_none(capsys, monkeypatch, tmp_path, name):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.wad").write_bytes(WADS[name])
-    refuse(capsys, monkeypatch, train, "mine.wad")
+    refuse(capsys, train, "mine.wad")
 
 
 def npy(shape, data=b""):
@@ -315,65 +315,70 @@ EPISODES = {
 
 
 @pytest.mark.parametrize("name", EPISODES)
-def test_an_episode_that_is_none(capsys, monkeypatch, tmp_path, genuine, canary, name):
-    folder = tmp_path / "run"
-    shutil.copytree(genuine, folder)
+def test_an_episode_that_is_none(capsys, run, canary, name):
     content = EPISODES[name]
     if content is None:
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("about.npy", npy((2**27,), bytes(2**28)))
         content = buffer.getvalue()
-    for file in folder.glob("episodes/*.npz"):
+    for file in run.glob("episodes/*.npz"):
         file.write_bytes(content)
-    refuse(capsys, monkeypatch, evaluate, "replay", folder)
+    refuse(capsys, evaluate, "replay", run)
     assert not canary.exists()
 
 
-def test_an_episode_in_a_world_of_code(capsys, monkeypatch, tmp_path, genuine):
-    folder = tmp_path / "run"
-    shutil.copytree(genuine, folder)
-    for file in folder.glob("episodes/*.npz"):
+def test_an_episode_of_an_environment_of_code(capsys, run):
+    for file in run.glob("episodes/*.npz"):
         with np.load(file) as content:
             arrays = dict(content)
         about = json.loads(str(arrays["about"]))
         about["env"]["env"] = "os:system-v0"
         np.savez(file, **{**arrays, "about": np.array(json.dumps(about))})
-    line = refuse(capsys, monkeypatch, evaluate, "replay", folder)
-    assert "importing os, which a file may not ask for" in line
+    line = refuse(capsys, evaluate, "replay", run)
+    assert "os:system-v0" in line
+    assert "--trust" in line
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "7", '{"config": 7}', '{"config": {"env": {}}}', "[" * 10**5]
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "7",
+        '{"config": 7}',
+        '{"config": {"env": {}}}',
+        '{"config": {"objectives": 7}}',
+        '{"config": {"learning": {}, "perception": {}}}',
+        '{"config": {"learning": {}, "agent": {}, "perception": {"layers": 7, "encoder": []}}}',
+        "[" * 10**5,
+    ],
 )
-def test_a_config_that_is_none(capsys, monkeypatch, tmp_path, genuine, content):
-    folder = tmp_path / "run"
-    shutil.copytree(genuine, folder)
-    (folder / "config.json").write_text(content)
-    refuse(capsys, monkeypatch, train, "basic", "--run-dir", folder)
+def test_a_config_that_is_none(capsys, run, content):
+    (run / "config.json").write_text(content)
+    refuse(capsys, train, "basic", "--run-dir", run)
 
 
-def test_a_config_of_gigabytes(capsys, monkeypatch, tmp_path, genuine):
-    folder = tmp_path / "run"
-    shutil.copytree(genuine, folder)
-    os.truncate(folder / "config.json", 2**32)
-    assert "too large" in refuse(capsys, monkeypatch, train, "basic", "--run-dir", folder)
+def test_a_config_of_gigabytes(capsys, run):
+    os.truncate(run / "config.json", 2**32)
+    assert "too large" in refuse(capsys, train, "basic", "--run-dir", run)
 
 
-def test_links_out_of_a_folder(capsys, monkeypatch, tmp_path, genuine):
+def test_links_out_of_a_folder(capsys, monkeypatch, tmp_path, doom_run):
     folder = tmp_path / "run"
     folder.mkdir()
     for name in ("policy.safetensors", "best.safetensors"):
-        (folder / name).symlink_to(genuine / name)
-    line = refuse(capsys, monkeypatch, evaluate, "score", folder)
-    assert "is a link out of its folder" in line
+        (folder / name).symlink_to(doom_run / name)
+    line = refuse(capsys, evaluate, "score", folder)
+    assert "is a link to a place outside its folder" in line
     monkeypatch.chdir(tmp_path)
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / "mine.cfg").write_text(
         "doom_scenario_path = mine.wad\navailable_buttons = { ATTACK }\n"
     )
     (tmp_path / "inner" / "mine.wad").symlink_to(Path("/etc/hostname"))
-    assert "outside its folder" in refuse(capsys, monkeypatch, train, "inner/mine.cfg")
+    assert "outside its folder" in refuse(capsys, train, "inner/mine.cfg")
 
 
 READERS = {
@@ -387,18 +392,18 @@ READERS = {
 
 @pytest.mark.parametrize("kind", READERS)
 @settings(
-    max_examples=100,
+    max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
-def test_whatever_stands_in_a_file(tmp_path, genuine, canary, kind, data):
+def test_whatever_a_file_contains(tmp_path, doom_run, canary, kind, data):
     origins = {
         "mine.cfg": BUNDLED / "basic.cfg",
         "mine.wad": BUNDLED / "basic.wad",
-        "episode.npz": next((genuine / "episodes").glob("*.npz")),
+        "episode.npz": next((doom_run / "episodes").glob("*.npz")),
     }
-    content = bytearray(origins.get(kind, genuine / kind).read_bytes())
+    content = bytearray(origins.get(kind, doom_run / kind).read_bytes())
     for _ in range(data.draw(st.integers(1, 5))):
         where = data.draw(st.integers(0, max(0, len(content) - 1)))
         content[where : where + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=8))

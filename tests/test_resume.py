@@ -1,4 +1,4 @@
-"""A training that was killed goes on as if nothing had happened, bit for bit."""
+"""A training that was killed is resumed as if it had never been killed, bit for bit."""
 
 import itertools
 import json
@@ -15,29 +15,70 @@ import torch
 from safetensors import safe_open
 
 import train
-from agents import OUR_AGENTS
+from agents import OBJECTIVES, OUR_AGENTS
 from agents.agent import Agent
+from perception import MEMORIES
+from storage.policy_file import load_policy
 from tests.envs import processes
+from tests.programs import logged
 
 ROOT = Path(__file__).parent.parent
-# Normalisers, a schedule, an evaluation in the midst, episodes longer than a rollout.
-CARTPOLE = ["CartPole-v1", "--num-envs", "4", "--rollout-length", "16", "--total-env-steps", "512"]
-CARTPOLE += ["--normalize-obs", "--normalize-returns", "--anneal-learning-rate"]
-CARTPOLE += ["--eval-episodes", "4", "--eval-every", "192", "--minibatch-size", "32"]
-DOOM = ["--num-envs", "4", "--num-groups", "2", "--rollout-length", "16"]
-DOOM += ["--total-env-steps", "384", "--frame-stack", "2", "--variables", "--eval-episodes", "2"]
-DOOM += ["--eval-every", "256", "--minibatch-size", "32", "--normalize-obs"]
-MEMORIES = ("none", "lstm", "gru")
-# The time that passed is not the same, nor what depends on it.
+# Normalisers, a schedule, an evaluation in the middle, episodes longer than a rollout.
+CARTPOLE = [
+    "CartPole-v1",
+    "--num-envs",
+    "4",
+    "--num-workers",
+    "1",
+    "--rollout-length",
+    "16",
+    "--total-env-steps",
+    "256",
+    "--normalize-obs",
+    "--normalize-returns",
+    "--anneal-learning-rate",
+    "--eval-episodes",
+    "2",
+    "--eval-every",
+    "192",
+    "--num-epochs",
+    "2",
+    "--minibatch-size",
+    "32",
+]
+DOOM = [
+    "--num-envs",
+    "4",
+    "--num-groups",
+    "2",
+    "--rollout-length",
+    "16",
+    "--total-env-steps",
+    "192",
+    "--frame-stack",
+    "2",
+    "--variables",
+    "--eval-episodes",
+    "1",
+    "--eval-every",
+    "192",
+    "--num-epochs",
+    "2",
+    "--minibatch-size",
+    "32",
+    "--normalize-obs",
+]
+ALL_OBJECTIVES = ["--objectives", *OBJECTIVES]
+# The time that passed is not the same, nor is what depends on it.
 TIMES = ("seconds",)
 
 
 class Killed(BaseException):
-    """What nothing catches, so that nothing is saved in response to it."""
+    """Nothing catches it, so that nothing is saved in response to it."""
 
 
 def contents(folder: Path) -> dict[str, torch.Tensor | dict[str, object]]:
-    """Give what a training's last checkpoint and its policies hold, but for times."""
+    """Return what a training's last checkpoint and its policies hold, except times."""
     found = {}
     newest = max((folder / "checkpoint").glob("*.safetensors"))
     for file in (newest, folder / "policy.safetensors", folder / "best.safetensors"):
@@ -67,7 +108,7 @@ def run_to_the_end(folder: Path, *arguments: str) -> None:
 
 
 def run_and_die(monkeypatch, updates: int, folder: Path, *arguments: str) -> None:
-    """Train with a checkpoint after each update, and die in the midst of the one after some."""
+    """Train with a checkpoint after each update, and die in the update after some."""
     with monkeypatch.context() as patch:
         update, count = Agent.update, itertools.count()
 
@@ -81,76 +122,42 @@ def run_and_die(monkeypatch, updates: int, folder: Path, *arguments: str) -> Non
             train.main([*arguments, "--checkpoint-every-s", "0", "--run-dir", str(folder)])
 
 
-# Each agent once; the rest of the square takes a minute.
+# Each of our agents and each memory once, and one of Stable-Baselines3's agents.
+PAIRS = [
+    *zip(OUR_AGENTS, itertools.cycle(MEMORIES), strict=False),
+    ("ppo", "lstm"),
+    ("sb3-ppo", "none"),
+]
+SLOW_PAIRS = [
+    *(pair for pair in itertools.product(OUR_AGENTS, MEMORIES) if pair not in PAIRS),
+    ("sb3-a2c", "none"),
+    ("sb3-recurrent-ppo", "lstm"),
+]
+
+
 @pytest.mark.parametrize(
     ("agent", "memory"),
-    [
-        pytest.param(agent, memory, marks=[] if memory == "lstm" else pytest.mark.slow)
-        for agent in OUR_AGENTS
-        for memory in MEMORIES
-    ]
-    + [
-        ("sb3-ppo", "none"),
-        pytest.param("sb3-a2c", "none", marks=pytest.mark.slow),
-        pytest.param("sb3-recurrent-ppo", "lstm", marks=pytest.mark.slow),
-    ],
+    [*PAIRS, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SLOW_PAIRS)],
 )
-def test_every_agent_goes_on_bit_for_bit(tmp_path, monkeypatch, capsys, agent, memory):
+def test_every_agent_resumes_bit_for_bit(tmp_path, monkeypatch, capsys, agent, memory):
     arguments = [*CARTPOLE, "--agent", agent, "--memory", memory]
-    if agent == "sb3-a2c":  # It knows no minibatches.
+    if agent == "sb3-a2c":  # It has no minibatches.
         arguments = [a for a in arguments if a not in ("--minibatch-size", "32")]
+        arguments += ["--num-epochs", "1"]
     run_to_the_end(tmp_path / "whole", *arguments)
     run_and_die(monkeypatch, 2, tmp_path / "parts", *arguments)
-    run_and_die(monkeypatch, 3, tmp_path / "parts", *arguments)
     run_to_the_end(tmp_path / "parts", *arguments)
     assert_same(tmp_path / "parts", tmp_path / "whole")
     errors = capsys.readouterr().err
-    assert "going on at 128 env steps" in errors
-    assert "going on at 320 env steps" in errors
-    assert "begin anew" not in errors
+    assert "resuming at 128 env steps" in errors
+    assert "could not be restored" not in errors
 
 
-@pytest.mark.parametrize(
-    ("scenario", "agent", "memory"),
-    [
-        # Its weapon swings, which the engine would keep from episode to episode.
-        ("basic", "ppo", "none"),
-        ("defend_the_center", "ppo", "lstm"),
-        pytest.param("defend_the_center", "ppo", "none", marks=pytest.mark.slow),
-        pytest.param("defend_the_center", "sb3-recurrent-ppo", "lstm", marks=pytest.mark.slow),
-    ],
-)
-def test_doom_goes_on_bit_for_bit(tmp_path, monkeypatch, capsys, scenario, agent, memory):
-    arguments = [scenario, *DOOM, "--agent", agent, "--memory", memory]
-    run_to_the_end(tmp_path / "whole", *arguments)
-    run_and_die(monkeypatch, 4, tmp_path / "parts", *arguments)
-    run_to_the_end(tmp_path / "parts", *arguments)
-    assert_same(tmp_path / "parts", tmp_path / "whole")
-    assert "begin anew" not in capsys.readouterr().err
-
-
-def test_games_that_do_not_repeat_themselves_begin_anew_and_this_is_said(
-    tmp_path, monkeypatch, capsys
-):
-    arguments = ["tests.envs.toy:Moody-v0", "--num-envs", "4", "--rollout-length", "4"]
-    arguments += ["--total-env-steps", "64", "--eval-episodes", "1"]
-    run_and_die(monkeypatch, 1, tmp_path / "run", *arguments)
-    run_to_the_end(tmp_path / "run", *arguments)
-    assert "4 of 4 episodes begin anew" in capsys.readouterr().err
-
-
-def test_the_same_seed_gives_the_same_weights_and_another_one_others(tmp_path):
-    for name, seed in (("one", "3"), ("same", "3"), ("other", "4")):
-        run_to_the_end(tmp_path / name, *CARTPOLE, "--seed", seed)
-    assert_same(tmp_path / "one", tmp_path / "same")
-    one, other = contents(tmp_path / "one"), contents(tmp_path / "other")
-    name = "policy.safetensors/critic.weight"
-    assert not torch.equal(one[name], other[name])
-
-
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, monkeypatch, capsys):
+def test_a_training_that_is_killed_twice_resumes_bit_for_bit(tmp_path, monkeypatch, capsys):
     run_to_the_end(tmp_path / "whole", *CARTPOLE)
-    run_and_die(monkeypatch, 3, tmp_path / "parts", *CARTPOLE)
+    run_and_die(monkeypatch, 1, tmp_path / "parts", *CARTPOLE)
+    run_and_die(monkeypatch, 2, tmp_path / "parts", *CARTPOLE)
+    # The newest checkpoint is damaged, so that the one before it is resumed.
     older, newest = sorted((tmp_path / "parts" / "checkpoint").iterdir())
     assert (older.name, newest.name) == ("000000000128.safetensors", "000000000192.safetensors")
     content = bytearray(newest.read_bytes())
@@ -158,16 +165,97 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, monkeypatch,
     newest.write_bytes(content)
     run_to_the_end(tmp_path / "parts", *CARTPOLE)
     errors = capsys.readouterr().err
-    assert "its content is not what its checksum says; going back to the one before it" in errors
-    assert "going on at 128 env steps" in errors
+    words = "its content is not what its checksum says; resuming from the checkpoint before it"
+    assert words in errors
+    for env_steps in (64, 128):
+        assert f"resuming at {env_steps} env steps" in errors
     assert_same(tmp_path / "parts", tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("scenario", "options"),
+    [
+        # Its weapon swings, which the engine would keep from episode to episode.
+        ("basic", ["--memory", "lstm", *ALL_OBJECTIVES]),
+        *(
+            pytest.param(scenario, options, marks=pytest.mark.slow)
+            for scenario, options in (
+                ("basic", []),
+                ("defend_the_center", ["--memory", "lstm"]),
+                ("defend_the_center", ["--agent", "sb3-recurrent-ppo", "--memory", "lstm"]),
+                ("defend_the_center", ["--agent", "vtrace", *ALL_OBJECTIVES]),
+            )
+        ),
+    ],
+    ids=str,
+)
+def test_doom_resumes_bit_for_bit(tmp_path, monkeypatch, capsys, scenario, options):
+    arguments = [scenario, *DOOM, *options]
+    run_to_the_end(tmp_path / "whole", *arguments)
+    run_and_die(monkeypatch, 2, tmp_path / "parts", *arguments)
+    run_to_the_end(tmp_path / "parts", *arguments)
+    assert_same(tmp_path / "parts", tmp_path / "whole")
+    assert "could not be restored" not in capsys.readouterr().err
+    if "--objectives" in options:
+        assert_has_objectives(tmp_path / "whole")
+
+
+def assert_has_objectives(run: Path) -> None:
+    """Check what objectives log, and that they are in checkpoints alone."""
+    for name in (
+        "variables/HEALTH",
+        "variables/ENEMY_IN_VIEW",
+        "contrastive/loss",
+        "contrastive/accuracy",
+    ):
+        values = logged(run, f"train/{name}")
+        assert all(value is not None for value in values[1:]), name
+    assert json.loads((run / "config.json").read_text())["config"]["env"]["enemy_in_view"]
+    heads = {name.partition("/objectives/")[2] for name in contents(run)} - {""}
+    assert {"variables/head.weight", "contrastive/head.weight"} <= heads
+    files = ("policy.safetensors", "best.safetensors")
+    assert not [name for name in contents(run) if name.startswith(files) and "objectives" in name]
+    # The policy is a policy as any other.
+    assert load_policy(run / "policy.safetensors").policy.is_recurrent
+
+
+def test_episodes_that_are_not_deterministic_start_anew_and_this_is_reported(
+    tmp_path, monkeypatch, capsys
+):
+    arguments = ["tests.envs.toy:Moody-v0", "--num-envs", "4", "--rollout-length", "4"]
+    arguments += ["--total-env-steps", "64", "--eval-episodes", "1"]
+    run_and_die(monkeypatch, 1, tmp_path / "run", *arguments)
+    run_to_the_end(tmp_path / "run", *arguments)
+    words = "4 of 4 episodes could not be restored (the environment is not deterministic)"
+    assert words in capsys.readouterr().err
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_one_others(tmp_path):
+    arguments = list(CARTPOLE)
+    arguments[arguments.index("256")] = "128"
+    for name, seed in (("one", "3"), ("same", "3"), ("other", "4")):
+        run_to_the_end(tmp_path / name, *arguments, "--seed", seed)
+    assert_same(tmp_path / "one", tmp_path / "same")
+    one, other = contents(tmp_path / "one"), contents(tmp_path / "other")
+    name = "policy.safetensors/critic.weight"
+    assert not torch.equal(one[name], other[name])
 
 
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments_lose_nothing_and_leave_nothing(tmp_path):
     arguments = [
         "defend_the_center",
-        *DOOM[:-6],
+        "--num-envs",
+        "4",
+        "--num-groups",
+        "2",
+        "--rollout-length",
+        "16",
+        "--total-env-steps",
+        "65536",
+        "--frame-stack",
+        "2",
+        "--variables",
         "--eval-episodes",
         "4",
         "--eval-every",
@@ -175,7 +263,6 @@ def test_twenty_kills_at_random_moments_lose_nothing_and_leave_nothing(tmp_path)
         "--seed",
         "5",
     ]
-    arguments[arguments.index("384")] = "65536"
     run_to_the_end(tmp_path / "whole", *arguments)
     command = [sys.executable, str(ROOT / "train.py"), *arguments, "--run-dir", "parts"]
     command += ["--checkpoint-every-s", "0"]
@@ -198,5 +285,5 @@ def test_twenty_kills_at_random_moments_lose_nothing_and_leave_nothing(tmp_path)
     assert before > 0
     run_to_the_end(tmp_path / "parts", *arguments)
     assert_same(tmp_path / "parts", tmp_path / "whole")
-    # What killed processes left is gone since the last start.
+    # What killed processes left is removed at the next start.
     assert list(tmp_path.glob("doomgrad-engine-*")) == []

@@ -1,11 +1,11 @@
-r"""Measure our speed and the peers' in turns, on the same work, and print the ratios.
+r"""Measure our speed and the peers' alternately, with the same workload, and print the ratios.
 
     python benchmarks/peers/compare.py --sample-factory build/peers/sample-factory/bin/python \
         --sb3 build/peers/sb3/bin/python --envpool build/peers/envpool/bin/python
 
-Run by our own Python; each peer is started with the Python of its own environment. What is
-compared: training with Sample Factory's recurrent network, training with the Nature CNN, and
-sampling with random actions; README.md says what is the same and what is not. Ratios are of
+It runs in this project's virtual environment, and starts each peer with the Python given for it.
+It compares training with Sample Factory's recurrent network, training with the Nature CNN, and
+stepping with random actions; README.md describes what is the same and what differs. Ratios are of
 medians.
 """
 
@@ -21,8 +21,8 @@ from typing import Any
 
 import tyro
 
-from agents.checkpoint import write_json
-from agents.run import git_revision, hardware
+from storage.files import write_json
+from storage.provenance import git_revision, hardware
 
 HERE = Path(__file__).parent
 
@@ -34,22 +34,22 @@ class Comparison:
     env: str = "health_gathering"
     """The scenario."""
     sample_factory: Path | None = None
-    """Python of the environment with Sample Factory."""
+    """Python of the virtual environment with Sample Factory."""
     sb3: Path | None = None
-    """Python of the environment with Stable-Baselines3."""
+    """Python of the virtual environment with Stable-Baselines3."""
     envpool: Path | None = None
-    """Python of the environment with EnvPool."""
+    """Python of the virtual environment with EnvPool."""
     seconds: float = 20.0
-    """How long each measurement takes, after its warm-up."""
+    """Length of a measurement, after its warm-up."""
     repeats: int = 3
-    """How often each is repeated."""
+    """Repetitions of each measurement."""
     json: Path | None = None
-    """Where to write all figures."""
+    """File for all figures."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Match:
-    """A peer's measurement and ours beside it; of several settings the fastest counts."""
+    """A measurement of a peer and the same of ours; of several settings, the fastest counts."""
 
     peer: str
     python: Path | None
@@ -61,7 +61,7 @@ class Match:
 
 
 def matches(config: Comparison) -> list[Match]:
-    """List what is compared, as far as the peers' environments are given."""
+    """Return the comparisons with the peers that are configured."""
     found = [
         Match(
             peer="Sample Factory, recurrent training",
@@ -98,8 +98,8 @@ def matches(config: Comparison) -> list[Match]:
 
 
 def main() -> None:
-    """Measure and print a Markdown table."""
-    config = tyro.cli(Comparison, config=(tyro.conf.OmitArgPrefixes,))
+    """Measure, and print a Markdown table."""
+    config = tyro.cli(Comparison, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
     rows = [{"peer": match.peer, **turns(config, match)} for match in matches(config)]
     machine = hardware()
     print(f"\n{config.env}, {machine['cpu']}, {machine['cores']} cores, {git_revision()}\n")
@@ -114,7 +114,7 @@ def main() -> None:
 
 
 def turns(config: Comparison, match: Match) -> dict[str, Any]:
-    """Measure a peer and us in turns, each at several settings; the best median of each counts."""
+    """Measure a peer and ours alternately, each with several settings; the best medians count."""
     theirs: dict[str, list[float]] = {setting: [] for setting in match.settings}
     ours: dict[str, list[float]] = {setting: [] for setting in match.ours}
     seconds = ["--seconds", str(config.seconds)]
@@ -137,7 +137,7 @@ def turns(config: Comparison, match: Match) -> dict[str, Any]:
 
 
 def last_json(command: list[str]) -> Any:
-    """Run a command and read the JSON in the last line that it prints."""
+    """Run a command, and return the JSON in the last line that it prints."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")

@@ -1,8 +1,8 @@
-"""Run a script so that nothing of it stays behind, whatever its libraries do.
+"""Run a script so that no processes and no shared memory remain, whatever its libraries do.
 
 Trainers that are killed leave engines, worker processes and shared memory. Each peer's script calls
 `contain` first: it runs itself again in a session and a scratch folder of its own, and afterwards
-ends whatever still lives in that session. Linux only; the standard library only.
+ends all processes that remain in that session. Linux only; uses only the standard library.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def contain() -> Path:
         finally:
             end_session(process.pid)
             process.wait()
-            # Objects of other runs of Doom that began meanwhile are mapped by somebody.
+            # Objects of other runs of Doom that started meanwhile are mapped by their processes.
             for path in shared_objects() - before - mapped_objects():
                 path.unlink(missing_ok=True)
     sys.exit(status if status >= 0 else 128 - status)
 
 
 def end_session(session: int) -> None:
-    """Kill every process of a session, until there is none."""
+    """Kill every process of a session until none is left."""
     while members := session_members(session):
         for pid in members:
             with contextlib.suppress(ProcessLookupError):
@@ -59,11 +59,11 @@ def end_session(session: int) -> None:
 
 
 def session_members(session: int) -> list[int]:
-    """List the living processes of a session."""
+    """Return the ids of the living processes of a session."""
     members = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            # The name, in parentheses, may hold anything; after it: state, parent, group, session.
+            # The name, in parentheses, may be anything; after it: state, parent, group, session.
             state, _, _, owner = path.read_text().rpartition(")")[2].split()[:4]
             if int(owner) == session and state not in "ZX":
                 members.append(int(path.parent.name))
@@ -71,12 +71,12 @@ def session_members(session: int) -> list[int]:
 
 
 def shared_objects() -> set[Path]:
-    """List the shared memory of engines and trainers that exists now."""
+    """Return the shared memory objects of engines and trainers that exist now."""
     return {path for pattern in PATTERNS for path in SHARED_MEMORY.glob(pattern)}
 
 
 def mapped_objects() -> set[Path]:
-    """List the shared memory that a living process has mapped."""
+    """Return the shared memory objects that a living process has mapped."""
     mapped = set()
     for maps in Path("/proc").glob("[0-9]*/maps"):
         with contextlib.suppress(OSError):

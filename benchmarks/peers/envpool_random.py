@@ -59,7 +59,7 @@ def measure(env: str, num_envs: int, batch_size: int, num_threads: int, seconds:
 def main() -> None:
     """Find the fastest of a few settings, measure it and print the figures."""
     args = parse()
-    # Its engines all make this folder at once where they start, and the slower ones give up.
+    # All of its engines try to create this folder at the same time, and all but the first fail.
     (contain() / "_vizdoom").mkdir(exist_ok=True)
     cores = len(os.sched_getaffinity(0))
     threads = [args.num_workers] if args.num_workers else [cores, 2 * cores]

@@ -34,7 +34,7 @@ FRAME_SKIP = 4
 ROW_SECONDS = 5.0
 EPISODES = 50
 SPEED = {"n_steps": 128, "batch_size": 256, "n_epochs": 1}
-# rl-baselines3-zoo, hyperparams/ppo.yml, `atari`, without its annealing: time is what is given.
+# rl-baselines3-zoo, hyperparams/ppo.yml, `atari`; not annealed, because runs are limited by time.
 LEARNING = {
     **{"n_steps": 128, "batch_size": 256, "n_epochs": 4, "learning_rate": 2.5e-4},
     **{"clip_range": 0.1, "vf_coef": 0.5, "ent_coef": 0.01},

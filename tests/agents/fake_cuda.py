@@ -1,17 +1,16 @@
-"""A GPU that computes nothing: tensors on it have shapes, dtypes and a device, but no numbers.
+"""A fake GPU: its tensors have shapes, dtypes and a device, but no numbers.
 
-PyTorch's fake tensors may claim to be on a GPU where there is none, once a guard for that kind of
-device is registered, in C++. So the code that is for a GPU runs, each operation on tensors of
-several devices raises as it would there, and copies between devices can be counted. Backward passes
-cannot be run; tests run them on the meta device instead.
+PyTorch's fake tensors can be on a GPU that does not exist, if a guard for this kind of device is
+registered in C++. The code for a GPU then runs, operations on tensors of several devices raise as
+on a GPU, and copies between devices can be counted. Backward passes do not work; tests run them on
+the meta device instead.
 """
 
 from __future__ import annotations
 
 import contextlib
 import shutil
-import sys
-import threading
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -27,31 +26,35 @@ GUARD = """
 C10_REGISTER_GUARD_IMPL(CUDA, c10::impl::NoOpDeviceGuardImpl<c10::DeviceType::CUDA>);
 """
 CUDA = torch.device("cuda:0")
-HAS_COMPILER = any(map(shutil.which, ("c++", "g++", "clang++")))
+COMPILER = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
 
 needs_compiler = pytest.mark.skipif(
-    torch.cuda.is_available() or not HAS_COMPILER,
+    torch.cuda.is_available() or not COMPILER,
     reason="needs a C++ compiler, and no real GPU",
 )
-_registered = threading.Event()
+_registered: list[Path] = []
 
 
 def register_guard(folder: Path) -> None:
-    """Let fake tensors be on a GPU; it takes a few seconds, once in a process."""
-    if _registered.is_set():
+    """Compile and register the guard, once in a process; this takes a few seconds.
+
+    Args:
+        folder: where it is compiled.
+    """
+    if _registered:
         return
-    source = folder / "fake_cuda_guard.cpp"
+    source, library = folder / "guard.cpp", folder / "guard.so"
     source.write_text(GUARD)
-    with pytest.MonkeyPatch.context() as patch:
-        # Ninja, which builds, is installed beside Python.
-        patch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
-        cpp_extension.load(
-            "fake_cuda_guard", [str(source)], build_directory=str(folder), is_python_module=False
-        )
-    _registered.set()
+    # Not by `cpp_extension.load`, which takes several times as long.
+    options = ["-shared", "-fPIC", "-std=c++20", str(source), "-o", str(library)]
+    options += [f"-I{path}" for path in cpp_extension.include_paths()]
+    options += [f"-L{Path(torch.__file__).parent / 'lib'}", "-lc10"]
+    subprocess.run([COMPILER, *options], check=True)
+    torch.ops.load_library(library)
+    _registered.append(library)
 
 
-def _contiguous_gradients(loss, parameters):
+def _contiguous_gradients(loss, parameters, *, allow_unused):
     return [torch.empty(p.shape, dtype=p.dtype, device=p.device) for p in parameters]
 
 
@@ -63,7 +66,7 @@ class Transfers(TorchDispatchMode):
         self.count: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        """Count, and go on."""
+        """Count, and run the operation."""
         result = func(*args, **(kwargs or {}))
         if func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default):
             source = args[1] if func is torch.ops.aten.copy_.default else args[0]
@@ -74,10 +77,10 @@ class Transfers(TorchDispatchMode):
 
 @contextlib.contextmanager
 def fake_gpu():
-    """Make every new tensor a fake one, and numbers that are asked for zeros.
+    """Make every new tensor a fake one; numbers that are read are zeros or ones.
 
     Yields:
-        A `Transfers`; each number that is asked for counts as `read`.
+        A `Transfers`; reading a tensor counts as `read`.
     """
     transfers, patch = Transfers(), pytest.MonkeyPatch()
     numpy = torch.Tensor.numpy
@@ -85,19 +88,19 @@ def fake_gpu():
     def fake_numpy(tensor, **options):
         if not isinstance(tensor, fake_tensor.FakeTensor):
             return numpy(tensor, **options)
-        assert tensor.device.type == "cpu", "NumPy reads the CPU's memory alone"
+        assert tensor.device.type == "cpu", "NumPy reads only the CPU's memory"
         return np.zeros(tensor.shape, str(tensor.dtype).removeprefix("torch."))
 
     def fake_tolist(tensor):
         transfers.count["read"] += tensor.device.type == "cuda"
-        # All is well, whatever is asked.
+        # Ones, because updates read whether all numbers are finite.
         return np.ones(tensor.shape, str(tensor.dtype).removeprefix("torch.")).tolist()
 
     patch.setattr(torch.Tensor, "numpy", fake_numpy)
     patch.setattr(fake_tensor.FakeTensor, "tolist", fake_tolist)
-    # The engine that runs backward asks the GPU's library for streams, which is not there.
+    # The backward pass needs streams of the GPU's library, which does not exist.
     patch.setattr(torch.autograd, "grad", _contiguous_gradients)
-    # Else small tensors hold numbers after all, which asks the GPU's library for them.
+    # Otherwise small tensors have numbers, which are read from the GPU's library.
     patch.setattr(fake_tensor, "CONSTANT_NUMEL_LIMIT", -1)
     try:
         with fake_tensor.FakeTensorMode(allow_non_fake_inputs=True), transfers:

@@ -1,4 +1,4 @@
-"""Stable-Baselines3's agents with our weights and our data, as oracles of one update."""
+"""Stable-Baselines3's algorithms with the weights and data of our agents, as oracles of updates."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
-from perception import EncoderConfig
 from perception.encoders import MLP
-from tests.agents.synthetic import SMALL_LAYERS, make_rollout, weights
+from tests.agents.synthetic import make_rollout, small_config, weights
 
 
 class OurEncoder(BaseFeaturesExtractor):
     """Our MLP as a features extractor of Stable-Baselines3."""
 
-    def __init__(self, observation_space: spaces.Box, layers: EncoderConfig = SMALL_LAYERS) -> None:
-        encoder = MLP(layers, observation_space.shape)
+    def __init__(self, observation_space: spaces.Box) -> None:
+        encoder = MLP(small_config().vectors, observation_space.shape)
         super().__init__(observation_space, encoder.num_features)
         self.encoder = encoder
 
@@ -28,8 +27,8 @@ class OurEncoder(BaseFeaturesExtractor):
         return self.encoder(observations)
 
 
-class Nowhere(Env):
-    """A world of given spaces that is never played; Stable-Baselines3 asks for one."""
+class Unused(Env):
+    """An environment of given spaces that is never stepped; Stable-Baselines3 requires one."""
 
     def __init__(self, actions: spaces.Space) -> None:
         self.observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float32)
@@ -37,7 +36,7 @@ class Nowhere(Env):
 
 
 NAMES = {
-    "features_extractor.encoder.": "perception.encoders.obs.",
+    "features_extractor.encoder.": "perception.encoders.obs.encoder.",
     "action_net.": "actor.layer.",
     "value_net.": "critic.",
     "log_std": "actor.log_std",
@@ -50,23 +49,29 @@ def our_name(name: str) -> str:
 
 
 def make_oracle(kind, policy, steps, num_envs, **options):
-    """Make an agent of Stable-Baselines3 that has our policy's weights."""
+    """Return an algorithm of Stable-Baselines3 with the weights of our policy."""
     torch.manual_seed(1)
     with warnings.catch_warnings():
-        # It takes the number of environments for 1, which is put right below.
+        # It assumes one environment; the buffer is replaced below.
         warnings.filterwarnings("ignore", "You have specified a mini-batch size")
         model = kind(
             ActorCriticPolicy,
-            Nowhere(policy.action_space),
+            Unused(policy.action_space),
             n_steps=steps,
             policy_kwargs={"features_extractor_class": OurEncoder, "net_arch": []},
             device="cpu",
             **options,
         )
     model.set_logger(Logger(folder=None, output_formats=[]))
-    spaces_of_both = model.observation_space, model.action_space
-    options_of_both = "cpu", model.gae_lambda, model.gamma, num_envs
-    model.rollout_buffer = model.rollout_buffer_class(steps, *spaces_of_both, *options_of_both)
+    model.rollout_buffer = model.rollout_buffer_class(
+        steps,
+        model.observation_space,
+        model.action_space,
+        device="cpu",
+        gae_lambda=model.gae_lambda,
+        gamma=model.gamma,
+        n_envs=num_envs,
+    )
     ours = policy.state_dict()
     with torch.no_grad():
         for name, parameter in model.policy.named_parameters():
@@ -75,7 +80,7 @@ def make_oracle(kind, policy, steps, num_envs, **options):
 
 
 def load_rollout(model, rollout):
-    """Put a rollout into an oracle's buffer the way its own collection does."""
+    """Write a rollout to an oracle's buffer in the same way as `collect_rollouts`."""
     steps, num_envs = rollout.rewards.shape
     buffer = model.rollout_buffer
     buffer.reset()
@@ -94,7 +99,7 @@ def load_rollout(model, rollout):
 
 
 def assert_same_weights(policy, model, *, rtol=1e-4, atol=1e-6):
-    """Compare parameter by parameter."""
+    """Check that all parameters are equal."""
     ours = policy.state_dict()
     theirs = {our_name(n): p for n, p in model.policy.named_parameters()}
     assert theirs.keys() == ours.keys()
@@ -105,7 +110,7 @@ def assert_same_weights(policy, model, *, rtol=1e-4, atol=1e-6):
 
 
 def update_in_step(agent, model, *, updates, noise=0.0):
-    """Update our agent and its oracle by the same rollouts, and give our last metrics."""
+    """Update our agent and its oracle with the same rollouts, and return our last metrics."""
     policy, buffer = agent.policy, model.rollout_buffer
     before = weights(policy)
     for update in range(updates):

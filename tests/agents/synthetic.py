@@ -1,4 +1,4 @@
-"""Policies and rollouts made of random numbers, for tests that need no world."""
+"""Policies and rollouts of random numbers, for tests that need no environment."""
 
 from __future__ import annotations
 
@@ -11,14 +11,28 @@ from gymnasium import spaces
 from agents import Policy
 from agents.distributions import num_draws
 from agents.rollout import Rollout
-from perception import EncoderConfig, ImageSpec, PerceptionConfig, VectorSpec
+from perception import ENCODERS, MEMORIES, ImageSpec, PerceptionConfig, VectorSpec
+from perception.encoders import ImpalaConfig, MLPConfig, NatureConfig, VectorConfig
 
-SMALL_LAYERS = EncoderConfig(
-    hidden_sizes=(8,), conv_channels=(4, 4, 4), impala_channels=(4, 4), features=16
-)
+SMALL_ENCODERS = {
+    "nature": NatureConfig(conv_channels=(4, 4, 4), features=16),
+    "impala": ImpalaConfig(impala_channels=(4, 4), features=16),
+    "mlp": MLPConfig(mlp_sizes=(8,)),
+}
 PALETTE = tuple((i, 255 - i, i // 2) for i in range(256))
 IMAGE = ImageSpec(shape=(36, 40, 2), channels=("palette", "depth"), palette=PALETTE)
 VECTOR = VectorSpec(size=3)
+
+
+def small_config(encoder="nature", memory="none", memory_size=6):
+    """Return the configuration of a small network with any encoder and memory of the registries."""
+    kind = MEMORIES[memory][0]
+    has_size = "memory_size" in {field.name for field in dataclasses.fields(kind)}
+    return PerceptionConfig(
+        encoder=SMALL_ENCODERS.get(encoder) or ENCODERS[encoder][0](),
+        memory=kind(memory_size=memory_size) if has_size else kind(),
+        vectors=VectorConfig(hidden_sizes=(8,)),
+    )
 
 
 def make_policy(
@@ -28,20 +42,23 @@ def make_policy(
     encoder="nature",
     memory="none",
     memory_size=6,
-    layers=SMALL_LAYERS,
     normalize_obs=False,
+    precision=torch.float32,
     seed=0,
 ):
-    """Make a small policy; by default it sees a vector of 3 and chooses one of 3."""
+    """Return a small policy; by default, it observes a vector of 3 and makes one choice of 3."""
     torch.manual_seed(seed)
-    config = PerceptionConfig(
-        encoder=encoder, memory=memory, memory_size=memory_size, layers=layers
+    return Policy(
+        specs or {"obs": VECTOR},
+        actions or spaces.Discrete(3),
+        small_config(encoder, memory, memory_size),
+        normalize_obs,
+        precision,
     )
-    return Policy(specs or {"obs": VECTOR}, actions or spaces.Discrete(3), config, normalize_obs)
 
 
 def make_obs(specs, *leading, seed=0):
-    """Draw observations with given leading axes."""
+    """Return random observations with given leading axes."""
     rng = np.random.default_rng(seed)
     obs = {}
     for name, spec in specs.items():
@@ -55,21 +72,22 @@ def make_obs(specs, *leading, seed=0):
 
 
 def make_draws(space, *leading, seed=0):
-    """Draw the uniform numbers that choose actions in a space, with given leading axes."""
+    """Return the uniform random numbers for actions of a space, with given leading axes."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(*leading, num_draws(space), generator=generator)
 
 
-def make_rollout(policy, steps, num_envs, *, seed=0, noise=0.0, truncations=True):
-    """Let a policy act on random observations in which episodes end at random.
+def make_rollout(policy, steps, num_envs, *, seed=0, noise=0.0, truncations=True, targets=()):
+    """Return the rollout of a policy on random observations, in which episodes end at random.
 
     Args:
-        policy: who acts.
+        policy: the policy that acts.
         steps: T.
         num_envs: N.
-        seed: draws everything.
-        noise: deviation of noise on logprobs and values, as if an older policy had acted.
+        seed: of all random numbers.
+        noise: standard deviation of noise on logprobs and values, as if an older policy had acted.
         truncations: whether some of the episodes that end are truncated.
+        targets: names of targets; each is 0 or 1 at random.
     """
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -82,7 +100,8 @@ def make_rollout(policy, steps, num_envs, *, seed=0, noise=0.0, truncations=True
     state = policy.initial_state(num_envs)
     draws = torch.rand(steps, num_envs, num_draws(policy.action_space), generator=generator)
     with torch.no_grad():
-        distribution, values, last_state = policy(obs, state, starts)
+        output = policy(obs, state, starts)
+        distribution = output.distribution
         actions = distribution.sample(draws)
         logprobs = distribution.log_prob(actions)
 
@@ -93,24 +112,23 @@ def make_rollout(policy, steps, num_envs, *, seed=0, noise=0.0, truncations=True
     last_starts = (terminated | truncated)[-1]
     final_steps, final_lanes = truncated.nonzero().unbind(1)
     final_obs = make_obs(policy.specs, len(final_steps), seed=seed + 2)
-    # Of each truncated episode: the state after its last step.
-    states = [state[:, :0]]
+    states = [state[:, :0]]  # Of each truncated episode, after its last step.
     with torch.no_grad():
         for t, lane in zip(final_steps.tolist(), final_lanes.tolist(), strict=True):
             before = {name: part[: t + 1, lane : lane + 1] for name, part in obs.items()}
-            whence = state[:, lane : lane + 1], starts[: t + 1, lane : lane + 1]
-            states.append(policy(before, *whence)[2])
+            first = state[:, lane : lane + 1], starts[: t + 1, lane : lane + 1]
+            states.append(policy(before, *first).memory_state)
         final_state = torch.cat(states, 1)
-        last_values = policy.value(last_obs, last_state, last_starts)
+        last_values = policy.value(last_obs, output.memory_state, last_starts)
         final_values = torch.zeros(steps, num_envs)
-        going_on = torch.zeros(len(final_steps), dtype=torch.bool)
-        final_values[final_steps, final_lanes] = policy.value(final_obs, final_state, going_on)
+        never = torch.zeros(len(final_steps), dtype=torch.bool)
+        final_values[final_steps, final_lanes] = policy.value(final_obs, final_state, never)
 
     return Rollout(
         obs=obs,
         actions=actions,
         logprobs=logprobs + noise * draw(steps, num_envs),
-        values=values + noise * draw(steps, num_envs),
+        values=output.values + noise * draw(steps, num_envs),
         probabilities=distribution.probabilities(),
         rewards=draw(steps, num_envs),
         terminated=terminated,
@@ -124,6 +142,7 @@ def make_rollout(policy, steps, num_envs, *, seed=0, noise=0.0, truncations=True
         final_obs=final_obs,
         final_steps=final_steps,
         final_lanes=final_lanes,
+        targets={name: (draw(steps, num_envs) > 0).float() for name in targets},
     )
 
 
@@ -140,19 +159,19 @@ def moved(rollout, device):
 
 
 def weights(module):
-    """Copy all parameters and buffers."""
+    """Return copies of all parameters and buffers, by name."""
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
 def assert_same(left, right):
-    """Compare two dictionaries of tensors bit for bit."""
+    """Check that two dictionaries of tensors are equal bit for bit."""
     assert left.keys() == right.keys()
     for name in left:
         assert torch.equal(left[name], right[name]), name
 
 
 def assert_same_episodes(left, right):
-    """Compare traces of episodes, one by one."""
+    """Check that two lists of traces are equal bit for bit."""
     assert [(e.seed, e.statistics) for e in left] == [(e.seed, e.statistics) for e in right]
     for one, other in zip(left, right, strict=True):
         for name, array in one.arrays().items():

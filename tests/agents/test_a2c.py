@@ -12,7 +12,7 @@ from tests.agents.toy import ACTION_SPACES
 
 STEPS, NUM_ENVS = 8, 4
 CASES = {
-    "as it comes": {},
+    "defaults": {},
     "normalised advantages": {"normalize_advantages": True},
     "gradient clipping": {"max_grad_norm": 0.01},
     "lambda": {"gae_lambda": 0.8, "gamma": 0.9},

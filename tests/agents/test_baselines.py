@@ -48,7 +48,7 @@ def test_random_actions_repeat_with_the_draws(name):
 
 @pytest.mark.parametrize("name", ACTION_SPACES)
 @pytest.mark.parametrize("draw", [0.0, 1 - 2.0**-24], ids=["least", "most"])
-def test_the_outermost_draws_choose_valid_actions(name, draw):
+def test_the_smallest_and_the_largest_draw_result_in_valid_actions(name, draw):
     space = ACTION_SPACES[name]
     player = RandomPlayer(space)
     draws = torch.full((1, num_draws(space)), draw)
@@ -63,7 +63,7 @@ def test_a_random_player_cannot_be_greedy():
 
 
 @pytest.mark.parametrize("name", ACTION_SPACES)
-def test_doing_nothing_is_action_0(name):
+def test_the_noop_player_takes_action_0(name):
     space = ACTION_SPACES[name]
     actions = decide(NoopPlayer(space)).actions
     assert actions.shape == (3000, *(space.shape or ()))

@@ -1,30 +1,50 @@
-"""The same agents on a GPU: `make test-gpu` on a machine that has one."""
+"""Agents on a real GPU; run with `make test-gpu` on a machine that has one."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from agents import AGENTS, OUR_AGENTS, OverlappedSampler, Sampler, build_policy, observation_specs
+from agents import (
+    AGENTS,
+    OBJECTIVES,
+    OUR_AGENTS,
+    SB3_AGENTS,
+    OverlappedSampler,
+    Sampler,
+    build_policy,
+    make_objectives,
+    observation_specs,
+)
 from agents.inference import InferencePolicy
-from perception import ENCODERS, MEMORIES, EncoderConfig, PerceptionConfig, VectorSpec
-from tests.agents.synthetic import IMAGE, SMALL_LAYERS, make_draws, make_obs, make_rollout, moved
+from agents.sb3 import SB3Sampler
+from envs import EnvConfig, SharedVectorEnv
+from envs.sb3 import SharedVecEnv
+from perception import ENCODERS, MEMORIES, VectorSpec
+from tests.agents.synthetic import (
+    IMAGE,
+    make_draws,
+    make_obs,
+    make_rollout,
+    moved,
+    small_config,
+)
 from tests.agents.toy import LocalEnvs
 
 pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda")
 STEPS, NUM_ENVS = 8, 4
 SPECS = {"screen": IMAGE, "variables": VectorSpec(size=3)}
-SB3_MEMORY = {"sb3-ppo": "none", "sb3-a2c": "none", "sb3-recurrent-ppo": "lstm"}
+CPU = torch.device("cpu")
 
 
 def make_policy(device=CUDA, encoder="nature", memory="none", **options):
     torch.manual_seed(0)
-    config = PerceptionConfig(encoder=encoder, memory=memory, memory_size=6, layers=SMALL_LAYERS)
     space = LocalEnvs("CartPole-v1", 1).single_action_space
-    return build_policy(SPECS, space, config, device=device, **options)
+    return build_policy(SPECS, space, small_config(encoder, memory), device=device, **options)
 
 
 def make_collector(agent, memory, inference="eager", overlap=False):
@@ -35,7 +55,7 @@ def make_collector(agent, memory, inference="eager", overlap=False):
     policy = build_policy(
         observation_specs(envs.single_observation_space, {}),
         envs.single_action_space,
-        PerceptionConfig(memory=memory, layers=EncoderConfig(hidden_sizes=(16,))),
+        small_config(memory=memory),
         normalize_obs=True,
         device=CUDA,
     )
@@ -66,7 +86,7 @@ def test_rollouts_are_collected_and_learned_from(name, memory, overlap):
 @pytest.mark.parametrize("inference", ["cuda-graph", "compiled"])
 @pytest.mark.parametrize("memory", MEMORIES)
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_every_way_to_act_decides_the_same(encoder, memory, inference):
+def test_every_kind_of_inference_makes_the_same_decisions(encoder, memory, inference):
     if inference == "compiled" and (encoder, memory) not in (("nature", "none"), ("nature", "gru")):
         pytest.skip("compiling takes long; two are enough")
     policy = make_policy(encoder=encoder, memory=memory, normalize_obs=True)
@@ -79,7 +99,7 @@ def test_every_way_to_act_decides_the_same(encoder, memory, inference):
     now = {name: part[0] for name, part in obs.items()}
     other.prepare(now, state, starts[0], draws[0])
     for version in range(2):
-        with torch.no_grad():  # New weights are seen, where the graph reads them.
+        with torch.no_grad():  # The graph must read the new weights.
             for parameter in policy.parameters():
                 parameter.add_(0.05 * version)
         eager.take_weights()
@@ -94,7 +114,7 @@ def test_every_way_to_act_decides_the_same(encoder, memory, inference):
 
 
 @pytest.mark.parametrize("memory", ["none", "lstm"])
-def test_a_captured_graph_collects_what_is_collected_without(memory):
+def test_a_captured_graph_collects_the_same_rollout(memory):
     rollouts = []
     for inference in ("eager", "cuda-graph"):
         _, sampler = make_collector("ppo", memory, inference)
@@ -107,37 +127,69 @@ def test_a_captured_graph_collects_what_is_collected_without(memory):
 @pytest.mark.parametrize("memory", MEMORIES)
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("name", OUR_AGENTS)
-def test_an_update_is_the_cpus(name, encoder, memory):
-    policies = [make_policy(device, encoder, memory) for device in (torch.device("cpu"), CUDA)]
-    played = make_rollout(policies[0], STEPS, NUM_ENVS, noise=0.1)
+def test_an_update_equals_that_on_the_cpu(name, encoder, memory):
+    policies = [make_policy(device, encoder, memory) for device in (CPU, CUDA)]
+    collected = make_rollout(policies[0], STEPS, NUM_ENVS, noise=0.1)
     before = [parameter.clone() for parameter in policies[0].parameters()]
     torch.backends.cudnn.allow_tf32 = False
     for policy in policies:
         kind, learner = OUR_AGENTS[name]
         agent = learner(policy, kind(learning_rate=1e-3), num_envs=NUM_ENVS, total_updates=1)
         torch.manual_seed(1)
-        agent.update(moved(played, policy.device))
+        agent.update(moved(collected, policy.device))
     furthest = 0.0
     for old, cpu, gpu in zip(before, *(p.parameters() for p in policies), strict=True):
         torch.testing.assert_close(gpu.cpu(), cpu, rtol=0, atol=1e-4)
         assert gpu.grad.stride() == gpu.stride()
-        furthest = max(furthest, float((cpu - old).abs().max()))
+        furthest = max(furthest, (cpu - old).abs().max().item())
     assert furthest > 5e-4
 
 
-@pytest.mark.parametrize("name", sorted(SB3_MEMORY))
-def test_stable_baselines3s_agents_learn_there(name):
-    from agents.sb3_sampler import SB3Sampler
-    from envs import EnvConfig, SharedVectorEnv
-    from envs.sb3 import SharedVecEnv
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_update_with_an_objective_equals_that_on_the_cpu(name):
+    policies = [make_policy(device) for device in (CPU, CUDA)]
+    targets = ("HEALTH", "ENEMY_IN_VIEW")
+    collected = make_rollout(policies[0], STEPS, NUM_ENVS, targets=targets)
+    torch.backends.cudnn.allow_tf32 = False
+    kind, learner = OUR_AGENTS["a2c"]
+    heads = []
+    for policy in policies:
+        torch.manual_seed(1)
+        objectives = make_objectives(policy, {name: OBJECTIVES[name][0](coef=1.0)}, targets)
+        config = kind(learning_rate=1e-3)
+        agent = learner(policy, config, num_envs=NUM_ENVS, total_updates=1, objectives=objectives)
+        agent.update(moved(collected, policy.device))
+        assert {parameter.device.type for parameter in agent.parameters} == {policy.device.type}
+        heads.append(agent.parameters)
+    for cpu, gpu in zip(*heads, strict=True):
+        torch.testing.assert_close(gpu.cpu(), cpu, rtol=0, atol=1e-3)
 
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_environments_may_return_tensors(on_gpu):
+    rollouts = []
+    for as_array in (np.asarray, lambda array: torch.tensor(array, device=CUDA if on_gpu else CPU)):
+        envs = LocalEnvs("CartPole-v1", 4, 2, as_array=as_array)
+        torch.manual_seed(0)
+        specs = observation_specs(envs.single_observation_space, {})
+        policy = build_policy(specs, envs.single_action_space, small_config(), device=CUDA)
+        sampler = Sampler(envs, policy, rollout_length=16, seed=0)
+        rollouts.append(sampler.collect().rollout.tensors())
+        sampler.close()
+    for name, part in rollouts[0].items():
+        assert rollouts[1][name].device.type == "cuda"
+        torch.testing.assert_close(part, rollouts[1][name], rtol=1e-4, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("name", SB3_AGENTS)
+def test_stable_baselines3s_agents_learn_on_the_gpu(name):
     kind, learner = AGENTS[name]
     envs = SharedVectorEnv(EnvConfig(env="CartPole-v1"), 4, 1)
     try:
         policy = build_policy(
             observation_specs(envs.single_observation_space, envs.metadata),
             envs.single_action_space,
-            PerceptionConfig(memory=SB3_MEMORY[name], layers=SMALL_LAYERS),
+            small_config(memory=learner.memory),
             device=CUDA,
         )
         config = kind(rollout_length=16, normalize_returns=True)

@@ -64,7 +64,7 @@ def test_log_prob_and_entropy_equal_those_of_torch(kind, leading, seed, scale):
 
 @settings(max_examples=25, deadline=None)
 @given(leading=st.lists(st.integers(1, 4), min_size=1, max_size=2), seed=st.integers(0, 2**31))
-def test_independent_choices_add_up_those_of_torch(leading, seed):
+def test_log_prob_and_entropy_of_several_choices_are_sums_of_those_of_torch(leading, seed):
     generator = torch.Generator().manual_seed(seed)
     logits = 2 * torch.randn(*leading, sum(SIZES), generator=generator)
     ours = MultiCategorical(logits, SIZES)
@@ -83,13 +83,13 @@ TOLERANCE = 5 * 0.5 / SAMPLES**0.5
 
 
 def many(parameters, num_draws):
-    """Repeat parameters over two axes, and draw for each repetition."""
+    """Return parameters repeated over two axes, and draws for each repetition."""
     leading = (SAMPLES // 100, 100)
     draws = torch.rand(*leading, num_draws, generator=torch.Generator().manual_seed(0))
     return parameters.expand(*leading, -1), draws
 
 
-def test_sampled_choices_are_as_frequent_as_they_are_probable():
+def test_choices_are_sampled_with_their_probabilities():
     logits, draws = many(torch.tensor([0.0, 1.0, -1.0, 3.0]), 1)
     distribution = Categorical(logits)
     samples = distribution.sample(draws)
@@ -100,7 +100,7 @@ def test_sampled_choices_are_as_frequent_as_they_are_probable():
     torch.testing.assert_close(distribution.probabilities()[0, 0], expected)
 
 
-def test_each_of_several_choices_is_as_frequent_as_it_is_probable():
+def test_each_of_several_choices_is_sampled_with_its_probabilities():
     logits, draws = many(torch.tensor([0.5, -0.5, 1.0, 0.0, -1.0, 2.0, 0.0, 0.0, 0.0]), 3)
     distribution = MultiCategorical(logits, SIZES)
     samples = distribution.sample(draws).flatten(0, 1)
@@ -109,11 +109,11 @@ def test_each_of_several_choices_is_as_frequent_as_it_is_probable():
         frequencies = samples[:, i].bincount(minlength=SIZES[i]) / SAMPLES
         torch.testing.assert_close(frequencies, probabilities, rtol=0, atol=TOLERANCE)
     torch.testing.assert_close(distribution.probabilities()[0, 0], torch.cat(expected))
-    # They are drawn independently of each other.
+    # They are sampled independently of each other.
     assert np.corrcoef(samples.T)[0, 1] == pytest.approx(0, abs=0.03)
 
 
-def test_switches_are_on_as_often_as_is_probable():
+def test_switches_are_sampled_with_their_probabilities():
     logits, draws = many(torch.tensor([-2.0, 0.0, 1.0]), 3)
     distribution = Bernoulli(logits)
     samples = distribution.sample(draws)
@@ -123,7 +123,7 @@ def test_switches_are_on_as_often_as_is_probable():
     torch.testing.assert_close(distribution.probabilities()[0, 0], expected)
 
 
-def test_numbers_have_the_mean_and_deviation_asked_for():
+def test_numbers_are_sampled_with_their_mean_and_deviation():
     mean, draws = many(torch.tensor([-1.0, 0.0, 4.0]), 3)
     distribution = Gaussian(mean, LOG_STD)
     samples = distribution.sample(draws)
@@ -136,15 +136,15 @@ def test_numbers_have_the_mean_and_deviation_asked_for():
     assert distribution.probabilities().shape == (SAMPLES // 100, 100, 0)
 
 
-# The outermost float32 numbers that are drawn.
+# The smallest and the largest float32 draw.
 LEAST, MOST = 0.0, 1 - 2.0**-24
 
 
 @pytest.mark.parametrize("draw", [LEAST, MOST])
-def test_the_outermost_draws_give_finite_numbers(draw):
+def test_the_smallest_and_the_largest_draw_result_in_finite_numbers(draw):
     distribution = Gaussian(torch.zeros(4, 3), LOG_STD)
     samples = distribution.sample(torch.full((4, 3), draw))
-    # One number in 2^25 lies further out on either side.
+    # On either side, one number in 2^25 is larger in absolute value.
     assert (samples / LOG_STD.exp()).abs().max() == pytest.approx(5.42, abs=0.01)
     assert torch.isfinite(distribution.log_prob(samples)).all()
 
@@ -155,7 +155,7 @@ def test_the_outermost_draws_give_finite_numbers(draw):
     impossible=st.lists(st.booleans(), min_size=30, max_size=30),
     seed=st.integers(0, 2**31),
 )
-def test_no_draw_chooses_the_impossible(choices, impossible, seed):
+def test_no_draw_results_in_an_impossible_choice(choices, impossible, seed):
     generator = torch.Generator().manual_seed(seed)
     never = torch.tensor(impossible[:choices])
     never[int(torch.randint(choices, (), generator=generator))] = False
@@ -173,7 +173,7 @@ def test_mode_is_the_most_likely_action():
     assert torch.equal(Gaussian(logits, LOG_STD).mode(), logits)
 
 
-def test_samples_depend_on_the_draws_alone():
+def test_samples_depend_only_on_the_draws():
     draws, others = torch.rand(2, 5, 20, 3, generator=torch.Generator().manual_seed(1))
     for make, num in ((categorical, 1), (bernoulli, 3), (gaussian, 3)):
         distribution, _ = make(torch.zeros(5, 20, 3))
@@ -182,7 +182,7 @@ def test_samples_depend_on_the_draws_alone():
         assert torch.equal(torch.get_rng_state(), before)
         assert torch.equal(first, again)
         assert not torch.equal(first, distribution.sample(others[..., :num]))
-        # Each place has draws of its own.
+        # Each element depends only on its own draws.
         alone, _ = make(torch.zeros(1, 1, 3))
         assert torch.equal(alone.sample(draws[3:4, 7:8, :num])[0, 0], first[3, 7])
 
@@ -221,7 +221,7 @@ def test_a_head_fits_its_action_space(kind):
 
 
 @pytest.mark.parametrize(("kind", "expected"), list(zip(SPACES, [1, 2, 3, 2], strict=True)))
-def test_every_choice_takes_one_draw(kind, expected):
+def test_every_choice_needs_one_draw(kind, expected):
     assert num_draws(SPACES[kind][0]) == expected
 
 
@@ -236,7 +236,7 @@ def test_every_parameter_of_a_head_learns(kind):
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_a_new_head_finds_all_actions_about_as_likely():
+def test_all_actions_of_a_new_head_are_about_equally_likely():
     torch.manual_seed(0)
     probabilities = ActionHead(spaces.Discrete(5), 64)(torch.randn(100, 64)).probabilities()
     torch.testing.assert_close(probabilities, torch.full((100, 5), 0.2), rtol=0, atol=0.03)
@@ -255,6 +255,6 @@ def test_a_new_head_finds_all_actions_about_as_likely():
     ],
     ids=str,
 )
-def test_other_spaces_are_refused_with_those_that_work(space):
+def test_the_error_for_other_spaces_names_the_supported_ones(space):
     with pytest.raises(ValueError, match=r"not supported; Discrete, MultiDiscrete, MultiBinary"):
         ActionHead(space, 8)

@@ -6,23 +6,22 @@ import pytest
 import torch
 
 from agents.inference import InferencePolicy
+from perception import ENCODERS, MEMORIES
 from tests.agents.synthetic import IMAGE, VECTOR, assert_same, make_draws, make_obs, make_policy
 from tests.agents.synthetic import weights as weights_of
 
 SPECS = {"screen": IMAGE, "variables": VECTOR}
-MEMORIES = ["none", "lstm", "gru"]
 STEPS, NUM_ENVS = 12, 5
 
 
 def make(memory="none", precision=torch.float32, specs=SPECS):
-    policy = make_policy(specs=specs, memory=memory, normalize_obs=True)
-    policy.perception.precision = precision
+    policy = make_policy(specs=specs, memory=memory, normalize_obs=True, precision=precision)
     policy.observe(make_obs(specs, STEPS, NUM_ENVS, seed=1))
     return policy
 
 
 def change(policy):
-    """Learn something: new weights and new statistics."""
+    """Change weights and statistics, as an update does."""
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in policy.parameters():
@@ -31,7 +30,7 @@ def change(policy):
 
 
 def decide(player, policy):
-    """Act for some steps, in which an episode ends; give what was decided, stacked by step."""
+    """Act for some steps, in which an episode ends, and return all decisions, stacked by step."""
     obs = make_obs(policy.specs, STEPS, NUM_ENVS)
     draws = make_draws(policy.action_space, STEPS, NUM_ENVS)
     starts = torch.zeros(STEPS, NUM_ENVS, dtype=torch.bool)
@@ -49,7 +48,7 @@ def decide(player, policy):
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
-def test_weights_and_statistics_are_taken_only_when_told(memory):
+def test_weights_and_statistics_are_copied_by_take_weights_only(memory):
     policy = make(memory)
     player = InferencePolicy(policy)
     before = decide(policy, policy)
@@ -62,7 +61,7 @@ def test_weights_and_statistics_are_taken_only_when_told(memory):
     assert_same(decide(player, policy), after)
 
 
-def test_statistics_alone_are_taken_too():
+def test_statistics_are_copied_if_weights_stay_the_same():
     policy = make(specs={"obs": VECTOR})
     player = InferencePolicy(policy)
     policy.observe({"obs": 5.0 + make_obs(policy.specs, STEPS, NUM_ENVS)["obs"]})
@@ -71,7 +70,7 @@ def test_statistics_alone_are_taken_too():
     assert_same(decide(player, policy), decide(policy, policy))
 
 
-def test_loaded_weights_are_seen():
+def test_loaded_weights_are_copied():
     policy, other = make(), make()
     change(other)
     player = InferencePolicy(policy)
@@ -80,13 +79,15 @@ def test_loaded_weights_are_seen():
     assert_same(decide(player, policy), decide(other, other))
 
 
-@pytest.mark.parametrize("encoder", ["nature", "impala", "mlp"])
+@pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("memory", MEMORIES)
-def test_a_bfloat16_copy_decides_nearly_as_its_policy(encoder, memory):
-    policy = make_policy(specs=SPECS, memory=memory, encoder=encoder)
+def test_a_bfloat16_copy_decides_nearly_like_its_policy(encoder, memory):
+    exact_policy = make_policy(specs=SPECS, memory=memory, encoder=encoder)
+    change(exact_policy)
+    change(exact_policy)
+    exact = decide(exact_policy, exact_policy)
+    policy = make_policy(specs=SPECS, memory=memory, encoder=encoder, precision=torch.bfloat16)
     change(policy)
-    exact = decide(policy, policy)
-    policy.perception.precision = torch.bfloat16
     player = InferencePolicy(policy)
     change(policy)
     player.take_weights()
@@ -103,7 +104,7 @@ def test_a_bfloat16_copy_decides_nearly_as_its_policy(encoder, memory):
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
-def test_what_memory_hands_on_stays_float32(memory):
+def test_decisions_and_memory_state_are_float32(memory):
     policy = make(memory, torch.bfloat16)
     player = InferencePolicy(policy)
     state = player.initial_state(NUM_ENVS)
@@ -115,12 +116,12 @@ def test_what_memory_hands_on_stays_float32(memory):
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
-def test_vectors_alone_are_never_rounded(memory):
+def test_without_images_nothing_is_rounded(memory):
     policy = make(memory, torch.bfloat16, specs={"obs": VECTOR})
     assert_same(decide(InferencePolicy(policy), policy), decide(policy, policy))
 
 
-def test_the_policy_itself_stays_as_it_was():
+def test_the_policy_itself_is_not_changed():
     policy = make("lstm", torch.bfloat16)
     before = weights_of(policy)
     player = InferencePolicy(policy)
@@ -133,10 +134,10 @@ def test_the_policy_itself_stays_as_it_was():
     assert player.device == policy.device
 
 
-def test_colours_of_a_loaded_palette_are_taken():
+def test_the_palette_is_copied():
     policy = make()
     player = InferencePolicy(policy)
-    policy.perception.encoders["screen"][0].palette.mul_(0.5)
+    policy.perception.encoders["screen"].decoder.palette.mul_(0.5)
     assert not torch.equal(decide(player, policy)["values"], decide(policy, policy)["values"])
     player.take_weights()
     assert_same(decide(player, policy), decide(policy, policy))

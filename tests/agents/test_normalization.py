@@ -12,7 +12,7 @@ from agents.normalization import RewardScaler
 
 
 def vec_normalize(gamma):
-    """Make Stable-Baselines3's wrapper of four environments, with its own default of clipping."""
+    """Return Stable-Baselines3's wrapper of four environments, with its default of clipping."""
     envs = DummyVecEnv([lambda: gym.make("CartPole-v1")] * 4)
     normalizing = VecNormalize(envs, norm_obs=False, gamma=gamma)
     normalizing.reset()
@@ -23,7 +23,7 @@ def test_statistics_are_saved():
     assert set(RewardScaler(3, 0.9).state_dict()) == {"mean", "variance", "count", "running"}
 
 
-def test_discounted_returns_run_over_rollouts_and_start_anew_after_an_end():
+def test_discounted_returns_continue_over_rollouts_and_restart_after_an_end():
     # gamma 0.5; rewards 4 2 | 8, 6 with an end after the second step:
     # running returns 4, 2 + 0.5 * 4 = 4, then 8, 6 + 0.5 * 8 = 10.
     scaler = RewardScaler(1, 0.5)
@@ -54,7 +54,7 @@ def test_the_deviation_equals_that_of_stable_baselines3():
 
 @pytest.mark.parametrize("silence", [0, 100])
 def test_rewards_are_scaled_and_clipped_as_stable_baselines3_does(silence):
-    """The first rewards after a long time without any are clipped: returns have hardly varied."""
+    """The first rewards after many without any are clipped, as returns have hardly varied."""
     rng = np.random.default_rng(0)
     rewards = ((rng.random((300, 4)) < 0.05) * rng.normal(0.5, 1.0, (300, 4))).astype(np.float32)
     rewards[:silence] = 0.0
@@ -63,7 +63,7 @@ def test_rewards_are_scaled_and_clipped_as_stable_baselines3_does(silence):
     scaler, envs = RewardScaler(4, 0.99), vec_normalize(0.99)
     scaled = []
     for reward, done in zip(rewards, dones, strict=True):
-        # A step at a time, because SB3's statistics move with every step.
+        # A step at a time, because SB3 updates its statistics with every step.
         ours = scaler(torch.from_numpy(reward)[None], torch.from_numpy(done)[None])[0]
         envs._update_reward(reward)
         theirs = envs.normalize_reward(reward)
@@ -77,10 +77,10 @@ def test_rewards_are_scaled_and_clipped_as_stable_baselines3_does(silence):
 
 @pytest.mark.parametrize("num_envs", [1, 8, 16])
 def test_the_first_reward_after_a_rollout_without_any_is_clipped(num_envs):
-    scaler, going_on = RewardScaler(num_envs, 0.99), torch.zeros(128, num_envs, dtype=torch.bool)
+    scaler, never = RewardScaler(num_envs, 0.99), torch.zeros(128, num_envs, dtype=torch.bool)
     rewards = torch.zeros(128, num_envs)
-    assert not scaler(rewards, going_on).any()
+    assert not scaler(rewards, never).any()
     rewards[-1, 0] = 1.0
-    scaled = scaler(rewards, going_on)
+    scaled = scaler(rewards, never)
     assert float(scaled[-1, 0]) == 10.0
     assert int(scaled.count_nonzero()) == 1

@@ -1,4 +1,4 @@
-"""Tests of `agents.overlap`, on worlds whose answers are known."""
+"""Tests of `agents.overlap`, on environments whose correct answers are known."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def overlapped(policy, env=COUNTER, **options):
 
 
 def parts(collected):
-    """Copy all that a rollout holds."""
+    """Return copies of all tensors of a rollout."""
     return {name: part.clone() for name, part in collected.rollout.tensors().items()}
 
 
@@ -47,14 +47,14 @@ def slowly(sent):
 
 
 def sampler_threads():
-    """List the threads that play; those that serve teams too."""
+    """Return the threads of samplers and of their teams."""
     kinds = ("sampler", "team")
     return [thread for thread in threading.enumerate() if thread.name.startswith(kinds)]
 
 
 @pytest.mark.parametrize(("num_groups", "num_teams"), [(1, 1), (2, 1), (4, 2)])
 @pytest.mark.parametrize("memory", ["none", "lstm"])
-def test_weights_that_stay_play_the_same_rollouts_in_the_same_order(memory, num_groups, num_teams):
+def test_with_constant_weights_rollouts_are_those_of_a_sampler(memory, num_groups, num_teams):
     policy = counter_policy(memory)
     alone = make_sampler(policy, num_groups=num_groups)
     with overlapped(policy, num_groups=num_groups, num_teams=num_teams) as sampler:
@@ -66,9 +66,9 @@ def test_weights_that_stay_play_the_same_rollouts_in_the_same_order(memory, num_
 
 
 @pytest.mark.parametrize(("ready", "pause"), [(sent_first, 0.02), (slowly, 0), (sent_first, 0)])
-def test_a_rollout_is_played_with_the_weights_of_one_update_ago(ready, pause):
+def test_a_rollout_is_collected_with_the_weights_of_one_update_ago(ready, pause):
     policy = make_policy(specs={"obs": VectorSpec(size=1)})
-    # Whatever is seen, it is worth the number of updates.
+    # The value of every observation is the number of updates.
     torch.nn.init.zeros_(policy.critic.weight)
     with overlapped(policy, CONSTANT, ready=ready) as sampler:
         for update in range(5):
@@ -78,12 +78,12 @@ def test_a_rollout_is_played_with_the_weights_of_one_update_ago(ready, pause):
             assert collected.version == max(0, update - 1)
             assert torch.equal(values, torch.full_like(values, collected.version))
             assert torch.equal(collected.rollout.last_values, values[0])
-            policy.critic.bias.data.fill_(float("nan"))  # an update in the midst of its work
+            policy.critic.bias.data.fill_(float("nan"))  # As during an update.
             time.sleep(pause)
 
 
 def learn(agent, *, ready=sent_first, pause=0.0, overlap=True, updates=6, **options):
-    """Train in this process; give the weights and the metrics of all updates."""
+    """Train in this process, and return the weights and the metrics of all updates."""
     torch.manual_seed(0)
     kind, learner = AGENTS[agent]
     envs = LocalEnvs("CartPole-v1", NUM_ENVS, 2, ready)
@@ -109,26 +109,26 @@ def learn(agent, *, ready=sent_first, pause=0.0, overlap=True, updates=6, **opti
 @pytest.mark.parametrize(
     ("agent", "options"),
     [
-        ("ppo", {"minibatch_size": 20}),
-        ("ppo", {"minibatch_size": 20, "vtrace": True, "memory": "lstm"}),
+        ("ppo", {"num_epochs": 2, "minibatch_size": 20}),
+        ("ppo", {"num_epochs": 1, "minibatch_size": 22, "vtrace": True, "memory": "lstm"}),
         ("vtrace", {"normalize_obs": True}),
     ],
     ids=str,
 )
-def test_what_is_learned_does_not_depend_on_who_is_faster(agent, options):
-    expected, metrics = learn(agent, **options)
-    for pace in ({}, {"ready": slowly}, {"pause": 0.02}):
-        again, also = learn(agent, **options, **pace)
+def test_learning_does_not_depend_on_timing(agent, options):
+    expected, metrics = learn(agent, updates=4, **options)
+    for pace in ({"ready": slowly}, {"pause": 0.02}):
+        again, also = learn(agent, updates=4, **options, **pace)
         assert_same(again, expected)
         assert also == metrics
-    other, _ = learn(agent, overlap=False, **options)
+    other, _ = learn(agent, updates=4, overlap=False, **options)
     assert not all(torch.equal(other[name], expected[name]) for name in other)
 
 
-def test_only_rollouts_of_older_weights_have_moved_ratios():
+def test_the_ratio_differs_from_1_only_with_older_weights():
     _, metrics = learn("ppo", num_epochs=1, minibatch_size=None)
     assert metrics[0]["approx_kl"] == pytest.approx(0, abs=1e-6)
-    # The second was played with the first one's weights.
+    # The second rollout was collected with the same weights as the first one.
     assert all(after["approx_kl"] > 1e-6 for after in metrics[1:])
     _, alone = learn("ppo", num_epochs=1, minibatch_size=None, overlap=False)
     assert all(after["approx_kl"] == pytest.approx(0, abs=1e-6) for after in alone)
@@ -136,53 +136,53 @@ def test_only_rollouts_of_older_weights_have_moved_ratios():
 
 @pytest.mark.parametrize("memory", ["none", "lstm"])
 @pytest.mark.parametrize(("overlap", "unlearned"), [(False, 1), (True, 2)])
-def test_nothing_is_learned_from_rollouts_played_without_statistics(memory, overlap, unlearned):
+def test_rollouts_without_statistics_are_not_used_for_training(memory, overlap, unlearned):
     options = {"num_epochs": 1, "minibatch_size": None, "memory": memory, "normalize_obs": True}
     _, metrics = learn("ppo", overlap=overlap, **options)
     assert metrics[:unlearned] == [{}] * unlearned
-    # Who acted saw what the learner sees: ratios begin at 1.
+    # Observations were normalised in the same way when they were collected: the ratio is 1.
     assert metrics[unlearned]["approx_kl"] == pytest.approx(0, abs=1e-6)
     assert metrics[unlearned]["grad_norm"] > 0
 
 
-def test_a_rollout_stays_while_the_next_one_is_in_the_making():
+def test_a_rollout_stays_valid_while_the_next_one_is_collected():
     policy = counter_policy("lstm")
     alone = make_sampler(policy)
     expected = [parts(alone.collect()) for _ in range(3)]
     sampler = OverlappedSampler(make_sampler(policy))
-    handed = [sampler.collect() for _ in range(3)]
-    sampler.close()  # It waits for the fourth.
-    assert_same(parts(handed[2]), expected[2])
-    places = [collected.rollout.values.data_ptr() for collected in handed]
-    assert places[0] == places[2] != places[1]
+    collected = [sampler.collect() for _ in range(3)]
+    sampler.close()  # This waits for the fourth.
+    assert_same(parts(collected[2]), expected[2])
+    addresses = [each.rollout.values.data_ptr() for each in collected]
+    assert addresses[0] == addresses[2] != addresses[1]
 
 
-class BrokenWorldError(Exception):
+class BrokenError(Exception):
     pass
 
 
 @pytest.mark.parametrize("rollout", [0, 2])
-def test_an_error_in_the_thread_reaches_who_asks(rollout):
+def test_an_error_in_the_thread_is_raised_by_collect(rollout):
     waits = itertools.count()
 
     def ready(sent):
         if next(waits) == rollout * STEPS + 3:
-            raise BrokenWorldError
+            raise BrokenError
         return sent[0]
 
     with overlapped(counter_policy(), ready=ready) as sampler:
         for _ in range(rollout):
             sampler.collect()
-        with pytest.raises(BrokenWorldError):
+        with pytest.raises(BrokenError):
             sampler.collect()
-        # It does not go on as if nothing had happened.
-        with pytest.raises(BrokenWorldError):
+        # It is raised by later calls too.
+        with pytest.raises(BrokenError):
             sampler.collect()
     assert not sampler_threads()
 
 
 @pytest.mark.parametrize("num_teams", [1, 2])
-def test_closing_waits_for_the_rollout_in_the_making_and_leaves_no_thread(num_teams):
+def test_closing_waits_for_the_rollout_in_progress_and_ends_all_threads(num_teams):
     waits = []
 
     def ready(sent):
@@ -201,22 +201,22 @@ def test_closing_waits_for_the_rollout_in_the_making_and_leaves_no_thread(num_te
     sampler.close()
 
 
-def test_closing_what_never_collected_does_nothing():
+def test_closing_before_the_first_rollout_collects_nothing():
     waits = []
     sampler = OverlappedSampler(make_sampler(counter_policy(), ready=waits.append))
     sampler.close()
     assert not waits
 
 
-def test_the_learner_keeps_its_threads_while_the_sampler_has_one():
-    playing, go_on, waits = threading.Event(), threading.Event(), itertools.count()
+def test_the_learner_keeps_its_threads_while_the_sampler_uses_one():
+    collecting, resume, waits = threading.Event(), threading.Event(), itertools.count()
     threads = []
 
     def ready(sent):
         threads.append(torch.get_num_threads())
-        if next(waits) == STEPS + 1:  # in the midst of the second rollout
-            playing.set()
-            go_on.wait(10)
+        if next(waits) == STEPS + 1:  # During the second rollout.
+            collecting.set()
+            resume.wait(10)
         return sent[0]
 
     before = torch.get_num_threads()
@@ -224,9 +224,9 @@ def test_the_learner_keeps_its_threads_while_the_sampler_has_one():
     try:
         with overlapped(counter_policy(), ready=ready) as sampler:
             sampler.collect()
-            assert playing.wait(10)
+            assert collecting.wait(10)
             assert torch.get_num_threads() == 2
-            go_on.set()
+            resume.set()
             sampler.collect()
             assert torch.get_num_threads() == 2
     finally:
@@ -234,7 +234,7 @@ def test_the_learner_keeps_its_threads_while_the_sampler_has_one():
     assert set(threads) == {1}
 
 
-def test_each_side_has_a_stopwatch_of_its_own():
+def test_learner_and_sampler_have_separate_stopwatches():
     policy = counter_policy()
     inner = make_sampler(policy)
     sampler = OverlappedSampler(inner)
@@ -243,5 +243,5 @@ def test_each_side_has_a_stopwatch_of_its_own():
         sampler.stopwatch.lap("update")
     sampler.close()
     assert sampler.stopwatch.seconds.keys() == {"rollout", "update"}
-    assert {"games", "inference", "transfer", "learner"} == inner.stopwatch.seconds.keys()
+    assert {"environments", "inference", "transfer", "learner"} == inner.stopwatch.seconds.keys()
     assert np.isfinite(list(inner.stopwatch.seconds.values())).all()

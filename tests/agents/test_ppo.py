@@ -11,26 +11,31 @@ from stable_baselines3 import PPO as SB3PPO
 from agents import PPO, PPOConfig
 from agents.rollout import minibatches
 from agents.vtrace import vtrace_estimate
+from perception import MEMORIES
 from tests.agents.sb3_oracle import assert_same_weights, load_rollout, make_oracle, update_in_step
 from tests.agents.synthetic import make_policy, make_rollout
 from tests.agents.toy import ACTION_SPACES
 
 STEPS, NUM_ENVS = 16, 4
 
-# Ours -> theirs; each differs from the defaults in one thing.
+# All but the last differ from the defaults in one respect.
 COMMON = {"learning_rate": 3e-3, "gamma": 0.97, "gae_lambda": 0.9, "num_epochs": 5}
 CASES = {
-    "as it comes": {},
+    "defaults": {},
     "value clipping": {"value_clip_coef": 0.1},
     "target KL": {"target_kl": 0.005},
     "tight gradient clipping": {"max_grad_norm": 0.01},
     "no gradient clipping": {"max_grad_norm": 1e9},
-    "advantages as they are": {"normalize_advantages": False},
+    "advantages unchanged": {"normalize_advantages": False},
     "tight policy clipping": {"clip_coef": 0.02},
     "entropy and value weights": {"entropy_coef": 0.1, "value_coef": 1.3},
     "all together": {
-        **{"value_clip_coef": 0.05, "max_grad_norm": 0.3, "normalize_advantages": False},
-        **{"clip_coef": 0.1, "entropy_coef": 0.05, "value_coef": 0.7},
+        "value_clip_coef": 0.05,
+        "max_grad_norm": 0.3,
+        "normalize_advantages": False,
+        "clip_coef": 0.1,
+        "entropy_coef": 0.05,
+        "value_coef": 0.7,
     },
 }
 
@@ -53,11 +58,11 @@ def oracle_options(config):
 
 
 def update_both(config, actions="Discrete", updates=1):
-    """Update our agent and the oracle by the same rollouts, in one minibatch an epoch."""
+    """Update our agent and the oracle with the same rollouts, in one minibatch an epoch."""
     policy = make_policy(actions=ACTION_SPACES[actions])
     agent = PPO(policy, config, num_envs=NUM_ENVS, total_updates=updates)
     model = make_oracle(SB3PPO, policy, STEPS, NUM_ENVS, **oracle_options(config))
-    # Noise: as if an older policy had acted, so that ratios and values are clipped.
+    # With noise, as if an older policy had acted, ratios and values are clipped.
     return policy, model, update_in_step(agent, model, updates=updates, noise=0.1)
 
 
@@ -94,7 +99,7 @@ def test_minibatches_in_the_same_order_equal_stable_baselines3():
 
     def get(batch_size):
         if not buffer.generator_ready:
-            next(original(batch_size))  # it flattens the buffer, environment by environment
+            next(original(batch_size))  # This flattens the buffer, environment by environment.
         for chosen in orders.pop(0).split(batch_size):
             steps, lanes = chosen // NUM_ENVS, chosen % NUM_ENVS
             yield buffer._get_samples((lanes * STEPS + steps).numpy())
@@ -106,25 +111,25 @@ def test_minibatches_in_the_same_order_equal_stable_baselines3():
     assert_same_weights(policy, model)
 
 
-@pytest.mark.parametrize("memory", ["none", "lstm", "gru"])
+@pytest.mark.parametrize("memory", MEMORIES)
 @pytest.mark.parametrize("actions", ACTION_SPACES)
-def test_the_ratio_is_1_at_first(memory, actions):
+def test_the_ratio_is_1_before_the_first_step(memory, actions):
     policy = make_policy(memory=memory, actions=ACTION_SPACES[actions])
     agent = PPO(policy, PPOConfig(), num_envs=NUM_ENVS, total_updates=1)
     rollout = make_rollout(policy, STEPS, NUM_ENVS)
     one = torch.ones_like(rollout.rewards)
     for batch in minibatches(rollout, one, one, minibatch_size=32, recurrent=policy.is_recurrent):
-        distribution, values, _ = policy(batch.obs, batch.memory_state, batch.episode_starts)
-        ratio = (distribution.log_prob(batch.actions) - batch.logprobs).exp()
+        output = policy(batch.obs, batch.memory_state, batch.episode_starts)
+        ratio = (output.distribution.log_prob(batch.actions) - batch.logprobs).exp()
         torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=0, atol=1e-4)
-        torch.testing.assert_close(values, batch.values, rtol=1e-4, atol=1e-5)
-        _, metrics = agent.loss(batch)
+        torch.testing.assert_close(output.values, batch.values, rtol=1e-4, atol=1e-5)
+        _, metrics = agent.loss(output, batch)
         assert float(metrics["approx_kl"]) == pytest.approx(0, abs=1e-6)
         assert metrics["clip_fraction"] == 0
 
 
 def test_the_clipped_loss_equals_hand_worked_numbers():
-    # clip 0.2, advantages as they are; ratios 1.5, 0.5, 1.5, 0.5 with advantages 1, 1, -1, -1.
+    # clip 0.2, advantages not normalised; ratios 1.5, 0.5, 1.5, 0.5 with advantages 1, 1, -1, -1.
     # min(1.5, 1.2) + min(0.5, 0.8) + min(-1.5, -1.2) + min(-0.5, -0.8)
     #   = 1.2 + 0.5 - 1.5 - 0.8 = -0.6, so the loss is 0.6 / 4 = 0.15.
     policy = make_policy()
@@ -134,7 +139,8 @@ def test_the_clipped_loss_equals_hand_worked_numbers():
     ratios, advantages = torch.tensor([[1.5, 0.5, 1.5, 0.5]]), torch.tensor([[1.0, 1, -1, -1]])
     rollout = dataclasses.replace(rollout, logprobs=rollout.logprobs - ratios.log())
     (batch,) = minibatches(rollout, advantages, advantages, minibatch_size=4, recurrent=False)
-    loss, metrics = agent.loss(batch)
+    output = policy(batch.obs, batch.memory_state, batch.episode_starts)
+    loss, metrics = agent.loss(output, batch)
     assert float(loss.detach()) == pytest.approx(0.15, abs=1e-5)
     assert metrics["clip_fraction"] == 1
 
@@ -158,10 +164,10 @@ def test_target_kl_ends_an_update_early():
 
 
 @pytest.mark.parametrize("memory", ["none", "lstm"])
-def test_advantages_are_estimated_by_vtrace_if_so_configured(memory):
+def test_advantages_are_estimated_by_vtrace_if_configured(memory):
     config = PPOConfig(vtrace=True, gamma=0.9, gae_lambda=0.8, minibatch_size=32)
     agent = PPO(make_policy(memory=memory), config, num_envs=NUM_ENVS, total_updates=1)
-    # Noise: as if an older policy had acted.
+    # With noise, as if an older policy had acted.
     rollout = make_rollout(agent.policy, STEPS, NUM_ENVS, noise=0.3)
     *expected, _ = vtrace_estimate(agent, rollout, rollout.rewards)
     by_gae = super(PPO, agent).estimate(rollout, rollout.rewards)

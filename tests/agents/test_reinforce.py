@@ -10,7 +10,7 @@ from agents.rollout import minibatches
 from tests.agents.synthetic import make_policy, make_rollout
 
 
-def test_advantages_are_returns_less_the_baseline():
+def test_advantages_are_returns_minus_the_baseline():
     policy = make_policy()
     config = ReinforceConfig(gamma=0.9)
     agent = Reinforce(policy, config, num_envs=3, total_updates=1)
@@ -19,7 +19,7 @@ def test_advantages_are_returns_less_the_baseline():
     assert rollout.truncated.any()
     advantages, returns = agent.estimate(rollout, 2 * rollout.rewards)
     torch.testing.assert_close(advantages, returns - rollout.values)
-    # Every return by its own sum, to the end of its episode or of the rollout.
+    # Each return is a sum until the end of its episode or of the rollout.
     for n in range(3):
         for t in range(20):
             expected, weight = 0.0, 1.0
@@ -44,15 +44,16 @@ def test_the_gradient_is_that_of_the_log_likelihood_times_the_advantage():
     rollout = make_rollout(policy, 10, 3)
     advantages, returns = agent.estimate(rollout, rollout.rewards)
     (batch,) = minibatches(rollout, advantages, returns, minibatch_size=30, recurrent=False)
-    loss, _ = agent.loss(batch)
+    output = policy(batch.obs, batch.memory_state, batch.episode_starts)
+    loss, _ = agent.loss(output, batch)
     parameters = list(policy.actor.parameters())
     gradients = torch.autograd.grad(loss, parameters)
     expected = [torch.zeros_like(parameter) for parameter in parameters]
     for t in range(10):
         for n in range(3):
-            where = {"obs": rollout.obs["obs"][t : t + 1, n : n + 1]}
+            obs = {"obs": rollout.obs["obs"][t : t + 1, n : n + 1]}
             start = torch.ones(1, 1, dtype=torch.bool)
-            distribution, _, _ = policy(where, policy.initial_state(1), start)
+            distribution = policy(obs, policy.initial_state(1), start).distribution
             logprob = distribution.log_prob(rollout.actions[t : t + 1, n : n + 1]).sum()
             for total, part in zip(expected, torch.autograd.grad(logprob, parameters), strict=True):
                 total -= part * advantages[t, n] / 30

@@ -44,7 +44,7 @@ def test_gae_without_an_end_equals_hand_worked_numbers():
 
 
 def test_gae_stops_at_a_termination():
-    # gamma 0.5, lambda 1; rewards 1 2 4; values 2 4 6; last value 8; the world ends with step 1.
+    # gamma 0.5, lambda 1; rewards 1 2 4; values 2 4 6; last value 8; a termination with step 1.
     # delta_2 = 4 + 0.5 * 8 - 6 = 2        A_2 = 2
     # delta_1 = 2 + 0       - 4 = -2       A_1 = -2, nothing of A_2
     # delta_0 = 1 + 0.5 * 4 - 2 = 1        A_0 = 1 + 0.5 * -2 = 0
@@ -57,7 +57,8 @@ def test_gae_stops_at_a_termination():
 
 
 def test_gae_bootstraps_the_last_observation_at_a_truncation():
-    # The same, but time runs out with step 1, and its real last observation is worth 10.
+    # The same, but the episode is truncated with step 1, and the value of its real last observation
+    # is 10.
     # delta_1 = 2 + 0.5 * 10 - 4 = 3       A_1 = 3, nothing of A_2
     # A_0 = 1 + 0.5 * 3 = 2.5
     values, truncated = column(2, 4, 6), flags(0, 1, 0)
@@ -68,7 +69,7 @@ def test_gae_bootstraps_the_last_observation_at_a_truncation():
     assert advantages.flatten().tolist() == [2.5, 3, 2]
 
 
-def test_the_end_of_the_world_wins_over_the_end_of_time():
+def test_an_episode_that_terminated_and_was_truncated_counts_as_terminated():
     both = flags(0, 0, 1)
     following = next_values(column(1, 2, 3), torch.tensor([4.0]), UNUSED, both, both)
     assert following.flatten().tolist() == [2, 3, 0]
@@ -82,7 +83,7 @@ def test_an_end_at_the_last_step_replaces_the_value_after_the_rollout():
 
 
 def scalar_gae(rewards, values, last_value, final_values, terminated, truncated, gamma, lam):
-    """Compute one environment's advantages as the sum of equation 11 says, without recursion."""
+    """Return the advantages of one environment as the sum of equation 11, without recursion."""
     steps = len(rewards)
     advantages = []
     for start in range(steps):
@@ -130,10 +131,10 @@ def test_gae_equals_a_loop_over_scalars(steps, num_envs, seed, gamma, lam, rate)
 
 
 def fill_sb3_buffer(rewards, values, last_values, final_values, terminated, truncated, gamma, lam):
-    """Give Stable-Baselines3's buffer after its estimate of the same rollout.
+    """Return Stable-Baselines3's buffer with its estimates for the same rollout.
 
-    As its `collect_rollouts` does, the value of a truncated episode's last observation is added to
-    the reward.
+    The value of a truncated episode's last observation is added to the reward, as in its
+    `collect_rollouts`.
     """
     steps, num_envs = rewards.shape
     space = spaces.Box(-1, 1, (1,), np.float32)
@@ -184,7 +185,7 @@ def test_gae_with_lambda_0_is_the_td_error_and_with_1_the_return_less_the_value(
 
 
 def scalar_vtrace(log_ratios, rewards, values, following, dones, gamma, lam, rho_clip, c_clip):
-    """Compute one environment's advantages, targets and weights by equation 1, term by term."""
+    """Return advantages, targets and weights of one environment by equation 1, term by term."""
     steps = len(rewards)
     ratios = [math.exp(ratio) for ratio in log_ratios]
     targets = []
@@ -199,14 +200,14 @@ def scalar_vtrace(log_ratios, rewards, values, following, dones, gamma, lam, rho
         targets.append(target)
     advantages = []
     for t in range(steps):
-        goes_on = t + 1 < steps and not dones[t]
-        target = targets[t + 1] if goes_on else following[t]
+        continues = t + 1 < steps and not dones[t]
+        target = targets[t + 1] if continues else following[t]
         advantages.append(rewards[t] + gamma * target - values[t])
     return advantages, targets, [min(rho_clip, ratio) for ratio in ratios]
 
 
 def draw_step(seed, steps, num_envs, rate=0.2):
-    """Draw rewards, values, what follows them, and whether an episode ended, in either way."""
+    """Return random rewards, values, following values, and ends of episodes."""
     rng = np.random.default_rng(seed)
     rewards, values, final_values = map(torch.from_numpy, rng.normal(size=(3, steps, num_envs)))
     last_values = torch.from_numpy(rng.normal(size=num_envs))
@@ -240,8 +241,8 @@ def test_vtrace_equals_a_sum_over_scalars(steps, num_envs, seed, gamma, lam, c_c
 
 
 def test_vtrace_equals_hand_worked_numbers():
-    # gamma 0.5, lambda 1, clips 1; rewards 1 2; values 4 6; the rollout's end is worth 8.
-    # The first action has become half as likely, the second twice: rho 0.5 1, c 0.5 1.
+    # gamma 0.5, lambda 1, clips 1; rewards 1 2; values 4 6; the value after the rollout is 8.
+    # The first action has become half as likely, the second twice as likely: rho 0.5 1, c 0.5 1.
     # delta_1 = 2 + 0.5 * 8 - 6 = 0        v_1 = 6
     # delta_0 = 0.5 * (1 + 3 - 4) = 0      v_0 = 4
     # With rewards 2 4: delta = 0.5 2;     v_1 = 8, v_0 = 4 + 0.5 + 0.5 * 0.5 * 2 = 5
@@ -255,7 +256,7 @@ def test_vtrace_equals_hand_worked_numbers():
 
 
 @pytest.mark.parametrize("clip", [1.0, 3.0])
-def test_vtrace_of_the_same_policy_gives_the_returns_themselves(clip):
+def test_vtrace_of_the_same_policy_equals_the_returns(clip):
     rewards, values, following, dones = rollout = draw_step(0, 30, 5)
     same = torch.zeros(30, 5, dtype=torch.float64)
     options = {"gamma": 0.9, "gae_lambda": 1.0}
@@ -267,7 +268,7 @@ def test_vtrace_of_the_same_policy_gives_the_returns_themselves(clip):
     torch.testing.assert_close(advantages, gae(*rollout, **options), rtol=1e-5, atol=1e-6)
 
 
-def test_each_clip_of_vtrace_does_its_own():
+def test_each_clip_of_vtrace_has_its_own_effect():
     rollout = draw_step(0, 30, 5)
     log_ratios = torch.from_numpy(np.random.default_rng(1).normal(size=(30, 5)))
 
@@ -278,11 +279,11 @@ def test_each_clip_of_vtrace_does_its_own():
     for one, other in (((1.0, 1.0), (2.0, 1.0)), ((2.0, 1.0), (2.0, 2.0))):
         for left, right in zip(estimate(*one)[:2], estimate(*other)[:2], strict=True):
             assert not torch.allclose(left, right)
-    # What lies above the clips is as if it lay at them.
+    # Ratios above the clips have the same effect as ratios that equal the clips.
     at_most = log_ratios.clamp(max=math.log(2.0))
     for left, right in zip(estimate(2.0, 2.0), estimate(9.0, 9.0, at_most), strict=True):
         torch.testing.assert_close(left, right)
-    # A trace that is cut to nothing leaves the TD errors.
+    # Without traces, only the TD errors remain.
     rewards, values, following, _ = rollout
     rho = log_ratios.exp().clamp(max=2.0)
     _, targets, _ = estimate(2.0, 0.0)
@@ -290,7 +291,7 @@ def test_each_clip_of_vtrace_does_its_own():
 
 
 @pytest.mark.parametrize("name", ["final_values", "terminated", "truncated", "last_values"])
-def test_a_wrong_shape_is_refused_by_name(name):
+def test_a_wrong_shape_is_an_error_that_names_the_argument(name):
     arguments = {
         "values": torch.zeros(5, 2),
         "last_values": torch.zeros(2),
@@ -300,14 +301,15 @@ def test_a_wrong_shape_is_refused_by_name(name):
     }
     # It would broadcast silently.
     arguments[name] = arguments[name][..., :1]
-    with pytest.raises(ValueError, match=f"^{name} is "):
+    with pytest.raises(ValueError, match=f"^{name} has shape "):
         next_values(**arguments)
 
 
 def test_discounted_returns_equal_hand_worked_numbers():
-    # gamma 0.5; rewards 1 2 4 8; the world ends with step 1; the rollout's end is worth 16.
+    # gamma 0.5; rewards 1 2 4 8; the episode terminates with step 1; the value after the rollout is
+    # 16.
     # R_3 = 8 + 0.5 * 16 = 16;  R_2 = 4 + 0.5 * 16 = 12;  R_1 = 2;  R_0 = 1 + 0.5 * 2 = 2
-    # Were step 1 a truncation worth 6: R_1 = 2 + 0.5 * 6 = 5;  R_0 = 1 + 0.5 * 5 = 3.5
+    # With a truncation at step 1 and a value of 6: R_1 = 2 + 0.5 * 6 = 5;  R_0 = 1 + 0.5 * 5 = 3.5
     rewards, dones = column(1, 2, 4, 8), flags(0, 1, 0, 0)
     for value, expected in ((0, [2, 2, 12, 16]), (6, [3.5, 5, 12, 16])):
         following = column(9, value, 9, 16)

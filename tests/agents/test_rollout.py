@@ -5,19 +5,18 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 import pytest
-import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
-from agents.checkpoint import save_tensors
 from agents.rollout import Rollout, minibatches
 
 OBS = ("obs", "last_obs", "final_obs")
 
 
 def numbered(steps, num_envs):
-    """Make a rollout whose every field tells step and environment: 100 t + n."""
+    """Return a rollout in which every number depends on step and environment: 100 t + n."""
     number = 100.0 * torch.arange(steps)[:, None] + torch.arange(num_envs)
     return Rollout(
         obs={"screen": number[..., None, None, None].byte(), "vector": number[..., None] + 0.1},
@@ -32,10 +31,11 @@ def numbered(steps, num_envs):
         episode_starts=number % 3 == 0,
         memory_state=torch.arange(num_envs).float()[None, :, None].expand(2, -1, 4),
         last_values=torch.zeros(num_envs),
+        targets={"HEALTH": number + 0.6},
     )
 
 
-def go_through(rollout, size, *, recurrent):
+def all_minibatches(rollout, size, *, recurrent):
     whole = rollout.rewards
     return list(
         minibatches(rollout, whole + 1.0, whole + 2.0, minibatch_size=size, recurrent=recurrent)
@@ -51,13 +51,14 @@ def assert_fields_belong_together(batch):
     torch.testing.assert_close(batch.advantages, number + 1.4)
     torch.testing.assert_close(batch.returns, number + 2.4)
     assert torch.equal(batch.episode_starts, number % 3 == 0)
+    torch.testing.assert_close(batch.targets["HEALTH"], number + 0.6)
     return number.long()
 
 
 @settings(max_examples=40, deadline=None)
 @given(steps=st.integers(1, 7), num_envs=st.integers(1, 5), size=st.integers(1, 50))
-def test_without_memory_every_transition_is_visited_exactly_once(steps, num_envs, size):
-    batches = go_through(numbered(steps, num_envs), size, recurrent=False)
+def test_without_memory_every_step_is_in_exactly_one_minibatch(steps, num_envs, size):
+    batches = all_minibatches(numbered(steps, num_envs), size, recurrent=False)
     seen = []
     for batch in batches:
         number = assert_fields_belong_together(batch)
@@ -71,8 +72,8 @@ def test_without_memory_every_transition_is_visited_exactly_once(steps, num_envs
 
 @settings(max_examples=40, deadline=None)
 @given(steps=st.integers(1, 7), num_envs=st.integers(1, 5), size=st.integers(1, 50))
-def test_with_memory_every_sequence_is_visited_exactly_once_and_whole(steps, num_envs, size):
-    batches = go_through(numbered(steps, num_envs), size, recurrent=True)
+def test_with_memory_every_sequence_is_whole_and_in_exactly_one_minibatch(steps, num_envs, size):
+    batches = all_minibatches(numbered(steps, num_envs), size, recurrent=True)
     seen = []
     for batch in batches:
         number = assert_fields_belong_together(batch)
@@ -86,12 +87,31 @@ def test_with_memory_every_sequence_is_visited_exactly_once_and_whole(steps, num
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
-def test_the_order_is_new_each_time_and_repeats_with_the_seed(recurrent):
+@pytest.mark.parametrize("num_parts", [1, 2, 3, 7])
+def test_the_parts_of_a_minibatch_are_disjoint_and_complete(num_parts, recurrent):
+    (batch,) = all_minibatches(numbered(2, 5), 10, recurrent=recurrent)
+    num_envs = batch.actions.shape[1]
+    parts = batch.split(num_parts)
+    assert len(parts) <= num_parts
+    sizes = [part.actions.shape[1] for part in parts]
+    assert sum(sizes) == num_envs
+    assert min(sizes) > 0
+    assert max(sizes) <= -(-num_envs // num_parts)
+    numbers = torch.cat([assert_fields_belong_together(part) for part in parts], 1)
+    assert torch.equal(numbers, (batch.logprobs - 0.2).round().long())
+    for part, size in zip(parts, sizes, strict=True):
+        assert part.memory_state.shape[1] == (size if recurrent else 0)
+    states = torch.cat([part.memory_state for part in parts], 1)
+    assert torch.equal(states, batch.memory_state)
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_the_order_changes_each_time_and_repeats_with_the_seed(recurrent):
     rollout = numbered(4, 16)
 
     def order(seed):
         torch.manual_seed(seed)
-        batches = go_through(rollout, 8, recurrent=recurrent)
+        batches = all_minibatches(rollout, 8, recurrent=recurrent)
         return torch.cat([batch.logprobs.flatten() for batch in batches]).tolist()
 
     assert order(0) == order(0)
@@ -109,23 +129,24 @@ def test_dones_are_both_kinds_of_ends():
 def with_last_obs(steps, num_envs, num_truncated):
     rollout = numbered(steps, num_envs)
     parts = rollout.obs.items()
-    nobody = torch.zeros(num_truncated, dtype=torch.long)
+    lanes = torch.zeros(num_truncated, dtype=torch.long)
     return replace(
         rollout,
         last_obs={name: part[-1].clone() for name, part in parts},
         last_starts=torch.zeros(num_envs, dtype=torch.bool),
-        final_obs={name: part[0, nobody] for name, part in parts},
-        final_steps=nobody,
-        final_lanes=nobody,
+        final_obs={name: part[0, lanes] for name, part in parts},
+        final_steps=lanes,
+        final_lanes=lanes,
     )
 
 
 OPTIONAL = {"last_obs", "last_starts", "final_obs", "final_steps", "final_lanes"}
 
 
-def test_all_tensors_are_given_by_name_and_what_is_none_is_left_out():
+def test_tensors_are_returned_by_name_without_those_that_are_none():
     without, rollout = numbered(3, 2), with_last_obs(3, 2, 1)
-    names = {f.name for f in fields(Rollout)} - OPTIONAL - {"obs"}
+    names = {f.name for f in fields(Rollout)} - OPTIONAL - {"obs", "targets"}
+    names |= {"targets/HEALTH"}
     assert without.tensors().keys() == names | {"obs/screen", "obs/vector"}
     names |= OPTIONAL - {"last_obs", "final_obs"}
     names |= {f"{obs}/{part}" for obs in OBS for part in ("screen", "vector")}
@@ -134,23 +155,24 @@ def test_all_tensors_are_given_by_name_and_what_is_none_is_left_out():
 
 
 @pytest.mark.parametrize("missing", sorted(OPTIONAL))
-def test_last_observations_come_with_all_that_belongs_to_them(missing):
-    with pytest.raises(ValueError, match=rf"are given together; missing: \['{missing}'\]$"):
+def test_fields_of_last_observations_must_be_given_together(missing):
+    with pytest.raises(ValueError, match=rf"must be given together; missing: \['{missing}'\]$"):
         replace(with_last_obs(3, 2, 1), **{missing: None})
 
 
 @pytest.mark.parametrize("obs", OBS)
-def test_the_first_that_is_not_finite_is_named_in_last_observations_too(obs):
+def test_the_first_tensor_that_is_not_finite_is_named(obs):
     rollout = with_last_obs(3, 2, 1)
     assert rollout.first_not_finite() is None
     getattr(rollout, obs)["vector"][0] = torch.nan
     assert rollout.first_not_finite() == f"{obs}/vector"
 
 
-def test_a_rollout_without_truncated_episodes_is_written_and_read(tmp_path):
+def test_a_rollout_without_truncated_episodes_can_be_saved_and_loaded(tmp_path):
     rollout = with_last_obs(3, 2, 0)
     assert rollout.first_not_finite() is None
-    save_tensors(tmp_path / "rollout", rollout.tensors(), {})
-    read = safetensors.torch.load_file(tmp_path / "rollout")
+    tensors = {name: tensor.contiguous() for name, tensor in rollout.tensors().items()}
+    save_file(tensors, tmp_path / "rollout")
+    read = load_file(tmp_path / "rollout")
     assert read.keys() == rollout.tensors().keys()
     assert read["final_obs/screen"].shape == (0, 1, 1, 1)

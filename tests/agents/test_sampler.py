@@ -1,4 +1,4 @@
-"""Tests of `agents.sampler`, on a world that tells in every number which step it was."""
+"""Tests of `agents.sampler`, on environments in which every number identifies its step."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ import torch
 from agents import Sampler, observation_specs
 from agents.device import single_thread
 from envs import EnvConfig, SharedVectorEnv
-from perception import VectorSpec
+from perception import MEMORIES, VectorSpec
 from tests.agents.synthetic import assert_same, assert_same_episodes, make_policy
-from tests.agents.toy import LocalEnvs, counter_length
+from tests.agents.toy import ACTION_SPACES, LocalEnvs, counter_length, gauge_info
 
-COUNTER = "tests.agents.toy:Counter-v0"
+COUNTER, GAUGE = "tests.agents.toy:Counter-v0", "tests.agents.toy:Gauge-v0"
 STEPS, NUM_ENVS, SEED = 11, 4, 100
 
 
 def counter_policy(memory):
     policy = make_policy(specs={"obs": VectorSpec(size=2)}, memory=memory, normalize_obs=True)
-    # Seeds are large numbers; without this the policy would not tell two observations apart.
-    policy.perception.normalizers["obs"].mean.copy_(torch.tensor([SEED + 8.3, 3.4]))
-    policy.perception.normalizers["obs"].variance.fill_(9.0)
+    # Seeds are large numbers; without normalisation all observations would be about the same.
+    normalizer = policy.perception.encoders["obs"].normalizer
+    normalizer.mean.copy_(torch.tensor([SEED + 8.3, 3.4]))
+    normalizer.variance.fill_(9.0)
     return policy
 
 
-def collect(envs, policy, rollouts):
-    """Collect rollouts, copied because each reuses the storage of the one before; and episodes."""
-    sampler = Sampler(envs, policy, rollout_length=STEPS, seed=SEED)
+def collect(envs, policy, rollouts, **options):
+    """Return copies of rollouts, and the statistics of the episodes that ended in them."""
+    sampler = Sampler(envs, policy, rollout_length=STEPS, seed=SEED, **options)
     collected, finished = [], []
     for _ in range(rollouts):
         got = sampler.collect()
@@ -39,19 +40,18 @@ def collect(envs, policy, rollouts):
 
 
 def tensors(rollout):
-    """Return a rollout's tensors by name; observations have one part, `obs`."""
+    """Return the tensors of a rollout by name; observations have one part, `obs`."""
     return {name.removesuffix("/obs"): part for name, part in rollout.tensors().items()}
 
 
-def play(memory, rollouts, *, num_groups=1, num_workers=2):
-    policy = counter_policy(memory)
+def collect_from_workers(policy, rollouts, num_groups, num_workers):
     envs = SharedVectorEnv(EnvConfig(env=COUNTER), NUM_ENVS, num_workers, num_groups)
     with contextlib.closing(envs):
-        return policy, *collect(envs, policy, rollouts)
+        return collect(envs, policy, rollouts)[0]
 
 
 def lane_history(lane, total, num_envs=NUM_ENVS):
-    """Say what the world shows in one environment, step by step: (seed, step, length)."""
+    """Return (seed, step, length) of one environment before each env step."""
     seed, step, history = SEED + lane, 0, []
     for _ in range(total):
         history.append((seed, step, counter_length(seed)))
@@ -63,9 +63,10 @@ def lane_history(lane, total, num_envs=NUM_ENVS):
 
 
 @pytest.mark.parametrize("num_groups", [1, 2])
-@pytest.mark.parametrize("memory", ["none", "lstm", "gru"])
-def test_every_field_of_every_step_is_what_happened(memory, num_groups):
-    policy, rollouts, finished = play(memory, 3, num_groups=num_groups)
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_every_field_of_every_step_is_right(memory, num_groups):
+    policy = counter_policy(memory)
+    rollouts, finished = collect(LocalEnvs(COUNTER, NUM_ENVS, num_groups), policy, 3)
     expected_episodes = []
     for lane in range(NUM_ENVS):
         history = lane_history(lane, 3 * STEPS)
@@ -74,30 +75,31 @@ def test_every_field_of_every_step_is_what_happened(memory, num_groups):
         for index, rollout in enumerate(rollouts):
             assert torch.allclose(rollout["memory_state"][:, lane : lane + 1], state, atol=1e-5)
             for t in range(STEPS):
-                where = t, lane
+                place = t, lane
                 seed, step, length = history[index * STEPS + t]
-                assert rollout["obs"][where].tolist() == [seed, step]
-                assert rollout["episode_starts"][where] == (step == 0)
-                action = int(rollout["actions"][where])
-                assert rollout["rewards"][where] == 10 * step + action
+                assert rollout["obs"][place].tolist() == [seed, step]
+                assert rollout["episode_starts"][place] == (step == 0)
+                action = int(rollout["actions"][place])
+                assert rollout["rewards"][place] == 10 * step + action
                 over = step + 1 == length
-                assert rollout["terminated"][where] == (over and seed % 2 == 0)
-                assert rollout["truncated"][where] == (over and seed % 2 == 1)
+                assert rollout["terminated"][place] == (over and seed % 2 == 0)
+                assert rollout["truncated"][place] == (over and seed % 2 == 1)
 
-                # Judge the step alone, with a memory that is cleared by hand.
+                # The same step alone, with a memory state that is cleared here.
                 state = state * 0 if step == 0 else state
                 never = torch.zeros(1, 1, dtype=torch.bool)
                 now = {"obs": torch.tensor([[[seed, step]]], dtype=torch.float32)}
                 with torch.no_grad():
-                    distribution, values, state = policy(now, state, never)
-                logprob = distribution.log_prob(torch.tensor([[action]]))[0, 0]
-                assert torch.isclose(rollout["logprobs"][where], logprob, atol=1e-5)
-                assert torch.isclose(rollout["values"][where], values[0, 0], atol=1e-5)
+                    output = policy(now, state, never)
+                state = output.memory_state
+                logprob = output.distribution.log_prob(torch.tensor([[action]]))[0, 0]
+                assert torch.isclose(rollout["logprobs"][place], logprob, atol=1e-5)
+                assert torch.isclose(rollout["values"][place], output.values[0, 0], atol=1e-5)
 
                 last = torch.tensor([[seed, length]], dtype=torch.float32)
                 value = policy.value({"obs": last}, state, never[0])[0]
                 expected = value if over and seed % 2 else torch.zeros(())
-                assert torch.isclose(rollout["final_values"][where], expected, atol=1e-5)
+                assert torch.isclose(rollout["final_values"][place], expected, atol=1e-5)
                 cut = (rollout["final_steps"] == t) & (rollout["final_lanes"] == lane)
                 assert cut.sum() == (over and seed % 2)
                 assert (rollout["final_obs"][cut] == last).all()
@@ -113,32 +115,32 @@ def test_every_field_of_every_step_is_what_happened(memory, num_groups):
             assert torch.equal(rollout["last_obs"][lane], after[0])
             assert rollout["last_starts"][lane] == (step == 0)
     assert sorted((e["r"], e["l"]) for e in finished) == sorted(expected_episodes)
-    # Both kinds of ends, and actions of every kind, were among them.
+    # Both kinds of ends, and all actions, have occurred.
     ends = torch.cat([rollout["truncated"] for rollout in rollouts]).sum()
     assert 5 < ends < len(expected_episodes) - 5
-    assert set(torch.cat([rollout["actions"] for rollout in rollouts]).unique().tolist()) == {
-        0,
-        1,
-        2,
-    }
+    actions = torch.cat([rollout["actions"] for rollout in rollouts])
+    assert set(actions.unique().tolist()) == {0, 1, 2}
 
 
-@pytest.mark.parametrize("memory", ["none", "lstm"])
-def test_rollouts_depend_neither_on_groups_nor_on_workers(memory):
-    _, reference, _ = play(memory, 2, num_groups=1, num_workers=1)
+@pytest.mark.parametrize(("num_groups", "num_workers"), [(1, 2), (2, 1), (4, 2)])
+def test_rollouts_do_not_depend_on_the_numbers_of_groups_and_workers(num_groups, num_workers):
+    policy = counter_policy("lstm")
+    reference, _ = collect(LocalEnvs(COUNTER, NUM_ENVS), policy, 2)
     assert len(reference[0]["actions"].unique()) > 1
-    for num_groups, num_workers in ((2, 1), (2, 2), (4, 2), (1, 3)):
-        _, rollouts, _ = play(memory, 2, num_groups=num_groups, num_workers=num_workers)
-        for rollout, expected in zip(rollouts, reference, strict=True):
-            for name, part in rollout.items():
-                torch.testing.assert_close(part, expected[name], rtol=1e-4, atol=1e-4, msg=name)
+    rollouts = collect_from_workers(policy, 2, num_groups, num_workers)
+    for rollout, expected in zip(rollouts, reference, strict=True):
+        if num_groups == 1:
+            assert_same(rollout, expected)
+        for name, part in rollout.items():  # Products of other sizes are rounded differently.
+            torch.testing.assert_close(part, expected[name], rtol=1e-4, atol=1e-4, msg=name)
 
 
-def test_the_same_seed_draws_the_same_rollout():
+def test_the_same_seed_results_in_the_same_rollout():
+    policy = counter_policy("lstm")
     torch.manual_seed(1)
-    _, (first,), _ = play("lstm", 1)
+    (first,), _ = collect(LocalEnvs(COUNTER, NUM_ENVS), policy, 1)
     torch.manual_seed(2)
-    _, (again,), _ = play("lstm", 1)
+    (again,), _ = collect(LocalEnvs(COUNTER, NUM_ENVS), policy, 1)
     assert_same(first, again)
 
 
@@ -155,14 +157,14 @@ def any_of(seed):
 def test_rollouts_do_not_depend_on_which_group_is_ready_first(memory):
     policy = counter_policy(memory)
     expected, finished = collect(LocalEnvs(COUNTER, 8, 4), policy, 3)
-    # The last one sent: one group plays its whole rollout before another is looked at.
+    # With `last_sent`, one group finishes its whole rollout before the next one starts.
     for seed, ready in enumerate((last_sent, any_of(0), any_of(1))):
         torch.manual_seed(seed)
         rollouts, also_finished = collect(LocalEnvs(COUNTER, 8, 4, ready), policy, 3)
         for rollout, other in zip(rollouts, expected, strict=True):
             assert_same(rollout, other)
         assert also_finished == finished
-    # Episodes are told in the order in which they ended, of the same step by environment.
+    # Episodes are in the order in which they ended; those of the same step, by environment.
     lanes = {lane: lane_history(lane, 3 * STEPS, 8) for lane in range(8)}
     ends = sorted(
         (t, lane, length)
@@ -173,14 +175,14 @@ def test_rollouts_do_not_depend_on_which_group_is_ready_first(memory):
     assert [length for _, _, length in ends] == [episode["l"] for episode in finished]
 
 
-def test_torchs_own_generator_is_left_alone():
+def test_torchs_global_generator_is_not_used():
     policy = counter_policy("lstm")
     before = torch.get_rng_state()
     collect(LocalEnvs(COUNTER, 4, 2), policy, 2)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_every_rollout_draws_anew():
+def test_each_rollout_has_new_draws():
     policy = make_policy(specs={"obs": VectorSpec(size=1)})
     (first, second), _ = collect(LocalEnvs("tests.agents.toy:Truncated-v0", 4), policy, 2)
     assert not torch.equal(first["actions"], second["actions"])
@@ -190,18 +192,18 @@ def test_every_rollout_draws_anew():
     assert not torch.equal(sampler.collect().rollout.actions, first["actions"])
 
 
-def test_what_is_brought_home_says_by_which_weights_and_what_seed_comes_next():
+def test_version_and_next_episode_seed():
     policy = counter_policy("none")
     sampler = Sampler(LocalEnvs(COUNTER, 4, 2), policy, rollout_length=STEPS, seed=SEED)
     for version in (3, 4, 5):
         collected = sampler.collect(version)
         assert collected.version == version
-        seen = int(collected.rollout.obs["obs"][..., 0].max())
-        running = int(sampler.envs.episode_seeds.max())
-        assert seen <= running < collected.next_episode_seed <= running + 4
+        largest = int(collected.rollout.obs["obs"][..., 0].max())
+        current = int(sampler.envs.episode_seeds.max())
+        assert largest <= current < collected.next_episode_seed <= current + 4
 
 
-def test_each_rollout_is_played_with_the_weights_of_its_moment():
+def test_each_rollout_is_collected_with_the_current_weights():
     policy = make_policy(specs={"obs": VectorSpec(size=1)})
     sampler = Sampler(
         LocalEnvs("tests.agents.toy:Truncated-v0", 4), policy, rollout_length=STEPS, seed=0
@@ -211,10 +213,11 @@ def test_each_rollout_is_played_with_the_weights_of_its_moment():
     bias.data.add_(5.0)
     torch.testing.assert_close(sampler.collect().rollout.values, before + 5.0)
     bias.data.add_(5.0)
-    torch.testing.assert_close(sampler.play().rollout.values, before + 5.0)
+    # `run` uses the weights that were copied last.
+    torch.testing.assert_close(sampler.run().rollout.values, before + 5.0)
 
 
-def test_a_rollout_stays_until_its_place_is_needed():
+def test_a_rollout_stays_valid_until_its_buffer_is_reused():
     policy = counter_policy("lstm")
     expected, _ = collect(LocalEnvs(COUNTER, 4), policy, 3)
     sampler = Sampler(LocalEnvs(COUNTER, 4), policy, rollout_length=STEPS, seed=SEED, num_buffers=2)
@@ -224,27 +227,26 @@ def test_a_rollout_stays_until_its_place_is_needed():
     assert kept[0].values.data_ptr() == kept[2].values.data_ptr()
 
 
-def test_environments_of_this_process_tell_the_same_as_workers():
-    policy, (expected,), _ = play("lstm", 1)
-    (rollout,), _ = collect(LocalEnvs(COUNTER, NUM_ENVS), policy, 1)
-    assert_same(rollout, expected)
-
-
-@pytest.mark.parametrize("actions", ["Discrete", "MultiDiscrete", "MultiBinary", "Box"])
-def test_actions_reach_the_world_as_they_are_kept(actions):
+@pytest.mark.parametrize("actions", ACTION_SPACES)
+def test_stored_actions_are_those_sent_to_the_environments(actions):
     envs = LocalEnvs(f"tests.agents.toy:Identity{actions}-v0", 3)
     space = envs.single_action_space
     policy = make_policy(specs=observation_specs(envs.single_observation_space, {}), actions=space)
     sent = []
     send = envs.send
-    envs.send = lambda group, chosen: (sent.append(chosen.copy()), send(group, chosen))
+
+    def recorded_send(group, chosen, **options):
+        sent.append(chosen.copy())
+        send(group, chosen, **options)
+
+    envs.send = recorded_send
     rollout = Sampler(envs, policy, rollout_length=5, seed=0).collect().rollout
     assert rollout.actions.shape == (5, 3, *(space.shape or ()))
     assert rollout.actions.dtype == (torch.float32 if actions == "Box" else torch.int64)
     np.testing.assert_array_equal(rollout.actions.numpy(), np.stack(sent))
 
 
-def test_torch_has_its_threads_again_after_a_rollout():
+def test_the_number_of_threads_is_restored():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -262,17 +264,16 @@ def copied(rollout):
     return {name: part.clone() for name, part in rollout.tensors().items()}
 
 
-@pytest.mark.parametrize("memory", ["none", "lstm"])
 @pytest.mark.parametrize(
-    "config",
+    ("config", "memory"),
     [
-        EnvConfig(env="CartPole-v1"),
-        EnvConfig(env="Pendulum-v1"),
-        EnvConfig(env="defend_the_center", frame_stack=2, variables=True, time_limit=60),
+        (EnvConfig(env="CartPole-v1"), "lstm"),
+        (EnvConfig(env="Pendulum-v1"), "none"),
+        (EnvConfig(env="defend_the_center", frame_stack=2, variables=True, time_limit=60), "gru"),
     ],
-    ids=lambda config: config.env,
+    ids=lambda value: getattr(value, "env", value),
 )
-def test_what_was_saved_between_two_rollouts_is_gone_on_with(config, memory):
+def test_a_sampler_resumes_from_the_state_of_another(config, memory):
     def make_sampler(seed):
         envs = stack.enter_context(contextlib.closing(SharedVectorEnv(config, 4, 2, 2)))
         specs = observation_specs(envs.single_observation_space, envs.metadata)
@@ -295,7 +296,7 @@ def test_what_was_saved_between_two_rollouts_is_gone_on_with(config, memory):
             assert_same(resumed.state(), whole.state())
 
 
-def test_episodes_that_do_not_come_out_the_same_are_left_for_the_next_ones():
+def test_episodes_that_cannot_be_restored_are_replaced_by_the_next_ones():
     with contextlib.closing(SharedVectorEnv(EnvConfig(env=COUNTER), NUM_ENVS)) as envs:
         sampler = Sampler(envs, counter_policy("lstm"), rollout_length=STEPS, seed=SEED)
         sampler.collect()
@@ -311,7 +312,7 @@ def test_episodes_that_do_not_come_out_the_same_are_left_for_the_next_ones():
         assert rollout.obs["obs"][0, 2].tolist() == [before[2], 0]
 
 
-def test_lost_episodes_are_learned_from_as_cut_off_and_counted_for_nothing():
+def test_lost_episodes_are_truncated_and_do_not_count():
     envs = SharedVectorEnv(EnvConfig(env="tests.envs.toy:Raising-v0"), 2)
     with contextlib.closing(envs):
         policy = make_policy(specs={"obs": VectorSpec(size=3)}, actions=envs.single_action_space)
@@ -321,5 +322,75 @@ def test_lost_episodes_are_learned_from_as_cut_off_and_counted_for_nothing():
     assert got.rollout.truncated[:, 0].tolist() == [False, False, True] * 2
     assert not got.rollout.terminated.any()
     assert got.rollout.episode_starts[:, 0].tolist() == [True, False, False] * 2
-    # Bootstrapped by the value of what was seen last, which is what was acted on.
+    # The value to bootstrap from is that of the last observation, which is that before the action.
     torch.testing.assert_close(got.rollout.final_values[2], got.rollout.values[2])
+
+
+SIZE = {"height": 36, "width": 40}
+
+
+def expected_targets(obs):
+    """Return the infos of (..., 36, 40, 1) observations of `Gauge`, by name."""
+    seeds, steps = obs[..., 0, 0, 0], obs[..., 0, 1, 0]
+    infos = [gauge_info(*pair) for pair in torch.stack((seeds, steps), -1).view(-1, 2).tolist()]
+    return {
+        name: torch.tensor([info[name] for info in infos]).view(seeds.shape) for name in infos[0]
+    }
+
+
+@pytest.mark.parametrize("num_groups", [1, 4])
+def test_targets_are_the_infos_of_the_observations_of_the_same_step(num_groups):
+    envs = LocalEnvs(GAUGE, NUM_ENVS, num_groups, last_sent, **SIZE)
+    specs = observation_specs(envs.single_observation_space, {})
+    policy = make_policy(specs=specs, encoder="mlp")
+    names = ("HEALTH", "ENEMY_IN_VIEW")
+    rollouts, _ = collect(envs, policy, 3, targets=names)
+    for rollout in rollouts:
+        expected = expected_targets(rollout["obs"])
+        for name in names:
+            assert rollout[f"targets/{name}"].dtype == torch.float32
+            assert torch.equal(rollout[f"targets/{name}"], expected[name]), name
+            assert len(expected[name].unique()) > 1
+
+
+def test_workers_report_the_same_targets_before_and_after_resuming():
+    with contextlib.ExitStack() as stack:
+
+        def make_sampler(seed):
+            config = EnvConfig(env=GAUGE, **SIZE)
+            envs = stack.enter_context(contextlib.closing(SharedVectorEnv(config, NUM_ENVS, 1, 2)))
+            specs = observation_specs(envs.single_observation_space, envs.metadata)
+            policy = make_policy(specs=specs, encoder="mlp")
+            sampler = Sampler(envs, policy, rollout_length=STEPS, seed=seed, targets=["HEALTH"])
+            return stack.enter_context(contextlib.closing(sampler))
+
+        whole, resumed = make_sampler(SEED), make_sampler(SEED + 50)
+        whole.collect()
+        state = {name: part.clone() for name, part in whole.state().items()}
+        whole.collect()
+        for lost in (0, 1):
+            state["obs/obs"][:lost, 5, 5] += 1  # An episode is lost, and the next one starts.
+            assert resumed.load_state(state) == lost
+            for sampler in (whole, resumed):
+                rollout = sampler.collect().rollout
+                expected = expected_targets(rollout.obs["obs"])["HEALTH"]
+                assert torch.equal(rollout.targets["HEALTH"], expected)
+
+
+def test_infos_are_not_requested_without_targets():
+    envs = LocalEnvs(GAUGE, NUM_ENVS, **SIZE)
+    specs = observation_specs(envs.single_observation_space, {})
+    (rollout,), _ = collect(envs, make_policy(specs=specs, encoder="mlp"), 1)
+    assert np.isnan(envs.current_info(0)).all()
+    assert not any(name.startswith("targets") for name in rollout)
+
+
+@pytest.mark.parametrize("memory", ["none", "lstm"])
+def test_environments_that_return_tensors_give_the_same_rollout(memory):
+    policy = counter_policy(memory)
+    expected, finished = collect(LocalEnvs(COUNTER, NUM_ENVS, 2), policy, 2)
+    envs = LocalEnvs(COUNTER, NUM_ENVS, 2, as_array=torch.from_numpy)
+    rollouts, also_finished = collect(envs, policy, 2)
+    for rollout, other in zip(rollouts, expected, strict=True):
+        assert_same(rollout, other)
+    assert also_finished == finished

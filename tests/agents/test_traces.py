@@ -26,7 +26,7 @@ def make_sampler(env, memory="none", num_groups=2):
 
 @pytest.mark.parametrize("num_groups", [1, 2])
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
-def test_traces_are_what_rollouts_held_from_an_episodes_start_to_its_end(env, num_groups):
+def test_traces_are_the_steps_of_rollouts_from_the_start_of_an_episode_to_its_end(env, num_groups):
     names = ("actions", "rewards", "values", "probabilities")
     with make_sampler(env, num_groups=num_groups) as sampler:
         traces, history = [], []
@@ -54,7 +54,7 @@ def test_traces_are_what_rollouts_held_from_an_episodes_start_to_its_end(env, nu
             np.testing.assert_array_equal(arrays[name], expected[trace.seed][name])
 
 
-def test_traces_outlive_the_rollout_they_come_from():
+def test_traces_stay_valid_after_the_next_rollout():
     with make_sampler("CartPole-v1") as sampler:
         while not (ended := sampler.collect().episodes):
             pass

@@ -11,14 +11,13 @@ from agents import AGENTS, Sampler, VTraceConfig
 from agents.agent import following_values
 from agents.returns import gae
 from agents.rollout import Rollout
-from agents.vtrace import judge, vtrace_estimate
-from perception import VectorSpec
+from agents.vtrace import reevaluate, vtrace_estimate
+from perception import MEMORIES, VectorSpec
 from tests.agents.synthetic import IMAGE, VECTOR, make_policy, make_rollout
 from tests.agents.toy import ACTION_SPACES, LocalEnvs
 
 STEPS, NUM_ENVS = 16, 4
-JUDGED = ("logprobs", "values", "last_values", "final_values")
-MEMORIES = ["none", "lstm", "gru"]
+EVALUATED = ("logprobs", "values", "last_values", "final_values")
 
 
 def make_agent(name="vtrace", *, policy=None, memory="none", **options):
@@ -39,12 +38,12 @@ def make_agent(name="vtrace", *, policy=None, memory="none", **options):
     ],
     ids=str,
 )
-def test_clips_out_of_range_are_refused(clips):
+def test_clips_out_of_range_are_errors(clips):
     with pytest.raises(ValueError, match=r"must be at least c_clip .* greater than 0$"):
         VTraceConfig(**clips)
 
 
-def test_clips_in_range_are_taken_and_common_ranges_checked_too():
+def test_clips_in_range_are_accepted_and_common_ranges_are_checked_too():
     config = VTraceConfig(rho_clip=2.0, c_clip=0.5)
     assert (config.rho_clip, config.c_clip) == (2.0, 0.5)
     with pytest.raises(ValueError, match=r"^gamma must be between 0 and 1, got 1\.1$"):
@@ -53,18 +52,18 @@ def test_clips_in_range_are_taken_and_common_ranges_checked_too():
 
 @pytest.mark.parametrize("memory", MEMORIES)
 @pytest.mark.parametrize("actions", ACTION_SPACES)
-def test_the_present_policy_judges_its_own_rollout_as_it_did(actions, memory):
+def test_a_policy_evaluates_its_own_rollout_in_the_same_way_again(actions, memory):
     agent = make_agent(policy=make_policy(memory=memory, actions=ACTION_SPACES[actions]))
     rollout = make_rollout(agent.policy, STEPS, NUM_ENVS)
-    judged = judge(agent, rollout)
-    for name in JUDGED:
-        got, expected = getattr(judged, name), getattr(rollout, name)
+    evaluated = reevaluate(agent, rollout)
+    for name in EVALUATED:
+        got, expected = getattr(evaluated, name), getattr(rollout, name)
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
         assert not got.requires_grad
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
-def test_what_a_sampler_played_is_judged_as_it_was_valued(memory):
+def test_a_rollout_of_a_sampler_is_evaluated_in_the_same_way_again(memory):
     policy = make_policy(specs={"obs": VectorSpec(size=2)}, memory=memory)
     envs = LocalEnvs("tests.agents.toy:Counter-v0", NUM_ENVS, 2)
     agent = make_agent(policy=policy, minibatch_size=2 * STEPS)
@@ -72,28 +71,28 @@ def test_what_a_sampler_played_is_judged_as_it_was_valued(memory):
         for _ in range(3):
             rollout = sampler.collect().rollout
             assert rollout.truncated[:-1].any()
-            judged = judge(agent, rollout)
-            for name in JUDGED:
-                got, expected = getattr(judged, name), getattr(rollout, name)
+            evaluated = reevaluate(agent, rollout)
+            for name in EVALUATED:
+                got, expected = getattr(evaluated, name), getattr(rollout, name)
                 torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
 @pytest.mark.parametrize("minibatch_size", [1, STEPS, 3 * STEPS, 1000])
-def test_judging_in_parts_equals_judging_at_once(memory, minibatch_size):
+def test_evaluating_in_parts_equals_evaluating_at_once(memory, minibatch_size):
     policy = make_policy(specs={"screen": IMAGE, "variables": VECTOR}, memory=memory)
     rollout = make_rollout(policy, STEPS, NUM_ENVS)
     if policy.is_recurrent:
         rollout.memory_state.normal_(generator=torch.Generator().manual_seed(0))
         rollout.episode_starts[0] = torch.tensor([False, True, False, True])
-    whole = judge(make_agent(policy=policy), rollout)
+    whole = reevaluate(make_agent(policy=policy), rollout)
     sizes = []
     agent = make_agent(policy=policy, minibatch_size=minibatch_size)
     policy.register_forward_pre_hook(lambda _, given: sizes.append(given[2].numel()))
-    parts = judge(agent, rollout)
+    parts = reevaluate(agent, rollout)
     assert sum(sizes) == STEPS * NUM_ENVS + len(rollout.final_steps) + NUM_ENVS
     assert max(sizes) <= max(STEPS, minibatch_size)
-    for name in JUDGED:
+    for name in EVALUATED:
         part, expected = getattr(parts, name), getattr(whole, name)
         assert part.shape == getattr(rollout, name).shape
         torch.testing.assert_close(part, expected, rtol=1e-4, atol=1e-5)
@@ -101,7 +100,7 @@ def test_judging_in_parts_equals_judging_at_once(memory, minibatch_size):
 
 @pytest.mark.parametrize("memory", MEMORIES)
 @pytest.mark.parametrize("name", ["vtrace", "ppo"])
-def test_of_its_own_rollout_a_policy_estimates_as_gae_does(name, memory):
+def test_estimates_for_the_policys_own_rollout_equal_gae(name, memory):
     options = {"gamma": 0.9, "gae_lambda": 1.0, "reward_scale": 0.5}
     options |= {"vtrace": True} if name == "ppo" else {}
     agent = make_agent(name, memory=memory, **options)
@@ -114,9 +113,9 @@ def test_of_its_own_rollout_a_policy_estimates_as_gae_does(name, memory):
     torch.testing.assert_close(returns, expected + rollout.values, rtol=1e-4, atol=1e-4)
 
 
-def test_an_older_policys_rollout_is_judged_by_the_present_one():
+def test_the_rollout_of_an_older_policy_is_evaluated_by_the_current_policy():
     agent = make_agent(gamma=0.9, rho_clip=2.0, c_clip=1.5)
-    # Noise: as if an older policy had acted.
+    # With noise, as if an older policy had acted.
     rollout = make_rollout(agent.policy, STEPS, NUM_ENVS, noise=0.5)
     advantages, returns = agent.estimate(rollout, rollout.rewards)
     clips = {"rho_clip": 2.0, "c_clip": 1.5}
@@ -125,32 +124,30 @@ def test_an_older_policys_rollout_is_judged_by_the_present_one():
     assert torch.equal(returns, targets)
     for other in vtrace_estimate(agent, rollout, rollout.rewards):
         assert not any(torch.allclose(other, part) for part in (unweighted, targets, weights))
-    # The last step has no trace yet: its target is a step's error, weighted, above its value.
-    judged = judge(agent, rollout)
-    rho = (judged.logprobs - rollout.logprobs)[-1].exp().clamp(max=2.0)
-    follows = torch.where(rollout.truncated[-1], judged.final_values[-1], judged.last_values)
+    # The last step has no trace, so that its target is its value plus its weighted TD error.
+    evaluated = reevaluate(agent, rollout)
+    rho = (evaluated.logprobs - rollout.logprobs)[-1].exp().clamp(max=2.0)
+    follows = torch.where(rollout.truncated[-1], evaluated.final_values[-1], evaluated.last_values)
     follows = follows * ~rollout.terminated[-1]
-    error = rho * (rollout.rewards[-1] + 0.9 * follows - judged.values[-1])
+    error = rho * (rollout.rewards[-1] + 0.9 * follows - evaluated.values[-1])
     torch.testing.assert_close(advantages[-1], error)
-    torch.testing.assert_close(returns[-1], judged.values[-1] + error)
+    torch.testing.assert_close(returns[-1], evaluated.values[-1] + error)
 
 
-def test_the_loss_weighs_advantages_once():
+def test_the_loss_weights_advantages_once():
     agent = make_agent(value_coef=0.0, entropy_coef=0.0)
     rollout = make_rollout(agent.policy, STEPS, NUM_ENVS, noise=0.5)
     advantages, _ = agent.estimate(rollout, rollout.rewards)
-    logprobs = judge(agent, rollout).logprobs
+    logprobs = reevaluate(agent, rollout).logprobs
     metrics = agent.update(rollout)
     assert metrics["loss"] == pytest.approx(float(-(logprobs * advantages).mean()), abs=1e-5)
 
 
 def step_by_step(policy, rollout, lane, options):
-    """Estimate V-trace of one environment in plain Python, observation by observation.
+    """Return V-trace's targets, advantages and weights of one environment, T numbers each.
 
-    Equation 1 of the paper as it is written, a sum over the steps that follow.
-
-    Returns:
-        The targets, the advantages and the weights rho, a list of T numbers each.
+    They are computed in plain Python, observation by observation, by equation 1 of the paper in its
+    original form: a sum over the following steps.
     """
     gamma, lam = options["gamma"], options["gae_lambda"]
     one = slice(lane, lane + 1)
@@ -158,10 +155,11 @@ def step_by_step(policy, rollout, lane, options):
     values, ratios, following, ends = [], [], [], []
     for t in range(len(rollout.rewards)):
         obs = {name: part[t : t + 1, one] for name, part in rollout.obs.items()}
-        distribution, value, state = policy(obs, state, rollout.episode_starts[t : t + 1, one])
-        logprob = distribution.log_prob(rollout.actions[t : t + 1, one])
+        output = policy(obs, state, rollout.episode_starts[t : t + 1, one])
+        state = output.memory_state
+        logprob = output.distribution.log_prob(rollout.actions[t : t + 1, one])
         ratios.append(float((logprob - rollout.logprobs[t, lane]).exp()))
-        values.append(float(value))
+        values.append(float(output.values))
         ends.append(bool(rollout.terminated[t, lane] or rollout.truncated[t, lane]))
         following.append(0.0 if rollout.terminated[t, lane] else None)
         if rollout.truncated[t, lane]:
@@ -186,8 +184,8 @@ def step_by_step(policy, rollout, lane, options):
         targets.append(target)
     advantages = []
     for t, end in enumerate(ends):
-        goes_on = not end and t + 1 < len(targets)
-        following_target = targets[t + 1] if goes_on else following[t]
+        continues = not end and t + 1 < len(targets)
+        following_target = targets[t + 1] if continues else following[t]
         advantages.append(rewards[t] + gamma * following_target - values[t])
     return targets, advantages, rho
 
@@ -195,16 +193,16 @@ def step_by_step(policy, rollout, lane, options):
 @pytest.mark.parametrize("truncations", [True, False])
 @pytest.mark.parametrize("memory", MEMORIES)
 @pytest.mark.parametrize("minibatch_size", [None, STEPS])
-def test_all_values_are_the_present_critics(memory, truncations, minibatch_size):
-    """What the older critic expected has no say, after the last step and time limits neither."""
+def test_all_values_are_those_of_the_current_critic(memory, truncations, minibatch_size):
+    """Values of the older critic are never used, not even after the last step and truncations."""
     specs = {"screen": IMAGE, "variables": VECTOR}
-    older, present = (make_policy(specs=specs, memory=memory, seed=seed) for seed in (0, 1))
+    older, current = (make_policy(specs=specs, memory=memory, seed=seed) for seed in (0, 1))
     rollout = make_rollout(older, STEPS, NUM_ENVS, truncations=truncations)
     assert bool(rollout.truncated[1:-1].any()) == truncations
     rollout.memory_state.normal_(generator=torch.Generator().manual_seed(0))
     rollout.episode_starts[0] = torch.tensor([False, True, False, True])
     agent = make_agent(
-        policy=present,
+        policy=current,
         minibatch_size=minibatch_size,
         gamma=0.9,
         gae_lambda=0.95,
@@ -217,16 +215,18 @@ def test_all_values_are_the_present_critics(memory, truncations, minibatch_size)
         agent, rollout, rollout.rewards, rho_clip=1.2, c_clip=1.1
     )
     with torch.no_grad():
-        expected = [step_by_step(present, rollout, lane, options) for lane in range(NUM_ENVS)]
+        expected = [step_by_step(current, rollout, lane, options) for lane in range(NUM_ENVS)]
     for got, lanes in zip((targets, advantages, rho), zip(*expected, strict=True), strict=True):
         torch.testing.assert_close(got, torch.tensor(lanes).T, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["vtrace", "ppo"])
-def test_a_rollout_without_last_observations_is_refused(name):
+def test_a_rollout_without_last_observations_is_an_error(name):
     agent = make_agent(name, **({"vtrace": True} if name == "ppo" else {}))
     fields = vars(make_rollout(agent.policy, STEPS, NUM_ENVS))
     kept = {n: v for n, v in fields.items() if not n.startswith(("last_", "final_"))}
     kept |= {n: fields[n] for n in ("last_values", "final_values")}
-    with pytest.raises(ValueError, match=r"^V-trace evaluates last observations anew, and this"):
+    with pytest.raises(
+        ValueError, match=r"^V-trace re-evaluates last observations, but this rollout has none"
+    ):
         agent.update(Rollout(**kept))

@@ -1,6 +1,6 @@
-"""Worlds whose right answers are known, registered so that `tests.agents.toy:Name-v0` names one.
+"""Environments whose correct answers are known, with ids as in `tests.agents.toy:Counter-v0`.
 
-Workers of a vector environment import this module by that name.
+Workers of a vector environment import this module by that name, so it must not import torch.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from envs import EnvConfig, make
 
 
 class Counter(gym.Env):
-    """Observes (seed, steps so far); pays ten times the step's number plus the action.
+    """Observes (seed, steps so far); the reward is ten times the step's number plus the action.
 
-    An episode lasts 3 + seed % 5 steps; even seeds terminate, odd ones are truncated.
+    An episode has 3 + seed % 5 steps; even seeds terminate, odd seeds are truncated.
     """
 
     observation_space = spaces.Box(0.0, 1e6, (2,), np.float32)
@@ -27,25 +27,53 @@ class Counter(gym.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self._seed, self._step = seed, 0
-        return self._observe(), {}
+        return self._observe(), self._info()
 
     def step(self, action):
         assert action in self.action_space
         reward = 10.0 * self._step + float(action)
         self._step += 1
         over = self._step == counter_length(self._seed)
-        return self._observe(), reward, over and self._seed % 2 == 0, over and self._seed % 2, {}
+        terminated, truncated = over and self._seed % 2 == 0, over and self._seed % 2
+        return self._observe(), reward, terminated, truncated, self._info()
 
     def _observe(self):
         return np.array([self._seed, self._step], np.float32)
+
+    def _info(self):
+        return {}
 
 
 def counter_length(seed: int) -> int:
     return 3 + seed % 5
 
 
+class Gauge(Counter):
+    """A `Counter` that observes images and reports two variables; `gauge_info` returns them.
+
+    The first two pixels are the seed and the number of steps. If an enemy is in view, all other
+    pixels are bright.
+    """
+
+    observation_space = spaces.Box(0, 255, (36, 40, 1), np.uint8)
+    info_keys = ("ENEMY_IN_VIEW", "HEALTH")
+
+    def _observe(self):
+        enemy = gauge_info(self._seed, self._step)["ENEMY_IN_VIEW"]
+        image = np.full((36, 40, 1), 200 * enemy, np.uint8)
+        image[0, :2, 0] = self._seed, self._step
+        return image
+
+    def _info(self):
+        return gauge_info(self._seed, self._step)
+
+
+def gauge_info(seed: int, step: int) -> dict[str, float]:
+    return {"ENEMY_IN_VIEW": float((seed + step) % 3 == 0), "HEALTH": 100.0 - 7 * step - seed % 10}
+
+
 class Constant(gym.Env):
-    """Observes 1 and pays 1 for eight steps, then ends in the way it was told to."""
+    """Observes 1; the reward is 1 for each of eight steps. The episode then ends as configured."""
 
     observation_space = spaces.Box(0.0, 1.0, (1,), np.float32)
     action_space = spaces.Discrete(2)
@@ -67,9 +95,9 @@ class Constant(gym.Env):
 
 
 class Identity(gym.Env):
-    """Observes what action is asked for; pays up to 1 for it. Episodes last 16 steps.
+    """Observes the right action; the reward is 1 for taking exactly that. Episodes have 16 steps.
 
-    Wanted choices are observed one-hot, wanted switches and numbers as they are.
+    Choices are observed one-hot, switches and numbers as they are.
     """
 
     length = 16
@@ -82,32 +110,32 @@ class Identity(gym.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self._step = 0
-        return self._ask(), {}
+        return self._observe(), {}
 
     def step(self, action):
         if isinstance(self.action_space, spaces.Box):
-            reward = 1.0 - float(np.abs(action - self._wanted).mean())
+            reward = 1.0 - float(np.abs(action - self._right).mean())
         else:
-            reward = float((np.asarray(action) == self._wanted).mean())
+            reward = float((np.asarray(action) == self._right).mean())
         self._step += 1
-        return self._ask(), reward, False, self._step == self.length, {}
+        return self._observe(), reward, False, self._step == self.length, {}
 
-    def _ask(self):
+    def _observe(self):
         space = self.action_space
         if isinstance(space, spaces.Box):
-            self._wanted = self.np_random.uniform(-0.8, 0.8, space.shape).astype(np.float32)
-            return self._wanted
+            self._right = self.np_random.uniform(-0.8, 0.8, space.shape).astype(np.float32)
+            return self._right
         if isinstance(space, spaces.MultiBinary):
-            self._wanted = self.np_random.integers(2, size=space.shape)
+            self._right = self.np_random.integers(2, size=space.shape)
         elif isinstance(space, spaces.MultiDiscrete):
-            self._wanted = self.np_random.integers(space.nvec)
+            self._right = self.np_random.integers(space.nvec)
         else:
-            self._wanted = self.np_random.integers(space.n)
-        return spaces.flatten(space, self._wanted).astype(np.float32)
+            self._right = self.np_random.integers(space.n)
+        return spaces.flatten(space, self._right).astype(np.float32)
 
 
 class Recall(gym.Env):
-    """Shows a bit, hides it, and pays 1 if the action of the last step repeats it."""
+    """Shows a bit at first only; the reward is 1 if the action of the last step repeats it."""
 
     observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
     action_space = spaces.Discrete(2)
@@ -144,6 +172,30 @@ class MaskedCartPole(CartPoleEnv):
         return observation[[0, 2]], *rest
 
 
+class Chancy(gym.Env[Any, Any]):
+    """An environment whose episodes do not repeat: its rewards do not depend on the seed."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
+    observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+    _generator = np.random.default_rng()
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._step = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self._step += 1
+        return np.zeros(2, np.float32), self._generator.random(), self._step == 6, False, {}
+
+    def render(self):
+        return np.full((48, 64, 3), 40 * self._step, np.uint8)
+
+
 ACTION_SPACES: dict[str, spaces.Space[Any]] = {
     "Discrete": spaces.Discrete(3),
     "MultiDiscrete": spaces.MultiDiscrete([2, 3]),
@@ -152,17 +204,19 @@ ACTION_SPACES: dict[str, spaces.Space[Any]] = {
 }
 
 gym.register("Counter-v0", entry_point=Counter)
+gym.register("Gauge-v0", entry_point=Gauge)
 gym.register("Truncated-v0", entry_point=Constant, kwargs={"terminates": False})
 gym.register("Terminated-v0", entry_point=Constant, kwargs={"terminates": True})
 gym.register("Recall-v0", entry_point=Recall)
 gym.register("RecallLater-v0", entry_point=Recall, kwargs={"length": 20})
 gym.register("MaskedCartPole-v1", entry_point=MaskedCartPole, max_episode_steps=500)
+gym.register("Chancy-v0", entry_point=Chancy)
 for _name, _space in ACTION_SPACES.items():
     gym.register(f"Identity{_name}-v0", entry_point=Identity, kwargs={"actions": _space})
 
 
-class Transition(NamedTuple):
-    """See `agents.sampler.Transition`."""
+class Result(NamedTuple):
+    """See `agents.collector.StepResult`."""
 
     obs: dict[str, Any]
     rewards: Any
@@ -177,36 +231,47 @@ def sent_first(sent):
 
 
 class LocalEnvs:
-    """Environments in this process, as `agents.sampler.GroupedEnvs` asks for.
-
-    A small world answers sooner than a message to another process. Seeds are dealt out as
-    `envs.SharedVectorEnv` does.
+    """Environments in this process, see `agents.collector.GroupedEnvs`; they cannot be restored.
 
     Args:
-        env_id: what every environment is.
+        env_id: a Gymnasium id.
         num_envs: N.
-        num_groups: into how many groups, of equal size, the environments are split.
-        ready: which of the groups that were sent actions, in order of sending, is ready first.
-        num_teams: into how many teams the groups are split.
+        num_groups: the number of groups into which the environments are split.
+        ready: returns the group that is ready first, of those that were sent actions, which are
+            passed in the order of sending.
+        num_teams: the number of teams into which the groups are split.
+        as_array: converts each array that is returned, as `torch.from_numpy` does.
+        **options: fields of `EnvConfig`.
     """
 
     episode_keys = ("r", "l")
 
     def __init__(
-        self, env_id: str, num_envs: int, num_groups: int = 1, ready=sent_first, num_teams: int = 1
+        self,
+        env_id: str,
+        num_envs: int,
+        num_groups: int = 1,
+        ready=sent_first,
+        num_teams: int = 1,
+        *,
+        as_array=np.asarray,
+        **options: Any,
     ) -> None:
         self.num_envs, self.num_groups = num_envs, num_groups
         self.teams = [list(range(num_groups))[team::num_teams] for team in range(num_teams)]
-        self._envs = [make(EnvConfig(env=env_id)) for _ in range(num_envs)]
+        self._envs = [make(EnvConfig(env=env_id, **options)) for _ in range(num_envs)]
         self.single_observation_space = self._envs[0].observation_space
         self.single_action_space = self._envs[0].action_space
-        shape = (num_envs, *self.single_observation_space.shape)
-        self._obs, self._final_obs = np.zeros((2, *shape), np.float32)
+        self.info_keys = getattr(self._envs[0].unwrapped, "info_keys", ())
+        space = self.single_observation_space
+        self._obs, self._final_obs = np.zeros((2, num_envs, *space.shape), space.dtype)
         self._rewards = np.zeros(num_envs)
         self._terminated, self._truncated = np.zeros((2, num_envs), np.bool_)
         self._episode = np.zeros((num_envs, 2))
+        self._info = np.full((num_envs, len(self.info_keys)), np.nan)
         self._seeds = np.arange(num_envs)
         self._ready, self._sent = ready, []
+        self._as_array = as_array
 
     @property
     def episode_seeds(self):
@@ -215,12 +280,15 @@ class LocalEnvs:
     def reset(self, *, seed):
         self._seeds[:] = seed + np.arange(self.num_envs)
         for lane in range(self.num_envs):
-            self._begin(lane)
+            self._info[lane] = self._numeric(self._start(lane))
 
     def current_obs(self, group):
-        return {"obs": self._obs[self._lanes(group)]}
+        return {"obs": self._as_array(self._obs[self._lanes(group)])}
 
-    def send(self, group, actions):
+    def current_info(self, group):
+        return self._info[self._lanes(group)]
+
+    def send(self, group, actions, *, with_info=False):
         assert group not in self._sent
         self._sent.append(group)
         lanes = range(self.num_envs)[self._lanes(group)]
@@ -232,9 +300,11 @@ class LocalEnvs:
                 self._final_obs[lane] = obs
                 self._episode[lane] = info["statistics"]["r"], info["statistics"]["l"]
                 self._seeds[lane] += self.num_envs
-                self._begin(lane)
+                info = self._start(lane)
             else:
                 self._obs[lane] = obs
+            # Infos that were not asked for must not be used.
+            self._info[lane] = self._numeric(info) if with_info else np.nan
 
     def wait(self, team=0):
         return self._ready([group for group in self._sent if group in self.teams[team]])
@@ -242,12 +312,12 @@ class LocalEnvs:
     def receive(self, group):
         self._sent.remove(group)
         lanes = self._lanes(group)
-        return Transition(
+        return Result(
             self.current_obs(group),
-            self._rewards[lanes],
-            self._terminated[lanes],
-            self._truncated[lanes],
-            {"obs": self._final_obs[lanes]},
+            self._as_array(self._rewards[lanes]),
+            self._as_array(self._terminated[lanes]),
+            self._as_array(self._truncated[lanes]),
+            {"obs": self._as_array(self._final_obs[lanes])},
             self._episode[lanes],
         )
 
@@ -255,32 +325,9 @@ class LocalEnvs:
         size = self.num_envs // self.num_groups
         return slice(group * size, (group + 1) * size)
 
-    def _begin(self, lane):
-        self._obs[lane] = self._envs[lane].reset(seed=int(self._seeds[lane]))[0]
+    def _start(self, lane):
+        self._obs[lane], info = self._envs[lane].reset(seed=int(self._seeds[lane]))
+        return info
 
-
-class Chancy(gym.Env[Any, Any]):
-    """A world that does not repeat itself: what is paid is not decided by the seed."""
-
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 20}
-    observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
-    action_space = spaces.Discrete(2)
-    _moods = np.random.default_rng()
-
-    def __init__(self, render_mode: str | None = None) -> None:
-        self.render_mode = render_mode
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self._step = 0
-        return np.zeros(2, np.float32), {}
-
-    def step(self, action):
-        self._step += 1
-        return np.zeros(2, np.float32), self._moods.random(), self._step == 6, False, {}
-
-    def render(self):
-        return np.full((48, 64, 3), 40 * self._step, np.uint8)
-
-
-gym.register("Chancy-v0", entry_point=Chancy)
+    def _numeric(self, info):
+        return [info[key] for key in self.info_keys]

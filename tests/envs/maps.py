@@ -1,11 +1,11 @@
-"""A map of Doom written in plain Python: one room, seen by the engine as anyone's WAD."""
+"""A Doom map with one room, written as a WAD in plain Python."""
 
 from __future__ import annotations
 
 import struct
 from pathlib import Path
 
-# A square room with the player at its centre, looking east, in the UDMF text format.
+# A square room with the player at its centre, facing east, in the UDMF text format.
 ROOM = """
 namespace = "zdoom";
 thing {{ x = 0.0; y = 0.0; angle = 0; type = 1; {skills} }}
@@ -32,7 +32,7 @@ ZOMBIE = 3004
 
 
 def write_wad(path: Path, lumps: list[tuple[str, bytes]], magic: bytes = b"PWAD") -> Path:
-    """Write a WAD: a header, the lumps, and their directory."""
+    """Write a WAD (a header, the lumps, and their directory), and return its path."""
     body, directory, offset = b"", b"", 12
     for name, data in lumps:
         directory += struct.pack("<ii8s", offset + len(body), len(data), name.encode())
@@ -42,7 +42,7 @@ def write_wad(path: Path, lumps: list[tuple[str, bytes]], magic: bytes = b"PWAD"
 
 
 def room(name: str = "MAP01", zombie_at: int | None = None) -> list[tuple[str, bytes]]:
-    """Lumps of a map that is one room, with a zombie that many units east of the player."""
+    """Return the lumps of a one-room map, with a zombie `zombie_at` units east of the player."""
     things = ""
     if zombie_at is not None:
         things = f"thing {{ x = {zombie_at}.0; y = 0.0; angle = 0; type = {ZOMBIE}; {_ALWAYS} }}"

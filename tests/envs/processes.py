@@ -1,4 +1,4 @@
-"""What processes of ours are running, and what they leave behind: engines, workers, files."""
+"""Finds engines and workers that tests started, and the files and memory they leave behind."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PROC, SHARED_MEMORY = Path("/proc"), Path("/dev/shm")
-# Every process that descends from this one inherits this variable, orphans too.
+# All descendants of this process inherit this variable, even after their parents died.
 MARKER = "DOOMGRAD_TESTS"
 _CONFIG = re.compile(r"-config (\S+)")
 _INSTANCE = re.compile(r"viz_instance_id (\w+)")
 
 
 def record_engines(folder: Path) -> None:
-    """Note the command line of every engine that this process or its children start.
+    """Record the command line of every engine that this process or its children start.
 
-    Engines are started through `setpriv`; one that notes and passes on is put before it.
+    Engines are started through `setpriv`; a script of that name, earlier on the path, records the
+    arguments and calls the real one.
     """
     setpriv = shutil.which("setpriv")
     if setpriv is not None:
@@ -35,10 +36,10 @@ def record_engines(folder: Path) -> None:
 
 
 def command_lines(mark: str) -> dict[int, str]:
-    """Give the command line of each running process that carries a mark, but not of this one."""
+    """Return the command line of each running process with a mark, by id, except this process."""
     found = {}
     for folder in PROC.glob("[0-9]*"):
-        # It may have ended meanwhile, or be another user's.
+        # A process may have ended in the meantime, or belong to another user.
         with contextlib.suppress(OSError):
             environment = (folder / "environ").read_bytes()
             if f"{MARKER}={mark}".encode() in environment.split(b"\0"):
@@ -53,11 +54,11 @@ def is_engine(command_line: str) -> bool:
 
 
 def is_worker(command_line: str) -> bool:
-    return "envs.worker" in command_line
+    return "envs.vector.worker" in command_line
 
 
 def leftovers(record: Path) -> set[str]:
-    """List engines, workers, scratch folders and shared memory that exist now, in words."""
+    """Return descriptions of the engines, workers, scratch folders and shared memory that exist."""
     running = command_lines(os.environ[MARKER])
     ours = {p: c for p, c in running.items() if is_engine(c) or is_worker(c)}
     found = {f"process {pid}: {command}" for pid, command in ours.items()}
@@ -70,7 +71,7 @@ def leftovers(record: Path) -> set[str]:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Wait until a condition holds, and say whether it came to hold in time."""
+    """Wait until a condition holds, and return whether it did in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -80,7 +81,7 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Say whether a process runs; a zombie does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         state = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -89,7 +90,7 @@ def is_running(pid: int) -> bool:
 
 
 def start_script(script: str, mark: str, cwd: Path) -> subprocess.Popen[str]:
-    """Run a Python script in a process of its own, in a scratch folder of its own."""
+    """Start a Python script in a new process with its own scratch folder."""
     environment = {**os.environ, MARKER: mark, "PYTHONPATH": str(ROOT), "TMPDIR": str(cwd)}
     return subprocess.Popen(
         [sys.executable, "-c", script],
@@ -102,10 +103,19 @@ def start_script(script: str, mark: str, cwd: Path) -> subprocess.Popen[str]:
 
 
 def run_script(script: str, cwd: Path) -> str:
-    """Run a Python script to its end and give what it printed."""
+    """Run a Python script and return its output."""
+    return _run("-c", script, cwd=cwd)
+
+
+def run_file(path: Path, cwd: Path) -> str:
+    """Run a Python file and return its output."""
+    return _run(str(path), cwd=cwd)
+
+
+def _run(*arguments: str, cwd: Path) -> str:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, *arguments],
         cwd=cwd,
         env=environment,
         text=True,
@@ -118,13 +128,13 @@ def run_script(script: str, cwd: Path) -> str:
 
 
 def shared_memory(engine_command_lines: Iterable[str]) -> list[Path]:
-    """List the named shared memory of engines."""
+    """Return the named shared memory of engines."""
     instances = [i for line in engine_command_lines for i in _INSTANCE.findall(line)]
     return [path for i in instances for path in SHARED_MEMORY.glob(f"ViZDoom*{i}")]
 
 
 def remove_traces(engine_command_lines: Collection[str]) -> None:
-    """Remove what engines leave whose owner was killed: nobody is left to do it for them."""
+    """Remove what engines left behind whose owner was killed and could not do it."""
     for path in shared_memory(engine_command_lines):
         path.unlink()
     for line in engine_command_lines:

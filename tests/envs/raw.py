@@ -1,4 +1,4 @@
-"""The engine itself, without anything of ours: what our environments are compared with."""
+"""The engine as ViZDoom itself runs it, to compare `DoomEnv` with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import vizdoom
 
 from envs import DoomEnv, EnvConfig
-from envs.cfg import BUNDLED, FREEDOOM2
+from envs.doom.cfg import BUNDLED, FREEDOOM2
 
 
 @contextlib.contextmanager
@@ -24,7 +24,7 @@ def raw_game(
     timeout: bool = True,
     **setters: Any,
 ) -> Iterator[vizdoom.DoomGame]:
-    """Run a bundled scenario as ViZDoom itself loads it; `timeout` keeps the .cfg's time limit."""
+    """Run a bundled scenario as ViZDoom loads it; `timeout` keeps the .cfg's time limit."""
     game = vizdoom.DoomGame()
     game.load_config(str(BUNDLED / f"{name}.cfg"))
     game.set_doom_game_path(str(FREEDOOM2))
@@ -50,13 +50,13 @@ def raw_game(
             game.close()
 
 
-def begin(game: vizdoom.DoomGame, seed: int) -> None:
+def start_episode(game: vizdoom.DoomGame, seed: int) -> None:
     game.set_seed(seed)
     game.new_episode()
 
 
 def press(env: DoomEnv, game: vizdoom.DoomGame, action: Any) -> list[float]:
-    """Give an action as values of a raw game's buttons, whose order may differ from ours."""
+    """Return the values of a raw game's buttons, whose order may differ from `DoomEnv`'s."""
     values = dict(zip(env.game_spec.buttons, env._actions.buttons(action), strict=True))
     return [values[button.name] for button in game.get_available_buttons()]
 
@@ -72,13 +72,13 @@ def random_actions(env: DoomEnv, count: int, seed: int = 0) -> list[Any]:
 
 @contextlib.contextmanager
 def doom(env: str = "basic", render_mode: str | None = None, **options: Any) -> Iterator[DoomEnv]:
-    """Make a world of Doom, and end it."""
-    world = DoomEnv(EnvConfig(env=env, **options), render_mode)
+    """Make a Doom environment, and close it afterwards."""
+    made = DoomEnv(EnvConfig(env=env, **options), render_mode)
     try:
-        yield world
+        yield made
     finally:
-        world.close()
+        made.close()
 
 
-# The engine's own smallest screen: nothing is resized.
+# The engine's smallest screen: nothing is resized.
 NATIVE = {"height": 120, "width": 160}

@@ -1,4 +1,4 @@
-"""Ranges of an EnvConfig, and what it may be built from."""
+"""Tests of `envs.config`: the ranges of its values."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from envs import EnvConfig
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"height": 0}, "height must be at least 1, got 0"),
         ({"width": -1}, "width must be at least 1"),
@@ -16,16 +16,16 @@ from envs import EnvConfig
         ({"frame_skip": 0}, "frame_skip must be at least 1"),
         ({"time_limit": 0}, "time_limit must be at least 1"),
         ({"delta_bins": 1}, "delta_bins must be at least 3"),
-        ({"delta_bins": 4}, "delta_bins must be odd"),
+        ({"delta_bins": 4}, "delta_bins must be odd, so that 0 is one of the values; got 4"),
         ({"noop_max": -1}, "noop_max must be between 0 and 10,000, got -1"),
         ({"noop_max": 10_001}, "noop_max must be between 0 and 10,000, got 10001"),
         ({"skill": 0}, "skill must be between 1 and 5"),
         ({"skill": 6}, "skill must be between 1 and 5"),
-        ({"extra_channels": ("depth", "depth")}, "names one twice"),
+        ({"extra_channels": ("depth", "depth")}, "extra_channels lists a channel twice"),
     ],
 )
-def test_refuses_values_out_of_range(options, said):
-    with pytest.raises(ValueError, match=said):
+def test_refuses_values_out_of_range(options, message):
+    with pytest.raises(ValueError, match=message):
         EnvConfig(**options)
 
 
@@ -41,15 +41,16 @@ def test_is_frozen_and_takes_no_positional_arguments():
         EnvConfig("take_cover")
 
 
-def test_policies_are_judged_by_whole_games():
+def test_whole_games_changes_the_ends_of_lives_only():
     config = EnvConfig(env="ALE/Pong-v5", terminal_on_life_loss=True, noop_max=30, fire_reset=True)
     whole = config.whole_games()
     assert dataclasses.replace(whole, terminal_on_life_loss=True) == config
     assert not whole.terminal_on_life_loss
 
 
-def test_what_is_of_atari_alone_is_off_unless_it_is_asked_for():
+def test_options_of_atari_and_those_that_cost_time_are_off_by_default():
     config = EnvConfig()
     assert config.noop_max == 0
     options = (config.max_pool, config.fire_reset, config.terminal_on_life_loss)
     assert not any(options)
+    assert not config.enemy_in_view

@@ -1,4 +1,4 @@
-"""Telling whether a world is still the one that was recorded in."""
+"""Tests of `envs.fingerprint`."""
 
 import hashlib
 import shutil
@@ -7,26 +7,26 @@ import pytest
 import vizdoom
 
 from envs import EnvError
-from envs.cfg import BUNDLED
+from envs.doom.cfg import BUNDLED
 from envs.fingerprint import changed_versions, fingerprint, refuse_other_files
 
 
 @pytest.fixture
-def world(tmp_path):
+def copied(tmp_path):
     for name in ("basic.cfg", "basic.wad"):
         shutil.copy(BUNDLED / name, tmp_path)
     return str(tmp_path / "basic.cfg")
 
 
-def test_a_world_of_doom_is_its_files_and_its_engine(world):
-    found = fingerprint(world)
+def test_the_fingerprint_of_doom_is_its_files_and_the_engines_version(copied):
+    found = fingerprint(copied)
     assert found == fingerprint("basic")
     assert found.keys() == {"cfg", "wad", "iwad", "vizdoom"}
     assert found["wad"] == hashlib.sha256((BUNDLED / "basic.wad").read_bytes()).hexdigest()
     assert found["vizdoom"] == vizdoom.__version__
 
 
-def test_other_worlds_are_the_versions_of_their_packages():
+def test_the_fingerprint_of_other_environments_is_their_packages_versions():
     assert fingerprint("CartPole-v1").keys() == {"gymnasium"}
     assert fingerprint("ALE/Pong-v5").keys() == {"gymnasium", "ale_py"}
     assert fingerprint("tests.agents.toy:Counter-v0").keys() == {"gymnasium"}
@@ -34,16 +34,16 @@ def test_other_worlds_are_the_versions_of_their_packages():
 
 
 @pytest.mark.parametrize("name", ["basic.cfg", "basic.wad"])
-def test_a_file_that_changed_is_named(tmp_path, world, name):
-    recorded = fingerprint(world)
-    refuse_other_files(world, recorded)
+def test_a_changed_file_is_named(tmp_path, copied, name):
+    recorded = fingerprint(copied)
+    refuse_other_files(copied, recorded)
     with (tmp_path / name).open("ab") as file:
         file.write(b"\n# \n")
-    with pytest.raises(EnvError, match=f"{name} is not the file that was recorded with"):
-        refuse_other_files(world, recorded)
+    with pytest.raises(EnvError, match=f"{name} is not the file .*; restore the original file"):
+        refuse_other_files(copied, recorded)
 
 
-def test_versions_that_changed_are_named():
+def test_changed_versions_are_named():
     recorded = fingerprint("basic")
     assert changed_versions("basic", recorded) == ""
     now = recorded["vizdoom"]

@@ -1,4 +1,4 @@
-"""At home in Gymnasium: made by its functions, checked by its checkers, wrapped in its wrappers."""
+"""Doom in Gymnasium: made by its functions, checked by its checkers, wrapped in its wrappers."""
 
 import warnings
 
@@ -16,7 +16,7 @@ from tests.envs import processes
 BASIC = "doomgrad/Basic-v0"
 IDS = {name: env_id for env_id, name in DOOMGRAD_IDS.items()}
 
-# For each scenario its options: together they cover all of them, and what they change.
+# Options for each scenario; together they cover all options that change spaces.
 OPTIONS = {
     "basic": {},
     "basic_audio": {"observation": "rgb"},
@@ -33,10 +33,12 @@ OPTIONS = {
     "predict_position": {"height": 84, "width": 84, "observation": "gray", "frame_stack": 4},
     "take_cover": {"height": 43, "width": 57, "extra_channels": ("labels",), "frame_stack": 2},
     "deathmatch": {"variables": True, "extra_channels": ("depth",), "observation": "rgb"},
+    "freedoom1:E1M1": {},
+    "freedoom2:MAP01": {"enemy_in_view": True},
 }
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_every_scenario_passes_gymnasiums_checker_without_a_warning(name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -45,7 +47,11 @@ def test_every_scenario_passes_gymnasiums_checker_without_a_warning(name):
     env.close()
 
 
-def test_a_world_is_made_without_an_import_before(tmp_path):
+def test_no_scenario_is_left_out():
+    assert OPTIONS.keys() >= SCENARIOS.keys()
+
+
+def test_an_environment_can_be_made_without_an_import(tmp_path):
     script = """
 import gymnasium
 env = gymnasium.make("envs:doomgrad/Basic-v0", observation="rgb", height=60, width=80)
@@ -55,11 +61,11 @@ envs = gymnasium.make_vec("envs:doomgrad/Basic-v0", num_envs=2, num_workers=1)
 print(envs.reset(seed=0)[0].shape, type(envs).__name__)
 envs.close()
 """
-    said = processes.run_script(script, tmp_path)
-    assert said == "(60, 80, 3)\n(2, 72, 128, 1) SharedVectorEnv\n"
+    output = processes.run_script(script, tmp_path)
+    assert output == "(60, 80, 3)\n(2, 72, 128, 1) SharedVectorEnv\n"
 
 
-def test_a_vector_is_made_of_worker_processes_unless_asked_otherwise():
+def test_make_vec_uses_worker_processes_by_default():
     for mode in (None, "vector_entry_point"):
         options = {"num_workers": 1, "observation": "gray", "frame_skip": 8}
         envs = gym.make_vec(BASIC, num_envs=3, vectorization_mode=mode, **options)
@@ -74,34 +80,37 @@ def test_a_vector_is_made_of_worker_processes_unless_asked_otherwise():
 
 
 @pytest.mark.parametrize(
-    ("made", "said"),
+    ("make", "message"),
     [
-        (lambda: gym.make(BASIC, hieght=60), "hieght is no option .*; did you mean height\\?"),
-        (lambda: gym.make_vec(BASIC, 2, max_episode_steps=9), "no option .*; there are .*time_lim"),
+        (lambda: gym.make(BASIC, hieght=60), "hieght is not an option .*; did you mean height\\?"),
+        (
+            lambda: gym.make_vec(BASIC, 2, max_episode_steps=9),
+            "not an option .*; there are .*time_lim",
+        ),
         (lambda: gym.make(BASIC, height=0), "height must be at least 1"),
         (lambda: gym.make_vec(BASIC, 2, num_workers=0), "num_workers must be at least 1"),
         (lambda: gym.make_vec(BASIC, 2, render_mode="rgb_array"), "use vectorization_mode="),
     ],
 )
-def test_what_is_no_option_is_refused_in_one_line(made, said):
-    with pytest.raises(ValueError, match=said) as refusal:
-        made()
+def test_wrong_options_are_refused_in_one_line(make, message):
+    with pytest.raises(ValueError, match=message) as refusal:
+        make()
     assert "\n" not in str(refusal.value)
 
 
-# Short episodes, some of which end by a kill and some by the time.
+# Short episodes: some end with a kill, and some run out of time.
 SHORT = {"variables": True, "time_limit": 40, "height": 60, "width": 80, "actions": "groups"}
 
 
 def same(ours, theirs):
-    """Check that observations are the same, those of all environments or of one."""
+    """Check that observations are equal, of all environments or of one."""
     assert ours.keys() == theirs.keys()
     for name in ours:
         np.testing.assert_array_equal(ours[name], theirs[name])
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
-def test_gymnasiums_own_vectors_play_the_same_episodes(mode):
+def test_gymnasiums_vector_environments_have_the_same_episodes(mode):
     ours = gym.make_vec(BASIC, num_envs=4, num_workers=2, **SHORT)
     kwargs = {"autoreset_mode": AutoresetMode.SAME_STEP}
     theirs = gym.make_vec(BASIC, 4, vectorization_mode=mode, vector_kwargs=kwargs, **SHORT)
@@ -111,7 +120,7 @@ def test_gymnasiums_own_vectors_play_the_same_episodes(mode):
             assert getattr(ours, name) == getattr(theirs, name)
         same(ours.reset(seed=3)[0], theirs.reset(seed=3)[0])
         ours.action_space.seed(0)
-        first = np.ones(4, bool)  # After an end they draw seeds of their own, ours are told.
+        first = np.ones(4, bool)  # After an episode's end they draw other seeds.
         while first.any():
             actions = ours.action_space.sample()
             one, other = ours.step(actions), theirs.step(actions)
@@ -134,7 +143,7 @@ def test_gymnasiums_own_vectors_play_the_same_episodes(mode):
         theirs.close()
 
 
-def test_with_gymnasiums_default_an_empty_step_goes_by_between_two_episodes():
+def test_with_gymnasiums_default_there_is_a_step_between_two_episodes():
     ours = gym.make_vec(BASIC, num_envs=1, **SHORT)
     theirs = gym.make_vec(BASIC, num_envs=1, vectorization_mode="sync", **SHORT)
     try:
@@ -145,8 +154,8 @@ def test_with_gymnasiums_default_an_empty_step_goes_by_between_two_episodes():
         for _ in range(10):
             one, other = ours.step(noop), theirs.step(noop)
         assert one[3].tolist() == other[3].tolist() == [True]
-        # What they show now, we show as final; what we show now, they show after a step without
-        # a reward.
+        # Their observation is our final one; they return our observation after an extra step
+        # without a reward.
         same(one[4]["final_obs"][0], {name: part[0] for name, part in other[0].items()})
         obs, rewards, terminated, truncated, _ = theirs.step(noop)
         assert (rewards[0], terminated[0], truncated[0]) == (0, False, False)
@@ -159,7 +168,7 @@ def test_with_gymnasiums_default_an_empty_step_goes_by_between_two_episodes():
 
 @pytest.fixture
 def opened():
-    """Close afterwards what a test appends."""
+    """A list of environments that are closed after the test."""
     environments = []
     yield environments
     for env in environments:
@@ -167,7 +176,7 @@ def opened():
 
 
 def play_out(env, seed=0):
-    """Play an episode with random actions; give what was observed, paid and told last."""
+    """Play an episode randomly; return its observations, rewards, truncated and last info."""
     env.action_space.seed(seed)
     observations, rewards = [env.reset(seed=seed)[0]], []
     while True:
@@ -179,7 +188,7 @@ def play_out(env, seed=0):
             return observations, rewards, truncated, info
 
 
-def test_wrappers_that_count_and_cut_off(opened):
+def test_wrappers_of_statistics_and_time_limits(opened):
     opened.append(env := wrappers.RecordEpisodeStatistics(gym.make(BASIC)))
     for seed in range(2):
         _, rewards, _, info = play_out(env, seed)
@@ -215,7 +224,7 @@ def test_wrappers_of_rewards_leave_the_statistics_native(opened):
     assert clipped == [max(-1, min(1, reward)) for reward in native]
 
 
-def test_modes_that_gymnasium_makes_of_pictures(opened, monkeypatch):
+def test_render_modes_that_gymnasium_derives(opened, monkeypatch):
     opened.append(env := gym.make(BASIC, render_mode="rgb_array_list"))
     env.reset(seed=0)
     for _ in range(3):
@@ -235,7 +244,7 @@ def test_wrappers_of_vectors(opened):
     plain = gym.make_vec(BASIC, num_envs=4, num_workers=2, time_limit=40)
     opened.append(plain)
 
-    def play(envs, steps=25):
+    def play(envs, steps=21):
         envs.reset(seed=3)
         envs.action_space.seed(0)
         return [envs.step(envs.action_space.sample()) for _ in range(steps)]
@@ -262,13 +271,13 @@ def test_wrappers_of_vectors(opened):
     clipped = play(vector.ClipReward(plain, -1, 1))
     for changed, given in zip(clipped, native, strict=True):
         np.testing.assert_array_equal(changed[1], given[1].clip(-1, 1))
-    # It divides by a running deviation, which an episode's end begins anew.
+    # It divides by a running deviation of returns, which an episode's end resets.
     normalized = play(vector.NormalizeReward(plain))
     assert all(np.isfinite(step[1]).all() for step in normalized)
     assert np.abs(normalized[-1][1]).max() < 10 < np.abs([step[1] for step in native]).max()
 
 
-def test_gymnasiums_vector_wrappers_of_observations_take_its_own_vectors_alone(opened):
+def test_gymnasiums_vector_wrappers_of_observations_accept_its_own_vectors_only(opened):
     wrapper = wrappers.vector.TransformObservation
     opened.append(ours := gym.make_vec(BASIC, num_envs=2))
     with pytest.raises(ValueError, match="Expected autoreset_mode to be NEXT_STEP"):

@@ -1,16 +1,16 @@
-"""Names of worlds, and what is said about those that cannot be made."""
+"""Tests of `envs.registry`: names of environments, and errors for those that cannot be made."""
 
 import gymnasium as gym
 import pytest
 
 from envs import SCENARIOS, DoomEnv, EnvConfig, EnvError, canonical_name, folder_name, make
+from envs.doom.scenarios import FREEDOOM_MAPS
 from envs.registry import DOOMGRAD_IDS, frames_per_env_step
-from envs.scenarios import FREEDOOM_MAPS
 from tests.envs import processes
 from tests.envs.maps import room, write_wad
 
 
-def test_every_bundled_world_is_registered_once():
+def test_every_scenario_and_freedoom_map_is_registered_once():
     maps = sum(len(names) for names in FREEDOOM_MAPS.values())
     assert len(DOOMGRAD_IDS) == len(SCENARIOS) + maps
     assert set(DOOMGRAD_IDS) == {name for name in gym.registry if name.startswith("doomgrad/")}
@@ -31,7 +31,7 @@ def test_every_bundled_world_is_registered_once():
         ("tests.envs.toy:Shifted-v0", "tests.envs.toy:Shifted-v0"),
     ],
 )
-def test_a_world_has_one_name(asked, name):
+def test_an_environment_has_one_canonical_name(asked, name):
     assert canonical_name(asked) == name
 
 
@@ -49,7 +49,7 @@ def test_a_world_has_one_name(asked, name):
         ("tests.envs.toy:Shfted-v0", "tests.envs.toy:Shifted-v0"),
     ],
 )
-def test_an_unknown_world_is_told_the_closest(asked, closest):
+def test_the_error_for_an_unknown_name_has_the_closest_one(asked, closest):
     with pytest.raises(EnvError, match=f"did you mean {closest}\\?$") as refusal:
         canonical_name(asked)
     assert repr(asked) in str(refusal.value)
@@ -57,13 +57,13 @@ def test_an_unknown_world_is_told_the_closest(asked, closest):
 
 
 @pytest.mark.parametrize("asked", ["", "xyzzyxyzzy", ":", "???"])
-def test_a_world_like_no_other_gets_one_line(asked):
-    with pytest.raises(EnvError, match="there is no world called") as refusal:
+def test_the_error_for_a_name_unlike_any_other_is_one_line(asked):
+    with pytest.raises(EnvError, match="there is no environment called") as refusal:
         make(EnvConfig(env=asked))
     assert "\n" not in str(refusal.value)
 
 
-def test_the_error_is_one_a_caller_may_take_for_a_bad_value():
+def test_env_error_is_a_value_error():
     assert issubclass(EnvError, ValueError)
 
 
@@ -92,12 +92,14 @@ def test_a_folders_name_is_one_folder(env):
     [
         ("extra_channels", ("depth",)),
         ("variables", True),
+        ("enemy_in_view", True),
         ("skill", 3),
         ("time_limit", 100),
     ],
 )
 def test_options_of_doom_are_refused_elsewhere(option, value):
-    with pytest.raises(EnvError, match=f"{option} is an option for worlds of Doom, which CartPole"):
+    message = f"^{option} is an option of Doom environments; CartPole-v1 is not one$"
+    with pytest.raises(EnvError, match=message):
         make(EnvConfig(env="CartPole-v1", **{option: value}))
 
 
@@ -105,15 +107,15 @@ def test_options_of_doom_are_refused_elsewhere(option, value):
     ("option", "value"),
     [("max_pool", True), ("noop_max", 30), ("fire_reset", True), ("terminal_on_life_loss", True)],
 )
-def test_options_of_other_worlds_are_refused_in_doom(option, value):
-    said = f"^{option} is an option for worlds other than Doom, which basic is$"
-    with pytest.raises(EnvError, match=said):
+def test_options_of_other_environments_are_refused_in_doom(option, value):
+    message = f"^{option} is not an option of basic, which is Doom$"
+    with pytest.raises(EnvError, match=message):
         make(EnvConfig(env="doomgrad/Basic-v0", **{option: value}))
-    with pytest.raises(EnvError, match=said):
+    with pytest.raises(EnvError, match=message):
         gym.make("doomgrad/Basic-v0", **{option: value})
 
 
-def test_worlds_of_doom_are_made_by_any_name(tmp_path):
+def test_doom_environments_are_made_by_any_name(tmp_path):
     path = write_wad(tmp_path / "own.wad", room())
     for name in ("basic", "doomgrad/Basic-v0", "freedoom1:E1M1", str(path)):
         env = make(EnvConfig(env=name))
@@ -138,7 +140,7 @@ def test_frames_of_an_env_step(env, skip, frames):
     assert frames_per_env_step(EnvConfig(env=env, frame_skip=skip)) == frames
 
 
-def test_a_mode_that_cannot_be_drawn_is_refused():
+def test_an_unsupported_render_mode_is_refused():
     with pytest.raises(EnvError, match="render_mode 'human' is not supported"):
         make(EnvConfig(env="basic"), render_mode="human")
 
@@ -167,5 +169,5 @@ except EnvError as error:
     ],
 )
 def test_a_missing_package_is_named_in_one_line(names, env, extra, tmp_path):
-    said = processes.run_script(WITHOUT.format(names=names, env=env), tmp_path)
-    assert said == f'{env} needs a package that is missing: pip install -e ".[{extra}]"\n'
+    output = processes.run_script(WITHOUT.format(names=names, env=env), tmp_path)
+    assert output == f'{env} needs a package that is missing: pip install -e ".[{extra}]"\n'

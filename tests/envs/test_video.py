@@ -1,4 +1,4 @@
-"""Files of moving pictures, read back by other libraries; words and blocks drawn from frames."""
+"""Tests of `envs.video`: files are read back by other libraries."""
 
 import io
 import re
@@ -12,13 +12,13 @@ from envs.video import gif_bytes, half_blocks, read_mp4, write_gif, write_mp4
 
 
 def clip(count=10, height=48, width=64):
-    """Frames of one colour each, darker to brighter."""
+    """Return frames of one colour each, from dark to bright."""
     shades = np.linspace(20, 220, count).astype(np.uint8)
     return [np.full((height, width, 3), shade, np.uint8) for shade in shades]
 
 
 def walk(count):
-    """Frames of a bright square that walks over a dark ground."""
+    """Return frames of a bright square that moves over a dark background."""
     frames = np.full((count, 48, 64, 3), (20, 40, 60), np.uint8)
     for step, frame in enumerate(frames):
         frame[10:20, 5 * step : 5 * step + 8] = (240, 200, 160)
@@ -26,7 +26,7 @@ def walk(count):
 
 
 @pytest.mark.parametrize(("size", "fps"), [((48, 64), 35.0), ((480, 640), 8.75), ((120, 160), 30)])
-def test_mp4_is_what_every_browser_plays(tmp_path, size, fps):
+def test_mp4_has_the_format_that_every_browser_plays(tmp_path, size, fps):
     path = tmp_path / "new folder" / "clip.mp4"
     frames = clip(12, *size)
     assert write_mp4(path, iter(frames), fps) == 12 / fps
@@ -42,12 +42,12 @@ def test_mp4_is_what_every_browser_plays(tmp_path, size, fps):
     for ours, theirs in zip(frames, decoded, strict=True):
         assert abs(float(ours.mean()) - float(theirs.mean())) < 6
     assert [entry.name for entry in path.parent.iterdir()] == ["clip.mp4"]
-    # It can be played before it is all there.
+    # It can be played while it is still being loaded.
     content = path.read_bytes()
     assert content.index(b"moov") < content.index(b"mdat")
 
 
-def test_mp4_replaces_a_file_only_once_it_is_complete(tmp_path):
+def test_mp4_replaces_a_file_only_when_it_is_complete(tmp_path):
     path = tmp_path / "clip.mp4"
     path.write_bytes(b"what was there")
 
@@ -63,12 +63,12 @@ def test_mp4_replaces_a_file_only_once_it_is_complete(tmp_path):
     assert path.read_bytes() != b"what was there"
 
 
-def test_mp4_takes_frames_that_are_views(tmp_path):
+def test_mp4_accepts_frames_that_are_views(tmp_path):
     mirrored = [frame[:, ::-1] for frame in clip(3)]
     assert write_mp4(tmp_path / "clip.mp4", mirrored, 10) == 3 / 10
 
 
-def test_gif_has_the_frames_at_their_speed_and_repeats():
+def test_gif_has_the_frames_and_their_speed_and_loops():
     frames = walk(7)
     with Image.open(io.BytesIO(gif_bytes(frames, 10))) as image:
         assert image.format == "GIF"
@@ -81,7 +81,7 @@ def test_gif_has_the_frames_at_their_speed_and_repeats():
             np.testing.assert_array_equal(np.asarray(image.convert("RGB")), frame)
 
 
-def test_gif_shows_the_colours_of_a_picture():
+def test_gif_keeps_the_colours_of_a_picture():
     scene = np.random.default_rng(0).integers(0, 4, (48, 64, 3)).astype(np.uint8) * 80
     with Image.open(io.BytesIO(gif_bytes([scene, 240 - scene, scene], 5))) as image:
         first = np.asarray(image.convert("RGB"), float)
@@ -125,9 +125,9 @@ def test_a_video_is_read_back(tmp_path):
     assert [round(frame.mean() / 40) for frame in frames] == list(range(6))
 
 
-@pytest.mark.parametrize("content", [b"", b"no video at all" * 99])
-def test_what_is_no_video_is_refused(tmp_path, content):
+@pytest.mark.parametrize("content", [b"", b"not a video at all" * 99])
+def test_files_that_are_not_videos_are_refused(tmp_path, content):
     path = tmp_path / "v.mp4"
     path.write_bytes(content)
-    with pytest.raises(OSError, match="is no video, or is damaged"):
+    with pytest.raises(OSError, match="is not a video, or is damaged"):
         list(read_mp4(path))

@@ -1,4 +1,4 @@
-"""Toy environments that show what they were given, as `tests.envs.toy:Echo-v0` and the like."""
+"""Toy environments that observe the actions they were given, such as `tests.envs.toy:Groups-v0`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LENGTH = 6  # env steps of an episode
 
 
 class Toy(gym.Env[Any, Any]):
-    """Observes the last action, the step and the seed; pays the step; ends after `LENGTH` steps."""
+    """Observes the last action, the step and the seed; the reward is the step."""
 
     def __init__(self, action: spaces.Space[Any], fault: str = "", fails_at: int = 3) -> None:
         self.action_space = action
@@ -38,7 +38,7 @@ class Toy(gym.Env[Any, Any]):
         obs, reward = self.observe(action), float(self.count)
         if self.count == self.fails_at or self.fault in ("differs", "turns sour"):
             obs, reward = self.fail(obs, reward)
-        # Even seeds end, odd ones run out of time.
+        # Episodes with even seeds are terminated, those with odd seeds truncated.
         return obs, reward, ended and not self.seed % 2, ended, {}
 
     def fail(self, obs: Any, reward: float) -> tuple[Any, float]:
@@ -69,7 +69,7 @@ class Toy(gym.Env[Any, Any]):
 
 
 class Scene(gym.Env[Any, Any]):
-    """Observes whatever space it is given, one sample after another."""
+    """Observes one sample after another of a given space."""
 
     action_space = spaces.Discrete(2)
 
@@ -88,9 +88,9 @@ class Scene(gym.Env[Any, Any]):
 
 
 class Lives(gym.Env[Any, Any]):
-    """A game of Atari's kind: three lives of `LENGTH` frames each, a new image in each frame.
+    """Like an Atari game: three lives of `LENGTH` frames each, a new image in each frame.
 
-    A frame is paid its number. What was shown, and the actions taken, stand in `shown`, `taken`.
+    The reward of a frame is its number. `shown` has all images, and `taken` all actions.
     """
 
     action_space = spaces.Discrete(4)
@@ -119,13 +119,13 @@ class Lives(gym.Env[Any, Any]):
 
 
 class Chaos(gym.Wrapper[Any, Any, Any, Any]):
-    """CartPole that dies, raises, hangs and shows or pays what is no number, at random."""
+    """CartPole that at random exits, raises, hangs, or returns NaN or infinity."""
 
     metadata: ClassVar[dict[str, Any]] = {}
 
     def __init__(self) -> None:
         super().__init__(gym.make("CartPole-v1"))
-        self.chance = random.Random()  # Not of the seed: an episode is another one each time.
+        self.chance = random.Random()  # Independent of the seed: a restarted episode differs.
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         obs, reward, terminated, truncated, info = self.env.step(action)

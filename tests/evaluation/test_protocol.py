@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from gymnasium import spaces
 
-from agents import observation_specs
-from agents.checkpoint import About, FileError, PolicyFile
+from agents import Policy, observation_specs
 from envs import EnvConfig
+from envs.doom.cfg import BUNDLED
 from evaluation.protocol import (
     Protocol,
     baselines,
     check_fits,
+    env_config,
     native,
     play,
     vector_env,
-    world,
+    warn_of_wads,
 )
-from perception import VectorSpec
-from tests.agents.synthetic import make_policy
+from perception import PerceptionConfig, VectorSpec
+from storage.files import FileError
+from storage.policy_file import About, PolicyFile
 from tests.evaluation.policies import cartpole_policy
 
 CARTPOLE = EnvConfig(env="CartPole-v1")
@@ -33,40 +36,58 @@ def policy_file(policy=None, **env):
     return PolicyFile(policy=policy, env={"env": "CartPole-v1", **env}, about=About())
 
 
-def test_the_rules_of_a_world_of_doom():
+def test_the_rules_of_a_scenario():
     protocol = Protocol(episodes=50, seed=7, num_envs=64)
     assert protocol.facts(EnvConfig(env="basic")) == {
-        **{"episodes": 50, "seeds": [7, 56], "num_envs": 50, "reward": "native", "skill": 5},
-        **{"frame_skip": 4, "time_limit_frames": 300},
+        "episodes": 50,
+        "seeds": [7, 56],
+        "num_envs": 50,
+        "reward": "native",
+        "skill": 5,
+        "frame_skip": 4,
+        "time_limit_frames": 300,
     }
-    said = protocol.sentence(EnvConfig(env="basic"))
-    for words in ("50 episodes at seeds 7 to 56", "skill 5", "frame_skip 4", "after 300 frames"):
-        assert words in said
-    assert "50 games in parallel" in said
+    assert protocol.sentence(EnvConfig(env="basic")) == (
+        "Protocol: 50 episodes at seeds 7 to 56, which training never uses; native reward at skill "
+        "5; frame_skip 4; an episode ends when the environment ends it or after 300 frames; 50 "
+        "environments in parallel. Sampled: actions are sampled as in training; greedy: the most "
+        "likely action is taken."
+    )
 
 
-def test_the_rules_of_another_world():
+def test_the_rules_of_another_environment():
     facts = Protocol().facts(EnvConfig(env="CartPole-v1", frame_skip=2))
     assert (facts["skill"], facts["time_limit_frames"], facts["frame_skip"]) == (None, None, 2)
-    said = Protocol().sentence(CARTPOLE)
-    assert "skill" not in said
-    assert "frames;" not in said
-    assert "where the game ends it;" in said
+    sentence = Protocol().sentence(CARTPOLE)
+    assert "skill" not in sentence
+    assert "frames;" not in sentence
+    assert "when the environment ends it;" in sentence
 
 
-def test_policies_are_judged_at_native_skill_and_time():
+def test_policies_are_scored_at_native_skill_and_time_limit():
     file = policy_file(env="basic", skill=1, time_limit=20, width=64)
     config = native(file, HERE, trust=False)
     assert (config.skill, config.time_limit, config.width) == (None, None, 64)
 
 
-def test_a_file_may_not_have_packages_imported():
+def test_packages_that_a_file_names_are_imported_only_if_it_is_trusted():
     fields = {"env": "tests.agents.toy:Counter-v0"}
-    with pytest.raises(FileError, match=r"here names a world that cannot be: .*add --trust"):
-        world(fields, HERE, trust=False)
-    assert world(fields, HERE, trust=True).env == fields["env"]
+    with pytest.raises(FileError, match=r"here names an environment that .*add --trust"):
+        env_config(fields, HERE, trust=False)
+    assert env_config(fields, HERE, trust=True).env == fields["env"]
     with pytest.raises(FileError, match="there is no field 'colour'"):
-        world({"colour": 1}, HERE, trust=True)
+        env_config({"colour": 1}, HERE, trust=True)
+
+
+def test_wads_that_do_not_come_with_vizdoom_are_named_once(tmp_path, capsys):
+    for name in ("basic.cfg", "basic.wad"):
+        shutil.copy(BUNDLED / name, tmp_path)
+    warn_of_wads("basic")
+    assert capsys.readouterr().err == ""
+    for _ in range(2):
+        warn_of_wads(str(tmp_path / "basic.cfg"))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{tmp_path / 'basic.wad'} does not come with ViZDoom")
 
 
 def test_there_are_no_more_environments_than_episodes():
@@ -78,23 +99,23 @@ def test_there_are_no_more_environments_than_episodes():
 def test_a_policy_that_does_not_fit_is_refused():
     with vector_env(CARTPOLE, 1, 1) as envs:
         check_fits(policy_file(), envs, HERE)
-        blind = make_policy(specs={"obs": VectorSpec(size=3)}, actions=spaces.Discrete(2))
-        with pytest.raises(FileError, match="here observes something else than CartPole-v1 shows"):
-            check_fits(policy_file(blind), envs, HERE)
+        other = Policy({"obs": VectorSpec(size=3)}, spaces.Discrete(2), PerceptionConfig())
+        with pytest.raises(FileError, match="here was trained on other observations than those of"):
+            check_fits(policy_file(other), envs, HERE)
         specs = observation_specs(envs.single_observation_space, envs.metadata)
-        idle = make_policy(specs=specs, actions=spaces.Discrete(3))
-        with pytest.raises(FileError, match=r"has actions Discrete\(3\), CartPole-v1 has"):
-            check_fits(policy_file(idle), envs, HERE)
+        other = Policy(specs, spaces.Discrete(3), PerceptionConfig())
+        with pytest.raises(FileError, match=r"has actions Discrete\(3\), but CartPole-v1 has"):
+            check_fits(policy_file(other), envs, HERE)
 
 
-def test_episodes_come_in_the_order_of_their_seeds():
+def test_episodes_are_in_the_order_of_their_seeds():
     with vector_env(CARTPOLE, 4, 9) as envs:
         episodes = play(policy_file(), envs, Protocol(episodes=9, seed=3))
     assert [episode.seed for episode in episodes] == list(range(3, 12))
     assert len({len(episode.rewards) for episode in episodes}) > 1
 
 
-def test_doing_nothing_in_doom_does_nothing():
+def test_noop_takes_the_action_that_does_nothing():
     config = EnvConfig(env="basic")
     with vector_env(config, 2, 2) as envs:
         players = baselines(envs)
@@ -102,4 +123,4 @@ def test_doing_nothing_in_doom_does_nothing():
         episodes = play(players["noop"], envs, Protocol(episodes=2))
     for episode in episodes:
         assert not np.any(episode.actions)
-        assert episode.episode_return == -300  # One for each frame until time is up.
+        assert episode.episode_return == -300  # -1 for each frame until the time limit.

@@ -1,4 +1,4 @@
-"""Tests of `evaluation.verdicts`, by simulation of players whose order is known."""
+"""Tests of `evaluation.verdicts`, by simulation of players whose true means are known."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from evaluation.verdicts import (
 )
 
 RATIOS = (0, 0.1, 0.2, 0.3, 0.5)
-"""Standard deviations between training seeds, in those between episodes."""
+"""Standard deviations between training seeds, relative to those between episodes."""
 
 
 def agent(rng, seeds, ratio=0.0, mean=0.0, episodes=100):
+    """Draw the returns of each training seed; one seed is a policy."""
     means = mean + ratio * rng.normal(size=(seeds, 1))
     return list(means + rng.normal(size=(seeds, episodes)))
 
@@ -35,44 +36,46 @@ def table(players):
     return [weigh(one, other) for one, other in combinations(players, 2)]
 
 
-def any_told_apart(players):
+def any_significant(players):
+    """Return whether any pair of a table differs significantly."""
     return min(correct(table(players))) <= ALPHA
 
 
 def assert_at_most_as_stated(wrong, times):
+    """Check that the rate of false results is compatible with the stated level."""
     assert wrong <= stats.binom.ppf(0.999, times, ALPHA), f"{100 * wrong / times:.1f} %"
 
 
 @pytest.mark.parametrize("ratio", RATIOS)
 @pytest.mark.parametrize("seeds", [3, 4, 5, 6, 7, 8])
-def test_an_agent_is_not_told_apart_from_itself_oftener_than_stated(seeds, ratio):
+def test_equal_agents_differ_significantly_at_most_as_often_as_stated(seeds, ratio):
     rng, times = np.random.default_rng(seeds), 200
-    wrong = sum(any_told_apart([agent(rng, seeds, ratio) for _ in range(2)]) for _ in range(times))
+    wrong = sum(any_significant([agent(rng, seeds, ratio) for _ in range(2)]) for _ in range(times))
     assert_at_most_as_stated(wrong, times)
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(4, 8), (8, 4), (3, 5)])
-def test_nor_are_agents_of_which_one_varies_more(ours, theirs):
+def test_the_level_holds_if_one_agent_varies_more(ours, theirs):
     rng, times = np.random.default_rng(ours), 300
     wrong = sum(
-        any_told_apart([agent(rng, ours, 1.0), agent(rng, theirs, 0.1)]) for _ in range(times)
+        any_significant([agent(rng, ours, 1.0), agent(rng, theirs, 0.1)]) for _ in range(times)
     )
     assert_at_most_as_stated(wrong, times)
 
 
 @pytest.mark.parametrize("seeds", [4, 5, 8])
-def test_nor_are_agents_that_learn_or_do_not(seeds):
-    # Half of the seeds learn nothing. Welch's test alone would err in up to 13 % of cases.
+def test_the_level_holds_if_some_seeds_fail_to_learn(seeds):
+    # Half of the seeds learn nothing. Welch's test alone would be wrong in up to 13 % of cases.
     rng, times = np.random.default_rng(seeds), 300
 
     def lucky():
         return [np.full(10, 100.0 * rng.integers(2)) + rng.normal(size=10) for _ in range(seeds)]
 
-    assert_at_most_as_stated(sum(any_told_apart([lucky(), lucky()]) for _ in range(times)), times)
+    assert_at_most_as_stated(sum(any_significant([lucky(), lucky()]) for _ in range(times)), times)
 
 
-def test_tables_of_equal_policies_tell_nobody_apart_oftener_than_stated():
-    rng, times, most = np.random.default_rng(0), 50, 8
+def test_the_level_holds_for_tables_of_equal_policies():
+    rng, times, most = np.random.default_rng(0), 30, 8
     wrong, uncorrected = dict.fromkeys(range(2, most + 1), 0), 0
     for _ in range(times):
         pairs = list(combinations(range(most), 2))
@@ -82,57 +85,57 @@ def test_tables_of_equal_policies_tell_nobody_apart_oftener_than_stated():
         uncorrected += min(of_pair.p_value for of_pair in evidence.values()) <= ALPHA
     for num in wrong.values():
         assert_at_most_as_stated(num, times)
-    assert uncorrected > 0.25 * times, "each pair by itself"
+    assert uncorrected > 0.25 * times, "without the correction, many tables have a false result"
 
 
-@pytest.mark.parametrize(("num", "ratio"), [(3, 0), (5, 0.2), (8, 0), (8, 0.5)])
-def test_nor_do_tables_of_equal_agents(num, ratio):
+@pytest.mark.parametrize(("num", "ratio"), [(3, 0), (5, 0.2), (8, 0.5)])
+def test_the_level_holds_for_tables_of_equal_agents(num, ratio):
     rng, times = np.random.default_rng(num), 40
-    wrong = sum(any_told_apart([agent(rng, 8, ratio) for _ in range(num)]) for _ in range(times))
+    wrong = sum(any_significant([agent(rng, 8, ratio) for _ in range(num)]) for _ in range(times))
     assert_at_most_as_stated(wrong, times)
 
 
 @pytest.mark.parametrize("num", [1, 2, 3, 5, 10, 19])
 @pytest.mark.parametrize("values", [np.inf, 3])
-def test_few_episodes_are_not_told_apart_oftener_than_stated(num, values):
+def test_the_level_holds_for_few_episodes(num, values):
     rng, times = np.random.default_rng(num), 100
 
     def policy():
         drawn = rng.normal(size=num) if values == np.inf else rng.integers(values, size=num)
         return [drawn.astype(np.float64)]
 
-    wrong = sum(any_told_apart([policy(), policy()]) for _ in range(times))
+    wrong = sum(any_significant([policy(), policy()]) for _ in range(times))
     assert_at_most_as_stated(wrong, times)
 
 
 @pytest.mark.parametrize("ratio", RATIOS)
 @pytest.mark.parametrize("seeds", [6, 8])
-def test_agents_are_not_told_apart_from_a_policy_that_scores_as_they_do(seeds, ratio):
+def test_the_level_holds_for_an_agent_against_an_equal_policy(seeds, ratio):
     rng, times = np.random.default_rng(seeds), 300
-    wrong = sum(any_told_apart([agent(rng, seeds, ratio), agent(rng, 1)]) for _ in range(times))
+    wrong = sum(any_significant([agent(rng, seeds, ratio), agent(rng, 1)]) for _ in range(times))
     assert_at_most_as_stated(wrong, times)
 
 
 @pytest.mark.parametrize("seeds", [6, 8])
-def test_nor_are_those_whose_seeds_share_the_luck_of_their_episodes(seeds):
+def test_the_level_holds_if_seeds_share_easy_and_hard_episodes(seeds):
     rng, times = np.random.default_rng(seeds), 300
     wrong = 0
     for _ in range(times):
-        luck = rng.normal(size=100)
-        ours = [luck + 0.3 * own for own in agent(rng, seeds)]
-        wrong += any_told_apart([ours, agent(rng, 1)])
+        difficulty = rng.normal(size=100)
+        ours = [difficulty + 0.3 * own for own in agent(rng, seeds)]
+        wrong += any_significant([ours, agent(rng, 1)])
     assert_at_most_as_stated(wrong, times)
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
-def test_few_policies_are_all_better_than_another_by_chance_only_as_often_as_stated(seeds):
+def test_the_level_holds_for_few_seeds_against_an_equal_policy(seeds):
     rng, times = np.random.default_rng(seeds), 50
-    wrong = sum(any_told_apart([agent(rng, seeds), agent(rng, 1)]) for _ in range(times))
+    wrong = sum(any_significant([agent(rng, seeds), agent(rng, 1)]) for _ in range(times))
     assert_at_most_as_stated(wrong, times)
 
 
 @pytest.mark.parametrize(("seeds", "ratio"), [(5, 0.3), (6, 0.3), (8, 0.5)])
-def test_a_large_difference_of_enough_seeds_is_found(seeds, ratio):
+def test_a_large_difference_is_found_with_enough_seeds(seeds, ratio):
     rng, times = np.random.default_rng(seeds), 50
     found = 0
     for _ in range(times):
@@ -144,14 +147,14 @@ def test_a_large_difference_of_enough_seeds_is_found(seeds, ratio):
     assert found > 0.9 * times
 
 
-def test_eight_seeds_are_found_better_in_a_table_of_six():
+def test_a_better_agent_of_eight_seeds_is_found_in_a_table_of_six():
     rng = np.random.default_rng(0)
     players = [agent(rng, 8, 0.3, mean) for mean in (0, 0, 0, 0, 0, 2)]
-    told = [p <= ALPHA for p in correct(table(players))]
-    assert told == [5 in pair for pair in combinations(range(6), 2)]
+    significant = [p <= ALPHA for p in correct(table(players))]
+    assert significant == [5 in pair for pair in combinations(range(6), 2)]
 
 
-def test_a_policy_that_is_better_is_found():
+def test_a_better_policy_is_found():
     rng = np.random.default_rng(0)
     better, worse = agent(rng, 1, mean=1.0), agent(rng, 1)
     assert weigh(better, worse).p_value < 1e-4
@@ -160,7 +163,7 @@ def test_a_policy_that_is_better_is_found():
     assert weigh(worse, better).about == POLICIES
 
 
-def test_three_seeds_against_three_decide_nothing():
+def test_three_seeds_against_three_are_never_significant():
     rng = np.random.default_rng(0)
     evidence = weigh(agent(rng, 3, mean=1e6), agent(rng, 3))
     assert evidence.p_value == evidence.least_p == pytest.approx(0.1)
@@ -168,17 +171,17 @@ def test_three_seeds_against_three_decide_nothing():
     assert correct([evidence]) == [1.0]
 
 
-def test_four_seeds_of_each_can_decide_and_more_are_needed_in_a_table():
+def test_four_seeds_of_each_are_enough_for_one_pair_and_more_for_a_table():
     rng = np.random.default_rng(0)
     evidence = weigh(agent(rng, 4, mean=100), agent(rng, 4))
     assert evidence.p_value == evidence.least_p == pytest.approx(2 / 70)
     for pairs, seeds in {1: 4, 6: 5, 15: 6, 28: 7}.items():
         assert enough_seeds(pairs) == seeds
         assert least_p(seeds, seeds) <= ALPHA / pairs < least_p(seeds - 1, seeds - 1)
-    assert enough_seeds(10_000) == 9, "20,000 permutations tell no more"
+    assert enough_seeds(10_000) == 9, "more than 20,000 permutations are not computed"
 
 
-def test_three_seeds_are_told_apart_from_doing_nothing():
+def test_three_seeds_can_be_significantly_better_than_a_baseline():
     rng = np.random.default_rng(0)
     ours = [mean + 10 * own for mean, own in zip((81, 80, 82), agent(rng, 3), strict=True)]
     theirs = [-133 + 204 * own for own in agent(rng, 1)]
@@ -188,7 +191,7 @@ def test_three_seeds_are_told_apart_from_doing_nothing():
     assert evidence.difference.low < 81 - theirs[0].mean() < evidence.difference.high
 
 
-def test_of_few_policies_all_have_to_be_better():
+def test_all_of_few_policies_must_be_better():
     rng = np.random.default_rng(0)
     good, bad = agent(rng, 1, mean=5), agent(rng, 1, mean=-5)
     fixed = agent(rng, 1)
@@ -197,7 +200,7 @@ def test_of_few_policies_all_have_to_be_better():
     assert weigh([*good, *good, *fixed], fixed).p_value > ALPHA
 
 
-def test_of_many_seeds_one_may_fail():
+def test_one_of_many_seeds_may_fail():
     rng = np.random.default_rng(0)
     ours = [*agent(rng, 9, mean=5), *agent(rng, 1)]
     evidence = weigh(ours, agent(rng, 1))
@@ -206,7 +209,7 @@ def test_of_many_seeds_one_may_fail():
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(1, 1), (3, 1), (8, 1), (4, 5)])
-def test_the_other_way_round_it_is_the_same(ours, theirs):
+def test_exchanging_the_players_reverses_the_result(ours, theirs):
     rng = np.random.default_rng(0)
     one, other = agent(rng, ours, 0.3, mean=0.5), agent(rng, theirs, 0.3)
     there, back = weigh(one, other), weigh(other, one)
@@ -218,7 +221,7 @@ def test_the_other_way_round_it_is_the_same(ours, theirs):
         assert there.difference.low == pytest.approx(-back.difference.high)
 
 
-def test_policies_are_compared_by_scipys_tests():
+def test_policies_are_compared_by_the_tests_of_scipy():
     rng = np.random.default_rng(0)
     ours, theirs = rng.normal(0.2, 1, 100).round(1), rng.normal(0, 3, 70).round(1)
     expected = max(
@@ -228,7 +231,7 @@ def test_policies_are_compared_by_scipys_tests():
     assert weigh([ours], [theirs]).p_value == pytest.approx(expected)
 
 
-def test_agents_are_compared_by_scipys_tests():
+def test_agents_are_compared_by_the_tests_of_scipy():
     rng = np.random.default_rng(0)
     for seeds in (4, 6):
         ours, theirs = agent(rng, seeds, 0.3, mean=0.4), agent(rng, 5, 0.3)
@@ -243,7 +246,7 @@ def test_agents_are_compared_by_scipys_tests():
 
 @pytest.mark.parametrize(("ours", "theirs"), [(2, 2), (3, 3), (3, 5), (5, 5), (6, 4)])
 @pytest.mark.parametrize("decimals", [9, 0])
-def test_permutations_are_scipys(ours, theirs, decimals):
+def test_permutation_tests_equal_that_of_scipy(ours, theirs, decimals):
     rng = np.random.default_rng(ours)
     for _ in range(20):
         groups = rng.normal(size=ours).round(decimals), rng.normal(0.5, size=theirs).round(decimals)
@@ -251,7 +254,7 @@ def test_permutations_are_scipys(ours, theirs, decimals):
         assert permutation_p(*groups) == pytest.approx(expected)
 
 
-def test_more_permutations_than_can_be_counted_are_drawn():
+def test_permutations_are_random_if_there_are_too_many():
     rng = np.random.default_rng(0)
     ours, theirs = rng.normal(0.5, size=12), rng.normal(size=12)
     expected = stats.ttest_ind(ours, theirs).pvalue
@@ -261,13 +264,13 @@ def test_more_permutations_than_can_be_counted_are_drawn():
 
 
 def test_p_values_are_corrected_by_holm():
-    # Worked by hand: 4 x 0.01, 3 x 0.012, which may not be less, 2 x 0.03, 1 x 0.5.
+    # By hand: 4 x 0.01; 3 x 0.012, raised to the one before; 2 x 0.03; 1 x 0.5.
     assert holm([0.03, 0.01, 0.5, 0.012]) == pytest.approx([0.06, 0.04, 0.5, 0.04])
     assert holm([0.6, 0.7]) == [1, 1]
     assert holm([]) == []
 
 
-def test_pairs_that_cannot_be_decided_are_not_counted():
+def test_pairs_that_cannot_be_significant_are_not_counted():
     rng = np.random.default_rng(0)
     pair = weigh(agent(rng, 1, mean=0.4), agent(rng, 1))
     hopeless = weigh(agent(rng, 3), agent(rng, 3))
@@ -286,7 +289,7 @@ def test_constant_returns_are_compared():
     assert weigh(high * 4, low * 4).p_value == pytest.approx(2 / 70)
 
 
-def test_single_episodes_tell_nothing():
+def test_single_episodes_are_never_significant():
     one, other = [np.array([1.0])], [np.array([2.0])]
     assert weigh(one, other).p_value == 1
     assert weigh(one * 8, other).p_value == 1
@@ -294,10 +297,10 @@ def test_single_episodes_tell_nothing():
     assert weigh(one * 3, other).p_value == 1
 
 
-def test_few_scores_that_lie_wholly_apart_are_told_apart():
-    def told_apart(ours, theirs):
-        return any_told_apart([[np.array(ours, np.float64)], [np.array(theirs, np.float64)]])
+def test_few_scores_without_overlap_differ_significantly():
+    def differ(ours, theirs):
+        return any_significant([[np.array(ours, np.float64)], [np.array(theirs, np.float64)]])
 
-    assert told_apart([1, 2, 3, 4, 5], [6, 7, 8, 9, 10])
-    assert not told_apart([1, 2, 3], [4, 5, 6])  # As likely as 1 in 10.
-    assert not told_apart([1, 1, 1], [2, 2, 2])  # Ties make it no less likely.
+    assert differ([1, 2, 3, 4, 5], [6, 7, 8, 9, 10])
+    assert not differ([1, 2, 3], [4, 5, 6])  # The p-value is 0.1.
+    assert not differ([1, 1, 1], [2, 2, 2])  # The p-value with ties is not lower.

@@ -1,4 +1,4 @@
-"""Stable-Baselines3's own example trains on our environments."""
+"""Tests of `examples/sb3_vec_env.py`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_it_trains_and_is_evaluated(tmp_path):
+def test_the_example_trains_and_evaluates(tmp_path):
     command = [sys.executable, ROOT / "examples" / "sb3_vec_env.py", "--timesteps", "1024"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
     done = subprocess.run(

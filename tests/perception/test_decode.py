@@ -41,7 +41,7 @@ def test_stacked_palette_frames_keep_their_order():
     torch.testing.assert_close(decoded, planes_first(colours), rtol=0, atol=1e-7)
 
 
-def test_of_mixed_channels_the_colours_come_first():
+def test_colours_come_before_other_channels():
     pixels = frames(4)
     decoder = Decoder(spec("depth", "palette", "labels", "palette"))
     decoded = decoder(torch.from_numpy(pixels))
@@ -61,13 +61,13 @@ def test_brightness_is_scaled_to_0_to_1(channels):
     assert decoded.max() == 1
 
 
-def test_unnamed_channels_are_brightnesses():
+def test_channels_without_names_are_brightnesses():
     pixels = frames(2)
     decoded = Decoder(ImageSpec(shape=(6, 7, 2)))(torch.from_numpy(pixels))
     torch.testing.assert_close(decoded, planes_first(pixels), rtol=0, atol=1e-7)
 
 
-def test_decoding_leaves_the_frames_unchanged_and_lies_channels_last():
+def test_frames_are_not_changed_and_the_result_is_channels_last():
     pixels = torch.from_numpy(frames(2))
     before = pixels.clone()
     decoded = Decoder(spec("palette", "depth"))(pixels)
@@ -83,7 +83,7 @@ CHANNELS = {
 
 
 @pytest.mark.parametrize("channels", CHANNELS.values(), ids=CHANNELS.keys())
-def test_the_layers_after_it_decide_the_precision(channels):
+def test_the_dtype_is_that_of_autocast_or_of_the_palette(channels):
     pixels = torch.from_numpy(frames(2))
     decoder = Decoder(spec(*channels))
     exact = decoder(pixels)
@@ -97,7 +97,7 @@ def test_the_layers_after_it_decide_the_precision(channels):
         assert decoded.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_the_palette_is_saved_and_does_not_learn():
+def test_the_palette_is_saved_and_is_no_parameter():
     decoder = Decoder(spec("palette"))
     assert list(decoder.state_dict()) == ["palette"]
     assert not list(decoder.parameters())
@@ -106,7 +106,7 @@ def test_the_palette_is_saved_and_does_not_learn():
 @pytest.mark.parametrize("block", [1, 2])
 @pytest.mark.parametrize("channels", CHANNELS.values(), ids=CHANNELS.keys())
 def test_normalised_planes_have_mean_0_and_deviation_1(channels, block):
-    # Dark frames, of which the second channel has half the brightness.
+    # Dark frames; the second channel has half the brightness of the first.
     pixels = torch.from_numpy(frames(len(channels), size=(32, 40), batch=20) // np.uint8(2))
     pixels[..., 1] //= 2
     plain = Decoder(spec(*channels, size=(32, 40)))
@@ -114,7 +114,7 @@ def test_normalised_planes_have_mean_0_and_deviation_1(channels, block):
     decoder.observe(pixels[:7])
     decoder.observe(pixels[7:])
     planes = plain(pixels).transpose(0, 1).flatten(1)
-    # Colours are normalised together, however many frames they are stacked in.
+    # The same colour of all stacked frames is normalised together.
     num_colours = 3 * channels.count("palette")
     together = planes[:num_colours].unflatten(0, (-1, 3)).transpose(0, 1).flatten(1)
     parts = [*together.unsqueeze(0).expand(num_colours // 3, -1, -1).flatten(0, 1)]
@@ -128,7 +128,7 @@ def test_normalised_planes_have_mean_0_and_deviation_1(channels, block):
 
 
 def in_blocks(planes, num_colours, size):
-    """Cut (B, P, H, W) into blocks as a decoder does, a zero after each three colours."""
+    """Return (B, P, H, W) images as blocks, like a decoder, with zeros after each three colours."""
     colours, others = planes[:, :num_colours], planes[:, num_colours:]
     padded = torch.nn.functional.pad(colours.unflatten(1, (-1, 3)), (0, 0, 0, 0, 0, 1))
     parts = []
@@ -153,13 +153,13 @@ def test_normalised_planes_are_the_same_under_autocast_and_at_lower_precision(ch
     torch.testing.assert_close(as_weights.float(), exact, rtol=0.01, atol=0.02)
 
 
-def test_before_anything_was_observed_normalising_changes_nothing():
+def test_without_statistics_normalisation_changes_nothing():
     pixels = torch.from_numpy(frames(2))
     plain, decoder = (Decoder(spec("palette", "depth"), normalize=n) for n in (False, True))
     torch.testing.assert_close(decoder(pixels), plain(pixels), rtol=0, atol=1e-6)
 
 
-def test_what_never_varied_is_clipped_when_it_does():
+def test_a_channel_that_varies_for_the_first_time_is_clipped():
     pixels = torch.full((3, 6, 7, 1), 100, dtype=torch.uint8)
     decoder = Decoder(spec("labels"), normalize=True)
     decoder.observe(pixels)
@@ -168,7 +168,7 @@ def test_what_never_varied_is_clipped_when_it_does():
     assert decoder(pixels)[0, 0, 0, :2].tolist() == [-10.0, 10.0]
 
 
-def test_of_many_frames_a_sample_is_observed():
+def test_statistics_of_many_frames_are_those_of_a_sample():
     pixels = torch.from_numpy(frames(1, size=(8, 8), batch=5000))
     decoder = Decoder(spec("gray", size=(8, 8)), normalize=True)
     decoder.observe(pixels)
@@ -179,12 +179,14 @@ def test_of_many_frames_a_sample_is_observed():
     assert float(statistics.deviation) == pytest.approx(float(everything.std()), abs=0.02)
 
 
-def test_channels_that_do_not_fit_the_shape_are_refused():
-    with pytest.raises(ValueError, match="2 channels are named for shape"):
+def test_a_wrong_number_of_channels_is_an_error():
+    with pytest.raises(
+        ValueError, match=r"2 channels are named, and images of shape \(6, 7, 3\) have 3"
+    ):
         ImageSpec(shape=(6, 7, 3), channels=("red", "green"))
 
 
 @pytest.mark.parametrize("colours", [0, 255])
-def test_a_palette_that_is_not_256_colours_is_refused(colours):
-    with pytest.raises(ValueError, match=f"256 colours, not {colours}"):
+def test_a_palette_without_256_colours_is_an_error(colours):
+    with pytest.raises(ValueError, match=f"must have 256 colours, got {colours}"):
         ImageSpec(shape=(6, 7, 1), channels=("palette",), palette=((0, 0, 0),) * colours)

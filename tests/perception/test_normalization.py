@@ -13,7 +13,7 @@ from perception.normalization import ObservationNormalizer, RunningMeanStd
 
 @settings(max_examples=40, deadline=None)
 @given(sizes=st.lists(st.integers(1, 20), min_size=1, max_size=6), seed=st.integers(0, 2**31))
-def test_statistics_of_batches_equal_those_of_all_together(sizes, seed):
+def test_statistics_of_batches_equal_those_of_all_vectors_at_once(sizes, seed):
     rng = np.random.default_rng(seed)
     batches = [rng.normal(1000.0, 3.0, (size, 2)).astype(np.float32) for size in sizes]
     statistics = RunningMeanStd(2)
@@ -25,7 +25,7 @@ def test_statistics_of_batches_equal_those_of_all_together(sizes, seed):
     assert statistics.count == len(everything)
 
 
-def test_statistics_do_not_drift_far_from_zero():
+def test_statistics_of_large_numbers_are_exact():
     statistics = RunningMeanStd(1)
     rng = np.random.default_rng(0)
     for _ in range(300):
@@ -33,7 +33,7 @@ def test_statistics_do_not_drift_far_from_zero():
     assert float(statistics.variance) == pytest.approx(1.0, rel=0.05)
 
 
-def test_observations_are_normalised_and_clipped():
+def test_vectors_are_normalised_and_clipped():
     normalizer = ObservationNormalizer(2)
     vectors = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0)) * 5 + 3
     normalizer.update(vectors)
@@ -49,13 +49,13 @@ def test_a_new_normaliser_changes_nothing():
     torch.testing.assert_close(ObservationNormalizer(2)(vectors), vectors)
 
 
-def test_an_observation_that_never_varies_becomes_zero():
+def test_numbers_that_never_vary_become_zero():
     normalizer = ObservationNormalizer(1)
     normalizer.update(torch.full((50, 1), 7.0))
     assert normalizer(torch.full((3, 1), 7.0)).tolist() == [[0.0]] * 3
 
 
-def test_statistics_are_saved_and_do_not_learn():
+def test_statistics_are_saved_and_are_no_parameters():
     normalizer = ObservationNormalizer(2)
     assert set(normalizer.state_dict()) == {"mean", "variance", "count"}
     assert not list(normalizer.parameters())

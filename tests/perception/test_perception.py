@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
 
-from perception import EncoderConfig, ImageSpec, Perception, PerceptionConfig, VectorSpec
+from perception import ENCODERS, MEMORIES, ImageSpec, Perception, PerceptionConfig, VectorSpec
+from perception.encoders import VectorConfig
+from perception.lookup import UnknownNameError
+from tests.agents.synthetic import small_config
 
 PALETTE = tuple((i, i, i) for i in range(256))
 SPECS = {
     "screen": ImageSpec(shape=(40, 44, 2), channels=("palette", "depth"), palette=PALETTE),
     "variables": VectorSpec(size=3),
 }
-LAYERS = EncoderConfig(hidden_sizes=(5,), conv_channels=(4, 4, 4), impala_channels=(4,), features=7)
+VECTOR_FEATURES = 5
+
+
+def make(*, specs=SPECS, encoder="nature", memory="none", **options):
+    torch.manual_seed(0)
+    config = replace(
+        small_config(encoder, memory), vectors=VectorConfig(hidden_sizes=(VECTOR_FEATURES,))
+    )
+    return Perception(specs, config, **options)
 
 
 def observe(steps, num_envs):
@@ -24,24 +37,25 @@ def observe(steps, num_envs):
     return {"screen": screens.byte(), "variables": vectors}
 
 
-@pytest.mark.parametrize("memory", ["none", "lstm", "gru"])
-@pytest.mark.parametrize("encoder", ["nature", "impala", "mlp"])
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("encoder", ENCODERS)
 def test_sequences_of_mixed_observations_become_features(encoder, memory):
-    config = PerceptionConfig(encoder=encoder, memory=memory, memory_size=6, layers=LAYERS)
-    perception = Perception(SPECS, config)
+    perception = make(encoder=encoder, memory=memory)
     state = perception.memory.initial_state(3)
     features, after = perception(observe(4, 3), state, torch.zeros(4, 3, dtype=torch.bool))
-    joined = 5 + (5 if encoder == "mlp" else 7)
-    assert perception.num_features == (joined if memory == "none" else 6)
+    joined = perception.num_image_features + VECTOR_FEATURES
+    encoded = perception.encode({name: part[0] for name, part in observe(4, 3).items()})
+    assert encoded.shape == (3, joined)
+    if memory == "none":
+        assert perception.num_features == joined
     assert features.shape == (4, 3, perception.num_features)
+    assert features.dtype == torch.float32
     assert after.shape == state.shape
 
 
-@pytest.mark.parametrize("memory", ["none", "lstm", "gru"])
+@pytest.mark.parametrize("memory", MEMORIES)
 def test_a_sequence_equals_its_steps_one_by_one(memory):
-    torch.manual_seed(0)
-    config = PerceptionConfig(memory=memory, memory_size=6, layers=LAYERS)
-    perception = Perception(SPECS, config)
+    perception = make(memory=memory)
     obs, state = observe(6, 3), perception.memory.initial_state(3)
     starts = torch.rand(6, 3) < 0.3
     features, after = perception(obs, state, starts)
@@ -52,9 +66,8 @@ def test_a_sequence_equals_its_steps_one_by_one(memory):
     torch.testing.assert_close(state, after, rtol=1e-4, atol=1e-5)
 
 
-def test_every_part_of_an_observation_matters():
-    torch.manual_seed(0)
-    perception = Perception(SPECS, PerceptionConfig(layers=LAYERS))
+def test_every_part_of_an_observation_has_an_influence():
+    perception = make()
     obs, starts = observe(1, 1), torch.zeros(1, 1, dtype=torch.bool)
     state = perception.memory.initial_state(1)
     features, _ = perception(obs, state, starts)
@@ -63,20 +76,37 @@ def test_every_part_of_an_observation_matters():
         assert not torch.allclose(perception(changed, state, starts)[0], features)
 
 
-def test_a_memory_without_width_is_refused():
-    with pytest.raises(ValueError, match="memory_size must be at least 1, got 0"):
-        PerceptionConfig(memory_size=0)
+def test_some_parts_can_be_encoded_without_others():
+    perception = make()
+    obs = {name: part[0] for name, part in observe(1, 3).items()}
+    whole = perception.encode(obs)
+    images, vectors = (perception.encode({name: obs[name]}) for name in SPECS)
+    assert images.shape == (3, perception.num_image_features)
+    assert torch.equal(torch.cat((images, vectors), -1), whole)
+    assert perception.image_names == ["screen"]
 
 
-MEMORIES = ["none", "lstm", "gru"]
+def test_the_configuration_is_stored_with_names():
+    config = small_config("impala", "gru")
+    assert (config.encoder_name, config.memory_name) == ("impala", "gru")
+    assert json.loads(json.dumps(config.as_dict())) == {
+        "encoder": {"name": "impala", "impala_channels": [4, 4], "features": 16},
+        "memory": {"name": "gru", "memory_size": 6},
+        "vectors": {"hidden_sizes": [8]},
+    }
+    default = PerceptionConfig()
+    assert (default.encoder_name, default.memory_name) == ("nature", "none")
 
 
-def perceive(precision, *, specs=SPECS, encoder="nature", memory="none", seed=0):
-    """Perceive a sequence; give perception, features, the state afterwards, and every gradient."""
-    torch.manual_seed(seed)
-    config = PerceptionConfig(encoder=encoder, memory=memory, memory_size=6, layers=LAYERS)
-    perception = Perception(specs, config)
-    perception.precision = precision
+def test_an_encoder_that_is_not_registered_is_an_error():
+    with pytest.raises(UnknownNameError, match="VectorConfig is not registered"):
+        Perception(SPECS, PerceptionConfig(encoder=VectorConfig()))
+
+
+def perceive(precision, *, config=None, specs=SPECS, memory="none"):
+    """Process a sequence, and return perception, features, the last state, and all gradients."""
+    torch.manual_seed(0)
+    perception = Perception(specs, config or small_config(memory=memory), precision=precision)
     obs, state = observe(6, 3), perception.memory.initial_state(3)
     starts = torch.zeros(6, 3, dtype=torch.bool)
     starts[3, 1] = True
@@ -87,10 +117,13 @@ def perceive(precision, *, specs=SPECS, encoder="nature", memory="none", seed=0)
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
-@pytest.mark.parametrize("encoder", ["nature", "impala", "mlp"])
-def test_a_lower_precision_changes_little_and_nothing_that_is_handed_on(encoder, memory):
-    _, features, after, gradients = perceive(torch.float32, encoder=encoder, memory=memory)
-    perception, *lower = perceive(torch.bfloat16, encoder=encoder, memory=memory)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_a_lower_precision_changes_little_and_results_are_float32(encoder, memory):
+    # With default sizes: in a small network, the gradient jumps if rounding moves one activation
+    # across a kink.
+    config = replace(small_config(encoder, memory, 64), encoder=ENCODERS[encoder][0]())
+    _, features, after, gradients = perceive(torch.float32, config=config)
+    perception, *lower = perceive(torch.bfloat16, config=config)
     for rounded, exact in zip(lower, (features, after), strict=False):
         assert rounded.dtype == torch.float32
         torch.testing.assert_close(rounded, exact, rtol=0.03, atol=0.03)
@@ -100,52 +133,69 @@ def test_a_lower_precision_changes_little_and_nothing_that_is_handed_on(encoder,
     for name, gradient in lower[2].items():
         assert gradient.dtype == torch.float32, name
         exact = gradients[name]
-        # Where rounding moves a number across a kink, its gradient jumps.
-        assert (gradient - exact).norm() <= 0.15 * exact.norm() + 0.02 * whole, name
+        assert (gradient - exact).norm() <= 0.05 * exact.norm() + 0.005 * whole, name
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
-def test_images_alone_are_encoded_at_a_lower_precision(memory):
-    torch.manual_seed(0)
-    config = PerceptionConfig(memory=memory, memory_size=6, layers=LAYERS)
-    perception = Perception(SPECS, config)
-    perception.precision = torch.bfloat16
+def test_only_images_are_encoded_at_a_lower_precision(memory):
+    perception = make(memory=memory, precision=torch.bfloat16)
     dtypes = {}
     for name, module in [*perception.encoders.items(), ("memory", perception.memory)]:
 
-        def remember(_, given, made, name=name):
-            dtypes[name] = [
-                part.dtype for part in (*given, *made) if isinstance(part, torch.Tensor)
-            ]
+        def remember(_, inputs, outputs, name=name):
+            outputs = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
+            dtypes[name] = {tensor.dtype for tensor in (*inputs, *outputs)}
 
         module.register_forward_hook(remember)
     state = perception.memory.initial_state(3)
     perception(observe(6, 3), state, torch.zeros(6, 3, dtype=torch.bool))
-    # Hooks see a batch as its rows.
-    assert set(dtypes["screen"]) == {torch.uint8, torch.bfloat16}
-    assert set(dtypes["variables"]) == {torch.float32}
-    assert set(dtypes["memory"]) == {torch.float32, torch.bool}
+    assert dtypes["screen"] == {torch.uint8, torch.bfloat16}
+    assert dtypes["variables"] == {torch.float32}
+    assert dtypes["memory"] == {torch.float32, torch.bool}
 
 
-def test_vectors_beside_images_are_encoded_as_before_bit_for_bit():
-    _, exact, *_ = perceive(torch.float32)
+def test_vectors_beside_images_are_encoded_in_float32():
+    perception, exact, *_ = perceive(torch.float32)
     _, rounded, *_ = perceive(torch.bfloat16)
-    assert not torch.equal(rounded[..., :7], exact[..., :7])
-    assert torch.equal(rounded[..., 7:], exact[..., 7:])
+    size = perception.num_image_features
+    assert not torch.equal(rounded[..., :size], exact[..., :size])
+    assert torch.equal(rounded[..., size:], exact[..., size:])
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
-def test_vectors_alone_are_perceived_as_before_bit_for_bit(memory):
+def test_without_images_everything_is_computed_in_float32(memory):
     specs = {"variables": SPECS["variables"]}
     _, features, after, gradients = perceive(torch.float32, specs=specs, memory=memory)
-    _, *lower = perceive(torch.bfloat16, specs=specs, memory=memory)
+    perception, *lower = perceive(torch.bfloat16, specs=specs, memory=memory)
+    assert perception.heavy_modules == []
     assert torch.equal(lower[0], features)
     assert torch.equal(lower[1], after)
     assert all(torch.equal(lower[2][name], gradients[name]) for name in gradients)
 
 
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_cast_weights_give_the_same_features(encoder, memory):
+    perception = make(encoder=encoder, memory=memory, normalize_obs=True, precision=torch.bfloat16)
+    perception.observe({name: part.flatten(0, 1) for name, part in observe(6, 3).items()})
+    obs, state = observe(6, 3), perception.memory.initial_state(3)
+    starts = torch.zeros(6, 3, dtype=torch.bool)
+    with torch.no_grad():
+        expected, expected_state = perception(obs, state, starts)
+        perception.cast_weights()
+        features, after = perception(obs, state, starts)
+    weights = {p.dtype for module in perception.heavy_modules for p in module.parameters()}
+    assert weights <= {torch.bfloat16}
+    assert {p.dtype for p in perception.encoders["variables"].parameters()} == {torch.float32}
+    # Statistics keep their precision.
+    statistics = perception.encoders["screen"].decoder.seen["others"]
+    assert statistics.mean.dtype == torch.float64
+    torch.testing.assert_close(features, expected, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(after, expected_state, rtol=0.02, atol=0.02)
+
+
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_precision_is_no_reason_to_warn(precision):
+def test_precision_causes_no_warning(precision):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         perceive(precision, memory="lstm")

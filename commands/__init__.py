@@ -1,0 +1,1 @@
+"""One module for each subcommand of evaluate.py: its options and its `run()`."""

@@ -1,0 +1,223 @@
+"""Command lines: flags from dataclasses, and one clear line for what is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import tyro
+
+from agents import AgentError, ObjectiveConfig
+from agents.extras import MissingExtraError
+from deploy.errors import DeployError
+from envs import EnvError
+from evaluation.errors import EvaluationError
+from perception import PerceptionError
+from perception.lookup import UnknownNameError
+from storage.files import FileError
+from training.errors import TrainingError
+
+
+class UsageError(ValueError):
+    """A command line cannot be obeyed: the message is one line that says what would work."""
+
+
+def parse(
+    kind: Any,
+    arguments: Sequence[str],
+    *,
+    program: str,
+    description: str | None = None,
+    default: Any = None,
+) -> Any:
+    """Parse a command line into a dataclass, or into one of several (subcommands).
+
+    Args:
+        kind: the dataclass, or a union of them.
+        arguments: the command line without the program's name.
+        program: the program's name, for `--help`.
+        description: what the program does, for `--help`.
+        default: an instance whose values are the defaults.
+
+    Raises:
+        UsageError: If it cannot be parsed.
+        SystemExit: After `--help`.
+    """
+    output = io.StringIO()
+    kwargs = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(output):
+            return tyro.cli(
+                kind,
+                args=list(arguments),
+                prog=program,
+                description=description,
+                config=(tyro.conf.OmitSubcommandPrefixes,),
+                **kwargs,
+            )
+    except ValueError as error:  # tyro only explains those of inner dataclasses.
+        raise UsageError(str(error)) from None
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UsageError(_one_line(output.getvalue(), program)) from None
+
+
+def _one_line(box: str, program: str) -> str:
+    """Return tyro's boxed explanation as one line that says what would work.
+
+    Args:
+        box: what tyro printed.
+        program: the program's name.
+    """
+    lines = [line.strip(" │") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
+    if "╭" not in box:
+        lines = lines[2:]  # Without box characters: a title and a line of hyphens.
+    end = next((i for i, n in enumerate(lines) if n.startswith(("───", "---"))), len(lines))
+    text, below = " ".join(lines[:end]), " ".join(lines[end:])
+    unknown = re.match(r"Unrecognized options: ([^,\s]+)", text)
+    misplaced = re.match(r"Unrecognized or misplaced options: (\S+) \(applied to (.+?)\)", text)
+    if misplaced:
+        return _unknown_option(misplaced[1], misplaced[2], below)
+    if unknown and unknown[1].startswith("-"):
+        return _unknown_option(unknown[1], program, below)
+    if unknown:
+        subcommands = re.search(r"Available subcommands: ([\w, -]+?) (?:───|---)", below)
+        if subcommands:
+            return f"{program} has no command {unknown[1]!r}; choose from {subcommands[1].strip()}"
+        return f"{program} cannot use {unknown[1]!r}; see {program} --help"
+    for pattern, replacement in _REWRITTEN:
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+# Replacements for tyro's error messages. Messages of configurations, which check values, are kept.
+_REWRITTEN = (
+    (r"^Error parsing (?:\w+\.)*objectives\.(\w+): (\w+)", r"\1.\2"),
+    (r"^Error parsing (--\S+): ", r"\1: "),
+    (r"^Error parsing [\w.]+(?:\[[\w, ]*\])?: ", ""),
+    (r"invalid literal for int\(\) .*: ('.*')$", r"\1 is not a whole number"),
+    (r"could not convert string to float: ('.*')$", r"\1 is not a number"),
+    (
+        r"no type matching \{None\}\|(\S+) could be instantiated from \[('.*?')\].*",
+        r"\2 is neither None nor \1",
+    ),
+    (
+        r"^invalid choice ('.*') for argument '(\S+)'. Expected one of \((.*)\) ?\.$",
+        r"\2 cannot be \1; choose from \3",
+    ),
+    (r"^Missing from (.+?): (\S+) .*", r"\1 needs \2; see \1 --help"),
+    (r"^Missing value for argument '(\S+)'. Expected 1 values.$", r"\1 needs a value"),
+    (r"^Missing value for argument '(\S+)'. Expected (\d+) values.$", r"\1 needs \2 values"),
+    (r"^Expected one of \{(.*)\}.$", r"name a command; choose from \1"),
+)
+
+
+def _unknown_option(option: str, program: str, suggestions: str) -> str:
+    """Return the line about an option that a program does not have.
+
+    Args:
+        option: as it was given.
+        program: the program's name, with the subcommand.
+        suggestions: options that tyro suggests, with their descriptions.
+    """
+    names = set(re.findall(r"--[\w.-]+", suggestions.partition("Perhaps you meant:")[2]))
+    if option in names:
+        # Another command has an option of this name: only a longer one can be meant.
+        names = {name for name in names if name.startswith(option)} - {option}
+    close = difflib.get_close_matches(option, sorted(names), n=1, cutoff=0.0)
+    hint = f"did you mean {close[0]}?" if close else f"see {program} --help"
+    return f"{program} has no {option}; {hint}"
+
+
+def as_arguments(
+    config: Any, default: Any, *, always: Collection[str] = (), prefix: str = ""
+) -> list[str]:
+    """Return the flags that turn one configuration into another, the inverse of `parse`.
+
+    Args:
+        config: a dataclass, with nested ones.
+        default: one of the same type, the defaults under the flags.
+        always: names of fields whose flags are returned even if they do not differ.
+        prefix: prefix of the flags.
+    """
+    arguments: list[str] = []
+    for field in dataclasses.fields(config):
+        value, before = getattr(config, field.name), getattr(default, field.name)
+        if dataclasses.is_dataclass(value):
+            # Fields of objectives have dotted flags, because their names are not unique.
+            inside = f"{field.name}." if isinstance(value, ObjectiveConfig) else ""
+            arguments += as_arguments(value, before, always=always, prefix=inside)
+        elif value == before and field.name not in always:
+            continue
+        else:
+            arguments += as_flag(prefix + field.name, value)
+    return arguments
+
+
+def as_flag(name: str, value: Any) -> list[str]:
+    """Return the arguments that set a field on a command line."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    return [f"--{flag}", *map(str, value if isinstance(value, tuple) else [value])]
+
+
+def given_fields(arguments: Sequence[str]) -> set[str]:
+    """Return the names of the fields whose flags are on a command line."""
+    flags = (a.partition("=")[0] for a in arguments if a.startswith("--"))
+    return {flag[2:].replace("-", "_").removeprefix("no_") for flag in flags}
+
+
+def given_values(arguments: Sequence[str], name: str) -> list[str]:
+    """Return the values that follow a flag on a command line; empty if it is not there.
+
+    Args:
+        arguments: the command line.
+        name: name of the field.
+    """
+    flag, values = f"--{name}", list[str]()
+    for i, argument in enumerate(arguments):
+        if argument.partition("=")[0] == flag:
+            values = [argument.partition("=")[2]] if "=" in argument else []
+            following = arguments[i + 1 :] if "=" not in argument else ()
+            for value in following:
+                if value.startswith("-"):
+                    break
+                values.append(value)
+    return values
+
+
+USER_ERRORS = (
+    UsageError,
+    AgentError,
+    DeployError,
+    EnvError,
+    EvaluationError,
+    FileError,
+    MissingExtraError,
+    PerceptionError,
+    TrainingError,
+    UnknownNameError,
+)
+"""What a user can cause or has to know; each message is one line that says what would work."""
+
+
+def run(program: Callable[[Sequence[str]], int]) -> int:
+    """Run a program, and report an error that a user can cause as one line and exit status 2."""
+    try:
+        return program(sys.argv[1:])
+    except BrokenPipeError:
+        # The reader of the output, `head` for example, has seen enough.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 # closed with the process
+        return 0
+    except USER_ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2

@@ -1,0 +1,74 @@
+"""`evaluate.py compare`: play the same episodes with several policies, and compare them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.text import Text
+
+from commands.options import CONSOLE, ScoringOptions, check_folder
+from envs.registry import folder_name
+from evaluation.compare import by_env, compare
+from evaluation.entries import find_entries
+from evaluation.report import report
+from evaluation.report.tensorboard import write_board
+from evaluation.report.terminal import print_comparison, print_summary
+from storage.files import write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(ScoringOptions):
+    """Play the same episodes with several policies, and report which are better.
+
+    Folders that differ only in -seedN are seeds of one entry; random and noop are always included.
+    Tables, pictures and TensorBoard's files are written to a folder for each environment.
+    """
+
+    runs: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)"),
+    ]
+    """Run folders, policy files, or patterns for them in quotes."""
+    out: Path = Path("runs/compare")
+    """The folder to write to."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        if not self.runs:
+            raise ValueError("name at least one run")
+        check_folder(self.out)
+
+
+def run(options: CompareOptions) -> None:
+    """Compare policies, environment by environment."""
+    comparisons = []
+    groups = by_env(find_entries(options.runs, trust=options.trust))
+    # The environments of two files may have the same name.
+    names = report.folder_names(folder_name(entries[0].config.env) for entries in groups)
+    for entries, name in zip(groups, names, strict=True):
+        with CONSOLE.status("") as status:
+            comparison = compare(
+                entries,
+                options.protocol,
+                modes=options.modes,
+                progress=lambda name: status.update(
+                    Text(f"{name}: playing {options.episodes} episodes")
+                ),
+            )
+        print_comparison(CONSOLE, comparison)
+        folder = options.out / name
+        report.write_report(comparison, folder)
+        write_board(comparison, folder)
+        print(f"written to {folder}: compare.md, compare.json, pictures, and for TensorBoard\n")
+        comparisons.append(comparison)
+    if len(comparisons) > 1:
+        report.write_summary(comparisons, options.out)
+        print_summary(CONSOLE, comparisons)
+        print(f"written to {options.out}: summary.md, summary.json\n")
+    if options.json:
+        write_json(options.json, [report.as_dict(comparison) for comparison in comparisons])
+    print(f"see it:  tensorboard --logdir {options.out} --samples_per_plugin scalars=100000")

@@ -1,0 +1,44 @@
+"""`evaluate.py export`: write a policy as one ONNX file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from commands.options import CONSOLE, RunPath
+from deploy.onnx import BATCH_SIZES, save_onnx
+from evaluation.entries import locate, output_folder
+from evaluation.protocol import native
+from storage.run_folder import ONNX, find_policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Write a policy as one file that other programs can run.
+
+    The outputs of the file are compared with those of the policy first.
+    """
+
+    run: RunPath
+    """A run folder (its best policy is exported) or a policy file."""
+    onnx: Path | None = None
+    """The .onnx file to write. None: policy.onnx in the run folder."""
+
+    def __post_init__(self) -> None:
+        """Check the file's name."""
+        if self.onnx is not None and (self.onnx.suffix != ".onnx" or self.onnx.is_dir()):
+            raise ValueError(f"--onnx {self.onnx}: name a file, as in policy.onnx")
+
+
+def run(options: ExportOptions) -> None:
+    """Write a policy as ONNX, for the environment that it is scored in."""
+    file, folder = find_policy(locate(options.run))
+    # Nothing is imported for an environment whose name is only written down.
+    config = native(file, options.run, trust=True)
+    out = options.onnx or output_folder(options.run, folder) / ONNX
+    with CONSOLE.status(f"writing {out}"):
+        found = save_onnx(out, file, env=asdict(config))
+    print(f"{out}: {out.stat().st_size:,} bytes")
+    sizes = ", ".join(map(str, BATCH_SIZES))
+    largest = ", ".join(f"{name} {difference:.1e}" for name, difference in found.items())
+    print(f"largest difference from PyTorch, at batches of {sizes}: {largest}")

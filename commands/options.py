@@ -1,0 +1,95 @@
+"""Options that several commands share, and checks of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+
+from evaluation.compare import MODES
+from evaluation.protocol import Protocol
+from evaluation.seeds import MAX_SCORING, SCORING
+
+CONSOLE = Console(markup=False, emoji=False)  # Names of files may look like either.
+
+RunPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+RepositoryName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OWNER/NAME")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingOptions:
+    """How files are read."""
+
+    trust: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Import the package that a file names for its environment, as in `package:Name-v0`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringOptions(ReadingOptions):
+    """Which episodes are played, and how."""
+
+    episodes: int = 100
+    """Number of episodes."""
+    seed: int = SCORING
+    """Seed of the first episode; the others follow. Training never uses these seeds."""
+    greedy: bool = False
+    """Only take the most likely actions; by default, sampled actions are scored as well."""
+    num_envs: int = 16
+    """Number of environments in parallel."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device of the policies. auto: the GPU if there is one."""
+    json: Path | None = None
+    """Also write the scores to this file."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        check_at_least_one(self, "episodes", "num_envs")
+        check_seed(self.seed)
+        if self.json is not None and self.json.is_dir():
+            raise ValueError(f"--json {self.json} is a folder; name a file")
+
+    @property
+    def protocol(self) -> Protocol:
+        """Which episodes are played."""
+        return Protocol(
+            episodes=self.episodes, seed=self.seed, num_envs=self.num_envs, device=self.device
+        )
+
+    @property
+    def modes(self) -> list[str]:
+        """How actions are chosen, names in `MODES`."""
+        return ["greedy"] if self.greedy else list(MODES)
+
+
+def check_seed(seed: int) -> None:
+    """Check that a seed is one of scoring.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not SCORING <= seed <= MAX_SCORING:
+        raise ValueError(f"seed must be between {SCORING} and 2^29 - 1, got {seed}")
+
+
+def check_at_least_one(options: Any, *names: str) -> None:
+    """Check that some options are at least 1.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    for name in names:
+        if getattr(options, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(options, name)}")
+
+
+def check_folder(out: Path) -> None:
+    """Check that a path can be a folder.
+
+    Raises:
+        ValueError: If it is a file.
+    """
+    if out.is_file():
+        raise ValueError(f"--out {out} is a file; name a folder")

@@ -1,0 +1,156 @@
+"""`evaluate.py suite`: train agents on scenarios with several seeds, and compare them all.
+
+Policies are trained one after another, each by a `train.py` command in a process of its own.
+"""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from agents import AGENTS
+from commands import compare
+from commands.commandline import UsageError
+from commands.options import ScoringOptions, check_at_least_one, check_folder
+from envs import canonical_name, folder_name
+from perception.lookup import check_name
+from training.signals import handling_signals
+
+SCENARIOS = (
+    "basic",
+    "defend_the_center",
+    "health_gathering",
+    "take_cover",
+    "predict_position",
+    "deadly_corridor",
+)
+"""What is trained by default."""
+_TRAIN = Path(__file__).resolve().parent.parent / "train.py"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteOptions(ScoringOptions):
+    """Train agents on scenarios with several seeds, score them all, and write one table.
+
+    The same command resumes a suite that was interrupted.
+    """
+
+    scenarios: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[ENV ...]")
+    ] = SCENARIOS
+    """Environments, each trained with its preset."""
+    agents: tuple[str, ...] = ("ppo",)
+    """The agents to train."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Training seeds."""
+    total_env_steps: int | None = None
+    """Length of each training run. None: the preset's."""
+    out: Path = Path("runs/suite")
+    """The folder to write to."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        check_folder(self.out)
+        for name in ("scenarios", "agents", "seeds"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: name at least one")
+        if not all(0 <= seed < 2**31 for seed in self.seeds):
+            raise ValueError("seeds must be between 0 and 2^31 - 1")
+        if self.total_env_steps is not None:
+            check_at_least_one(self, "total_env_steps")
+
+    def run_dir(self, scenario: str, agent: str, seed: int) -> Path:
+        """Return the run folder of one training run."""
+        return self.out / folder_name(scenario) / f"{agent}-seed{seed}"
+
+    def train_arguments(self, scenario: str, agent: str, seed: int) -> list[str]:
+        """Return the arguments of `train.py` for one training run."""
+        run_dir = str(self.run_dir(scenario, agent, seed))
+        arguments = [scenario, "--agent", agent, "--seed", str(seed), "--run-dir", run_dir]
+        if self.total_env_steps is not None:
+            arguments += ["--total-env-steps", str(self.total_env_steps)]
+        return arguments
+
+
+def run(options: SuiteOptions) -> None:
+    """Train what is not trained yet, then compare everything."""
+    runs = train_all(options)
+    comparison = compare.CompareOptions(
+        runs=tuple(map(str, runs)),
+        out=options.out / "compare",
+        # The environments were named on the command line, and imported for the training.
+        trust=True,
+        episodes=options.episodes,
+        seed=options.seed,
+        greedy=options.greedy,
+        num_envs=options.num_envs,
+        device=options.device,
+        json=options.json,
+    )
+    compare.run(comparison)
+
+
+def train_all(options: SuiteOptions) -> list[Path]:
+    """Train everything that is not trained yet: first everything with one seed, then the next.
+
+    An interrupted training run is resumed; for a complete one, the command only reports that.
+
+    Returns:
+        The run folders.
+
+    Raises:
+        UnknownNameError: If there is no such agent.
+        UsageError: If a training run fails.
+        EnvError: If there is no such environment.
+        KeyboardInterrupt: If a training run was interrupted; it is saved.
+    """
+    for agent in options.agents:
+        check_name(AGENTS, agent, "agent")
+    scenarios = [canonical_name(scenario) for scenario in options.scenarios]
+    runs = []
+    trainings = dict.fromkeys(product(options.seeds, scenarios, options.agents))
+    for seed, scenario, agent in trainings:
+        arguments = options.train_arguments(scenario, agent, seed)
+        print(f"\n$ python train.py {shlex.join(arguments)}", flush=True)
+        if _train(arguments):
+            raise UsageError(f"training {scenario} with {agent}, seed {seed}, failed; see above")
+        runs.append(options.run_dir(scenario, agent, seed))
+    return runs
+
+
+def _train(arguments: list[str]) -> int:
+    """Train in a process of its own, and return its exit status.
+
+    Signals are handled when it has ended: Ctrl-C reaches all processes of a terminal, and SIGTERM,
+    which only reaches this one, is passed on.
+
+    Raises:
+        KeyboardInterrupt: If it was interrupted; it has ended by itself, and is saved.
+    """
+    received: list[int] = []
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def remember(number: int, frame: object) -> None:
+        received.append(number)
+        if number == signal.SIGTERM:
+            for process in processes:
+                process.terminate()
+
+    with (
+        handling_signals(remember),
+        subprocess.Popen([sys.executable, str(_TRAIN), *arguments]) as process,
+    ):
+        processes.append(process)
+        status = process.wait()
+    if received or status in (130, 143):
+        raise KeyboardInterrupt
+    return status

@@ -1,0 +1,70 @@
+"""`evaluate.py watch`: play new episodes and show them live."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from commands.options import ReadingOptions, RunPath, check_at_least_one, check_seed
+from evaluation.entries import locate
+from evaluation.protocol import Protocol
+from evaluation.replay.live import opponent, play_new, show_live, show_terminal, window
+from evaluation.seeds import MAX_SCORING
+from storage.run_folder import find_policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchOptions(ReadingOptions):
+    """Play new episodes with a policy and show them, in a window or in the terminal."""
+
+    run: RunPath
+    """A run folder or a policy file."""
+    against: Path | None = None
+    """Another run or policy, shown beside this one on the same seeds."""
+    episodes: int | None = None
+    """Number of episodes. None: until Ctrl-C."""
+    seed: int | None = None
+    """Seed of the first episode. None: a new one each time."""
+    greedy: bool = False
+    """Take the most likely actions instead of sampling them."""
+    speed: float = 1.0
+    """1 is the game's own speed, 2 twice that."""
+    terminal: bool = False
+    """Show episodes in the terminal even if there is a display."""
+    overlay: bool = True
+    """Draw return, action, probabilities and values on the pictures."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if self.episodes is not None:
+            check_at_least_one(self, "episodes")
+        if self.seed is not None:
+            check_seed(self.seed)
+        if not self.speed > 0:
+            raise ValueError(f"speed must be greater than 0, got {self.speed}")
+
+
+def run(options: WatchOptions) -> None:
+    """Play episode after episode, and show each at the game's speed."""
+    displays = ("DISPLAY", "WAYLAND_DISPLAY")
+    windowed = not options.terminal and any(name in os.environ for name in displays)
+    seed = int(time.time()) % MAX_SCORING if options.seed is None else options.seed
+    file, _ = find_policy(locate(options.run))
+    numbers = itertools.count() if options.episodes is None else range(options.episodes)
+    with window() if windowed else contextlib.nullcontext(show_terminal) as show:
+        for number in numbers:
+            protocol = Protocol(episodes=1, seed=(seed + number) % MAX_SCORING, num_envs=1)
+            shown = play_new(
+                file, options.run, protocol, greedy=options.greedy, trust=options.trust
+            )
+            if options.against:
+                shown.append(opponent(options.against, shown[0], options.trust))
+            if not show_live(shown, show, speed=options.speed, overlay=options.overlay):
+                return
+            for s in shown:
+                episode_return = f"{s.episode.episode_return:,.2f}"
+                print(f"{s.name}: episode with seed {s.episode.seed}: return {episode_return}")

@@ -1,0 +1,1 @@
+"""What leaves the project: ONNX files, and policies on the Hugging Face hub."""

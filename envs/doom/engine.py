@@ -1,0 +1,249 @@
+"""Starts and ends engines: ViZDoom's process, one for each environment.
+
+Workarounds for the engine's faults are collected here:
+
+- It writes files into its working directory and silently obeys files found there, so it starts in
+  an empty scratch folder.
+- It outlives a parent that is killed, so on Linux it is started through `setpriv --pdeathsig KILL`,
+  which kills it when its parent dies.
+- Its named shared memory would outlive both processes, so the names are removed as soon as both
+  have opened it. If the parent is killed before that, the scratch folder remains, and
+  `remove_leftovers` removes both.
+- Commands to it may not contain paths longer than about 100 characters, so no path is ever sent.
+- If it hangs, calls to it never return, unless another thread calls `kill_engine`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import vizdoom
+from vizdoom import Button, DoomGame, GameVariable, Mode, ScreenFormat, ScreenResolution
+
+from envs.doom.cfg import ENGINE_FOLDER, GameSpec
+from envs.errors import EnvError
+
+# 4:3 screens that the engine can draw, smallest first, as (width, height).
+RESOLUTIONS: tuple[tuple[int, int], ...] = (
+    (160, 120),
+    (200, 150),
+    (256, 192),
+    (320, 240),
+    (400, 300),
+    (512, 384),
+    (640, 480),
+    (800, 600),
+    (1024, 768),
+    (1280, 960),
+    (1600, 1200),
+)
+
+_START_ATTEMPTS = 3  # Starting many engines at once can fail; the next attempt succeeds.
+_SCRATCH_PREFIX = "doomgrad-engine-"
+# Files in the scratch folder: the engine's process id and arguments; a lock that its owner holds.
+_RECORD, _OWNER = "engine", "owner"
+_INSTANCE = re.compile(r"viz_instance_id (\w+)")
+_LOCKED_WITHIN_S = 60.0  # A scratch folder that has no lock for longer than this has no owner.
+ENGINE_ERRORS = (
+    vizdoom.ViZDoomErrorException,
+    vizdoom.ViZDoomUnexpectedExitException,
+    vizdoom.FileDoesNotExistException,
+    vizdoom.MessageQueueException,
+    vizdoom.SharedMemoryException,
+)
+SHARED_MEMORY = Path("/dev/shm")  # Where Linux keeps it; other systems have no such folder.
+_working_directory = threading.Lock()
+_locks: dict[Path, int] = {}  # File descriptors of this process's locks, by scratch folder.
+
+
+def smallest_resolution(width: int, height: int) -> tuple[int, int]:
+    """Return the smallest resolution of at least (width, height) pixels, or the largest one."""
+    fitting = (r for r in RESOLUTIONS if r[0] >= width and r[1] >= height)
+    return next(fitting, RESOLUTIONS[-1])
+
+
+def start_engine(
+    spec: GameSpec,
+    *,
+    resolution: tuple[int, int],
+    variables: tuple[str, ...],
+    buffers: tuple[str, ...] = (),
+) -> tuple[DoomGame, Path]:
+    """Start an engine that draws palette indices and waits for the first episode.
+
+    Args:
+        spec: what it plays.
+        resolution: (width, height) of the screen in pixels, one of `RESOLUTIONS`.
+        variables: names of the game variables in each state, in this order.
+        buffers: further buffers to draw: `depth`, `labels`, `automap`.
+
+    Returns:
+        The running game and its scratch folder; pass both to `end_engine`.
+
+    Raises:
+        EnvError: If the engine could not be started.
+    """
+    scratch = _scratch_folder()
+    game = DoomGame()
+    try:
+        _configure(game, spec, scratch, resolution, variables, buffers)
+        for attempt in range(_START_ATTEMPTS):
+            try:
+                with _inside(scratch):
+                    game.init()
+                break
+            except vizdoom.ViZDoomErrorException:
+                if attempt == _START_ATTEMPTS - 1:
+                    raise
+    except ENGINE_ERRORS as error:
+        end_engine(game, scratch)
+        raise EnvError(f"the Doom engine did not start: {error}") from error
+    _remove_shared_memory_names(game.get_instance_id())
+    return game, scratch
+
+
+def end_engine(game: DoomGame, scratch: Path) -> None:
+    """End an engine and remove its files; does nothing if it has already ended."""
+    game.close()
+    shutil.rmtree(scratch, ignore_errors=True)
+    with contextlib.suppress(KeyError):  # It was ended before.
+        os.close(_locks.pop(scratch))
+
+
+def kill_engine(scratch: Path) -> None:
+    """Kill an engine that hangs; does nothing if it has already ended.
+
+    A call that waits for the engine, in another thread, then raises one of `ENGINE_ERRORS`.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        record = (scratch / _RECORD).read_text()
+        pid, instance = int(record.split()[0]), _INSTANCE.findall(record)
+        # The process id may have been reused by another process.
+        if instance and instance[0].encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
+
+
+def abandon_engine(scratch: Path) -> None:
+    """Kill an engine and remove its files, if its owner ends without calling `end_engine`."""
+    kill_engine(scratch)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _leftovers() -> list[Path]:
+    """Return the scratch folders of this user's engines whose owners are dead."""
+    found = []
+    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            status = folder.stat()
+            if status.st_uid != os.getuid():
+                continue
+            try:
+                with (folder / _OWNER).open() as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # Fails while the owner lives.
+            except FileNotFoundError:
+                if time.time() - status.st_mtime < _LOCKED_WITHIN_S:
+                    continue
+            found.append(folder)
+    return found
+
+
+def remove_leftovers() -> int:
+    """Remove engines, shared memory and scratch folders that killed processes left behind.
+
+    Returns:
+        The number of engines whose leftovers were removed.
+    """
+    folders = _leftovers()
+    for folder in folders:
+        kill_engine(folder)  # Without `setpriv` it outlives its owner.
+        with contextlib.suppress(OSError):
+            for instance_id in _INSTANCE.findall((folder / _RECORD).read_text()):
+                _remove_shared_memory_names(instance_id)
+        shutil.rmtree(folder, ignore_errors=True)
+    return len(folders)
+
+
+def _scratch_folder() -> Path:
+    """Create a folder with a file that stays locked as long as this process lives."""
+    scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH_PREFIX))
+    temporary = scratch / f"{_OWNER}.tmp"
+    _locks[scratch] = os.open(temporary, os.O_CREAT | os.O_RDWR)
+    fcntl.flock(_locks[scratch], fcntl.LOCK_EX)
+    temporary.rename(scratch / _OWNER)  # It never has this name without being locked.
+    return scratch
+
+
+def _configure(
+    game: DoomGame,
+    spec: GameSpec,
+    scratch: Path,
+    resolution: tuple[int, int],
+    variables: tuple[str, ...],
+    buffers: tuple[str, ...],
+) -> None:
+    game.set_vizdoom_path(str(_engine_command(scratch)))
+    game.set_doom_config_path(str(scratch / "_vizdoom.ini"))
+    game.set_doom_game_path(str(spec.iwad))
+    if spec.wad is not None:
+        game.set_doom_scenario_path(str(spec.wad))
+    game.set_doom_map(spec.map)
+    for name, value in spec.settings.items():
+        getattr(game, f"set_{name}")(value)
+    if spec.arguments:
+        game.set_game_args(spec.arguments)
+    game.set_available_buttons([Button.__members__[name] for name in spec.buttons])
+    game.set_available_game_variables([GameVariable.__members__[name] for name in variables])
+    # The environment counts the tics itself, because the engine draws no frame after a timeout.
+    game.set_episode_timeout(0)
+    game.set_mode(Mode.PLAYER)
+    game.set_window_visible(False)
+    game.set_sound_enabled(False)
+    game.set_screen_format(ScreenFormat.DOOM_256_COLORS8)
+    game.set_screen_resolution(ScreenResolution.__members__["RES_{}X{}".format(*resolution)])
+    for buffer in buffers:
+        getattr(game, f"set_{buffer}_buffer_enabled")(True)
+
+
+def _remove_shared_memory_names(instance_id: str) -> None:
+    """Remove the names of an engine's shared memory, once both processes have opened it.
+
+    The system frees memory without a name when the last process that has it open ends, however
+    that process ends.
+    """
+    for kind in ("SM", "MQCtr", "MQDoom"):
+        (SHARED_MEMORY / f"ViZDoom{kind}{instance_id}").unlink(missing_ok=True)
+
+
+def _engine_command(scratch: Path) -> Path:
+    """Write the command that starts the engine; it is killed when the starting thread ends."""
+    setpriv = shutil.which("setpriv")
+    prefix = f'"{setpriv}" --pdeathsig KILL ' if setpriv else ""
+    command = scratch / "vizdoom"
+    command.write_text(
+        f'#!/bin/sh\necho "$$ $*" > "{scratch / _RECORD}"\n'
+        f'exec {prefix}"{ENGINE_FOLDER / "vizdoom"}" "$@"\n'
+    )
+    command.chmod(0o700)
+    return command
+
+
+@contextlib.contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    """Change the working directory for a moment: an engine inherits it when it starts."""
+    with _working_directory:
+        before = Path.cwd()
+        os.chdir(folder)
+        try:
+            yield
+        finally:
+            os.chdir(before)

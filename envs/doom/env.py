@@ -1,0 +1,397 @@
+"""Doom as a Gymnasium environment, with exact ends of episodes and real last frames.
+
+Axes: H, W the observed screen; C its channels (the base channels, then the extra ones, repeated for
+each stacked frame, oldest first); V observed game variables.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import cv2
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from envs.config import EnvConfig
+from envs.doom.actions import ActionSet
+from envs.doom.cfg import GameSpec, game_spec
+from envs.doom.engine import (
+    ENGINE_ERRORS,
+    abandon_engine,
+    end_engine,
+    kill_engine,
+    smallest_resolution,
+    start_engine,
+)
+from envs.doom.variables import BOUND, scales
+from envs.doom.wad import read_palette
+from envs.errors import EnvError
+from envs.spaces import observation_parts
+
+FRAMES_PER_SECOND = 35  # Doom's tics per second
+FRAME_SKIP = 4  # Default number of frames per env step, as in most of the literature.
+
+# What the engine counts: reported as differences within the episode, because the engine carries
+# some counters over from one episode to the next (a shot that hits while it restarts).
+COUNTERS = {
+    "kills": "KILLCOUNT",
+    "items": "ITEMCOUNT",
+    "secrets": "SECRETCOUNT",
+    "hits": "HITCOUNT",
+    "hits_taken": "HITS_TAKEN",
+    "damage": "DAMAGECOUNT",
+    "damage_taken": "DAMAGE_TAKEN",
+}
+
+# Reported in `info` by every Doom environment, whether its .cfg lists it or not.
+_ALWAYS_REPORTED = ("HEALTH",)
+# Reported if `enemy_in_view` is set; not a variable of the engine.
+_ENEMY_IN_VIEW = "ENEMY_IN_VIEW"
+_MONSTER = "Monster"  # the category of living monsters in the engine's labels
+
+# The weapon's largest displacement: MAXBOB in the engine's p_user.cpp, one unit per drawn frame.
+_LARGEST_SWING = 16
+
+
+class DoomEnv(gym.Env[Any, Any]):
+    """A Doom scenario or map, simulated tic by tic and drawn once per env step.
+
+    Observation space: a (H, W, C) uint8 Box, the screen; with `variables` a Dict of `screen` and
+    `variables`, a (V,) float32 Box. The values of a `palette` screen are indices of colours, so
+    wrappers must not resize or average them; those of `rgb` and `gray` screens they may. Action
+    space: Discrete or MultiDiscrete, see `ActionSet`; `action_names` names the choices. Reward: the
+    scenario's native reward over the env step.
+
+    An episode is `terminated` by death or by the scenario's goal, and `truncated` when its time
+    runs out; then the last observation is the real last frame. After death the engine draws no
+    further frame, and the last observation is the last frame that it drew. `info` holds the game
+    variables by name, and at the end of an episode `statistics`: return `r`, length `l` in env
+    steps, `frames` (with all frames of the last action), and `COUNTERS`. The key `episode` is left
+    to Gymnasium's RecordEpisodeStatistics.
+
+    The engine starts at the first reset. The same seed and actions give the same episode, bit for
+    bit, whatever the engine played before.
+
+    Args:
+        config: how the environment is observed and acted upon.
+        render_mode: None or `rgb_array`.
+
+    Raises:
+        EnvError: If there is no such scenario or map, or its files cannot be read.
+    """
+
+    def __init__(self, config: EnvConfig, render_mode: str | None = None) -> None:
+        spec = game_spec(config.env)
+        if spec is None:
+            raise EnvError(
+                f"{config.env} is not a Doom environment; those are scenarios, Freedoom maps, and "
+                ".cfg and .wad files"
+            )
+        self.config = config
+        self.game_spec: GameSpec = spec
+        self.frame_skip = config.frame_skip or FRAME_SKIP
+        self.time_limit = config.time_limit or spec.time_limit
+        self.palette: NDArray[np.uint8] = read_palette(spec.iwad, spec.wad)  # (256, 3) RGB
+        # (256, 1, 3) or (256, 1), OpenCV's lookup table from palette indices to RGB or gray.
+        self._table: NDArray[Any] = np.ascontiguousarray(self.palette[:, None])
+        if config.observation == "gray":
+            self._table = cv2.cvtColor(self._table, cv2.COLOR_RGB2GRAY)
+        base = {"palette": ("palette",), "gray": ("gray",), "rgb": ("red", "green", "blue")}
+        extra = tuple({"automap": "palette"}.get(name, name) for name in config.extra_channels)
+        self.channels: tuple[str, ...] = (*base[config.observation], *extra) * config.frame_stack
+        # An attribute of the instance, not of the class, because it depends on the configuration.
+        self.metadata = {
+            "render_modes": ["rgb_array"],
+            "render_fps": FRAMES_PER_SECOND / self.frame_skip,
+            "channels": self.channels,
+            "palette": self.palette,
+        }
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise EnvError(f"render_mode {render_mode!r} is not supported; use 'rgb_array'")
+        self.render_mode = render_mode
+        self._actions = ActionSet(spec.buttons, config.actions, config.delta_bins)
+        self.action_space = self._actions.space
+        self.action_names = self._actions.names
+        self.observation_space = self._observation_space()
+        reported = [n for n in (*_ALWAYS_REPORTED, *COUNTERS.values()) if n not in spec.variables]
+        # The engine's game variables in each state, the observed ones first.
+        self._variable_names: tuple[str, ...] = (*spec.variables, *reported)
+        self.info_keys = self._variable_names
+        if config.enemy_in_view:
+            self.info_keys = (*self.info_keys, _ENEMY_IN_VIEW)
+        self.episode_keys: tuple[str, ...] = ("r", "l", "frames", *COUNTERS)
+        self._is_counter = np.isin(self._variable_names, list(COUNTERS.values()))
+        self._scales = scales(spec.variables)
+        self._resolution = smallest_resolution(config.width, config.height)
+        # If the engine's screen is a multiple of the observed one: every nth row and mth column.
+        ratios = self._resolution[1] / config.height, self._resolution[0] / config.width
+        whole = all(ratio.is_integer() for ratio in ratios)
+        self._pixels = tuple(slice(None, None, int(r)) for r in ratios) if whole else None
+        self._screen_part = "screen" if config.variables else "obs"
+        self._destination: Mapping[str, NDArray[Any]] | None = None
+        self._observed: Mapping[str, NDArray[Any]] = {}
+        self._game: Any = None
+        self._done = True
+        # Only a player that can walk swings its weapon.
+        moves = any(button.startswith("MOVE_") for button in spec.buttons)
+        self._swings = moves and spec.settings.get("render_weapon", True)
+        self._frames_drawn = 0  # since the weapon was at rest
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start an episode.
+
+        Args:
+            seed: together with the actions, it determines the whole episode; by default it is drawn
+                from the environment's generator.
+            options: unused.
+
+        Returns:
+            The first observation, and the info with the episode's seed as `episode_seed`.
+
+        Raises:
+            EnvError: If the engine could not be started, or it died.
+        """
+        super().reset(seed=seed)
+        if self._game is None:
+            self._start()
+        if seed is None:
+            seed = int(self.np_random.integers(2**31))
+        try:
+            self._settle_weapon()
+            self._game.set_seed(seed % 2**32)
+            self._game.new_episode()
+            variables = self._game.get_state().game_variables
+            self._carried_over = np.where(self._is_counter, variables, 0.0)
+            self._observe(first=True)
+            self._first = self._counters()
+        except ENGINE_ERRORS as error:
+            raise self._died(error) from error
+        self._done, self._tics, self._return, self._length = False, 0, 0.0, 0
+        return self._observation(), {**self.info(), "episode_seed": seed}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Hold an action for `frame_skip` tics, or until the episode ends.
+
+        Args:
+            action: an element of the action space.
+
+        Returns:
+            observation, native reward, terminated, truncated, info.
+        """
+        reward, terminated, truncated = self.advance(action)
+        info: dict[str, Any] = dict(self.info())
+        if self._done:
+            info["statistics"] = self.episode_statistics()
+        return self._observation(), reward, terminated, truncated, info
+
+    def advance(self, action: Any) -> tuple[float, bool, bool]:
+        """Step like `step`, but leave the observation in the arrays given to `write_to`.
+
+        Returns:
+            native reward, terminated, truncated.
+
+        Raises:
+            EnvError: If the engine died; reset() starts another one.
+        """
+        if self._done:
+            raise EnvError("the episode has ended; call reset() before step()")
+        tics = self.frame_skip
+        if self.time_limit is not None:
+            tics = min(tics, self.time_limit - self._tics)
+        game = self._game
+        try:
+            reward: float = game.make_action(self._actions.buttons(action), tics)
+            self._tics += tics
+            self._return += reward
+            self._length += 1
+            terminated: bool = game.is_episode_finished()
+            truncated = not terminated and self._tics == self.time_limit
+            if not terminated:
+                self._observe()
+        except ENGINE_ERRORS as error:
+            raise self._died(error) from error
+        self._done = terminated or truncated
+        return reward, terminated, truncated
+
+    def write_to(self, destination: Mapping[str, NDArray[Any]]) -> None:
+        """From now on, write every observation into these arrays instead of into new ones.
+
+        Args:
+            destination: for each part of an observation, an array of its shape and dtype: `screen`
+                and `variables`, or `obs` if only the screen is observed.
+        """
+        self._destination = destination
+
+    def info(self) -> dict[str, float]:
+        """Return the current numeric infos by name (`info_keys`), as in the last step's info."""
+        info = dict(zip(self._variable_names, self._variables().tolist(), strict=True))
+        if self.config.enemy_in_view:
+            labels = self._state.labels
+            info[_ENEMY_IN_VIEW] = float(any(la.object_category == _MONSTER for la in labels))
+        return info
+
+    def episode_statistics(self) -> dict[str, float]:
+        """Return an ended episode's statistics by name (`episode_keys`)."""
+        now = self._counters()
+        return {
+            "r": self._return,
+            "l": self._length,
+            "frames": self._tics,
+            **{name: now[name] - self._first[name] for name in COUNTERS},
+        }
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """Return the screen as the engine drew it, (height, width, 3) uint8 RGB."""
+        return self.palette[self._state.screen_buffer] if self.render_mode == "rgb_array" else None
+
+    def player_died(self) -> bool:
+        """Return whether the player is dead, also after the episode's end."""
+        return bool(self._game.is_player_dead())
+
+    def kill(self) -> None:
+        """Kill an engine that hangs; the method that waits for it in another thread then raises."""
+        if self._game is not None:
+            kill_engine(self._scratch)
+
+    def abandon(self) -> None:
+        """Kill the engine and remove its files; for any thread, just before the process ends."""
+        if self._game is not None:
+            abandon_engine(self._scratch)
+
+    def close(self) -> None:
+        """End the engine."""
+        if self._game is not None:
+            self._end()
+            self._game = None
+        self._done = True
+
+    def describe_action(self, action: Any) -> str:
+        """Return what an action presses, such as `move left + attack`."""
+        return self._actions.describe(action)
+
+    def _start(self) -> None:
+        config = self.config
+        settings = dict(self.game_spec.settings)
+        if config.skill is not None:
+            settings["doom_skill"] = config.skill
+        buffers: list[str] = list(config.extra_channels)
+        if config.enemy_in_view and "labels" not in buffers:
+            buffers.append("labels")
+        game, scratch = start_engine(
+            replace(self.game_spec, settings=settings),
+            resolution=self._resolution,
+            variables=self._variable_names,
+            buffers=tuple(buffers),
+        )
+        self._game, self._scratch, self._frames_drawn = game, scratch, 0
+        self._end = weakref.finalize(self, end_engine, game, scratch)
+
+    def _settle_weapon(self) -> None:
+        """Let the weapon come to rest, whose swing the engine keeps from episode to episode.
+
+        The engine's `P_BobWeapon` keeps the swing in a static variable, which moves by one unit per
+        drawn frame, towards 0 while the player stands. It affects where the weapon is drawn when it
+        is fired. So the player stands still here until the swing is 0.
+        """
+        if self._swings and self._frames_drawn:
+            self._game.new_episode()
+            for _ in range(min(self._frames_drawn, _LARGEST_SWING)):
+                self._game.make_action([0] * len(self.game_spec.buttons), 1)
+        self._frames_drawn = 0
+
+    def _died(self, error: Exception) -> EnvError:
+        self.close()
+        return EnvError(f"the Doom engine died: {error}")
+
+    def _observation_space(self) -> spaces.Space[Any]:
+        config = self.config
+        shape = (config.height, config.width, len(self.channels))
+        screen = spaces.Box(0, 255, shape, np.uint8)
+        if not config.variables:
+            return screen
+        if not self.game_spec.variables:
+            raise EnvError(f"{config.env} has no game variables to observe; leave out --variables")
+        bounds = (len(self.game_spec.variables),)
+        variables = spaces.Box(-BOUND, BOUND, bounds, np.float32)
+        return spaces.Dict({"screen": screen, "variables": variables})
+
+    def _observe(self, first: bool = False) -> None:
+        """Read the frame and the variables of this tic from the engine."""
+        config = self.config
+        state = self._game.get_state()
+        self._frames_drawn += 1
+        self._state = state
+        arrays = self._destination or self._new_arrays()
+        stack = arrays[self._screen_part]
+        if config.frame_stack == 1:
+            self._decode(state, stack)
+        else:
+            channels = len(self.channels) // config.frame_stack  # of one frame
+            if not first:
+                stack[..., :-channels] = self._observed[self._screen_part][..., channels:]
+            self._decode(state, stack[..., -channels:])
+            if first:
+                stack[..., :-channels] = np.tile(stack[..., -channels:], config.frame_stack - 1)
+        if config.variables:
+            scaled = self._variables()[: len(self._scales)].astype(np.float32) / self._scales
+            np.clip(scaled, -BOUND, BOUND, out=arrays["variables"])
+        self._observed = arrays
+
+    def _variables(self) -> NDArray[np.float64]:
+        variables: NDArray[np.float64] = self._state.game_variables - self._carried_over
+        return variables
+
+    def _new_arrays(self) -> dict[str, NDArray[Any]]:
+        parts = observation_parts(self.observation_space)
+        return {name: np.empty(part.shape, part.dtype) for name, part in parts.items()}
+
+    def _decode(self, state: Any, frame: NDArray[np.uint8]) -> None:
+        """Write the engine's buffers into one frame, (H, W, C) uint8."""
+        base = 1
+        if self.config.observation == "palette":
+            # Indices cannot be averaged, so the screen is resized by nearest pixels.
+            self._resize_nearest(state.screen_buffer, frame, 0)
+        else:
+            # OpenCV's lookup is ten times as fast as NumPy's.
+            screen = state.screen_buffer
+            if self.config.observation == "gray":
+                screen = cv2.LUT(screen, self._table)
+            else:
+                base, screen = 3, cv2.applyColorMap(screen, self._table)
+            size = (self.config.width, self.config.height)
+            area = cv2.resize(screen, size, interpolation=cv2.INTER_AREA)
+            frame[..., :base] = area.reshape(*size[::-1], base)
+        for channel, name in enumerate(self.config.extra_channels, start=base):
+            self._resize_nearest(getattr(state, f"{name}_buffer"), frame, channel)
+
+    def _resize_nearest(
+        self, layer: NDArray[np.uint8], frame: NDArray[np.uint8], channel: int
+    ) -> None:
+        """Resize one of the engine's buffers by nearest pixels, and write it into a channel."""
+        if self._pixels is not None:
+            frame[..., channel] = layer[self._pixels]
+        else:
+            size = (self.config.width, self.config.height)
+            frame[..., channel] = cv2.resize(layer, size, interpolation=cv2.INTER_NEAREST)
+
+    def _observation(self) -> Any:
+        return self._observed if self.config.variables else self._observed[self._screen_part]
+
+    def _counters(self) -> dict[str, float]:
+        # Read one by one, because a finished episode has no state.
+        return {name: self._game.get_game_variable(v) for name, v in _counter_variables()}
+
+
+@functools.cache
+def _counter_variables() -> tuple[tuple[str, Any], ...]:
+    from vizdoom import GameVariable
+
+    return tuple((name, GameVariable.__members__[v]) for name, v in COUNTERS.items())

@@ -1,0 +1,207 @@
+"""Repeats a recorded episode and yields its pictures.
+
+Doom is deterministic, so the seed and the actions of an episode determine all of it. Axes: T env
+steps; A numbers of an action; H, W a picture.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import cv2
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from envs.config import EnvConfig
+from envs.doom.cfg import game_spec
+from envs.doom.engine import smallest_resolution
+from envs.doom.env import FRAMES_PER_SECOND, DoomEnv
+from envs.errors import EnvError
+from envs.registry import frames_per_env_step, make
+
+_FALLBACK_FPS = 30.0
+_HANG_AFTER_S = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """One picture of a replay.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        step: index of the env step to which it belongs.
+        reward: native reward since the previous picture.
+        terminated: whether the environment ended the episode with this picture.
+        died: whether the player is dead; always False outside Doom.
+        variables: Doom's game variables by name; empty outside Doom.
+    """
+
+    image: NDArray[np.uint8]
+    step: int
+    reward: float
+    terminated: bool = False
+    died: bool = False
+    variables: Mapping[str, float] = field(default_factory=dict)
+
+
+class ActionNames:
+    """The names of an environment's actions.
+
+    Args:
+        config: configuration of the environment.
+
+    Attributes:
+        space: the action space.
+        choices: names of the choices to which a policy gives probabilities; empty if actions are
+            continuous.
+    """
+
+    def __init__(self, config: EnvConfig) -> None:
+        env = make(config)  # This starts no engine; the first reset would.
+        env.close()
+        self._doom = env if isinstance(env, DoomEnv) else None
+        space, meanings = env.action_space, getattr(env.unwrapped, "get_action_meanings", None)
+        if self._doom:
+            names: Iterable[object] = itertools.chain.from_iterable(self._doom.action_names)
+        elif isinstance(space, spaces.Discrete):
+            names = meanings() if meanings else range(int(space.n))
+        elif isinstance(space, spaces.MultiDiscrete):
+            names = (f"{i}: {choice}" for i, n in enumerate(space.nvec) for choice in range(n))
+        else:
+            names = range(space.shape[0]) if isinstance(space, spaces.MultiBinary) else ()
+        self.choices = tuple(str(name).lower() for name in names)
+        self.space = space
+
+    def describe(self, action: Any) -> str:
+        """Return an action's name, such as `move left + attack`; outside Doom often its numbers.
+
+        Raises:
+            EnvError: If it is not in the environment's action space.
+        """
+        given = np.asarray(action)
+        same_kind = np.can_cast(given.dtype, self.space.dtype or given.dtype, "same_kind")
+        if not (same_kind and self.space.contains(given.astype(self.space.dtype))):
+            raise EnvError(f"action {action!s:.40} is not in {self.space}")
+        if self._doom:
+            return self._doom.describe_action(action)
+        return self.choices[int(action)] if isinstance(self.space, spaces.Discrete) else str(action)
+
+
+def env_steps_per_second(config: EnvConfig) -> float:
+    """Return the number of env steps per second of the environment's own time."""
+    env = make(config, render_mode="rgb_array")
+    env.close()
+    doom = isinstance(env, DoomEnv)
+    fps = FRAMES_PER_SECOND if doom else env.metadata.get("render_fps") or _FALLBACK_FPS
+    return float(fps) / frames_per_env_step(config)
+
+
+def playback_fps(config: EnvConfig) -> float:
+    """Return the pictures per second at which those of `resimulate` play at normal speed."""
+    return env_steps_per_second(config) * pictures_per_env_step(config)
+
+
+def pictures_per_env_step(config: EnvConfig) -> int:
+    """Return how many pictures `resimulate` yields per env step: in Doom, one for every frame."""
+    return frames_per_env_step(config) if game_spec(config.env) is not None else 1
+
+
+def resimulate(
+    config: EnvConfig, seed: int, actions: Sequence[Any] | NDArray[Any], size: tuple[int, int]
+) -> Iterator[Moment]:
+    """Take recorded actions again and yield a picture of every frame.
+
+    In Doom these are all tics, including those that the agent skipped: holding an action for four
+    tics is the same as taking it four times.
+
+    Args:
+        config: configuration of the environment in which the episode was recorded.
+        seed: seed of the episode.
+        actions: (T,) or (T, A).
+        size: (W, H) of the pictures in pixels; the engine draws at the nearest larger resolution.
+
+    Raises:
+        EnvError: If the engine dies or hangs.
+    """
+    env = make(config, render_mode="rgb_array")
+    if isinstance(env, DoomEnv):
+        frame_skip = env.frame_skip
+        env.close()
+        width, height = smallest_resolution(*size)
+        # Only the rendered pictures are used here, not the observations.
+        rendered = replace(
+            config,
+            frame_skip=1,
+            frame_stack=1,
+            extra_channels=(),
+            variables=False,
+            enemy_in_view=False,
+            width=width,
+            height=height,
+        )
+        env = DoomEnv(rendered, render_mode="rgb_array")
+        variables: Callable[[], Mapping[str, float]] = env.info
+    else:
+        frame_skip = 1
+        variables = dict
+    try:
+        with _kill_if_hanging(env):
+            env.reset(seed=seed)
+        yield Moment(image=picture(env, size), step=0, reward=0.0, variables=variables())
+        for step, action in enumerate(actions):
+            for _ in range(frame_skip):
+                with _kill_if_hanging(env):
+                    _, reward, terminated, truncated, _ = env.step(action)
+                image = picture(env, size)
+                yield Moment(
+                    image=image,
+                    step=step,
+                    reward=float(reward),
+                    terminated=terminated,
+                    died=isinstance(env, DoomEnv) and env.player_died(),
+                    variables=variables(),
+                )
+                if terminated or truncated:
+                    return
+    finally:
+        env.close()
+
+
+@contextlib.contextmanager
+def _kill_if_hanging(env: Any) -> Iterator[None]:
+    """Kill a Doom engine that hangs within this context; the call that waits for it then raises."""
+    if not isinstance(env, DoomEnv):
+        yield
+        return
+    watchdog = threading.Timer(_HANG_AFTER_S, env.kill)
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        yield
+    finally:
+        watchdog.cancel()
+
+
+def picture(env: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return what an environment renders, resized to (H, W, 3) uint8 RGB.
+
+    Args:
+        env: made with the render mode `rgb_array`.
+        size: (W, H).
+    """
+    return resized(np.asarray(env.render()), size)
+
+
+def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return an (H, W, 3) uint8 picture resized to (W, H)."""
+    if image.shape[1::-1] == size:
+        return image
+    # Shrink by averaging, but enlarge by repeating pixels, so that single pixels stay visible.
+    how = cv2.INTER_AREA if size[0] < image.shape[1] else cv2.INTER_NEAREST
+    return np.asarray(cv2.resize(image, size, interpolation=how), np.uint8)

@@ -1,0 +1,1 @@
+"""Showing episodes: recorded ones as videos and pages, and new ones live."""

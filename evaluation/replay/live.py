@@ -1,0 +1,159 @@
+"""Playing new episodes, and showing them in a window or a terminal.
+
+Axes: H, W a picture.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+
+from envs import SharedVectorEnv
+from envs.doom.cfg import game_spec
+from envs.filmed import FilmedEnv
+from envs.fingerprint import fingerprint
+from envs.playback import playback_fps
+from envs.registry import frames_per_env_step
+from envs.video import half_blocks
+from evaluation.entries import locate
+from evaluation.errors import EvaluationError
+from evaluation.protocol import Protocol, check_fits, native, play
+from evaluation.replay.recorded import ShownEpisode
+from evaluation.replay.video import pictures, side_by_side
+from storage.policy_file import PolicyFile
+from storage.recording import Recording
+from storage.run_folder import find_policy
+
+WINDOW = (640, 480)
+"""Width and height of pictures that are shown live, in pixels."""
+Show = Callable[[NDArray[np.uint8]], bool]
+"""Shows a (H, W, 3) picture, and returns whether to continue."""
+
+
+def play_new(
+    file: PolicyFile, path: Path, protocol: Protocol, *, greedy: bool, trust: bool
+) -> list[ShownEpisode]:
+    """Play episodes with a policy, to show them.
+
+    Args:
+        file: the policy.
+        path: path of its file, for messages.
+        protocol: which episodes are played.
+        greedy: whether the most likely actions are taken instead of sampling.
+        trust: whether a package that the file names may be imported.
+
+    Raises:
+        FileError: If the policy does not fit its environment.
+    """
+    config = native(file, path, trust=trust)
+    game, shown = fingerprint(config.env), []
+    for number in range(protocol.episodes):
+        one = replace(protocol, episodes=1, seed=protocol.seed + number)
+        # Doom is deterministic: an episode can be simulated again at any size. Elsewhere, pictures
+        # are kept as the episode is played.
+        envs = SharedVectorEnv(config, 1) if game_spec(config.env) else FilmedEnv(config, WINDOW)
+        with contextlib.closing(envs):
+            check_fits(file, envs, path)
+            (episode,) = play(file, envs, one, greedy=greedy)
+        recording = Recording(episode=episode, env=vars(config), game=game)
+        video = envs.film if isinstance(envs, FilmedEnv) else None
+        episode_shown = ShownEpisode(
+            name=str(path), recording=recording, config=config, video=video
+        )
+        shown.append(episode_shown)
+    return shown
+
+
+def opponent(path: Path, shown: ShownEpisode, trust: bool) -> ShownEpisode:
+    """Play the seed of an episode with another policy, in the same mode.
+
+    Args:
+        path: run folder or policy file of the other policy.
+        shown: the episode.
+        trust: whether a package that the file names may be imported.
+
+    Raises:
+        EvaluationError: If the policies have different environments or frame skips.
+    """
+    file, _ = find_policy(locate(path))
+    theirs, ours = native(file, path, trust=trust), shown.config
+    if theirs.env != ours.env or frames_per_env_step(theirs) != frames_per_env_step(ours):
+        raise EvaluationError(
+            f"{path} plays {theirs.env} with frame_skip {frames_per_env_step(theirs)}, but "
+            f"{shown.name} plays {ours.env} with frame_skip {frames_per_env_step(ours)}; name a "
+            "policy with the same environment and frame_skip"
+        )
+    episode = shown.episode
+    protocol = Protocol(episodes=1, seed=episode.seed, num_envs=1)
+    (other,) = play_new(file, path, protocol, greedy=episode.greedy, trust=trust)
+    return other
+
+
+@contextlib.contextmanager
+def window() -> Iterator[Show]:
+    """Open a window for pictures, which is closed by q, Escape or its close button.
+
+    Raises:
+        EvaluationError: If no window can be opened.
+    """
+    # Qt ends a process in which it cannot open a window, so another process tries first.
+    probe = [sys.executable, "-c", "import cv2; cv2.namedWindow('doomgrad')"]
+    if subprocess.run(probe, capture_output=True, check=False).returncode:
+        raise EvaluationError("no window can be opened on this display; add --terminal")
+    # The Qt of OpenCV has no fonts, and prints a warning for each one that is missing. Any folder
+    # of fonts prevents that; none of them is used.
+    os.environ["QT_QPA_FONTDIR"] = f"{matplotlib.get_data_path()}/fonts/ttf"
+    name = "doomgrad"
+    cv2.namedWindow(name, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
+
+    def show(image: NDArray[np.uint8]) -> bool:
+        cv2.imshow(name, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        key = cv2.waitKey(1) & 0xFF
+        is_open = cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) >= 1
+        return is_open and key not in (ord("q"), 27)
+
+    try:
+        yield show
+    finally:
+        cv2.destroyAllWindows()
+
+
+def show_terminal(image: NDArray[np.uint8]) -> bool:
+    """Show a picture in the terminal by half blocks, and return True: only Ctrl-C ends it."""
+    size = os.get_terminal_size() if sys.stdout.isatty() else os.terminal_size((80, 24))
+    height, width = image.shape[:2]
+    columns = max(16, min(size.columns, (size.lines - 2) * 2 * width // height))
+    # The cursor is moved instead of clearing the screen, because that would flicker.
+    sys.stdout.write("\x1b[H" + half_blocks(image, columns) + "\x1b[J\n")
+    sys.stdout.flush()
+    return True
+
+
+def show_live(shown: Sequence[ShownEpisode], show: Show, *, speed: float, overlay: bool) -> bool:
+    """Show episodes side by side, and return whether to continue.
+
+    Args:
+        shown: the episodes.
+        show: shows a picture.
+        speed: 1 is the environment's own speed.
+        overlay: whether the return, and the policy's actions and values, are drawn on the pictures.
+    """
+    fps = playback_fps(shown[0].config) * speed
+    videos = [pictures(s, WINDOW, overlay=overlay) for s in shown]
+    started = time.monotonic()
+    for number, image in enumerate(side_by_side(videos)):
+        if not show(image):
+            return False
+        time.sleep(max(0.0, started + number / fps - time.monotonic()))
+    return True

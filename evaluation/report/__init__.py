@@ -1,0 +1,1 @@
+"""Comparisons as tables, sentences, figures and JSON, and in TensorBoard."""

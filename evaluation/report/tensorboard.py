@@ -1,0 +1,94 @@
+"""A comparison in TensorBoard: tables, scalars, hyperparameters and bands over training seeds.
+
+Every result is a separate run, so that TensorBoard lists it and shows it in its own colour.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+
+from torch.utils.tensorboard.summary import hparams
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from evaluation.compare import Comparison, Result
+from evaluation.report.curves import Curve, learning_curves
+from evaluation.report.markdown import markdown
+from evaluation.report.report import folder_names
+from evaluation.statistics import band
+
+_METRICS = ("mean", "ci_low", "ci_high", "median", "iqm", "std", "mean_length")
+_BAND = ("mean", "low", "high")
+# Marks the files of comparisons: event files of training runs in the folder must not be removed.
+_SUFFIX = ".compare"
+
+
+def write_board(comparison: Comparison, folder: Path) -> None:
+    """Write event files, in place of those of an earlier comparison.
+
+    Args:
+        comparison: the comparison.
+        folder: the folder to write to; `tensorboard --logdir` shows it, or a folder that contains
+            it. Other files in it are not changed.
+    """
+    ours = f"events.out.tfevents*{_SUFFIX}"
+    for old in [*folder.glob(ours), *folder.glob(f"*/{ours}")]:
+        old.unlink()
+        with contextlib.suppress(OSError):  # The folder is not empty.
+            old.parent.rmdir()
+    env = comparison.config.env
+    curves = learning_curves(comparison)
+    names = folder_names([*(result.name for result in comparison.results), *curves])
+    folders = [folder / name for name in names]
+    with _writer(folder) as writer:
+        writer.add_text(f"compare/{env}", markdown(comparison), 0)
+        layout = {env: {"learning curves": ["Margin", [_tag(env, part) for part in _BAND]]}}
+        writer.add_custom_scalars(layout)
+    for result, own in zip(comparison.results, folders, strict=False):
+        with _writer(own) as writer:
+            _write_result(writer, comparison, result)
+    for of_seeds, own in zip(curves.values(), folders[len(comparison.results) :], strict=True):
+        with _writer(own) as writer:
+            _write_band(writer, env, of_seeds)
+
+
+def _writer(folder: Path) -> contextlib.closing[SummaryWriter]:
+    return contextlib.closing(SummaryWriter(str(folder), filename_suffix=_SUFFIX))
+
+
+def _write_result(writer: SummaryWriter, comparison: Comparison, result: Result) -> None:
+    """Write scores at the number of env steps of the training, and the HParams entry."""
+    env, step = comparison.config.env, int(result.env_steps)
+    scores = {name: float(getattr(result.score, name)) for name in _METRICS}
+    metrics = {f"compare/{name}": value for name, value in scores.items()}
+    config: dict[str, bool | str | float] = {
+        "environment": env,
+        "player": result.entry,
+        "actions": result.mode or "-",
+        "seeds": len(result.returns),
+        "frames_trained": result.env_steps * comparison.frame_skip,
+        "minutes_trained": result.seconds / 60,
+    }
+    if result.contestants:
+        about, policy = result.contestants[0].file.about, result.contestants[0].file.policy
+        config |= {
+            "agent": about.agent,
+            "encoder": policy.config.encoder_name,
+            "memory": policy.config.memory_name,
+        }
+    for summary in hparams(config, metrics):
+        writer._get_file_writer().add_summary(summary)  # add_hparams would add another run.
+    for name, value in metrics.items():
+        writer.add_scalar(name, value, step)
+    writer.add_scalar(f"scenarios/{env}", result.score.mean, step)
+
+
+def _write_band(writer: SummaryWriter, env: str, curves: list[Curve]) -> None:
+    for step, *values in zip(*band(curves), strict=True):
+        for part, value in zip(_BAND, values, strict=True):
+            writer.add_scalar(_tag(env, part), float(value), int(step))
+
+
+def _tag(env: str, part: str) -> str:
+    return f"seeds_of_{re.sub(r'[^A-Za-z0-9_.-]+', '_', env)}/{part}"

@@ -1,0 +1,198 @@
+"""Policy files: weights, how they are arranged, and the environment they were trained in.
+
+`policy.safetensors` is everything that is needed to run a policy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from agents.policy import Policy, Specs
+from perception import ENCODERS, MEMORIES, ImageSpec, PerceptionConfig, VectorSpec
+from perception.encoders import VectorConfig
+from perception.lookup import check_name
+from storage.files import FileError, decode
+from storage.tensor_file import FORMAT, Kind, TensorFile, kind_of, one_line, write_tensors
+from storage.upgrade import upgraded_perception, upgraded_tensor_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """How a policy was trained.
+
+    Attributes:
+        agent: the agent's name.
+        seed: seed of the training.
+        env_steps: env steps of the training, over all environments.
+        seconds: that they took.
+        gamma: by which its critic discounts an env step; 0 if that is not known.
+        value_unit: the native reward that corresponds to a value of 1.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    agent: str = ""
+    seed: int = 0
+    env_steps: int = 0
+    seconds: float = 0.0
+    gamma: float = 0.0
+    value_unit: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if not (0 <= self.gamma <= 1 and 0 < self.value_unit < math.inf):
+            raise ValueError(f"gamma {self.gamma} or value_unit {self.value_unit} is out of range")
+        if not (self.env_steps >= 0 and 0 <= self.seconds < math.inf):
+            raise ValueError(
+                f"env_steps ({self.env_steps}) and seconds ({self.seconds}) must not be negative"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyFile:
+    """The content of a policy file.
+
+    Attributes:
+        policy: ready to act.
+        env: fields of the configuration of the environment that it was trained in.
+        about: how it was trained.
+    """
+
+    policy: Policy
+    env: dict[str, Any]
+    about: About
+
+
+def save_policy(path: Path, policy: Policy, *, env: Mapping[str, Any], about: About) -> None:
+    """Write a policy file.
+
+    Args:
+        path: the file.
+        policy: the policy.
+        env: fields of the environment's configuration.
+        about: how it was trained.
+    """
+    description = {
+        "env": dict(env),
+        "about": asdict(about),
+        "perception": policy.config.as_dict(),
+        "specs": {name: asdict(spec) for name, spec in policy.specs.items()},
+        "actions": describe_space(policy.action_space),
+        "normalize_obs": policy.normalize_obs,
+    }
+    write_tensors(path, policy.state_dict(), description)
+
+
+def load_policy(path: Path) -> PolicyFile:
+    """Read a policy file, of this version or an older one.
+
+    Raises:
+        FileError: If the file is not a policy file, is damaged, or its weights do not fit its
+            description.
+    """
+    file = TensorFile(path)
+    description, is_old = file.description, file.description["format"] < FORMAT
+    renamed = upgraded_tensor_name if is_old else str
+    try:
+        perception = description["perception"]
+        parts = (
+            _parse_specs(description["specs"]),
+            _parse_space(description["actions"]),
+            parse_perception(upgraded_perception(perception) if is_old else perception),
+            bool(description["normalize_obs"]),
+        )
+        # First without allocating memory: a file may describe a network of any size, whatever
+        # weights it contains.
+        with torch.device("meta"):
+            described = Policy(*parts).state_dict()
+        _expect_same_kinds({renamed(n): kind for n, kind in file.kinds.items()}, described)
+        env, about = dict(description["env"]), decode(About, description["about"])
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        reason = one_line(error)
+        raise FileError(f"{path} is not a policy of doomgrad: {reason}") from error
+    tensors = {renamed(name): tensor for name, tensor in file.tensors().items()}
+    policy = Policy(*parts)
+    policy.load_state_dict(tensors)
+    return PolicyFile(policy=policy.eval(), env=env, about=about)
+
+
+def parse_perception(description: Mapping[str, Any]) -> PerceptionConfig[Any, Any]:
+    """Return the configuration that `PerceptionConfig.as_dict` describes.
+
+    Raises:
+        ValueError: If it does not describe one.
+    """
+    unknown = description.keys() - {"encoder", "memory", "vectors"}
+    if unknown:
+        raise FileError(f"there is no field {min(unknown)!r}")
+    return PerceptionConfig(
+        encoder=parse_named(ENCODERS, description["encoder"], "encoder"),
+        memory=parse_named(MEMORIES, description["memory"], "memory"),
+        vectors=decode(VectorConfig, description["vectors"]),
+    )
+
+
+def parse_named(
+    registry: Mapping[str, tuple[type[Any], type[Any]]], description: Mapping[str, Any], kind: str
+) -> Any:
+    """Return the configuration that `as_named_dict` describes.
+
+    Raises:
+        ValueError: If it does not describe one.
+    """
+    check_name(registry, description["name"], kind)
+    fields = {name: value for name, value in description.items() if name != "name"}
+    return decode(registry[description["name"]][0], fields)
+
+
+def _parse_specs(description: Mapping[str, Any]) -> Specs:
+    specs: Specs = {
+        name: decode(ImageSpec, spec) if "shape" in spec else decode(VectorSpec, spec)
+        for name, spec in description.items()
+    }
+    if not specs:
+        raise ValueError("it observes nothing")
+    return specs
+
+
+def _expect_same_kinds(kinds: Mapping[str, Kind], described: Mapping[str, Tensor]) -> None:
+    if kinds.keys() != described.keys():
+        name = min(kinds.keys() ^ described.keys())
+        raise ValueError(f"{name} is {'missing' if name in described else 'not described'}")
+    for name, kind in kinds.items():
+        expected = kind_of(described[name])
+        if kind != expected:
+            raise ValueError(f"{name} is {kind}, described as {expected}")
+
+
+def describe_space(space: spaces.Space[Any]) -> dict[str, Any]:
+    """Describe an action space as JSON: its kind, and its sizes."""
+    if isinstance(space, spaces.Discrete):
+        return {"kind": "discrete", "sizes": [int(space.n)]}
+    if isinstance(space, spaces.MultiDiscrete):
+        return {"kind": "multi_discrete", "sizes": [int(n) for n in space.nvec]}
+    kind = "multi_binary" if isinstance(space, spaces.MultiBinary) else "box"
+    assert space.shape is not None
+    return {"kind": kind, "sizes": list(space.shape)}
+
+
+def _parse_space(description: Mapping[str, Any]) -> spaces.Space[Any]:
+    kind, sizes = description["kind"], [int(n) for n in description["sizes"]]
+    if kind == "discrete":
+        return spaces.Discrete(sizes[0])
+    if kind == "multi_discrete":
+        return spaces.MultiDiscrete(sizes)
+    if kind == "multi_binary":
+        return spaces.MultiBinary(sizes[0])
+    if kind == "box":
+        return spaces.Box(-float("inf"), float("inf"), (sizes[0],))
+    raise ValueError(f"unknown kind of actions {kind!r}")

@@ -1,0 +1,215 @@
+"""The run folder: everything that a training run writes.
+
+```
+config.json          configuration, command and machine
+policy.safetensors   latest policy     best.safetensors   best policy by evaluation
+checkpoint/          what is needed to resume
+episodes/*.npz       recorded episodes
+events.out.tfevents* TensorBoard       progress.csv       the same scalars
+evaluation.json      result of `score` replay.mp4, replay.html, policy.onnx
+wandb/, trackio/     written by `--track`; kept by --fresh
+```
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agents.device import precision_name
+from storage.files import FileError, read_json, write_json
+from storage.policy_file import PolicyFile, load_policy
+from storage.provenance import git_revision, hardware, versions
+from storage.upgrade import upgraded_config
+
+CONFIG = "config.json"
+POLICY, BEST = "policy.safetensors", "best.safetensors"
+EVALUATION = "evaluation.json"
+VIDEO, PAGE, ONNX = "replay.mp4", "replay.html", "policy.onnx"
+CHECKPOINTS, EPISODES, NOT_FINITE = "checkpoint", "episodes", "not-finite.safetensors"
+
+_WRITTEN = (
+    POLICY,
+    BEST,
+    f"{CHECKPOINTS}/*.safetensors",
+    f"{EPISODES}/*.npz",
+    f"{EPISODES}/*.mp4",
+    "events.out.tfevents*",
+    "progress.csv",
+    EVALUATION,
+    VIDEO,
+    PAGE,
+    NOT_FINITE,
+    ONNX,
+    CONFIG,  # Last: it marks the folder as a run's.
+)
+_MAX_CONFIG_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of a run, by name."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        """Configuration, command and machine."""
+        return self.path / CONFIG
+
+    @property
+    def holds_run(self) -> bool:
+        """Whether a training run wrote into the folder."""
+        return self.config_file.is_file()
+
+    @property
+    def policy_file(self) -> Path:
+        """The latest policy."""
+        return self.path / POLICY
+
+    @property
+    def best_file(self) -> Path:
+        """The policy with the best evaluation during training."""
+        return self.path / BEST
+
+    @property
+    def chosen_policy_file(self) -> Path | None:
+        """The best policy by evaluation, else the latest one, else None."""
+        return next((f for f in (self.best_file, self.policy_file) if f.is_file()), None)
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints, newest first: at most two, because one may be damaged."""
+        return sorted((self.path / CHECKPOINTS).glob("*.safetensors"), reverse=True)
+
+    def checkpoint_file(self, env_steps: int) -> Path:
+        """Return the checkpoint file for a number of env steps."""
+        return self.path / CHECKPOINTS / f"{env_steps:012d}.safetensors"
+
+    @property
+    def not_finite_file(self) -> Path:
+        """The last rollout, if the training stopped because updates were not finite."""
+        return self.path / NOT_FINITE
+
+    @property
+    def episodes(self) -> Path:
+        """The folder of recorded episodes."""
+        return self.path / EPISODES
+
+    @property
+    def evaluation_file(self) -> Path:
+        """The result of `score`."""
+        return self.path / EVALUATION
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Lock the folder against other training runs; the end of the process releases the lock.
+
+        Raises:
+            FileError: If another training run holds the lock.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise FileError(
+                f"another training writes into {self.path}; choose another --run-dir"
+            ) from None
+        finally:
+            os.close(folder)
+
+    def clear(self) -> None:
+        """Remove what a run wrote; nothing is removed from a folder that holds no run."""
+        if not self.config_file.exists():
+            return
+        for pattern in _WRITTEN:
+            for file in self.path.glob(pattern):
+                file.unlink()
+
+    def write_config(self, config: Mapping[str, Any], precision: torch.dtype) -> None:
+        """Write a configuration with everything else that is needed to repeat the run.
+
+        Args:
+            config: the configuration, as nested dictionaries.
+            precision: precision of image encoders and memory; the configuration may only contain
+                `auto`.
+        """
+        content = {
+            "config": config,
+            "command": " ".join(sys.argv),
+            "python": platform.python_version(),
+            "versions": versions(),
+            "git": git_revision(),
+            "hardware": hardware(),
+            "precision": precision_name(precision),
+        }
+        write_json(self.config_file, content)
+
+    def read_config(self) -> dict[str, Any]:
+        """Read the configuration that `write_config` wrote, in this version or an older one.
+
+        Raises:
+            FileError: If it is missing or damaged.
+        """
+        try:
+            config = upgraded_config(self.read_record()["config"])
+        except (LookupError, TypeError) as error:
+            raise FileError(f"{self.config_file} is damaged") from error
+        if not isinstance(config.get("objectives"), dict):
+            raise FileError(f"{self.config_file} is damaged")
+        return config
+
+    def read_record(self) -> dict[str, Any]:
+        """Read everything that `write_config` wrote.
+
+        Raises:
+            FileError: If it is missing or damaged.
+        """
+        if not self.config_file.exists():
+            raise FileError(f"{self.path} is not a run folder: it has no config.json")
+        record = read_json(self.config_file, _MAX_CONFIG_BYTES)
+        if not isinstance(record.get("config"), dict):
+            raise FileError(f"{self.config_file} is damaged")
+        return record
+
+
+def find_policy(run: Path) -> tuple[PolicyFile, RunFolder]:
+    """Load the policy of a run: the best one by evaluation, else the latest one.
+
+    Args:
+        run: a run folder or a policy file.
+
+    Returns:
+        The policy, and the folder for results about it.
+
+    Raises:
+        FileError: If there is no policy.
+    """
+    if run.is_file():
+        return load_policy(run), RunFolder(run.parent)
+    folder = RunFolder(run)
+    if not run.is_dir():
+        known = sorted(str(p.parent) for p in Path("runs").glob("*/*/config.json"))
+        hint = f"there are {', '.join(known[:5])}" if known else "train one with train.py"
+        raise FileError(f"there is no run at {run}; {hint}")
+    file = folder.chosen_policy_file
+    if file is None:
+        raise FileError(
+            f"{run} holds no {POLICY}: it is not a run folder, or no policy has been saved yet"
+        )
+    if not file.resolve().is_relative_to(run.resolve()):
+        raise FileError(
+            f"{file} is a link to a place outside its folder; name {file.resolve()} itself"
+        )
+    return load_policy(file), folder

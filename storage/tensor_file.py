@@ -1,0 +1,135 @@
+"""Tensors with a description, as safetensors files with JSON and a checksum in their metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from storage.files import DamagedError, FileError, write_atomically
+
+FORMAT = 4
+OLDEST_FORMAT = 3
+"""Files of formats from here on are read; see `storage.upgrade`."""
+
+_METADATA_KEY, _CHECKSUM_KEY = "doomgrad", "sha256"
+_MAX_HEADER = 2**20  # Bytes; a file that claims to have a larger header is not read.
+_TYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+Kind = tuple[tuple[int, ...], str]
+"""Shape and type of a tensor, as stated in the header of a file."""
+
+
+def kind_of(tensor: Tensor) -> Kind:
+    """Return the shape and type of a tensor."""
+    return tuple(tensor.shape), _TYPES[tensor.dtype]
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]
+) -> None:
+    """Write tensors with a description, atomically.
+
+    Args:
+        path: the file.
+        tensors: the tensors by name, on any device.
+        description: further data, as JSON.
+    """
+    # Copied, because a tensor with one element may count as contiguous and have other strides.
+    plain = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    text = json.dumps({"format": FORMAT, **description})
+    metadata = {_METADATA_KEY: text, _CHECKSUM_KEY: checksum(plain, text)}
+    write_atomically(path, save(plain, metadata))
+
+
+def checksum(tensors: Mapping[str, Tensor], description: str) -> str:
+    """Return the SHA-256 of a description and of every tensor with its name, shape and type."""
+    digest = hashlib.sha256(description.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's message as one line; PyTorch puts what is wrong below a heading."""
+    return str(error).splitlines()[-1].strip()
+
+
+class TensorFile:
+    """A file that `write_tensors` wrote, if it is one: it may come from a stranger.
+
+    Attributes:
+        description: the description of its tensors.
+        kinds: shape and type of each tensor, as stated in the header.
+
+    Raises:
+        DamagedError: If it is not a safetensors file.
+        FileError: If doomgrad did not write it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        beginning = b""
+        try:
+            with path.open("rb") as file:
+                beginning = file.read(8)
+            if int.from_bytes(beginning, "little") > _MAX_HEADER:
+                raise SafetensorError("its header is too large")
+            # The sizes that a header claims are checked against the file's own.
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+                self.kinds: dict[str, Kind] = {
+                    name: (tuple(part.get_shape()), part.get_dtype())
+                    for name, part in slices.items()
+                }
+            self._text, self._checksum = metadata[_METADATA_KEY], metadata.get(_CHECKSUM_KEY)
+            self.description: dict[str, Any] = json.loads(self._text)
+            found = self.description["format"]
+        except FileNotFoundError:
+            raise DamagedError(f"there is no file at {path}") from None
+        except (SafetensorError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            if beginning.startswith((b"PK", b"\x80")):
+                reason = "it may hold pickled code, as SB3 and PyTorch write it, which is not run"
+            raise DamagedError(f"{path} is damaged, or no safetensors file: {reason}") from error
+        except (LookupError, TypeError, ValueError, RecursionError) as error:
+            raise FileError(
+                f"{path} was not written by doomgrad: it lacks its description"
+            ) from error
+        if not (isinstance(found, int) and OLDEST_FORMAT <= found <= FORMAT):
+            raise FileError(
+                f"{path} is of format {found}; this program reads {OLDEST_FORMAT} to {FORMAT}"
+            )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Read every tensor.
+
+        Raises:
+            DamagedError: If they are not what was written.
+        """
+        with safe_open(self._path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in self.kinds}
+        if self._checksum != checksum(tensors, self._text):
+            raise DamagedError(
+                f"{self._path} is damaged: its content is not what its checksum says"
+            )
+        return tensors

@@ -1,0 +1,1 @@
+"""Tests of agents/objectives/, one file per module."""

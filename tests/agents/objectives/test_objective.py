@@ -1,0 +1,147 @@
+"""Tests of `agents.objectives` and `agents.objectives.objective`, for every objective."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+
+import pytest
+import torch
+
+from agents import A2C, OBJECTIVES, A2CConfig, Sampler, make_objectives, observation_specs
+from agents.objectives import Objective, ObjectiveConfig
+from envs import EnvConfig, SharedVectorEnv
+from perception import ENCODERS, MEMORIES
+from tests.agents.synthetic import IMAGE, VECTOR, assert_same, make_policy, make_rollout, weights
+from tests.agents.toy import LocalEnvs
+
+SPECS = {"screen": IMAGE, "variables": VECTOR}
+TARGETS = ("ENEMY_IN_VIEW", "HEALTH")
+STEPS, NUM_ENVS = 8, 4
+
+
+def make_agent(name, policy=None, **options):
+    """Return an agent with one objective."""
+    policy = policy or make_policy(specs=SPECS, **options)
+    objectives = make_objectives(policy, {name: OBJECTIVES[name][0]()}, TARGETS)
+    return A2C(policy, A2CConfig(), num_envs=NUM_ENVS, total_updates=1, objectives=objectives)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
+def test_an_objective_changes_its_heads_with_every_memory(name, memory, precision):
+    agent = make_agent(name, memory=memory, precision=precision)
+    before = {key: p.clone() for key, p in agent.objectives[name].named_parameters()}
+    assert before
+    metrics = agent.update(make_rollout(agent.policy, STEPS, NUM_ENVS, targets=TARGETS))
+    for key, parameter in agent.objectives[name].named_parameters():
+        assert parameter.dtype == torch.float32
+        assert torch.isfinite(parameter).all()
+        assert not torch.equal(parameter, before[key]), key
+    own = {key: value for key, value in metrics.items() if key.startswith(f"{name}/")}
+    assert own
+    assert all(math.isfinite(value) for value in own.values())
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_shapes_every_encoder(name, encoder):
+    """With the objective alone, the parameters of the image encoder get gradients."""
+    policy = make_policy(specs=SPECS, encoder=encoder)
+    (objective,) = make_objectives(policy, {name: OBJECTIVES[name][0]()}, TARGETS).values()
+    rollout = make_rollout(policy, 1, STEPS, targets=TARGETS)
+    objective.observe(rollout.targets)
+    output = policy(rollout.obs, rollout.memory_state, rollout.episode_starts)
+    loss, _ = objective.loss(policy, output, rollout)
+    loss.backward()
+    encoder_parameters = list(policy.perception.encoders["screen"].parameters())
+    assert encoder_parameters
+    touched = [p for p in encoder_parameters if p.grad is not None and p.grad.any()]
+    assert len(touched) > 0.7 * len(encoder_parameters)
+    assert all(parameter.grad is None for parameter in policy.actor.parameters())
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_state_of_an_objective_can_be_saved_and_loaded(name):
+    first, second = make_agent(name), make_agent(name)
+    rollout = make_rollout(first.policy, STEPS, NUM_ENVS, targets=TARGETS)
+    first.update(rollout)
+    state = weights(first.objectives[name])
+    assert any(
+        not torch.equal(part, state[key])
+        for key, part in second.objectives[name].state_dict().items()
+    )
+    second.policy.load_state_dict(first.policy.state_dict())
+    second.objectives[name].load_state_dict(state)
+    second.optimizer.load_state_dict(copy.deepcopy(first.optimizer.state_dict()))
+    assert_same(weights(second.objectives[name]), state)
+    for agent in (first, second):
+        torch.manual_seed(5)
+        agent.update(rollout)
+    assert_same(weights(first.policy), weights(second.policy))
+    assert_same(weights(first.objectives[name]), weights(second.objectives[name]))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_heads_do_not_belong_to_the_policy(name):
+    agent = make_agent(name)
+    assert agent.policy.state_dict().keys() == make_policy(specs=SPECS).state_dict().keys()
+    ours = {id(parameter) for parameter in agent.policy.parameters()}
+    heads = list(agent.objectives[name].parameters())
+    assert not ours & {id(parameter) for parameter in heads}
+    assert {id(parameter) for parameter in agent.parameters} == ours | {id(p) for p in heads}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_learns_from_rollouts_of_a_sampler(name):
+    """Also that its targets come from the environments' infos: see test_sampler.py for which."""
+    envs = LocalEnvs("tests.agents.toy:Gauge-v0", NUM_ENVS, 2, height=36, width=40)
+    policy = make_policy(specs=observation_specs(envs.single_observation_space, {}))
+    objectives = make_objectives(policy, {name: OBJECTIVES[name][0]()}, envs.info_keys)
+    agent = A2C(policy, A2CConfig(), num_envs=NUM_ENVS, total_updates=2, objectives=objectives)
+    sampler = Sampler(envs, policy, rollout_length=STEPS, seed=0, targets=agent.target_names)
+    with contextlib.closing(sampler):
+        for _ in range(2):
+            rollout = sampler.collect().rollout
+            assert rollout.targets.keys() == set(agent.target_names)
+            metrics = agent.update(rollout)
+    assert all(math.isfinite(value) for value in metrics.values())
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_targets_of_an_objective_are_infos_of_doom(name):
+    config = EnvConfig(env="basic", height=36, width=40)
+    with contextlib.closing(SharedVectorEnv(config, 2, 1)) as envs:
+        specs = observation_specs(envs.single_observation_space, envs.metadata)
+        policy = make_policy(specs=specs, actions=envs.single_action_space)
+        objectives = make_objectives(policy, {name: OBJECTIVES[name][0]()}, envs.info_keys)
+        agent = A2C(policy, A2CConfig(), num_envs=2, total_updates=1, objectives=objectives)
+        sampler = Sampler(envs, policy, rollout_length=4, seed=0, targets=agent.target_names)
+        with contextlib.closing(sampler):
+            metrics = agent.update(sampler.collect().rollout)
+    assert any(key.startswith(f"{name}/") for key in metrics)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("coef", [-0.1, float("nan")])
+def test_a_negative_coefficient_is_an_error(name, coef):
+    with pytest.raises(ValueError, match=r"^coef must not be negative, got"):
+        OBJECTIVES[name][0](coef=coef)
+
+
+class Constant(Objective[ObjectiveConfig]):
+    """An objective without heads, that is new to the registry."""
+
+    def loss(self, policy, output, batch):
+        loss = output.features.square().mean()
+        return loss, {"loss": loss}
+
+
+def test_an_objective_is_added_by_one_line(monkeypatch):
+    monkeypatch.setitem(OBJECTIVES, "constant", (ObjectiveConfig, Constant))
+    agent = make_agent("constant")
+    metrics = agent.update(make_rollout(agent.policy, STEPS, NUM_ENVS))
+    assert metrics["constant/loss"] > 0
+    assert agent.target_names == ()

@@ -1,0 +1,1 @@
+"""Tests of agents/sb3/, one file per module."""

@@ -1,0 +1,162 @@
+"""Tests of `commands.suite`, with trainings of a second."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import evaluate
+import train
+from commands import suite
+from commands.commandline import UsageError
+from commands.suite import SuiteOptions, train_all
+from envs import EnvError
+from evaluation.compare import MODES
+from perception.lookup import UnknownNameError
+from tests.envs import processes
+from tests.programs import refused
+
+ROOT = Path(__file__).parents[2]
+FIRST = ("CartPole-v1", "ppo", 0)
+PLAN = {"scenarios": ("CartPole-v1",), "agents": ("ppo",), "seeds": (0,)}
+TINY = ["--total-env-steps", "64", "--episodes", "4", "--num-envs", "2"]
+
+
+def run_suite(folder, *options):
+    return evaluate.main(["suite", "CartPole-v1", "--out", str(folder / "out"), *TINY, *options])
+
+
+def handlers():
+    return [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+
+def trained(folder):
+    """Return the content of each training's policy."""
+    files = sorted((folder / "out").glob("*/*/policy.safetensors"))
+    return {file.parent.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in files}
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Train in this process, and return the arguments of each training."""
+    trainings = []
+
+    def train_here(arguments):
+        trainings.append(arguments)
+        return train.main([*arguments, "--eval-episodes", "1", "--num-workers", "1"])
+
+    monkeypatch.setattr(suite, "_train", train_here)
+    return trainings
+
+
+def test_a_suite_trains_compares_and_resumes(tmp_path, capfd, in_process):
+    table = tmp_path / "table.json"
+    plan = SuiteOptions(**PLAN, out=tmp_path / "out", total_env_steps=64)
+    assert train.main(plan.train_arguments("CartPole-v1", "a2c", 0)) == 0
+    first = trained(tmp_path)
+    assert first.keys() == {"a2c-seed0"}
+    capfd.readouterr()
+    # What is trained is not trained again; what is named twice is trained once.
+    options = ("--agents", "a2c", "--seeds", "0", "1", "1", "--json", str(table))
+    assert run_suite(tmp_path, *options) == 0
+    said = capfd.readouterr().out
+    assert said.count("$ python train.py") == len(in_process) == 2
+    assert said.count("is already trained for 64 env steps") == 1
+    now = trained(tmp_path)
+    assert now.keys() == {"a2c-seed0", "a2c-seed1"}
+    assert now.items() >= first.items()
+    (comparison,) = json.loads(table.read_text())
+    home = tmp_path / "out" / "CartPole-v1"
+    assert {(r["entry"], r["mode"], len(r["returns"])) for r in comparison["results"]} == {
+        *((str(home / "a2c"), mode, 2) for mode in MODES),
+        ("random", "", 1),
+    }
+    folder = tmp_path / "out" / "compare" / "CartPole-v1"
+    assert (folder / "compare.md").is_file()
+    assert json.loads((folder / "compare.json").read_text()) == comparison
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "expected"),
+    [
+        (
+            {"agents": ("ppo", "dqn")},
+            UnknownNameError,
+            "unknown agent 'dqn'; choose from ppo, a2c",
+        ),
+        ({"scenarios": ("CartPole-v1", "basik")}, EnvError, "did you mean basic?"),
+    ],
+)
+def test_what_does_not_exist_is_refused_before_anything_is_trained(
+    tmp_path, capfd, changes, kind, expected
+):
+    with pytest.raises(kind) as error:
+        train_all(SuiteOptions(**{**PLAN, **changes}, out=tmp_path))
+    assert expected in str(error.value)
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_options_get_one_line(capsys):
+    for arguments, expected in (
+        (["basik"], "did you mean basic?"),
+        (["basic", "--agents", "dqn"], "unknown agent 'dqn'; choose from ppo"),
+        (["basic", "--seeds"], "seeds: name at least one"),
+        (["basic", "--seeds", "-1"], "seeds must be between 0 and 2^31 - 1"),
+        (["basic", "--total-env-steps", "0"], "total_env_steps must be at least 1"),
+    ):
+        assert expected in refused(capsys, evaluate, "suite", *arguments)
+
+
+def test_a_training_that_fails_ends_the_suite(tmp_path, capfd):
+    (tmp_path / "CartPole-v1").mkdir()
+    (tmp_path / "CartPole-v1" / "ppo-seed0").write_text("in the way")
+    plan = SuiteOptions(**{**PLAN, "seeds": (0, 1)}, out=tmp_path)
+    before = handlers()
+    with pytest.raises(UsageError, match="training CartPole-v1 with ppo, seed 0, failed; see"):
+        train_all(plan)
+    assert handlers() == before
+    said = capfd.readouterr()
+    assert said.out.splitlines()[1:] == [
+        f"$ python train.py {' '.join(plan.train_arguments(*FIRST))}"
+    ]
+    (line,) = said.err.splitlines()
+    assert "is a file; name a folder" in line
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
+def test_an_interrupted_training_is_saved_and_the_suite_ends(tmp_path, number):
+    options = ["CartPole-v1", "--total-env-steps", "100000000", "--out", str(tmp_path)]
+    command = [sys.executable, str(ROOT / "evaluate.py"), "suite", *options]
+    plan = SuiteOptions(**PLAN, out=tmp_path)
+    run_dir = plan.run_dir(*FIRST)
+    with subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        learning = processes.wait_until((run_dir / "progress.csv").exists, 150)
+        # A terminal signals all processes, `kill` only one.
+        tell = os.killpg if number == signal.SIGINT else os.kill
+        tell(process.pid, number)
+        try:
+            said, _ = process.communicate(timeout=60)
+            running = processes.command_lines(os.environ[processes.MARKER]).values()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # Nothing should be left.
+    assert learning, said
+    assert process.returncode == 130
+    assert "interrupted at" in said
+    assert "Traceback" not in said
+    assert not [line for line in running if str(run_dir) in line]
+    assert [p for p in (run_dir / "checkpoint").iterdir() if p.suffix == ".safetensors"]
+    assert not (tmp_path / "compare").exists()
+    assert train.main([*plan.train_arguments(*FIRST), "--total-env-steps", "1"]) == 0

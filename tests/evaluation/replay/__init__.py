@@ -1,0 +1,1 @@
+"""Tests of evaluation/replay/, one file per module."""

@@ -1,0 +1,1 @@
+"""Tests of evaluation/report/, one file per module."""

@@ -1,0 +1,151 @@
+"""Tests of `evaluation.report.tensorboard`, by reading back what it wrote."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+from evaluation.report.curves import read_curve
+from evaluation.report.markdown import markdown
+from evaluation.report.tensorboard import write_board
+from evaluation.statistics import band
+from tests.evaluation.policies import renamed
+
+METRICS = ("mean", "ci_low", "ci_high", "median", "iqm", "std", "mean_length")
+
+
+def short(comparison, names=("good", "bad")):
+    """Rename the entries."""
+    return renamed(comparison, *names)
+
+
+@pytest.fixture(scope="module")
+def folder(comparison, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("board")
+    write_board(short(comparison), folder)
+    return folder
+
+
+def read(folder):
+    return EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0}).Reload()
+
+
+def scalars(folder):
+    board = read(folder)
+    return {
+        tag: [(event.step, event.value) for event in board.Scalars(tag)]
+        for tag in board.Tags()["scalars"]
+    }
+
+
+def event_files(folder):
+    return sorted(folder.glob("**/events.out.tfevents*"))
+
+
+def test_every_result_has_a_run_with_its_scores(folder, comparison):
+    for result in short(comparison).results:
+        found = scalars(folder / result.name.replace(" ", "-"))
+        step = {"good": 300, "bad": 70, "random": 0}[result.entry]
+        for name in METRICS:
+            ((at, value),) = found.pop(f"compare/{name}")
+            assert at == step
+            assert value == pytest.approx(getattr(result.score, name), rel=1e-6)
+        ((_, mean),) = found.pop("scenarios/CartPole-v1")
+        assert mean == pytest.approx(result.score.mean, rel=1e-6)
+        assert found == {}
+
+
+def test_the_tables_are_shown_as_text(folder, comparison):
+    (event,) = read(folder).Tensors("compare/CartPole-v1/text_summary")
+    assert event.tensor_proto.string_val[0].decode() == markdown(short(comparison))
+
+
+def test_hyperparameters_have_metrics(folder, comparison):
+    for result in short(comparison).results:
+        board = read(folder / result.name.replace(" ", "-"))
+        content = board.PluginTagToContent("hparams")
+        started = HParamsPluginData.FromString(content["_hparams_/session_start_info"])
+        values = {
+            name: value.string_value or value.number_value
+            for name, value in started.session_start_info.hparams.items()
+        }
+        assert (values["player"], values["environment"]) == (result.entry, "CartPole-v1")
+        if result.contestants:
+            assert values["agent"] == result.contestants[0].file.about.agent
+            assert (values["encoder"], values["memory"]) == ("nature", "none")
+            assert values["frames_trained"] == result.env_steps
+            assert values["seeds"] == len(result.returns)
+        experiment = HParamsPluginData.FromString(content["_hparams_/experiment"]).experiment
+        metrics = {info.name.tag for info in experiment.metric_infos}
+        assert metrics == {f"compare/{name}" for name in METRICS}
+        assert metrics <= set(board.Tags()["scalars"])
+
+
+def test_the_margin_chart_shows_the_band_of_the_seeds(folder, runs):
+    (event,) = read(folder).Tensors("custom_scalars__config__")
+    layout = Layout.FromString(event.tensor_proto.string_val[0])
+    (category,) = layout.category
+    assert category.title == "CartPole-v1"
+    (chart,) = category.chart
+    (series,) = chart.margin.series
+    found = scalars(folder / "good")
+    assert set(found) == {series.value, series.lower, series.upper}
+    expected = band([read_curve(runs / f"good-seed{seed}" / "progress.csv") for seed in (0, 1)])
+    steps, *parts = expected
+    for tag, values in zip((series.value, series.lower, series.upper), parts, strict=True):
+        at, seen = zip(*found[tag], strict=True)
+        np.testing.assert_array_equal(at, steps.astype(int))
+        np.testing.assert_allclose(seen, values, rtol=1e-6)
+    # An entry without a curve has no band.
+    assert not (folder / "bad").exists()
+
+
+def test_files_of_an_earlier_comparison_are_removed(comparison, tmp_path):
+    write_board(short(comparison, ("old", "older")), tmp_path)
+    write_board(short(comparison), tmp_path)
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {
+        "good",
+        "good-(sampled)",
+        "good-(greedy)",
+        "bad-(sampled)",
+        "bad-(greedy)",
+        "random",
+    }
+    assert len(event_files(tmp_path)) == 7
+
+
+def test_files_of_a_training_in_the_same_folder_are_kept(comparison, tmp_path):
+    training = tmp_path / "good" / "events.out.tfevents.1.host.2.0"
+    training.parent.mkdir()
+    training.write_bytes(b"")
+    for _ in range(2):
+        write_board(short(comparison), tmp_path)
+    assert training.exists()
+    assert len(event_files(tmp_path)) == 8
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("../x", "a/b"),
+        ("..", "."),
+        ("", "///"),
+        ("a/b", "a-b"),
+        ("x" * 500, "y" + "x" * 499),
+        ("random", "./random"),
+        ("é\n\0", "\x1b[31m"),
+    ],
+    ids=json.dumps,
+)
+def test_every_name_has_its_own_folder_inside_the_folder(comparison, tmp_path, names):
+    folder = tmp_path / "board"
+    write_board(short(comparison, names), folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["board"]
+    # The table, five results and one band.
+    assert len(event_files(folder)) == 7
+    assert len({path.parent for path in event_files(folder)}) == 7

@@ -1,0 +1,1 @@
+"""Tests of perception/encoders/, one file per module."""

@@ -1,0 +1,1 @@
+"""Tests of perception/memory/, one file per module."""

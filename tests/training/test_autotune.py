@@ -1,0 +1,223 @@
+"""Tests of `training.autotune`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from agents import AGENTS, observation_specs
+from tests.agents.synthetic import make_policy
+from tests.agents.toy import LocalEnvs
+from training import autotune as module
+from training.autotune import Measurement, Setting, autotune, with_setting
+from training.config import default_config
+
+FIRST = Setting(
+    num_envs=4,
+    num_workers=2,
+    num_groups=1,
+    rollout_length=16,
+    num_threads=1,
+    precision="float32",
+)
+
+
+class RecordedEnvs(LocalEnvs):
+    """Environments that record whether they were closed."""
+
+    def __init__(self, setting):
+        super().__init__("tests.agents.toy:Counter-v0", setting.num_envs, setting.num_groups)
+        self.env_counts, self.is_closed = setting.env_counts, False
+
+    def close(self):
+        self.is_closed = True
+
+
+class Workshop:
+    """Opens environments and makes agents for `autotune`, and records them."""
+
+    def __init__(self, memory="none"):
+        self.opened, self.made, self.threads, self.memory = [], [], [], memory
+
+    def open_envs(self, setting):
+        # Two at a time would compete for the cores.
+        assert all(envs.is_closed for envs in self.opened)
+        self.opened.append(RecordedEnvs(setting))
+        return self.opened[-1]
+
+    def make_agent(self, envs, setting):
+        assert envs is self.opened[-1]
+        assert not envs.is_closed
+        assert envs.env_counts == setting.env_counts
+        self.made.append(setting)
+        kind, agent_class = AGENTS["a2c"]
+        specs = observation_specs(envs.single_observation_space, {})
+        policy = make_policy(specs=specs, memory=self.memory)
+        policy.register_forward_hook(lambda *_: self.threads.append(torch.get_num_threads()))
+        config = kind(rollout_length=setting.rollout_length)
+        return agent_class(policy, config, num_envs=setting.num_envs, total_updates=1)
+
+
+@pytest.fixture(autouse=True)
+def _one_update_for_each_setting_on_two_cores(monkeypatch):
+    monkeypatch.setattr(module, "_MEASURE_S", 0.0)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+
+
+@pytest.mark.parametrize("memory", ["none", "lstm"])
+def test_only_settings_that_do_not_change_the_results_are_measured(memory):
+    shop = Workshop(memory)
+    threads = torch.get_num_threads()
+    measured = autotune(FIRST, shop.open_envs, shop.make_agent)
+    settings = [measurement.setting for measurement in measured]
+    assert shop.made[0] == FIRST
+    assert sorted(map(str, settings)) == sorted(map(str, shop.made))
+    assert len(set(settings)) == len(settings)  # No setting is measured twice.
+    assert {(s.num_envs, s.rollout_length) for s in settings} == {(4, 16)}
+    for field in ("precision", "num_threads", "num_groups"):
+        assert len({getattr(s, field) for s in settings}) > 1, field
+    assert all(envs.is_closed for envs in shop.opened)
+    # New environments are opened only if a setting needs other ones.
+    assert len(shop.opened) < len(measured)
+    assert set(shop.threads) == {s.num_threads for s in settings}
+    assert torch.get_num_threads() == threads
+
+
+def test_the_best_setting_comes_first_and_the_others_by_speed():
+    shop = Workshop("lstm")
+    best, *others = autotune(FIRST, shop.open_envs, shop.make_agent)
+    speeds = [measurement.env_steps_per_s for measurement in others]
+    assert best.env_steps_per_s > 0
+    # A later setting of similar speed is not preferred.
+    assert best.env_steps_per_s * module._WORTHWHILE >= max(speeds)
+    assert speeds == sorted(speeds, reverse=True)
+
+
+def test_after_the_time_limit_no_measurement_is_started():
+    shop = Workshop()
+    (measurement,) = autotune(FIRST, shop.open_envs, shop.make_agent, seconds=0.0)
+    assert measurement.setting == FIRST
+    assert shop.made == [FIRST]
+    assert [envs.is_closed for envs in shop.opened] == [True]
+
+
+class BrokenEnvError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("which", ["open_envs", "make_agent"])
+@pytest.mark.parametrize("good", [0, 1, 2])
+def test_environments_are_closed_after_an_error(monkeypatch, which, good):
+    shop, calls = Workshop(), []
+    original = getattr(shop, which)
+
+    def breaking(*arguments):
+        calls.append(arguments)
+        if len(calls) > good:
+            raise BrokenEnvError
+        return original(*arguments)
+
+    monkeypatch.setattr(shop, which, breaking)
+    threads = torch.get_num_threads()
+    with pytest.raises(BrokenEnvError):
+        autotune(FIRST, shop.open_envs, shop.make_agent)
+    assert len(shop.opened) == (max(1, good) if which == "make_agent" else good) or good == 2
+    assert all(envs.is_closed for envs in shop.opened)
+    assert torch.get_num_threads() == threads
+
+
+def test_of_settings_of_similar_speed_the_earliest_is_best():
+    def best(*speeds):
+        measured = [
+            Measurement(replace(FIRST, num_threads=i), speed) for i, speed in enumerate(speeds)
+        ]
+        return module._best(measured).setting.num_threads
+
+    assert best(100) == 0
+    assert best(100, 102) == 0
+    assert best(100, 104) == 1
+    assert best(100, 104, 106) == 1
+    assert best(100, 90, 110, 95, 112) == 2
+    assert best(100, 102, 104) == 2
+
+
+def propose(speed, *, first=FIRST):
+    """Return the measurements of all proposals, with the speeds that a function returns."""
+    measured = []
+    # Each proposal depends on the measurements before it.
+    measured.extend(
+        Measurement(setting, speed(setting)) for setting in module._proposals(first, measured)
+    )
+    return measured
+
+
+def changes(one, other):
+    return {f.name for f in fields(one) if getattr(one, f.name) != getattr(other, f.name)}
+
+
+def test_each_proposal_differs_in_one_value_from_the_best_so_far(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+
+    def speed(setting):
+        faster = setting.num_groups * setting.num_workers
+        return faster * (2 if setting.precision == "bfloat16" else 1) / setting.num_threads
+
+    measured = propose(speed)
+    for i, measurement in enumerate(measured[1:], 1):
+        changed = changes(module._best(measured[:i]).setting, measurement.setting)
+        assert len(changed) == 1
+        assert changed.isdisjoint({"num_envs", "rollout_length"})
+        assert measurement.setting not in [other.setting for other in measured[:i]]
+    assert module._best(measured).setting == Setting(
+        num_envs=4,
+        num_workers=7,
+        num_groups=4,
+        rollout_length=16,
+        num_threads=1,
+        precision="bfloat16",
+    )
+
+
+@pytest.mark.parametrize(("num_envs", "length"), [(16, 64), (4, 128), (6, 50)])
+@pytest.mark.parametrize("more", [1, -1])
+def test_the_number_of_environments_and_the_rollout_length_never_change(num_envs, length, more):
+    first = replace(FIRST, num_envs=num_envs, rollout_length=length)
+    settings = [m.setting for m in propose(lambda s: s.num_envs**more, first=first)]
+    assert len(settings) > 3
+    assert {(s.num_envs, s.rollout_length) for s in settings} == {(num_envs, length)}
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3, 16, None])
+def test_proposals_fit_the_machine_and_the_groups_the_environments(monkeypatch, cores):
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    first = replace(FIRST, num_envs=6, num_workers=1)
+    settings = [m.setting for m in propose(lambda setting: 1.0, first=first)]
+    for setting in settings:
+        assert setting.num_envs % setting.num_groups == 0
+        assert 1 <= setting.num_threads <= (cores or 1)
+        assert 1 <= setting.num_workers <= max(1, (cores or 1) - 1)
+    assert {setting.num_groups for setting in settings} == {1, 2}
+
+
+FIELDS = {
+    "num_envs": 4,
+    "num_workers": 2,
+    "num_groups": 2,
+    "rollout_length": 32,
+    "num_threads": 1,
+    "precision": "float32",
+}
+
+
+def test_a_setting_replaces_fields_wherever_they_are():
+    config = with_setting(default_config("CartPole-v1"), FIELDS)
+    assert config.agent.rollout_length == 32
+    assert (config.num_envs, config.num_groups, config.precision) == (4, 2, "float32")
+
+
+def test_a_run_that_was_tuned_before_keeps_its_setting():
+    tuned = with_setting(default_config("CartPole-v1"), FIELDS)
+    assert with_setting(default_config("CartPole-v1"), tuned.as_dict()) == tuned

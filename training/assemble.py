@@ -1,0 +1,230 @@
+"""Making the parts of a training run from its configuration."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from stable_baselines3.common.logger import KVWriter
+
+from agents import (
+    AGENTS,
+    Agent,
+    OverlappedSampler,
+    Sampler,
+    build_policy,
+    make_objectives,
+    observation_specs,
+)
+from agents.collector import Collector
+from agents.device import choose_device, choose_precision, keep_memory
+from agents.sb3 import SB3Agent, SB3Sampler
+from envs import SharedVectorEnv
+from envs.fingerprint import fingerprint
+from envs.sb3 import SharedVecEnv
+from envs.speed import random_env_steps_per_second
+from evaluation.protocol import warn_of_wads
+from storage.run_folder import RunFolder
+from training.config import AnyTrainConfig, dotted
+from training.errors import TrainingError
+from training.evaluation import PeriodicEvaluation
+from training.logger import RunLogger
+from training.progress import Progress, is_finished
+from training.recorder import TrainingRecorder
+from training.resume import resume
+from training.tracking import Tracker
+from training.training import Training
+
+_LIMIT_STEPS = 100  # Env steps of each environment in which the limit without a policy is measured.
+_RECORDED_OF_TRAINING = 20  # Episodes, evenly spaced, beside the first, the best and the worst.
+
+
+@contextlib.contextmanager
+def open_training(
+    config: AnyTrainConfig,
+    folder: RunFolder,
+    signals: list[int],
+    writers: Sequence[KVWriter] = (),
+) -> Iterator[Training | None]:
+    """Start a training run, or resume it where it was saved.
+
+    Args:
+        config: the configuration.
+        folder: the run folder.
+        signals: is filled when the training is to stop.
+        writers: receive each record that is logged.
+
+    Yields:
+        The training; None if it is finished already.
+
+    Raises:
+        AgentError: If the environments lack what an objective needs.
+        EnvError: If the environments cannot be made.
+        FileError: If the run in the folder cannot be resumed, or another process is training in it.
+        PerceptionError: If the encoder cannot encode the observations.
+        TrainingError: If the device lacks what the configuration needs.
+    """
+    torch.manual_seed(config.seed)
+    keep_memory()
+    device = choose_device(config.device)
+    if config.inference == "cuda-graph" and device.type != "cuda":
+        raise TrainingError("--inference cuda-graph needs a GPU; use eager or compiled")
+    torch.set_num_threads(config.num_threads or torch.get_num_threads())
+    with contextlib.ExitStack() as stack:
+        envs = make_envs(config, config.num_envs, config.num_groups)
+        stack.enter_context(contextlib.closing(envs))
+        agent = make_agent(config, envs, device)
+        stack.enter_context(folder.locked())
+        progress, collector_state = resume(folder, agent, config)
+        if is_finished(config, progress):
+            print(
+                f"{folder.path} is already trained for {progress.env_steps:,} env steps; raise "
+                "--total-env-steps, or start over with --fresh"
+            )
+            yield None
+            return
+        # Nothing is removed before everything that can be refused has been checked.
+        if progress.env_steps == 0:
+            folder.clear()
+        folder.write_config(config.as_dict(), agent.policy.perception.precision)
+        limit = random_env_steps_per_second(envs, _LIMIT_STEPS)
+        collector = make_collector(config, envs, agent, progress.next_episode_seed)
+        stack.enter_context(contextlib.closing(collector))
+        if collector_state and (lost := collector.load_state(collector_state)):
+            print(
+                f"{lost} of {config.num_envs} episodes could not be restored (the environment is "
+                "not deterministic); starting new ones",
+                file=sys.stderr,
+            )
+        logger = make_logger(config, folder, progress, writers)
+        stack.enter_context(contextlib.closing(logger))
+        logger.record("time/limit_env_steps_per_s", limit)
+        evaluation = make_evaluation(config, folder, agent, logger)
+        stack.enter_context(contextlib.closing(evaluation))
+        yield Training(
+            config=config,
+            folder=folder,
+            envs=envs,
+            agent=agent,
+            collector=collector,
+            evaluation=evaluation,
+            logger=logger,
+            recorder=make_recorder(config, folder, agent, progress),
+            progress=progress,
+            signals=signals,
+            env_limit=limit,
+        )
+
+
+def make_envs(config: AnyTrainConfig, num_envs: int, num_groups: int = 1) -> SharedVectorEnv:
+    """Return environments as configured."""
+    warn_of_wads(config.env.env)
+    return SharedVectorEnv(
+        config.env,
+        num_envs,
+        config.num_workers,
+        num_groups,
+        hang_after_s=config.hang_after_s,
+        max_restarts=config.max_restarts,
+    )
+
+
+def make_agent(config: AnyTrainConfig, envs: SharedVectorEnv, device: torch.device) -> Agent[Any]:
+    """Return the agent that a configuration describes, with a new policy."""
+    policy = build_policy(
+        observation_specs(envs.single_observation_space, envs.metadata),
+        envs.single_action_space,
+        config.perception,
+        normalize_obs=config.agent.normalize_obs,
+        device=device,
+        precision=choose_precision(config.precision, device),
+    )
+    agent: Agent[Any] = AGENTS[config.agent_name][1](
+        policy,
+        config.agent,
+        num_envs=config.num_envs,
+        total_updates=-(-config.total_env_steps // config.env_steps_per_update),
+        objectives=make_objectives(policy, config.objective_configs, envs.info_keys),
+    )
+    return agent
+
+
+def make_collector(
+    config: AnyTrainConfig, envs: SharedVectorEnv, agent: Agent[Any], seed: int
+) -> Collector:
+    """Return what collects rollouts for an agent.
+
+    Args:
+        config: the configuration.
+        envs: the environments; nothing else may step them from now on.
+        agent: the agent.
+        seed: seed of the first episodes.
+    """
+    if isinstance(agent, SB3Agent):
+        return SB3Sampler(envs, SharedVecEnv(envs), agent, seed=seed)
+    sampler = Sampler(
+        envs,
+        agent.policy,
+        rollout_length=config.agent.rollout_length,
+        seed=seed,
+        num_buffers=2 if config.overlap else 1,
+        inference=config.inference,
+        targets=agent.target_names,
+    )
+    return OverlappedSampler(sampler) if config.overlap else sampler
+
+
+def make_logger(
+    config: AnyTrainConfig, folder: RunFolder, progress: Progress, writers: Sequence[KVWriter]
+) -> RunLogger:
+    """Return the logger of a run folder, and of a tracker if one is configured."""
+    logger = RunLogger(
+        folder.path, total=config.total_env_steps, start=progress.env_steps, writers=writers
+    )
+    values = dotted(config.as_dict())
+    if config.track:
+        resumed, say = progress.env_steps > 0, logger.progress.say
+        tracker = Tracker(config.track, folder.path, values, resumed=resumed, say=say)
+        logger.output_formats.append(tracker)
+    logger.record_config(values, {"eval/mean_reward": 0.0})
+    logger.restore_episodes(progress.returns, progress.lengths)
+    return logger
+
+
+def make_evaluation(
+    config: AnyTrainConfig, folder: RunFolder, agent: Agent[Any], logger: RunLogger
+) -> PeriodicEvaluation:
+    """Return what evaluates the policy during training, in environments of its own."""
+    envs = make_envs(
+        replace(config, env=config.env.whole_games()), min(config.num_envs, config.eval_episodes)
+    )
+    return PeriodicEvaluation(
+        agent,
+        envs,
+        config.env,
+        folder=folder,
+        logger=logger,
+        num_episodes=config.eval_episodes,
+        record=config.record,
+    )
+
+
+def make_recorder(
+    config: AnyTrainConfig, folder: RunFolder, agent: Agent[Any], progress: Progress
+) -> TrainingRecorder | None:
+    """Return what records episodes of training, or None if nothing is to be recorded."""
+    if not config.record:
+        return None
+    return TrainingRecorder(
+        folder.episodes,
+        env=asdict(config.env),
+        game=fingerprint(config.env.env),
+        gamma=config.agent.gamma,
+        value_unit=lambda: agent.value_unit,
+        interval=max(1, config.total_env_steps // _RECORDED_OF_TRAINING),
+        env_steps=progress.env_steps,
+    )

@@ -1,0 +1,199 @@
+"""Measuring which settings make a training run fastest on this machine.
+
+The number of environments and the rollout length stay as configured. Only settings that change
+results by no more than rounding are varied: the numbers of processes and groups that hold the
+environments, the number of threads of an update, and the precision of image encoders and memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from agents.agent import Agent
+from agents.collector import GroupedEnvs
+from agents.device import choose_device, choose_precision, keep_memory, precision_name, use_threads
+from agents.sampler import Sampler
+from envs import SharedVectorEnv
+from training.assemble import make_agent
+from training.config import AnyTrainConfig, with_values
+
+_MEASURE_S = 1.5  # Seconds for which each setting is measured, after a first rollout.
+_WORTHWHILE = 1.03  # A setting is preferred if it is this much faster: smaller gains are noise.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """The settings on which the speed of a training run depends.
+
+    Attributes:
+        num_envs: number of environments that run in parallel, N; as configured.
+        num_workers: number of processes that hold them.
+        num_groups: number of groups of environments that alternate.
+        rollout_length: T; as configured.
+        num_threads: threads of an update on the CPU.
+        precision: precision of the products in image encoders and memory, `float32` or `bfloat16`.
+    """
+
+    num_envs: int
+    num_workers: int
+    num_groups: int
+    rollout_length: int
+    num_threads: int
+    precision: str
+
+    @property
+    def env_counts(self) -> tuple[int, int, int]:
+        """Numbers of environments, workers and groups: the arguments of new environments."""
+        return self.num_envs, self.num_workers, self.num_groups
+
+
+class ClosableEnvs(GroupedEnvs, Protocol):
+    """Environments that can be closed."""
+
+    def close(self) -> None:
+        """Close the environments."""
+
+
+EnvsT = TypeVar("EnvsT", bound=ClosableEnvs)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A setting and its speed."""
+
+    setting: Setting
+    env_steps_per_s: float
+
+
+def autotune(
+    first: Setting,
+    open_envs: Callable[[Setting], EnvsT],
+    make_agent: Callable[[EnvsT, Setting], Agent[Any]],
+    *,
+    seconds: float = 45.0,
+) -> list[Measurement]:
+    """Measure settings, each of which differs in one value from the best one so far.
+
+    Args:
+        first: the setting to start with.
+        open_envs: makes the environments for a setting.
+        make_agent: makes an agent for these environments; it is discarded after the measurement.
+        seconds: after this time, no further measurement is started.
+
+    Returns:
+        All measurements, the best one first.
+    """
+    deadline = time.monotonic() + seconds
+    measured: list[Measurement] = []
+    envs: EnvsT | None = None
+    opened: tuple[int, int, int] | None = None
+    try:
+        for setting in _proposals(first, measured):
+            if measured and time.monotonic() > deadline:
+                break
+            if opened != setting.env_counts:
+                if envs is not None:
+                    envs.close()
+                    envs = None
+                envs, opened = open_envs(setting), setting.env_counts
+            assert envs is not None
+            measured.append(
+                Measurement(setting, _measure(envs, make_agent(envs, setting), setting))
+            )
+    finally:
+        if envs is not None:
+            envs.close()
+    best = _best(measured)
+    others = [m for m in measured if m is not best]
+    return [best, *sorted(others, key=lambda m: m.env_steps_per_s, reverse=True)]
+
+
+def _best(measured: list[Measurement]) -> Measurement:
+    """Return the fastest measurement; among those of similar speed, the earliest."""
+    best = measured[0]
+    for measurement in measured[1:]:
+        if measurement.env_steps_per_s > best.env_steps_per_s * _WORTHWHILE:
+            best = measurement
+    return best
+
+
+def _proposals(first: Setting, measured: list[Measurement]) -> Iterator[Setting]:
+    """Yield settings, each of which differs in one value from the best one measured so far."""
+    tried = {first}
+    yield first
+
+    def changed(**changes: Any) -> Iterator[Setting]:
+        setting = replace(_best(measured).setting, **changes)
+        if setting not in tried:
+            tried.add(setting)
+            yield setting
+
+    # First the changes that need no new environments.
+    for precision in ("bfloat16", "float32"):
+        yield from changed(precision=precision)
+    cores = os.cpu_count() or 1
+    for num_threads in (max(1, cores // 2), cores):
+        yield from changed(num_threads=num_threads)
+    for num_groups in (2, 4, 1):
+        if first.num_envs % num_groups == 0:
+            yield from changed(num_groups=num_groups)
+    if cores > 2:
+        yield from changed(num_workers=cores - 1)
+
+
+def _measure(envs: ClosableEnvs, agent: Agent[Any], setting: Setting) -> float:
+    """Collect and update for a while, and return the speed in env steps per second."""
+    with use_threads(setting.num_threads):
+        sampler = Sampler(envs, agent.policy, rollout_length=setting.rollout_length, seed=0)
+        with contextlib.closing(sampler):
+            agent.update(sampler.collect().rollout)
+            started, updates = time.perf_counter(), 0
+            while (now := time.perf_counter()) - started < _MEASURE_S or not updates:
+                agent.update(sampler.collect().rollout)
+                updates += 1
+    return updates * setting.num_envs * setting.rollout_length / (now - started)
+
+
+def fastest_setting(config: AnyTrainConfig) -> dict[str, Any]:
+    """Measure settings on this machine, print a table, and return the fields of the fastest."""
+    keep_memory()
+    device = choose_device(config.device)
+    first = Setting(
+        num_envs=config.num_envs,
+        num_workers=min(config.num_workers or os.cpu_count() or 1, config.num_envs),
+        num_groups=config.num_groups,
+        rollout_length=config.agent.rollout_length,
+        num_threads=config.num_threads or torch.get_num_threads(),
+        precision=precision_name(choose_precision(config.precision, device)),
+    )
+    measured = autotune(
+        first,
+        lambda setting: SharedVectorEnv(config.env, *setting.env_counts),
+        lambda envs, setting: make_agent(with_setting(config, asdict(setting)), envs, device),
+    )
+    names = list(asdict(first))
+    print(*(f"{name:>15}" for name in (*names, "env steps/s")))
+    for each in measured:
+        values = [*asdict(each.setting).values(), f"{each.env_steps_per_s:,.0f}"]
+        print(*(f"{value:>15}" for value in values))
+    return asdict(measured[0].setting)
+
+
+def with_setting(config: AnyTrainConfig, values: Mapping[str, Any]) -> AnyTrainConfig:
+    """Return a configuration with the fields that `--autotune` chooses.
+
+    Args:
+        config: the configuration.
+        values: a setting's fields, or the nested configuration of a run that was tuned before.
+    """
+    stored = {**values, **values.get("agent", {})}
+    chosen = {f.name: stored[f.name] for f in fields(Setting) if f.name in stored}
+    of_agent = {f"agent.{name}": value for name, value in chosen.items()}
+    return with_values(config, chosen | of_agent)

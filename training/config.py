@@ -1,0 +1,311 @@
+"""The configuration of a training run, nested as its parts are.
+
+A field can be addressed by its dotted name, as in `agent.learning_rate`: presets and stored
+configurations do so.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+import tyro
+
+from agents import AGENTS, OBJECTIVES, SB3_AGENTS, AgentConfig, ObjectiveConfig
+from agents.inference import Inference
+from envs import EnvConfig, folder_name
+from perception import ENCODERS, MEMORIES, PerceptionConfig
+from perception.encoders import EncoderConfig
+from perception.lookup import as_named_dict, check_name, name_of
+from perception.memory import MemoryConfig
+from training.errors import TrainingError
+from training.presets import preset
+from training.tracking import TrackerName
+
+AgentT = TypeVar("AgentT", bound=AgentConfig)
+EncoderT = TypeVar("EncoderT", bound=EncoderConfig)
+MemoryT = TypeVar("MemoryT", bound=MemoryConfig)
+ObjectivesT = TypeVar("ObjectivesT")
+ConfigT = TypeVar("ConfigT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvOptions(EnvConfig):
+    """How the environment is observed and acted upon."""
+
+    env: Annotated[
+        tyro.conf.Positional[str],
+        tyro.conf.arg(metavar="ENV", help_behavior_hint="(required)"),
+    ] = "basic"
+    """The environment: a scenario, a Gymnasium id, a Freedoom map or a path to a .cfg."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoObjectives:
+    """No objectives beside the agent's own loss."""
+
+
+def resumable(default: Any, *, compares_trials: bool = False) -> Any:
+    """Declare a field that may differ when a run is resumed.
+
+    Such a field does not change what is learned.
+
+    Args:
+        default: the field's default.
+        compares_trials: whether it must nevertheless be the same in all trials of a search, because
+            they are compared by it.
+    """
+    return field(default=default, metadata={"resumable": True, "compares_trials": compares_trials})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT]):
+    """Everything that a training run depends on.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    env: Annotated[EnvOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=EnvOptions)
+    perception: Annotated[PerceptionConfig[EncoderT, MemoryT], tyro.conf.OmitArgPrefixes] = field(
+        default_factory=PerceptionConfig
+    )
+    agent: Annotated[AgentT, tyro.conf.OmitArgPrefixes]
+    objectives: Annotated[ObjectivesT, tyro.conf.arg(name="")] = field(
+        default_factory=NoObjectives  # type: ignore[assignment] # the default of ObjectivesT
+    )
+    # Annealing stretches over more env steps, too.
+    total_env_steps: int = resumable(1_000_000, compares_trials=True)
+    """Length of the training, in env steps over all environments."""
+    num_envs: int = 8
+    """Number of environments that run in parallel, N."""
+    num_workers: int | None = resumable(None)
+    """Number of worker processes that hold the environments. None: one for each CPU core."""
+    num_groups: int = 1
+    """Groups of environments that alternate: one steps while the policy acts for another."""
+    overlap: bool = False
+    """Collect the next rollout during an update, with a policy that is one update old."""
+    seed: int = 0
+    """Seed of everything random in the training."""
+    device: Literal["auto", "cpu", "cuda"] = resumable("auto")
+    """Device of the policy. auto: the GPU if there is one."""
+    precision: Literal["auto", "float32", "bfloat16"] = resumable("auto")
+    """Precision of image encoders and memory. auto: bfloat16 (bf16) if the hardware supports it."""
+    inference: Inference = resumable("auto")
+    """How the policy runs while it collects. auto: as a CUDA graph on a GPU, eager on a CPU."""
+    num_threads: int | None = resumable(None)
+    """Threads of an update on the CPU. None: one for each core."""
+    autotune: Annotated[bool, tyro.conf.FlagCreatePairsOff] = resumable(False)
+    """First measure, in less than a minute, which settings are fastest on this machine."""
+    run_dir: Path | None = resumable(None)
+    """The run folder. None: runs/ENV/AGENT-seedS."""
+    fresh: Annotated[bool, tyro.conf.FlagCreatePairsOff] = resumable(False)
+    """Start over, even if the run folder exists."""
+    eval_every: int | None = resumable(None, compares_trials=True)
+    """Env steps between evaluations. None: a tenth of the training."""
+    eval_episodes: int = resumable(20, compares_trials=True)
+    """Episodes of an evaluation."""
+    record: bool = resumable(True)
+    """Record the episodes of evaluations and some of training, for replays."""
+    track: TrackerName | None = resumable(None)
+    """Also log to an experiment tracker: offline, into the run folder."""
+    patience: int | None = resumable(None, compares_trials=True)
+    """Stop after this many evaluations without improvement. None: never."""
+    checkpoint_every_s: float = resumable(60.0)
+    """Seconds between checkpoints."""
+    hang_after_s: float = resumable(30.0)
+    """Seconds after which an env step counts as hung; the environment is then restarted."""
+    max_restarts: int = resumable(100)
+    """The training stops if more environments than this are restarted within a minute."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in (
+            "total_env_steps",
+            "num_envs",
+            "num_workers",
+            "num_groups",
+            "num_threads",
+            "eval_every",
+            "eval_episodes",
+            "patience",
+            "max_restarts",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.num_envs % self.num_groups:
+            raise ValueError(
+                f"num_envs ({self.num_envs}) must be a multiple of num_groups ({self.num_groups})"
+            )
+        if self.agent_name in SB3_AGENTS and (self.overlap or self.autotune):
+            raise ValueError(
+                f"{self.agent_name} has its own collector: leave out --overlap and --autotune"
+            )
+        if not self.hang_after_s > 0:
+            raise ValueError(f"hang_after_s must be greater than 0, got {self.hang_after_s}")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed must be between 0 and 2^31 - 1, got {self.seed}")
+
+    @property
+    def agent_name(self) -> str:
+        """The agent's name in `AGENTS`."""
+        return name_of(AGENTS, self.agent)
+
+    @property
+    def objective_configs(self) -> dict[str, ObjectiveConfig]:
+        """The configurations of the objectives by name."""
+        return {f.name: getattr(self.objectives, f.name) for f in fields(self.objectives)}  # type: ignore[arg-type] # a dataclass made by `objectives_of`
+
+    @property
+    def evaluation_interval(self) -> int:
+        """Env steps between evaluations."""
+        return self.eval_every or max(1, self.total_env_steps // 10)
+
+    @property
+    def env_steps_per_update(self) -> int:
+        """Env steps in a rollout of all environments."""
+        return self.num_envs * self.agent.rollout_length
+
+    @property
+    def default_run_dir(self) -> Path:
+        """The run folder if none is named."""
+        return Path("runs") / folder_name(self.env.env) / f"{self.agent_name}-seed{self.seed}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the configuration as nested dictionaries, with names from registries."""
+        return {
+            **asdict(self),
+            "perception": self.perception.as_dict(),
+            "agent": as_named_dict(AGENTS, self.agent),
+        }
+
+
+AnyTrainConfig = TrainConfig[Any, Any, Any, Any]
+
+
+def part_types(
+    agent: str, encoder: str, memory: str, objectives: tuple[str, ...]
+) -> tuple[type[Any], ...]:
+    """Return the types of a configuration's parts, the parameters of `TrainConfig`.
+
+    Raises:
+        UnknownNameError: If a registry has no entry of a name.
+        TrainingError: If an objective is named twice.
+    """
+    check_name(AGENTS, agent, "agent")
+    check_name(ENCODERS, encoder, "encoder")
+    check_name(MEMORIES, memory, "memory")
+    return (
+        AGENTS[agent][0],
+        ENCODERS[encoder][0],
+        MEMORIES[memory][0],
+        objectives_type(objectives),
+    )
+
+
+@functools.cache
+def objectives_type(names: tuple[str, ...]) -> type[Any]:
+    """Return a dataclass with one field for each objective, its configuration.
+
+    For the same names, it is the same dataclass.
+
+    Raises:
+        UnknownNameError: If there is no such objective.
+        TrainingError: If one is named twice.
+    """
+    for name in names:
+        check_name(OBJECTIVES, name, "objective")
+        if names.count(name) > 1:
+            raise TrainingError(f"--objectives names {name} twice; name it once")
+    if not names:
+        return NoObjectives
+    parts = [(n, OBJECTIVES[n][0], field(default_factory=OBJECTIVES[n][0])) for n in names]
+    return make_dataclass("Objectives", parts, frozen=True, kw_only=True)
+
+
+def default_config(
+    env: str,
+    agent: str = "ppo",
+    *,
+    encoder: str | None = None,
+    memory: str | None = None,
+    objectives: tuple[str, ...] = (),
+) -> AnyTrainConfig:
+    """Return the configuration that the presets of an environment, agent and objectives make.
+
+    Args:
+        env: the environment's canonical name.
+        agent: the agent's name.
+        encoder: name of the image encoder. None: the preset's.
+        memory: name of the memory. None: the preset's.
+        objectives: names of objectives.
+
+    Raises:
+        UnknownNameError: If a registry has no such entry.
+        TrainingError: If an objective is named twice.
+    """
+    check_name(AGENTS, agent, "agent")
+    values = preset(env, agent, objectives)
+    encoder = encoder or values.get("encoder", "nature")
+    memory = memory or values.get("memory", "none")
+    parts = part_types(agent, encoder, memory, objectives)
+    agent_type, encoder_type, memory_type, objectives_type_ = parts
+    default: AnyTrainConfig = TrainConfig(
+        env=EnvOptions(env=env),
+        perception=PerceptionConfig(encoder=encoder_type(), memory=memory_type()),
+        agent=agent_type(),
+        objectives=objectives_type_(),
+    )
+    return with_values(default, values)
+
+
+def with_values(config: ConfigT, values: Mapping[str, Any]) -> ConfigT:
+    """Replace fields of nested dataclasses.
+
+    Args:
+        config: a dataclass.
+        values: new values by dotted name. Names that the dataclass lacks are ignored, because one
+            preset serves all encoders and agents.
+    """
+    changes: dict[str, Any] = {}
+    for f in fields(config):  # type: ignore[arg-type] # any dataclass
+        current = getattr(config, f.name)
+        if is_dataclass(current):
+            inside = {
+                n.partition(".")[2]: v for n, v in values.items() if n.startswith(f"{f.name}.")
+            }
+            changes[f.name] = with_values(current, inside)
+        elif f.name in values:
+            changes[f.name] = values[f.name]
+    return replace(config, **changes)  # type: ignore[type-var] # any dataclass
+
+
+def dotted(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested dictionaries as one, with dotted names; tuples and paths as JSON has them."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat |= dotted(value, f"{prefix}{name}.")
+        else:
+            is_path = isinstance(value, Path)
+            flat[prefix + name] = str(value) if is_path else list_of(value)
+    return flat
+
+
+def list_of(value: Any) -> Any:
+    """Return a tuple as a list, as JSON has it, and anything else unchanged."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def dotted_fields(config: Any, where: Callable[[Mapping[Any, Any]], bool]) -> Iterator[str]:
+    """Yield the dotted names of the fields whose metadata fulfils a condition."""
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if is_dataclass(value):
+            yield from (f"{f.name}.{name}" for name in dotted_fields(value, where))
+        elif where(f.metadata):
+            yield f.name

@@ -1,0 +1,193 @@
+"""Evaluation during training: the policy is scored at regular intervals, and the best one saved.
+
+The episodes are neither those that it learns from nor those of `score`; actions are sampled, as in
+training. The episodes are recorded, and one of them is shown in TensorBoard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from agents.agent import Agent
+from agents.collector import BatchedEnvs
+from agents.inference import InferencePolicy
+from envs import EnvConfig, EnvError, SharedVectorEnv
+from envs.filmed import FilmedEnv
+from envs.fingerprint import fingerprint
+from envs.playback import Moment, env_steps_per_second, playback_fps
+from envs.video import gif_bytes, write_mp4
+from evaluation.playing import play_episodes, score_episodes
+from evaluation.replay.recorded import DivergedError, ShownEpisode, replay_recording
+from evaluation.seeds import EVALUATION
+from storage.recording import Episode, Recording, save_recording
+from storage.run_folder import RunFolder
+from training.config import AnyTrainConfig
+from training.guard import continuing_without_disk
+from training.logger import RunLogger
+from training.progress import Progress
+from training.saving import save_as_policy_file
+
+_GIF_FRAMES, _GIF_SIZE = 100, (160, 120)
+_VIDEO_SIZE = (640, 480)
+
+
+class PeriodicEvaluation:
+    """Evaluates the policy, saves the best one, records episodes, and shows one in TensorBoard.
+
+    Args:
+        agent: the agent whose policy is evaluated.
+        envs: the environments to play in, used for nothing else; closed by `close`.
+        config: their configuration.
+        folder: the run folder, for recordings.
+        logger: shows the first episode, and prints what cannot be shown.
+        num_episodes: number of episodes in an evaluation.
+        record: whether the episodes are recorded.
+    """
+
+    def __init__(
+        self,
+        agent: Agent[Any],
+        envs: SharedVectorEnv,
+        config: EnvConfig,
+        *,
+        folder: RunFolder,
+        logger: RunLogger,
+        num_episodes: int,
+        record: bool,
+    ) -> None:
+        self._agent, self._envs, self._config = agent, envs, config
+        self._folder, self._logger = folder, logger
+        self._num_episodes, self._record = num_episodes, record
+        self._player = InferencePolicy(agent.policy)
+        self._game = fingerprint(config.env)
+        self._is_repeatable = True  # Whether seed and actions determine an episode.
+
+    @property
+    def num_restarts(self) -> int:
+        """How often an environment was restarted after a failure."""
+        return self._envs.num_restarts
+
+    @property
+    def last_restart(self) -> str:
+        """Why an environment was last restarted; empty if none was."""
+        return self._envs.last_restart
+
+    def run(self, config: AnyTrainConfig, progress: Progress, signals: Sequence[int]) -> None:
+        """Evaluate the policy, and save it if it is the best so far.
+
+        Args:
+            config: the configuration of the training.
+            progress: progress of the training; best score and next evaluation are updated.
+            signals: as soon as it is not empty, the evaluation stops and changes nothing.
+        """
+        episodes = self.play(signals)
+        if signals:
+            return
+        score, say = score_episodes(episodes), self._logger.progress.say
+        while progress.next_evaluation <= progress.env_steps:
+            progress.next_evaluation += config.evaluation_interval
+        best = progress.best_score
+        progress.evaluations_since_best += 1
+        if best is None or score.mean > best:
+            progress.evaluations_since_best = 0
+        with continuing_without_disk(say):
+            # Of equal policies the later one is kept, because it was trained longer.
+            if best is None or score.mean >= best:
+                save_as_policy_file(self._folder, self._agent, config, progress, best=True)
+                progress.best_score = score.mean
+            self.record_episodes(episodes, progress.env_steps)
+        self._logger.record("eval/mean_reward", score.mean)
+        self._logger.record("eval/mean_ep_length", score.mean_length)
+        say(
+            f"{progress.env_steps:>9,} env steps · evaluation {score.mean:,.2f} "
+            f"± {score.std:,.2f} over {score.episodes} episodes"
+        )
+
+    def play(self, signals: Sequence[int]) -> list[Episode]:
+        """Play episodes with the agent's current weights.
+
+        Args:
+            signals: as soon as it is not empty, playing stops.
+
+        Returns:
+            The episodes in the order of their seeds, which are the same in every evaluation.
+        """
+        self._player.take_weights()
+        played = self._play(self._envs, self._num_episodes)
+        episodes = itertools.takewhile(lambda _: not signals, played)
+        return sorted(episodes, key=lambda episode: episode.seed)
+
+    def record_episodes(self, episodes: Sequence[Episode], env_steps: int) -> None:
+        """Record the episodes of an evaluation, and show the first one in TensorBoard.
+
+        Args:
+            episodes: as returned by `play`.
+            env_steps: env steps of the training so far.
+
+        Raises:
+            OSError: If something cannot be written.
+        """
+        recordings = [self._recording(episode) for episode in episodes]
+        for recording in recordings if self._record else ():
+            name = f"evaluation-{env_steps:010d}-{recording.episode.seed - EVALUATION:03d}.npz"
+            save_recording(self._folder.episodes / name, recording)
+        if "rgb_array" not in self._envs.metadata.get("render_modes", ()):
+            return
+        try:
+            if self._is_repeatable:
+                self._show_moments(
+                    replay_recording(recordings[0], self._config, _GIF_SIZE), env_steps
+                )
+        except DivergedError as error:
+            self._is_repeatable = False
+            self._logger.progress.say(
+                f"{error}; from now on, pictures are taken while an episode is played"
+            )
+        except EnvError as error:
+            self._logger.progress.say(f"{error}; this episode is not shown")
+        if not self._is_repeatable:
+            self._record_video(env_steps)
+
+    def close(self) -> None:
+        """Close the environments."""
+        self._envs.close()
+
+    def _play(self, envs: BatchedEnvs, num_episodes: int) -> Iterator[Episode]:
+        return play_episodes(
+            self._player,
+            envs,
+            num_episodes=num_episodes,
+            seed=EVALUATION,
+            greedy=False,
+            device=self._player.device,
+            gamma=self._agent.config.gamma,
+            value_unit=self._agent.value_unit,
+        )
+
+    def _recording(self, episode: Episode) -> Recording:
+        return Recording(episode=episode, env=asdict(self._config), game=self._game)
+
+    def _record_video(self, env_steps: int) -> None:
+        """Play one more episode, record it with a video, and show it in TensorBoard."""
+        file = self._folder.episodes / f"evaluation-{env_steps:010d}-film.npz"
+        with contextlib.closing(FilmedEnv(self._config, _VIDEO_SIZE)) as env:
+            (episode,) = self._play(env, 1)
+        recording = self._recording(episode)
+        if self._record:
+            save_recording(file, recording)
+            write_mp4(file.with_suffix(".mp4"), env.film(), playback_fps(self._config))
+        shown = ShownEpisode(name="", recording=recording, config=self._config, video=env.film)
+        self._show_moments(shown.moments(_GIF_SIZE), env_steps)
+
+    def _show_moments(self, moments: Iterator[Moment], step: int) -> None:
+        """Show the beginning of an episode as an animated GIF with one picture per env step."""
+        pictures: dict[int, Any] = {}
+        for moment in moments:
+            if moment.step < _GIF_FRAMES:
+                pictures[moment.step] = moment.image
+        gif = gif_bytes(list(pictures.values()), env_steps_per_second(self._config))
+        self._logger.record_gif("eval/episode", gif, *_GIF_SIZE, step)

@@ -1,0 +1,237 @@
+"""Logging through Stable-Baselines3's Logger: to TensorBoard, a CSV file and a progress bar.
+
+Tags are those of Stable-Baselines3, so that its runs and ours can be compared in TensorBoard. The x
+axis is env steps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import threading
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from stable_baselines3.common.logger import (
+    CSVOutputFormat,
+    HParam,
+    KVWriter,
+    Logger,
+    TensorBoardOutputFormat,
+)
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
+from torch.utils.tensorboard.writer import SummaryWriter
+
+_NOT_IN_TEXT = ("stdout", "csv", "json", "log")
+_EPISODES = 100  # Episodes that a mean is over, as in Stable-Baselines3.
+_NOT_AVERAGED = ("r", "l", "t")  # Return and length are logged under other tags; t is wall time.
+# Without a terminal, a line is printed each time this share of the training has passed.
+_SHARE_PER_LINE = 0.05
+
+
+class ProgressWriter(KVWriter):
+    """Shows a progress bar with return, speed and time left, or lines if there is no terminal.
+
+    Args:
+        total: env steps of the whole training run.
+        start: env steps already done.
+    """
+
+    def __init__(self, total: int, start: int) -> None:
+        self._total, self._next_line = total, float(start)
+        self._console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("return [bold]{task.fields[returned]}[/] · {task.fields[speed]} frames/s"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task(
+            "training", total=total, completed=start, returned="-", speed="-"
+        )
+        self._bar.start()
+
+    def write(
+        self,
+        key_values: dict[str, Any],
+        key_excluded: dict[str, tuple[str, ...]],
+        step: int = 0,
+    ) -> None:
+        """Show one record."""
+        if "time/fps" not in key_values:
+            return
+        returned = _number(key_values.get("rollout/ep_rew_mean"))
+        speed = f"{key_values['time/fps']:,.0f}"
+        self._bar.update(self._task, completed=step, returned=returned, speed=speed)
+        if self._bar.disable and step >= self._next_line:
+            self._next_line = step + _SHARE_PER_LINE * self._total
+            line = f"{step:>9,} / {self._total:,} env steps · return {returned} · {speed} frames/s"
+            self._console.print(line, highlight=False)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._console.print(line, highlight=False)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        self._bar.stop()
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.2f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+class _TensorBoardWriter(TensorBoardOutputFormat):
+    """Writes TensorBoard's files, and starts a new file after a write that failed.
+
+    TensorBoard writes them in a thread, which a failed write ends. The thread's traceback is not
+    printed, because the same error is raised here at the next write.
+    """
+
+    def __init__(self, folder: Path, purge_step: int | None) -> None:
+        self._folder = str(folder)
+        self.writer: SummaryWriter = SummaryWriter(self._folder, purge_step=purge_step)
+        self._is_closed = self._has_failed = False
+        self._excepthook, threading.excepthook = threading.excepthook, self._on_exception
+
+    def write(
+        self,
+        key_values: dict[str, Any],
+        key_excluded: dict[str, tuple[str, ...]],
+        step: int = 0,
+    ) -> None:
+        """Write one record.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        if self._has_failed:
+            with contextlib.suppress(OSError):
+                self.writer.close()
+            self.writer = SummaryWriter(self._folder)
+        self._has_failed = True
+        super().write(key_values, key_excluded, step)
+        self._has_failed = False
+
+    def close(self) -> None:
+        """Close the file."""
+        threading.excepthook = self._excepthook
+        super().close()
+
+    def _on_exception(self, args: threading.ExceptHookArgs) -> None:
+        if not (isinstance(args.thread, _AsyncWriterThread) and args.exc_type is OSError):
+            self._excepthook(args)
+
+
+class RunLogger(Logger):
+    """Stable-Baselines3's Logger for a run folder; a run that resumes adds to its files.
+
+    Args:
+        folder: the run folder.
+        total: env steps of the whole training run.
+        start: env steps already done; records of later env steps are replaced.
+        writers: receive each record too, after the files, and are closed with them.
+    """
+
+    def __init__(
+        self, folder: Path, *, total: int, start: int, writers: Sequence[KVWriter] = ()
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.progress = ProgressWriter(total, start)
+        self._tensorboard = _TensorBoardWriter(folder, purge_step=start + 1 if start else None)
+        self._returns: deque[float] = deque(maxlen=_EPISODES)
+        self._lengths: deque[float] = deque(maxlen=_EPISODES)
+        # The CSV comes before TensorBoard: on a full disk it fails first, and loses no record.
+        formats = [self.progress, _resumed_csv(folder / "progress.csv", start), self._tensorboard]
+        super().__init__(str(folder), [*formats, *writers])
+
+    def record_config(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        """Fill the HParams tab.
+
+        Args:
+            config: the hyper-parameters by name.
+            metrics: tags to show beside them; TensorBoard looks up their values.
+        """
+        plain = {
+            key: value if isinstance(value, (int, float, bool, str)) else str(value)
+            for key, value in config.items()
+        }
+        self.record("hparams", HParam(plain, dict(metrics)), exclude=_NOT_IN_TEXT)
+
+    def record_episodes(self, finished: Sequence[Mapping[str, float]]) -> None:
+        """Record mean return and length of the last 100 episodes, and means of other statistics.
+
+        Args:
+            finished: statistics of the episodes that ended since the last call; the other means are
+                over these alone.
+        """
+        self._returns.extend(episode["r"] for episode in finished)
+        self._lengths.extend(episode["l"] for episode in finished)
+        if self._returns:
+            self.record("rollout/ep_rew_mean", fmean(self._returns))
+            self.record("rollout/ep_len_mean", fmean(self._lengths))
+        for key in finished[0] if finished else ():
+            if key not in _NOT_AVERAGED:
+                self.record(f"rollout/ep_{key}_mean", fmean(e[key] for e in finished))
+
+    @property
+    def last_episodes(self) -> tuple[list[float], list[float]]:
+        """Returns and lengths of the episodes that the means are over."""
+        return list(self._returns), list(self._lengths)
+
+    def restore_episodes(self, returns: Sequence[float], lengths: Sequence[float]) -> None:
+        """Restore the `last_episodes` of a run that resumes."""
+        self._returns.extend(returns)
+        self._lengths.extend(lengths)
+
+    def record_update(self, metrics: Mapping[str, float]) -> None:
+        """Record the metrics of an update."""
+        for name, value in metrics.items():
+            self.record(f"train/{name}", value)
+
+    def record_gif(self, tag: str, gif: bytes, width: int, height: int, step: int) -> None:
+        """Show a GIF in TensorBoard's Images tab, because its function for videos is broken.
+
+        Args:
+            tag: name of the image.
+            gif: content of a GIF file.
+            width: width of the pictures, in pixels.
+            height: height of the pictures, in pixels.
+            step: env steps of the training so far.
+        """
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
+        summary = Summary(value=[Summary.Value(tag=tag, image=image)])
+        writer = self._tensorboard.writer._get_file_writer()  # `add_image` takes no GIF.
+        writer.add_summary(summary, step)
+
+    def close(self) -> None:
+        """Close every file, also if the last records cannot be written."""
+        for output_format in self.output_formats:
+            with contextlib.suppress(OSError):
+                output_format.close()
+
+
+def _resumed_csv(path: Path, start: int) -> CSVOutputFormat:
+    """Open progress.csv, keeping the rows up to env step `start`."""
+    rows: list[dict[str, str]] = []
+    if path.exists():
+        # The last line of a program that was killed may be incomplete.
+        lines = [line for line in path.read_text().splitlines(True) if line.endswith("\n")]
+        rows = [row for row in csv.DictReader(lines) if int(row["time/total_timesteps"]) <= start]
+    # Written under another name and then renamed, so that it is never incomplete; it stays open.
+    temporary = path.with_name(f".{path.name}.tmp")
+    output = CSVOutputFormat(str(temporary))
+    for row in rows:
+        output.write(row, {}, int(row["time/total_timesteps"]))
+    temporary.replace(path)
+    return output

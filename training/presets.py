@@ -1,0 +1,220 @@
+"""What differs from the defaults, by environment and agent, and why.
+
+Keys are dotted names of configuration fields; `encoder` and `memory` are names in registries. A
+preset is a default: whatever is given on the command line takes precedence. Of several entries that
+fit, later ones take precedence: the environment's family, the environment, the agent in the family,
+and the agent in the environment.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+# Every agent in every environment of Doom. A screen of 80 x 60 is half the engine's smallest one in
+# each direction: it shows what these scenarios need, at half the work of 128 x 72. The narrow
+# network leaves two CPU cores to the environments rather than to convolutions.
+_DOOM: dict[str, Any] = {
+    "env.height": 60,
+    "env.width": 80,
+    "perception.encoder.conv_channels": (16, 32, 32),
+    "perception.encoder.features": 256,
+    "num_envs": 16,
+    "num_groups": 2,
+}
+# PPO learns from 64 steps of 16 environments at a time: several episodes of the short scenarios,
+# and enough of the long ones. With memory, minibatches are whole sequences: of shorter ones, more
+# fit.
+_DOOM_PPO: dict[str, Any] = {
+    "agent.learning_rate": 5e-4,
+    "agent.anneal_learning_rate": True,
+    "agent.rollout_length": 64,
+}
+_RECURRENT_PPO: dict[str, Any] = {**_DOOM_PPO, "agent.rollout_length": 32}
+_RECURRENT: dict[str, Any] = {"memory": "lstm"}
+
+# Atari as in the 37-details article (Huang et al. 2022): its nine details of Atari, and below the
+# hyper-parameters of its ppo_atari.py. Rewards are clipped, and a lost life is an end, for learning
+# only; results are of whole games at their native reward. Different from the article is what the id
+# `ALE/...-v5` defines (Machado et al. 2018): the emulator repeats the previous action with a
+# probability of 0.25, which the article's `...NoFrameskip-v4` never does, and a game is truncated
+# after 108,000 frames. The actions are the game's minimal set in both.
+_ATARI: dict[str, Any] = {
+    "env.observation": "gray",
+    "env.height": 84,
+    "env.width": 84,
+    "env.frame_stack": 4,
+    "env.frame_skip": 4,
+    "env.max_pool": True,
+    "env.noop_max": 30,
+    "env.fire_reset": True,
+    "env.terminal_on_life_loss": True,
+    "agent.clip_rewards": True,
+    "agent.anneal_learning_rate": True,
+    "num_envs": 8,
+    "total_env_steps": 10_000_000,
+}
+# Our value loss is Stable-Baselines3's: the squared error, after clipping. The article's is half of
+# it, hence half its weight of 0.5, and the larger of the clipped and the unclipped one.
+_ATARI_PPO: dict[str, Any] = {
+    "agent.rollout_length": 128,
+    "agent.learning_rate": 2.5e-4,
+    "agent.num_epochs": 4,
+    "agent.minibatch_size": 256,
+    "agent.clip_coef": 0.1,
+    "agent.value_clip_coef": 0.1,
+    "agent.value_coef": 0.25,
+    "agent.entropy_coef": 0.01,
+    "agent.gamma": 0.99,
+    "agent.gae_lambda": 0.95,
+    "agent.normalize_advantages": True,
+    "agent.max_grad_norm": 0.5,
+}
+
+# What an objective needs of Doom: whether an enemy is in view is the most useful of the variables
+# to predict, and is only reported if it is asked for.
+_DOOM_OBJECTIVES: dict[str, dict[str, Any]] = {"variables": {"env.enemy_in_view": True}}
+
+# Vectors: tanh layers, no images.
+_CLASSIC: dict[str, Any] = {"num_envs": 8, "num_groups": 1, "total_env_steps": 200_000}
+
+_CAR_RACING: dict[str, Any] = {
+    # A track is long and smooth: each action is held for two frames, and two stacked frames show
+    # motion.
+    "env.observation": "gray",
+    "env.height": 64,
+    "env.width": 64,
+    "env.frame_skip": 2,
+    "env.frame_stack": 2,
+    "agent.normalize_returns": True,
+    "num_envs": 8,
+    "total_env_steps": 2_000_000,
+}
+
+_FAMILIES: tuple[tuple[str, dict[str, Any]], ...] = (
+    (r"ALE/", _ATARI),
+    (r"CarRacing", _CAR_RACING),
+    (r"MiniGrid-", {**_CLASSIC, "agent.normalize_obs": True, "total_env_steps": 500_000}),
+    # A level of Freedoom may take an hour; learning needs episodes that end within five minutes.
+    (r"freedoom\d:", {**_DOOM, "env.time_limit": 10_500}),
+    (r"(?i).*\.(cfg|wad)$", _DOOM),
+    # Any other Gymnasium id, also with its module.
+    (r".*(:|-v\d+$)", _CLASSIC),
+    (r".*", _DOOM),
+)
+
+# Rewards of hundreds are scaled to about 1, so that the value loss does not dominate the policy's.
+_HUNDREDS: dict[str, Any] = {"agent.reward_scale": 0.01}
+
+_ENVS: dict[str, dict[str, Any]] = {
+    # Short episodes and one monster: solved within 100,000 env steps. PPO's learning rate is below.
+    "basic": {**_HUNDREDS, "total_env_steps": 150_000},
+    "simpler_basic": {**_HUNDREDS, "total_env_steps": 150_000},
+    "learning": {**_HUNDREDS, "total_env_steps": 150_000},
+    "rocket_basic": {**_HUNDREDS, "total_env_steps": 500_000},
+    "basic_audio": _HUNDREDS,
+    "basic_notifications": _HUNDREDS,
+    # Running until one is shot yields 400 and is learned at once; standing and shooting yields
+    # more, much later. More entropy and a longer horizon lead there before the policy has settled.
+    "deadly_corridor": {
+        **_HUNDREDS,
+        "agent.normalize_obs": True,
+        "agent.gamma": 0.997,
+        "agent.entropy_coef": 0.02,
+        "total_env_steps": 1_000_000,
+        "eval_every": 50_000,
+        "eval_episodes": 50,
+    },
+    # Ammunition is scarce and not on the screen: a policy that cannot see it wastes it.
+    "defend_the_center": {"env.variables": True, "total_env_steps": 400_000},
+    # Health is not on the screen: a policy that cannot see it does not know how long it will live.
+    "health_gathering": {**_HUNDREDS, "env.variables": True, "total_env_steps": 150_000},
+    # In this one, what was seen behind the last corner matters too.
+    "health_gathering_supreme": {
+        **_HUNDREDS,
+        **_RECURRENT,
+        "env.variables": True,
+        "total_env_steps": 2_000_000,
+    },
+    "take_cover": {**_HUNDREDS, "total_env_steps": 400_000},
+    # Leaving a maze needs memory of where one has been.
+    "my_way_home": {**_RECURRENT, "total_env_steps": 2_000_000},
+    # A rocket takes a second to arrive: the policy must see where the target is and which way it
+    # moves, from a few pixels in a dark room. Strides of 2 do not skip them, normalisation makes
+    # them visible, and twice the height would add nothing. One hit in ten episodes is little to
+    # learn from and to select by: more entropy keeps chance from deciding what has not been learned
+    # yet.
+    "predict_position": {
+        "env.frame_stack": 2,
+        "env.height": 30,
+        "env.actions": "groups",
+        "perception.encoder.conv_strides": (2, 2, 1),
+        "agent.normalize_obs": True,
+        "agent.reward_scale": 5.0,
+        "agent.entropy_coef": 0.015,
+        "num_envs": 32,
+        "num_groups": 4,
+        "total_env_steps": 1_600_000,
+        "eval_every": 50_000,
+        "eval_episodes": 100,
+    },
+    # Monsters come from all sides of a large place.
+    "deathmatch": {**_RECURRENT, "total_env_steps": 5_000_000},
+}
+
+_FAST: dict[str, Any] = {"agent.learning_rate": 1e-3}
+
+# What one agent needs in one environment beyond that.
+_AGENTS: dict[tuple[str, str], dict[str, Any]] = {
+    # Rewarded hits are rare, so each rollout is used for more epochs. There is no memory, because
+    # all that matters is on the screen: with an LSTM, learning needs more env steps.
+    ("defend_the_line", "ppo"): {
+        "agent.num_epochs": 8,
+        "agent.minibatch_size": 128,
+        "agent.learning_rate": 3e-4,
+    },
+    # One small problem: large steps are safe and save time.
+    ("basic", "ppo"): _FAST,
+    ("simpler_basic", "ppo"): _FAST,
+    ("learning", "ppo"): _FAST,
+    # Returns of 50 are scaled to about 1, for the value loss. Large steps speed up learning, but
+    # without a limit on them, the policy collapses later.
+    ("CartPole-v1", "ppo"): {
+        "agent.rollout_length": 64,
+        "agent.minibatch_size": 128,
+        "agent.num_epochs": 10,
+        "agent.learning_rate": 2e-3,
+        "agent.anneal_learning_rate": True,
+        "agent.gae_lambda": 0.95,
+        "agent.gamma": 0.98,
+        "agent.entropy_coef": 0.0,
+        "agent.reward_scale": 0.05,
+        "agent.target_kl": 0.02,
+        "total_env_steps": 80_000,
+    },
+}
+
+
+def preset(env: str, agent: str, objectives: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the fields in which a configuration differs from the defaults, by dotted name.
+
+    Args:
+        env: the environment's canonical name.
+        agent: the agent's name.
+        objectives: names of objectives.
+    """
+    family = next(values for pattern, values in _FAMILIES if re.match(pattern, env))
+    is_doom = family.keys() >= _DOOM.keys()
+    values = {**family, **_ENVS.get(env, {})}
+    if is_doom:
+        for name in objectives:
+            values |= _DOOM_OBJECTIVES.get(name, {})
+    # Stable-Baselines3's agents get the presets of ours; whether they have a memory is fixed.
+    ours = agent.removeprefix("sb3-").removeprefix("recurrent-")
+    if ours != agent:
+        values["memory"] = "lstm" if "recurrent" in agent else "none"
+    if ours == "ppo" and is_doom:
+        values |= _DOOM_PPO if values.get("memory", "none") == "none" else _RECURRENT_PPO
+    if ours == "ppo" and family is _ATARI:
+        values |= _ATARI_PPO
+    return {**values, **_AGENTS.get((env, ours), {})}

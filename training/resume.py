@@ -1,0 +1,83 @@
+"""Resuming a training run from its last checkpoint.
+
+Fields that may differ then are declared in `training.config` by `resumable`.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import Any
+
+from torch import Tensor
+
+from agents import Agent
+from evaluation.seeds import first_training_seed
+from perception import PerceptionConfig
+from storage.checkpoint import load_training
+from storage.files import DamagedError, FileError, decode
+from storage.run_folder import RunFolder
+from training.config import AnyTrainConfig, TrainConfig, dotted, dotted_fields
+from training.progress import Progress
+
+
+def resume(
+    folder: RunFolder, agent: Agent[Any], config: AnyTrainConfig
+) -> tuple[Progress, dict[str, Tensor]]:
+    """Restore an agent from the folder's last undamaged checkpoint, or start from the beginning.
+
+    Returns:
+        The progress, and the collector's state, empty if none was saved.
+
+    Raises:
+        FileError: If the folder holds a policy but no checkpoint, or only damaged ones.
+    """
+    if config.fresh or not folder.checkpoints:
+        if folder.policy_file.exists() and not config.fresh:
+            raise FileError(
+                f"{folder.path} holds a policy but no checkpoint to resume from; choose another "
+                "--run-dir, or start over with --fresh"
+            )
+        first = first_training_seed(config.seed)
+        return Progress(next_episode_seed=first, next_evaluation=config.evaluation_interval), {}
+    newest, *older = folder.checkpoints
+    say = functools.partial(print, file=sys.stderr)
+    try:
+        state, collector_state = load_training(newest, agent, say)
+    except DamagedError as error:
+        if not older:
+            raise
+        say(f"{error}; resuming from the checkpoint before it")
+        state, collector_state = load_training(older[0], agent, say)
+    progress = decode(Progress, state)
+    say(f"resuming at {progress.env_steps:,} env steps in {folder.path}")
+    return progress, collector_state
+
+
+def check_resumable(folder: RunFolder, config: AnyTrainConfig) -> None:
+    """Check that a configuration may resume the run in a folder.
+
+    Raises:
+        FileError: If it differs in a field that changes what is learned.
+    """
+    stored = folder.read_config()
+    before, now = dotted(stored), dotted(config.as_dict())
+    before["objectives"] = " ".join(stored["objectives"]) or "none"
+    now["objectives"] = " ".join(config.objective_configs) or "none"
+    free = set(dotted_fields(config, lambda metadata: metadata.get("resumable", False)))
+    # A field that the folder lacks is newer than it: the run was created with the default.
+    default = TrainConfig(
+        perception=PerceptionConfig(
+            encoder=type(config.perception.encoder)(), memory=type(config.perception.memory)()
+        ),
+        agent=type(config.agent)(),
+        objectives=type(config.objectives)(),
+    )
+    before = dotted(default.as_dict()) | before
+    order = sorted(now, key=lambda name: not name.endswith((".name", "objectives")))
+    for name in order:
+        if name not in free and before.get(name) != now[name]:
+            raise FileError(
+                f"{folder.path} holds a run with {name} {before.get(name)}, not {now[name]}; "
+                "choose another --run-dir, or start over with --fresh"
+            )

@@ -1,0 +1,68 @@
+"""Saving a training run: checkpoints, the latest policy, and the best one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from agents import Agent
+from storage.checkpoint import save_training
+from storage.policy_file import About, save_policy
+from storage.run_folder import RunFolder
+from training.config import AnyTrainConfig
+from training.guard import continuing_without_disk
+from training.progress import Progress
+
+_KEPT_CHECKPOINTS = 2  # So that the newest is never the only one.
+
+
+def save_all(
+    folder: RunFolder,
+    agent: Agent[Any],
+    config: AnyTrainConfig,
+    progress: Progress,
+    collector_state: Mapping[str, Tensor],
+    say: Callable[[str], None],
+) -> bool:
+    """Write a checkpoint and the latest policy, and return whether they could be written.
+
+    Args:
+        folder: the run folder.
+        agent: the agent.
+        config: the configuration.
+        progress: the progress.
+        collector_state: see `Collector.state`; empty if episodes in progress cannot be resumed.
+        say: is called with a line about what cannot be written.
+    """
+    with continuing_without_disk(say) as written:
+        file = folder.checkpoint_file(progress.env_steps)
+        save_training(file, agent, asdict(progress), collector_state)
+        for old in folder.checkpoints[_KEPT_CHECKPOINTS:]:
+            old.unlink()
+        save_as_policy_file(folder, agent, config, progress)
+        written.append(True)
+    return bool(written)
+
+
+def save_as_policy_file(
+    folder: RunFolder,
+    agent: Agent[Any],
+    config: AnyTrainConfig,
+    progress: Progress,
+    *,
+    best: bool = False,
+) -> None:
+    """Write the latest policy, or the best one, with its environment and how it was trained."""
+    about = About(
+        agent=config.agent_name,
+        seed=config.seed,
+        env_steps=progress.env_steps,
+        seconds=round(progress.seconds, 1),
+        gamma=config.agent.gamma,
+        value_unit=agent.value_unit,
+    )
+    path = folder.best_file if best else folder.policy_file
+    save_policy(path, agent.policy, env=asdict(config.env), about=about)

@@ -1,0 +1,196 @@
+"""A training run in progress: its parts, its progress, and the steps of its loop."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from agents import Agent, OverlappedSampler
+from agents.collector import Collected, Collector
+from envs import EnvError, SharedVectorEnv
+from envs.registry import frames_per_env_step
+from storage.run_folder import RunFolder
+from training.config import AnyTrainConfig
+from training.errors import TrainingError
+from training.evaluation import PeriodicEvaluation
+from training.guard import GuardedUpdate, continuing_without_disk
+from training.logger import RunLogger
+from training.progress import Progress, is_finished
+from training.recorder import TrainingRecorder
+from training.saving import save_all
+
+
+@dataclass(kw_only=True)
+class Training:
+    """A training run in progress; `training.assemble.open_training` makes one.
+
+    Attributes:
+        config: the configuration.
+        folder: the run folder.
+        envs: the environments that rollouts are collected from.
+        agent: the agent.
+        collector: collects rollouts.
+        evaluation: evaluates the policy every so often.
+        logger: logs to TensorBoard, CSV and the terminal.
+        recorder: records episodes of training; None: nothing is recorded.
+        progress: how far the training is.
+        signals: is filled when the training is to stop.
+        env_limit: env steps a second of the environments without a policy.
+    """
+
+    config: AnyTrainConfig
+    folder: RunFolder
+    envs: SharedVectorEnv
+    agent: Agent[Any]
+    collector: Collector
+    evaluation: PeriodicEvaluation
+    logger: RunLogger
+    recorder: TrainingRecorder | None
+    progress: Progress
+    signals: list[int]
+    env_limit: float
+    _guarded_update: GuardedUpdate = field(init=False)
+    _seconds: float = field(init=False, default=0.0)
+    _started: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        """Take the state at which this part of the training starts."""
+        self._guarded_update = GuardedUpdate(
+            self.agent, self.folder, self.progress, self.logger.progress.say
+        )
+        self._first_env_steps, self._first_seconds = self.progress.env_steps, self.progress.seconds
+        self._restarts_before = self.progress.restarts
+        self._saved_at = time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the training has had its env steps, has stopped improving, or was interrupted."""
+        return bool(self.signals) or is_finished(self.config, self.progress)
+
+    def collect(self) -> Collected:
+        """Collect a rollout with the current policy."""
+        self._started = time.monotonic()
+        return self.collector.collect(self.agent.num_updates)
+
+    def update(self, collected: Collected) -> dict[str, float]:
+        """Update the policy with a rollout, and return metrics.
+
+        Raises:
+            TrainingError: If too many updates in a row were not finite.
+        """
+        lag = self.agent.num_updates - collected.version
+        metrics = self._guarded_update(collected)
+        self.collector.stopwatch.lap("update")
+        progress, self._seconds = self.progress, time.monotonic() - self._started
+        progress.env_steps += self.config.env_steps_per_update
+        progress.seconds += self._seconds
+        progress.episodes += len(collected.episodes)
+        progress.next_episode_seed = collected.next_episode_seed
+        self.logger.record("train/policy_lag", lag)
+        return metrics
+
+    def evaluate_if_due(self) -> None:
+        """Evaluate the policy if it is time to, and keep it if it is the best so far."""
+        if self.progress.env_steps >= min(
+            self.progress.next_evaluation, self.config.total_env_steps
+        ):
+            self.evaluation.run(self.config, self.progress, self.signals)
+        self.collector.stopwatch.skip()
+
+    def log(self, collected: Collected, metrics: dict[str, float]) -> None:
+        """Log an update, and record episodes."""
+        logger, progress, stopwatch = self.logger, self.progress, self.collector.stopwatch
+        env_steps_per_s = self.config.env_steps_per_update / self._seconds
+        logger.record_episodes([episode.statistics for episode in collected.episodes])
+        if self.recorder:
+            with continuing_without_disk(logger.progress.say):
+                self.recorder.take(collected.episodes, progress.env_steps)
+        logger.record("train/skipped_updates", progress.skipped_updates)
+        logger.record_update(metrics)
+        logger.record("time/fps", frames_per_env_step(self.config.env) * env_steps_per_s)
+        logger.record("time/env_steps_per_s", env_steps_per_s)
+        logger.record("time/total_timesteps", progress.env_steps)
+        logger.record("time/time_elapsed", progress.seconds)
+        logger.record("time/episodes", progress.episodes)
+        for phase, share in stopwatch.shares().items():
+            logger.record(f"time/share_{phase}", share)
+        self._count_restarts()
+        logger.record("time/restarts", progress.restarts)
+        progress.returns, progress.lengths = logger.last_episodes
+        with continuing_without_disk(logger.progress.say):
+            logger.dump(progress.env_steps)
+        stopwatch.lap("logging")
+
+    def save_if_due(self) -> None:
+        """Write a checkpoint if it is time to."""
+        if time.monotonic() - self._saved_at >= self.config.checkpoint_every_s:
+            self.save()
+            self._saved_at = time.monotonic()
+        self.collector.stopwatch.lap("logging")
+
+    def save(self, *, resumes_episodes: bool = True) -> bool:
+        """Write a checkpoint and the latest policy, and return whether they could be written.
+
+        Args:
+            resumes_episodes: whether the collector's state is saved too.
+        """
+        state = self.collector.state() if resumes_episodes else {}
+        say = self.logger.progress.say
+        written = save_all(self.folder, self.agent, self.config, self.progress, state, say)
+        if self.recorder:
+            with continuing_without_disk(say):
+                self.recorder.save()
+        return written
+
+    @contextlib.contextmanager
+    def saving_at_the_end(self) -> Iterator[None]:
+        """Save at the end, also if environments or updates fail.
+
+        Raises:
+            TrainingError: If they fail, or if the last checkpoint could not be written.
+        """
+        try:
+            yield
+        except (EnvError, TrainingError) as error:
+            self.save(resumes_episodes=False)
+            raise TrainingError(
+                f"{error}; what was learned in {self.progress.env_steps:,} env steps is saved"
+            ) from error
+        if not self.save():
+            raise TrainingError(f"{self.folder.path} holds only what could be written before")
+
+    def report(self) -> None:
+        """Print what came of the training, and what to do next."""
+        progress = self.progress
+        verb = "interrupted at" if self.signals else "trained for"
+        print(f"{verb} {progress.env_steps:,} env steps in {progress.seconds:,.0f} s")
+        if progress.best_score is not None:
+            print(f"best evaluation during training: {progress.best_score:,.2f}")
+        print(f"score it:  python evaluate.py score {self.folder.path}")
+        print(f"watch it:  python evaluate.py replay {self.folder.path}")
+        seconds = progress.seconds - self._first_seconds
+        if seconds > 0:
+            self._report_speed((progress.env_steps - self._first_env_steps) / seconds)
+
+    def _report_speed(self, env_steps_per_s: float) -> None:
+        """Print the speed, beside that of the environments alone, and where the time went."""
+        print(f"{env_steps_per_s:,.0f} env steps/s: {self.collector.stopwatch.summary()}")
+        print(
+            f"environment-only limit (random actions): {self.env_limit:,.0f} env steps/s; this run "
+            f"reaches {100 * env_steps_per_s / self.env_limit:.0f} %"
+        )
+        if isinstance(self.collector, OverlappedSampler):
+            print(f"the sampler's thread: {self.collector.sampler_stopwatch.summary()}")
+
+    def _count_restarts(self) -> None:
+        """Count restarted environments, and report the first one."""
+        restarts = self._restarts_before + self.envs.num_restarts + self.evaluation.num_restarts
+        if restarts > self.progress.restarts == self._restarts_before:
+            reason = self.envs.last_restart or self.evaluation.last_restart
+            self.logger.progress.say(
+                f"{reason}; the environment is restarted, further restarts are only counted"
+            )
+        self.progress.restarts = restarts
