@@ -14,7 +14,7 @@ _USUAL_ENGINES = 16
 
 
 def check_engines(folder: Path = SHARED_MEMORY) -> Iterator[tuple[bool, str, str]]:
-    """Check the requirements of engines, and remove leftovers of killed processes behind.
+    """Check the requirements of engines, and remove leftovers of killed processes.
 
     Args:
         folder: where the system keeps shared memory.

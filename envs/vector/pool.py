@@ -162,7 +162,7 @@ class WorkerHandle:
             self.kill()
 
     def kill(self) -> None:
-        """Kill the process, and remove the leftovers of its engines behind."""
+        """Kill the process, and remove the leftovers of its engines."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
