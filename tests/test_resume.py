@@ -215,8 +215,7 @@ def assert_has_objectives(run: Path) -> None:
     assert {"variables/head.weight", "contrastive/head.weight"} <= heads
     files = ("policy.safetensors", "best.safetensors")
     assert not [name for name in contents(run) if name.startswith(files) and "objectives" in name]
-    # The policy is a policy as any other.
-    assert load_policy(run / "policy.safetensors").policy.is_recurrent
+    assert load_policy(run / "policy.safetensors").about.env_steps == 192
 
 
 def test_episodes_that_are_not_deterministic_start_anew_and_this_is_reported(
