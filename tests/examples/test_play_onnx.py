@@ -72,6 +72,7 @@ def test_the_returns_are_those_of_evaluate(basic, tmp_path):
     assert returns(play(basic, *options, "--sample")) == expected["sampled"]
 
 
+@pytest.mark.slow
 def test_so_are_the_returns_with_memory_variables_and_groups_of_choices(tmp_path):
     config = EnvConfig(env="basic", variables=True, actions="groups", height=40, width=40)
     env = make(config)

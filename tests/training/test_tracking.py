@@ -33,6 +33,7 @@ INSTALLED = {
 # it repeats the first.
 WANDB = pytest.param("wandb", marks=INSTALLED["wandb"])
 TRACKIO = pytest.param("trackio", marks=INSTALLED["trackio"])
+SLOW_WANDB = pytest.param("wandb", marks=[INSTALLED["wandb"], pytest.mark.slow])
 SLOW_TRACKIO = pytest.param("trackio", marks=[INSTALLED["trackio"], pytest.mark.slow])
 UPDATE = 64  # Env steps.
 TRAIN = ["CartPole-v1", "--num-envs", "4", "--num-workers", "1", "--rollout-length", "16"]
@@ -235,7 +236,7 @@ BREAK = {
 }
 
 
-@pytest.mark.parametrize("service", [WANDB, TRACKIO])
+@pytest.mark.parametrize("service", [SLOW_WANDB, TRACKIO])
 def test_a_service_that_fails_is_reported_in_one_line(service, tmp_path):
     code = (
         "tracker = track()\n"
