@@ -155,6 +155,9 @@ def test_a_full_disk_stops_nothing_but_the_write(tmp_path):
         infinite = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, infinite)
         assert processes.wait_until(lambda: max(checkpoints.glob("0*")) > newest, 20.0)
+        # Logs are written again too, one update later where the last write had failed.
+        logged = lambda: int(rows(folder)[-1]["time/total_timesteps"])  # noqa: E731
+        assert processes.wait_until(lambda: logged() > int(newest.stem), 20.0)
     finally:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
