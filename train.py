@@ -53,8 +53,8 @@ from training.resume import check_resumable
 from training.signals import until_interrupted
 from training.tracking import load_service
 from training.training import Training
-from training.tune.trials import TuningConfig, choose_space, print_results, tune
 from training.tune.search import Plan
+from training.tune.trials import TuningConfig, choose_space, print_results, tune
 
 
 def _choices(registry: Mapping[str, Any]) -> str:

@@ -206,6 +206,19 @@ def current_obs(envs: BatchedEnvs) -> dict[str, Tensor]:
     }
 
 
+def next_episode_seed(envs: BatchedEnvs) -> int:
+    """Return a seed larger than those of all episodes so far."""
+    return int(envs.episode_seeds.max()) + envs.num_envs
+
+
+def episodes_in_progress(envs: BatchedEnvs) -> dict[str, Tensor]:
+    """Return the seeds and the current observations from which `repeat_episodes` resumes."""
+    return {
+        "episode_seeds": torch.from_numpy(envs.episode_seeds),
+        **{f"obs/{name}": part for name, part in current_obs(envs).items()},
+    }
+
+
 def repeat_episodes(envs: GroupedEnvs, state: Mapping[str, Tensor]) -> list[int]:
     """Repeat the episodes in progress up to the env step at which a state was returned.
 

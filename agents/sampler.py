@@ -20,7 +20,9 @@ from agents.collector import (
     GroupedEnvs,
     as_numpy,
     current_obs,
+    episodes_in_progress,
     is_lost,
+    next_episode_seed,
     repeat_episodes,
 )
 from agents.device import single_thread
@@ -180,7 +182,7 @@ class Sampler:
         return Collected(
             rollout=rollout,
             episodes=episodes,
-            next_episode_seed=int(self.envs.episode_seeds.max()) + self.envs.num_envs,
+            next_episode_seed=next_episode_seed(self.envs),
             version=version,
         )
 
@@ -193,8 +195,7 @@ class Sampler:
             "generator": self._generator.get_state(),
             "starts": torch.from_numpy(self._starts),
             "memory_state": self._memory_state,
-            "episode_seeds": torch.from_numpy(self.envs.episode_seeds),
-            **{f"obs/{name}": part for name, part in current_obs(self.envs).items()},
+            **episodes_in_progress(self.envs),
             **self._traces.state(),
         }
 

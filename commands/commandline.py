@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import itertools
 import os
 import re
 import sys
@@ -183,15 +184,12 @@ def given_values(arguments: Sequence[str], name: str) -> list[str]:
         arguments: the command line.
         name: name of the field.
     """
-    flag, values = f"--{name}", list[str]()
+    values: list[str] = []
     for i, argument in enumerate(arguments):
-        if argument.partition("=")[0] == flag:
-            values = [argument.partition("=")[2]] if "=" in argument else []
-            following = arguments[i + 1 :] if "=" not in argument else ()
-            for value in following:
-                if value.startswith("-"):
-                    break
-                values.append(value)
+        flag, equals, value = argument.partition("=")
+        if flag == f"--{name}":
+            following = itertools.takewhile(lambda v: not v.startswith("-"), arguments[i + 1 :])
+            values = [value] if equals else list(following)
     return values
 
 

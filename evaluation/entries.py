@@ -14,7 +14,7 @@ from envs.doom.cfg import game_spec
 from evaluation.errors import EvaluationError
 from evaluation.protocol import native
 from storage.policy_file import PolicyFile
-from storage.run_folder import RunFolder, find_policy
+from storage.run_folder import CHECKPOINTS, RunFolder, find_policy
 
 BASELINES = ("random", "noop")
 """Untrained baselines, which are part of every comparison."""
@@ -178,7 +178,7 @@ def _holds_policy(path: Path) -> bool:
     if path.is_dir():
         return RunFolder(path).chosen_policy_file is not None
     # A training run also writes these files with the same suffix, which are not policies.
-    other = path.parent.name == "checkpoint" or path == RunFolder(path.parent).not_finite_file
+    other = path.parent.name == CHECKPOINTS or path == RunFolder(path.parent).not_finite_file
     return path.suffix == ".safetensors" and not other
 
 

@@ -17,7 +17,14 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from torch import Tensor
 
-from agents.collector import Collected, GroupedEnvs, current_obs, repeat_episodes
+from agents.collector import (
+    Collected,
+    GroupedEnvs,
+    current_obs,
+    episodes_in_progress,
+    next_episode_seed,
+    repeat_episodes,
+)
 from agents.rollout import Rollout
 from agents.sampler import allocate
 from agents.sb3.algorithms import SB3Agent
@@ -150,7 +157,7 @@ class SB3Sampler:
         return Collected(
             rollout=rollout,
             episodes=episodes,
-            next_episode_seed=int(self.envs.episode_seeds.max()) + self.envs.num_envs,
+            next_episode_seed=next_episode_seed(self.envs),
             version=version,
         )
 
@@ -162,8 +169,7 @@ class SB3Sampler:
             "numpy_position": torch.tensor(position),
             "starts": torch.from_numpy(np.asarray(self._agent.model._last_episode_starts, bool)),
             "memory_state": self._memory_state(),
-            "episode_seeds": torch.from_numpy(self.envs.episode_seeds),
-            **{f"obs/{name}": part for name, part in current_obs(self.envs).items()},
+            **episodes_in_progress(self.envs),
             **self._traces.state(),
         }
 
