@@ -31,6 +31,7 @@ from agents import AGENTS, OBJECTIVES
 from commands.commandline import UsageError, as_arguments, given_fields, given_values, parse, run
 from envs import canonical_name
 from perception import ENCODERS, MEMORIES
+from storage.extensions import import_extensions
 from storage.run_folder import RunFolder
 from training.assemble import open_training
 from training.autotune import fastest_setting, with_setting
@@ -219,6 +220,7 @@ def read_command_line(arguments: Sequence[str]) -> Command[Any, Any, Any, Any]:
     if not named and not asks_help:
         raise UsageError("name an environment first, as in: python train.py basic; see --help")
     env = canonical_name(arguments[0]) if named else "basic"
+    imports = import_extensions(given_values(arguments, "import"))
     # The choices decide which flags there are.
     objectives = tuple(given_values(arguments, "objectives"))
     chosen = {n: given_values(arguments, n)[:1] for n in ("agent", "encoder", "memory")}
@@ -237,7 +239,7 @@ def read_command_line(arguments: Sequence[str]) -> Command[Any, Any, Any, Any]:
         description=__doc__,
         default=Command(choices=choices, training=default),
     )
-    return command
+    return replace(command, training=replace(command.training, import_=imports))
 
 
 def choices_of(config: AnyTrainConfig) -> Choices:

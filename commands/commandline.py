@@ -165,7 +165,7 @@ def as_arguments(
 
 def as_flag(name: str, value: Any) -> list[str]:
     """Return the arguments that set a field on a command line."""
-    flag = name.replace("_", "-")
+    flag = name.rstrip("_").replace("_", "-")  # A field called like a keyword ends with _.
     if isinstance(value, bool):
         return [f"--{flag}" if value else f"--no-{flag}"]
     return [f"--{flag}", *map(str, value if isinstance(value, tuple) else [value])]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from commands.options import CONSOLE, RunPath
+from commands.options import CONSOLE, ReadingOptions, RunPath
 from deploy.onnx import BATCH_SIZES, save_onnx
 from evaluation.entries import locate, output_folder
 from evaluation.protocol import native
@@ -13,7 +13,7 @@ from storage.run_folder import ONNX, find_policy
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportOptions:
+class ExportOptions(ReadingOptions):
     """Write a policy as one file that other programs can run.
 
     The outputs of the file are compared with those of the policy first.
@@ -32,7 +32,7 @@ class ExportOptions:
 
 def run(options: ExportOptions) -> None:
     """Write a policy as ONNX, for the environment that it is scored in."""
-    file, folder = find_policy(locate(options.run))
+    file, folder = find_policy(locate(options.run), trust=options.trust)
     # Nothing is imported for an environment whose name is only written down.
     config = native(file, options.run, trust=True)
     out = options.onnx or output_folder(options.run, folder) / ONNX

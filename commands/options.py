@@ -24,7 +24,7 @@ class ReadingOptions:
     """How files are read."""
 
     trust: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Import the package that a file names for its environment, as in `package:Name-v0`."""
+    """Import modules that a file names: `package` of `package:Name-v0`, those of `--import`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ def run(options: PushOptions) -> None:
     """Push a run to the hub, with its score, a video and a card."""
     repository = Repository(options.repository)
     repository.check_token()
-    file, folder = find_policy(locate(options.run))
+    file, folder = find_policy(locate(options.run), trust=options.trust)
     if not is_run(options.run, folder):
         raise UsageError(f"{options.run} is not a run folder; push one that train.py wrote")
     config = native(file, options.run, trust=options.trust)

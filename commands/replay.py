@@ -88,7 +88,7 @@ def shown_episodes(options: ReplayOptions) -> tuple[list[ShownEpisode], RunFolde
         UsageError: If nothing is recorded.
         EvaluationError: If no episode of that name is recorded.
     """
-    file, folder = find_policy(locate(options.run))
+    file, folder = find_policy(locate(options.run), trust=options.trust)
     name, trust = str(options.run), options.trust
     if is_run(options.run, folder):
         named = folder.episodes / f"{options.episode}.npz"

@@ -32,7 +32,7 @@ class ScoreOptions(ScoringOptions):
 
 def run(options: ScoreOptions) -> None:
     """Score a policy, beside random actions and doing nothing, on the same episodes."""
-    file, folder = find_policy(locate(options.run))
+    file, folder = find_policy(locate(options.run), trust=options.trust)
     belongs_to_run = is_run(options.run, folder)
     config = native(file, options.run, trust=options.trust)
     protocol, game = options.protocol, fingerprint(config.env)

@@ -53,7 +53,7 @@ def run(options: WatchOptions) -> None:
     displays = ("DISPLAY", "WAYLAND_DISPLAY")
     windowed = not options.terminal and any(name in os.environ for name in displays)
     seed = int(time.time()) % MAX_SCORING if options.seed is None else options.seed
-    file, _ = find_policy(locate(options.run))
+    file, _ = find_policy(locate(options.run), trust=options.trust)
     numbers = itertools.count() if options.episodes is None else range(options.episodes)
     with window() if windowed else contextlib.nullcontext(show_terminal) as show:
         for number in numbers:

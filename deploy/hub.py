@@ -184,7 +184,7 @@ class Repository:
         """
         policy, video = folder / POLICY, folder / VIDEO
         try:
-            file = load_policy(policy)
+            file = load_policy(policy, trust=trust)
             native(file, policy, trust=trust)
             if (folder / CONFIG).exists():
                 RunFolder(folder).read_config()

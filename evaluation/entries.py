@@ -110,7 +110,7 @@ def find_entries(runs: Sequence[str], *, trust: bool) -> list[Entry]:
         )
     groups: dict[tuple[object, ...], list[Contestant]] = {}
     for path in _expand(named):
-        file, _ = find_policy(locate(path))
+        file, _ = find_policy(locate(path), trust=trust)
         config = native(file, path, trust=trust)
         contestant = Contestant(path=path, file=file, config=config)
         key: tuple[object, ...]

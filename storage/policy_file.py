@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from torch import Tensor
 from agents.policy import Policy, Specs
 from perception import ENCODERS, MEMORIES, ImageSpec, PerceptionConfig, VectorSpec
 from perception.encoders import VectorConfig
-from perception.lookup import check_name
+from perception.lookup import UnknownNameError, check_name
+from storage.extensions import import_extensions
 from storage.files import FileError, decode
 from storage.tensor_file import FORMAT, Kind, TensorFile, kind_of, one_line, write_tensors
 from storage.upgrade import upgraded_perception, upgraded_tensor_name
@@ -65,14 +66,23 @@ class PolicyFile:
         policy: ready to act.
         env: fields of the configuration of the environment that it was trained in.
         about: how it was trained.
+        imports: modules of the user's own that were imported for its training.
     """
 
     policy: Policy
     env: dict[str, Any]
     about: About
+    imports: tuple[str, ...] = ()
 
 
-def save_policy(path: Path, policy: Policy, *, env: Mapping[str, Any], about: About) -> None:
+def save_policy(
+    path: Path,
+    policy: Policy,
+    *,
+    env: Mapping[str, Any],
+    about: About,
+    imports: Sequence[str] = (),
+) -> None:
     """Write a policy file.
 
     Args:
@@ -80,6 +90,7 @@ def save_policy(path: Path, policy: Policy, *, env: Mapping[str, Any], about: Ab
         policy: the policy.
         env: fields of the environment's configuration.
         about: how it was trained.
+        imports: see `PolicyFile`.
     """
     description = {
         "env": dict(env),
@@ -88,12 +99,17 @@ def save_policy(path: Path, policy: Policy, *, env: Mapping[str, Any], about: Ab
         "specs": {name: asdict(spec) for name, spec in policy.specs.items()},
         "actions": describe_space(policy.action_space),
         "normalize_obs": policy.normalize_obs,
+        "imports": list(imports),
     }
     write_tensors(path, policy.state_dict(), description)
 
 
-def load_policy(path: Path) -> PolicyFile:
+def load_policy(path: Path, *, trust: bool = False) -> PolicyFile:
     """Read a policy file, of this version or an older one.
+
+    Args:
+        path: the file.
+        trust: whether modules that the file names may be imported.
 
     Raises:
         FileError: If the file is not a policy file, is damaged, or its weights do not fit its
@@ -102,6 +118,9 @@ def load_policy(path: Path) -> PolicyFile:
     file = TensorFile(path)
     description, is_old = file.description, file.description["format"] < FORMAT
     renamed = upgraded_tensor_name if is_old else str
+    imports = _parse_imports(path, description)
+    if trust:
+        import_extensions(imports, path.parent)
     try:
         perception = description["perception"]
         parts = (
@@ -116,13 +135,27 @@ def load_policy(path: Path) -> PolicyFile:
             described = Policy(*parts).state_dict()
         _expect_same_kinds({renamed(n): kind for n, kind in file.kinds.items()}, described)
         env, about = dict(description["env"]), decode(About, description["about"])
+    except UnknownNameError as error:
+        if not imports:
+            raise FileError(f"{path} is not a policy of doomgrad: {error}") from error
+        raise FileError(
+            f"{path} has an {error}; it was trained with --import {' '.join(imports)}: if you "
+            "trust that code, add --trust"
+        ) from error
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         reason = one_line(error)
         raise FileError(f"{path} is not a policy of doomgrad: {reason}") from error
     tensors = {renamed(name): tensor for name, tensor in file.tensors().items()}
     policy = Policy(*parts)
     policy.load_state_dict(tensors)
-    return PolicyFile(policy=policy.eval(), env=env, about=about)
+    return PolicyFile(policy=policy.eval(), env=env, about=about, imports=imports)
+
+
+def _parse_imports(path: Path, description: Mapping[str, Any]) -> tuple[str, ...]:
+    imports = description.get("imports", [])
+    if not isinstance(imports, list) or not all(isinstance(name, str) for name in imports):
+        raise FileError(f"{path} is not a policy of doomgrad: imports is not a list of names")
+    return tuple(imports)
 
 
 def parse_perception(description: Mapping[str, Any]) -> PerceptionConfig[Any, Any]:

@@ -184,11 +184,12 @@ class RunFolder:
         return record
 
 
-def find_policy(run: Path) -> tuple[PolicyFile, RunFolder]:
+def find_policy(run: Path, *, trust: bool) -> tuple[PolicyFile, RunFolder]:
     """Load the policy of a run: the best one by evaluation, else the latest one.
 
     Args:
         run: a run folder or a policy file.
+        trust: whether modules that the file names may be imported.
 
     Returns:
         The policy, and the folder for results about it.
@@ -197,7 +198,7 @@ def find_policy(run: Path) -> tuple[PolicyFile, RunFolder]:
         FileError: If there is no policy.
     """
     if run.is_file():
-        return load_policy(run), RunFolder(run.parent)
+        return load_policy(run, trust=trust), RunFolder(run.parent)
     folder = RunFolder(run)
     if not run.is_dir():
         known = sorted(str(p.parent) for p in Path("runs").glob("*/*/config.json"))
@@ -212,4 +213,4 @@ def find_policy(run: Path) -> tuple[PolicyFile, RunFolder]:
         raise FileError(
             f"{file} is a link to a place outside its folder; name {file.resolve()} itself"
         )
-    return load_policy(file), folder
+    return load_policy(file, trust=trust), folder

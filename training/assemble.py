@@ -32,10 +32,11 @@ from storage.run_folder import RunFolder
 from training.config import AnyTrainConfig, dotted
 from training.errors import TrainingError
 from training.evaluation import PeriodicEvaluation
+from training.initial import initialize_from
 from training.logger import RunLogger
 from training.progress import Progress, is_finished
 from training.recorder import TrainingRecorder
-from training.resume import resume
+from training.resume import lost_episodes, resume
 from training.tracking import Tracker
 from training.training import Training
 
@@ -89,22 +90,33 @@ def open_training(
             return
         # Nothing is removed before everything that can be refused has been checked.
         if progress.env_steps == 0:
+            if config.init_from:
+                print(initialize_from(config.init_from, agent, config), file=sys.stderr)
             folder.clear()
         folder.write_config(config.as_dict(), agent.policy.perception.precision)
         limit = random_env_steps_per_second(envs, _LIMIT_STEPS)
         collector = make_collector(config, envs, agent, progress.next_episode_seed)
         stack.enter_context(contextlib.closing(collector))
         if collector_state and (lost := collector.load_state(collector_state)):
-            print(
-                f"{lost} of {config.num_envs} episodes could not be restored (the environment is "
-                "not deterministic); starting new ones",
-                file=sys.stderr,
-            )
+            print(lost_episodes(lost), file=sys.stderr)
         logger = make_logger(config, folder, progress, writers)
         stack.enter_context(contextlib.closing(logger))
         logger.record("time/limit_env_steps_per_s", limit)
-        evaluation = make_evaluation(config, folder, agent, logger)
-        stack.enter_context(contextlib.closing(evaluation))
+        evaluation = None
+        if config.eval_envs != "none":
+            shared = config.eval_envs == "shared"
+            evaluation_envs = envs if shared else make_evaluation_envs(config)
+            stack.enter_context(contextlib.closing(evaluation_envs))
+            evaluation = PeriodicEvaluation(
+                agent,
+                evaluation_envs,
+                config.env,
+                folder=folder,
+                logger=logger,
+                num_episodes=config.eval_episodes,
+                record=config.record,
+                collector=collector if shared else None,
+            )
         yield Training(
             config=config,
             folder=folder,
@@ -195,22 +207,10 @@ def make_logger(
     return logger
 
 
-def make_evaluation(
-    config: AnyTrainConfig, folder: RunFolder, agent: Agent[Any], logger: RunLogger
-) -> PeriodicEvaluation:
-    """Return what evaluates the policy during training, in environments of its own."""
-    envs = make_envs(
-        replace(config, env=config.env.whole_games()), min(config.num_envs, config.eval_episodes)
-    )
-    return PeriodicEvaluation(
-        agent,
-        envs,
-        config.env,
-        folder=folder,
-        logger=logger,
-        num_episodes=config.eval_episodes,
-        record=config.record,
-    )
+def make_evaluation_envs(config: AnyTrainConfig) -> SharedVectorEnv:
+    """Return the environments of evaluations, which play whole games."""
+    whole = replace(config, env=config.env.whole_games())
+    return make_envs(whole, min(config.num_envs, config.eval_episodes))
 
 
 def make_recorder(

@@ -77,6 +77,12 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT]):
     objectives: Annotated[ObjectivesT, tyro.conf.arg(name="")] = field(
         default_factory=NoObjectives  # type: ignore[assignment] # the default of ObjectivesT
     )
+    import_: Annotated[tuple[str, ...], tyro.conf.arg(name="import", metavar="FILE.py ...")] = (
+        resumable(())
+    )
+    """Python files or modules that add agents, encoders, memories or objectives of your own."""
+    init_from: Path | None = None
+    """Run, policy file or zoo/NAME whose weights a new training starts from. None: new weights."""
     # Annealing stretches over more env steps, too.
     total_env_steps: int = resumable(1_000_000, compares_trials=True)
     """Length of the training, in env steps over all environments."""
@@ -108,6 +114,8 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT]):
     """Env steps between evaluations. None: a tenth of the training."""
     eval_episodes: int = resumable(20, compares_trials=True)
     """Episodes of an evaluation."""
+    eval_envs: Literal["own", "shared", "none"] = resumable("own")
+    """Evaluate in environments of its own, in the training's (episodes continue), or never."""
     record: bool = resumable(True)
     """Record the episodes of evaluations and some of training, for replays."""
     track: TrackerName | None = resumable(None)
@@ -145,10 +153,28 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT]):
             raise ValueError(
                 f"{self.agent_name} has its own collector: leave out --overlap and --autotune"
             )
+        if self.eval_envs == "none" and self.patience is not None:
+            raise ValueError("patience counts evaluations, and eval_envs none makes none")
+        if self.eval_envs == "shared":
+            self._check_shared_environments()
         if not self.hang_after_s > 0:
             raise ValueError(f"hang_after_s must be greater than 0, got {self.hang_after_s}")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"seed must be between 0 and 2^31 - 1, got {self.seed}")
+
+    def _check_shared_environments(self) -> None:
+        """Check that evaluations can be played in the training's environments."""
+        for name, value in (
+            ("num_groups", self.num_groups > 1),
+            ("overlap", self.overlap),
+            ("terminal_on_life_loss", self.env.terminal_on_life_loss),
+            (f"agent {self.agent_name}", self.agent_name in SB3_AGENTS),
+        ):
+            if value:
+                raise ValueError(
+                    "eval_envs shared needs one group of environments that play whole games, and "
+                    f"this project's sampler: not {name}"
+                )
 
     @property
     def agent_name(self) -> str:

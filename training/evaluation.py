@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from agents.agent import Agent
-from agents.collector import BatchedEnvs
+from agents.collector import BatchedEnvs, Collector
 from agents.inference import InferencePolicy
 from envs import EnvConfig, EnvError, SharedVectorEnv
 from envs.filmed import FilmedEnv
@@ -29,6 +29,7 @@ from training.config import AnyTrainConfig
 from training.guard import continuing_without_disk
 from training.logger import RunLogger
 from training.progress import Progress
+from training.resume import lost_episodes
 from training.saving import save_as_policy_file
 
 _GIF_FRAMES, _GIF_SIZE = 100, (160, 120)
@@ -40,12 +41,18 @@ class PeriodicEvaluation:
 
     Args:
         agent: the agent whose policy is evaluated.
-        envs: the environments to play in, used for nothing else; closed by `close`.
+        envs: the environments to play in.
         config: their configuration.
         folder: the run folder, for recordings.
         logger: shows the first episode, and prints what cannot be shown.
         num_episodes: number of episodes in an evaluation.
         record: whether the episodes are recorded.
+        collector: the collector that these environments belong to; its episodes continue after an
+            evaluation, and no further environment is made for pictures. None: they are used for
+            nothing else.
+
+    Attributes:
+        envs: the environments.
     """
 
     def __init__(
@@ -58,23 +65,15 @@ class PeriodicEvaluation:
         logger: RunLogger,
         num_episodes: int,
         record: bool,
+        collector: Collector | None = None,
     ) -> None:
-        self._agent, self._envs, self._config = agent, envs, config
+        self.envs = envs
+        self._agent, self._config, self._collector = agent, config, collector
         self._folder, self._logger = folder, logger
         self._num_episodes, self._record = num_episodes, record
         self._player = InferencePolicy(agent.policy)
         self._game = fingerprint(config.env)
         self._is_repeatable = True  # Whether seed and actions determine an episode.
-
-    @property
-    def num_restarts(self) -> int:
-        """How often an environment was restarted after a failure."""
-        return self._envs.num_restarts
-
-    @property
-    def last_restart(self) -> str:
-        """Why an environment was last restarted; empty if none was."""
-        return self._envs.last_restart
 
     def run(self, config: AnyTrainConfig, progress: Progress, signals: Sequence[int]) -> None:
         """Evaluate the policy, and save it if it is the best so far.
@@ -117,8 +116,11 @@ class PeriodicEvaluation:
             The episodes in the order of their seeds, which are the same in every evaluation.
         """
         self._player.take_weights()
-        played = self._play(self._envs, self._num_episodes)
-        episodes = itertools.takewhile(lambda _: not signals, played)
+        before = self._collector.state() if self._collector else {}
+        played = self._play(self.envs, self._num_episodes)
+        episodes = list(itertools.takewhile(lambda _: not signals, played))
+        if self._collector and (lost := self._collector.load_state(before)):
+            self._logger.progress.say(lost_episodes(lost))
         return sorted(episodes, key=lambda episode: episode.seed)
 
     def record_episodes(self, episodes: Sequence[Episode], env_steps: int) -> None:
@@ -135,7 +137,7 @@ class PeriodicEvaluation:
         for recording in recordings if self._record else ():
             name = f"evaluation-{env_steps:010d}-{recording.episode.seed - EVALUATION:03d}.npz"
             save_recording(self._folder.episodes / name, recording)
-        if "rgb_array" not in self._envs.metadata.get("render_modes", ()):
+        if self._collector or "rgb_array" not in self.envs.metadata.get("render_modes", ()):
             return
         try:
             if self._is_repeatable:
@@ -151,10 +153,6 @@ class PeriodicEvaluation:
             self._logger.progress.say(f"{error}; this episode is not shown")
         if not self._is_repeatable:
             self._record_video(env_steps)
-
-    def close(self) -> None:
-        """Close the environments."""
-        self._envs.close()
 
     def _play(self, envs: BatchedEnvs, num_episodes: int) -> Iterator[Episode]:
         return play_episodes(

@@ -16,6 +16,7 @@ class Progress:
         env_steps: so far, over all environments.
         episodes: that have ended.
         seconds: spent collecting and learning.
+        other_seconds: spent evaluating, logging and saving.
         next_episode_seed: a seed that no episode has had yet.
         next_evaluation: env steps at which the next evaluation is due.
         skipped_updates: updates that were not finite.
@@ -29,6 +30,7 @@ class Progress:
     env_steps: int = 0
     episodes: int = 0
     seconds: float = 0.0
+    other_seconds: float = 0.0
     next_episode_seed: int = TRAINING
     next_evaluation: int = 0
     skipped_updates: int = 0

@@ -54,6 +54,14 @@ def resume(
     return progress, collector_state
 
 
+def lost_episodes(number: int) -> str:
+    """Return the message about episodes in progress that `Collector.load_state` lost."""
+    return (
+        f"{number} episodes in progress could not be restored (the environment is not "
+        "deterministic); starting new ones"
+    )
+
+
 def check_resumable(folder: RunFolder, config: AnyTrainConfig) -> None:
     """Check that a configuration may resume the run in a folder.
 

@@ -65,4 +65,4 @@ def save_as_policy_file(
         value_unit=agent.value_unit,
     )
     path = folder.best_file if best else folder.policy_file
-    save_policy(path, agent.policy, env=asdict(config.env), about=about)
+    save_policy(path, agent.policy, env=asdict(config.env), about=about, imports=config.import_)

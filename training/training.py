@@ -33,7 +33,7 @@ class Training:
         envs: the environments that rollouts are collected from.
         agent: the agent.
         collector: collects rollouts.
-        evaluation: evaluates the policy every so often.
+        evaluation: evaluates the policy every so often; None: no evaluation is made.
         logger: logs to TensorBoard, CSV and the terminal.
         recorder: records episodes of training; None: nothing is recorded.
         progress: how far the training is.
@@ -46,7 +46,7 @@ class Training:
     envs: SharedVectorEnv
     agent: Agent[Any]
     collector: Collector
-    evaluation: PeriodicEvaluation
+    evaluation: PeriodicEvaluation | None
     logger: RunLogger
     recorder: TrainingRecorder | None
     progress: Progress
@@ -62,6 +62,7 @@ class Training:
             self.agent, self.folder, self.progress, self.logger.progress.say
         )
         self._first_env_steps, self._first_seconds = self.progress.env_steps, self.progress.seconds
+        self._first_other_seconds = self.progress.other_seconds
         self._restarts_before = self.progress.restarts
         self._saved_at = time.monotonic()
 
@@ -94,11 +95,10 @@ class Training:
 
     def evaluate_if_due(self) -> None:
         """Evaluate the policy if it is time to, and keep it if it is the best so far."""
-        if self.progress.env_steps >= min(
-            self.progress.next_evaluation, self.config.total_env_steps
-        ):
+        due = min(self.progress.next_evaluation, self.config.total_env_steps)
+        if self.evaluation and self.progress.env_steps >= due:
             self.evaluation.run(self.config, self.progress, self.signals)
-        self.collector.stopwatch.skip()
+        self.collector.stopwatch.lap("evaluation")
 
     def log(self, collected: Collected, metrics: dict[str, float]) -> None:
         """Log an update, and record episodes."""
@@ -137,6 +137,10 @@ class Training:
         Args:
             resumes_episodes: whether the collector's state is saved too.
         """
+        spent = self.collector.stopwatch.seconds
+        self.progress.other_seconds = self._first_other_seconds + sum(
+            spent.get(phase, 0.0) for phase in ("evaluation", "logging")
+        )
         state = self.collector.state() if resumes_episodes else {}
         say = self.logger.progress.say
         written = save_all(self.folder, self.agent, self.config, self.progress, state, say)
@@ -152,6 +156,7 @@ class Training:
         Raises:
             TrainingError: If they fail, or if the last checkpoint could not be written.
         """
+        self.collector.stopwatch.skip()
         try:
             yield
         except (EnvError, TrainingError) as error:
@@ -166,7 +171,12 @@ class Training:
         """Print what came of the training, and what to do next."""
         progress = self.progress
         verb = "interrupted at" if self.signals else "trained for"
-        print(f"{verb} {progress.env_steps:,} env steps in {progress.seconds:,.0f} s")
+        print(
+            f"{verb} {progress.env_steps:,} env steps in "
+            f"{progress.seconds + progress.other_seconds:,.0f} s: {progress.seconds:,.0f} s "
+            f"collecting and learning, {progress.other_seconds:,.0f} s evaluating, logging and "
+            "saving"
+        )
         if progress.best_score is not None:
             print(f"best evaluation during training: {progress.best_score:,.2f}")
         print(f"score it:  python evaluate.py score {self.folder.path}")
@@ -177,7 +187,10 @@ class Training:
 
     def _report_speed(self, env_steps_per_s: float) -> None:
         """Print the speed, beside that of the environments alone, and where the time went."""
-        print(f"{env_steps_per_s:,.0f} env steps/s: {self.collector.stopwatch.summary()}")
+        print(
+            f"{env_steps_per_s:,.0f} env steps/s while collecting and learning; all the time went "
+            f"to: {self.collector.stopwatch.summary()}"
+        )
         print(
             f"environment-only limit (random actions): {self.env_limit:,.0f} env steps/s; this run "
             f"reaches {100 * env_steps_per_s / self.env_limit:.0f} %"
@@ -187,9 +200,10 @@ class Training:
 
     def _count_restarts(self) -> None:
         """Count restarted environments, and report the first one."""
-        restarts = self._restarts_before + self.envs.num_restarts + self.evaluation.num_restarts
+        all_envs = {self.envs, self.evaluation.envs} if self.evaluation else {self.envs}
+        restarts = self._restarts_before + sum(envs.num_restarts for envs in all_envs)
         if restarts > self.progress.restarts == self._restarts_before:
-            reason = self.envs.last_restart or self.evaluation.last_restart
+            reason = next(envs.last_restart for envs in all_envs if envs.last_restart)
             self.logger.progress.say(
                 f"{reason}; the environment is restarted, further restarts are only counted"
             )

@@ -86,7 +86,7 @@ def opponent(path: Path, shown: ShownEpisode, trust: bool) -> ShownEpisode:
     Raises:
         EvaluationError: If the policies have different environments or frame skips.
     """
-    file, _ = find_policy(locate(path))
+    file, _ = find_policy(locate(path), trust=trust)
     theirs, ours = native(file, path, trust=trust), shown.config
     if theirs.env != ours.env or frames_per_env_step(theirs) != frames_per_env_step(ours):
         raise EvaluationError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +17,7 @@ from training.assemble import (
     make_agent,
     make_collector,
     make_envs,
-    make_evaluation,
+    make_evaluation_envs,
     make_recorder,
     open_training,
 )
@@ -116,7 +117,7 @@ def test_each_agent_has_its_collector(agent, overlap, kind):
 # What surrounds them.
 
 
-def test_evaluation_has_environments_of_its_own_where_whole_games_are_played(tmp_path):
+def test_evaluation_has_environments_of_its_own_where_whole_games_are_played():
     env = "tests.envs.toy:Lives-v0"
     values = {
         "env.terminal_on_life_loss": True,
@@ -125,14 +126,9 @@ def test_evaluation_has_environments_of_its_own_where_whole_games_are_played(tmp
         "num_envs": 3,
         "eval_episodes": 2,
     }
-    config = small(env, values=values)
-    agent = make_agent(config, DOOM_LIKE, CPU)
-    evaluation = make_evaluation(config, RunFolder(tmp_path), agent, SimpleNamespace())
-    try:
-        assert evaluation._envs.num_envs == 2
-        assert not evaluation._envs.config.terminal_on_life_loss
-    finally:
-        evaluation.close()
+    with contextlib.closing(make_evaluation_envs(small(env, values=values))) as envs:
+        assert envs.num_envs == 2
+        assert not envs.config.terminal_on_life_loss
 
 
 def test_nothing_is_recorded_unless_asked_for(tmp_path):

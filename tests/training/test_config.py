@@ -82,6 +82,12 @@ def test_the_presets_encoder_and_memory_are_those_that_are_not_given():
     ("values", "message"),
     [
         ({"num_envs": 0}, "num_envs must be at least 1, got 0"),
+        ({"patience": 3, "eval_envs": "none"}, "eval_envs none makes none"),
+        ({"eval_envs": "shared", "num_groups": 2}, "one group .* not num_groups"),
+        (
+            {"eval_envs": "shared", "num_groups": 1, "overlap": True},
+            "one group .* not overlap",
+        ),
         ({"patience": 0}, "patience must be at least 1, got 0"),
         ({"num_envs": 3, "num_groups": 2}, "num_envs .3. must be a multiple of num_groups .2."),
         ({"hang_after_s": 0.0}, "hang_after_s must be greater than 0"),
@@ -171,7 +177,9 @@ def test_a_configuration_goes_through_json_as_it_is(agent, tmp_path):
 # What may differ when a run is resumed.
 
 RESUMABLE = {
+    "import_",
     "total_env_steps",
+    "eval_envs",
     "num_workers",
     "device",
     "precision",

@@ -109,7 +109,7 @@ def test_a_signal_stops_an_evaluation(make):
     evaluation = make(COUNTER, num_episodes=20)
     assert evaluation.play([2]) == []
     signals = []
-    played = evaluation._play(evaluation._envs, 20)
+    played = evaluation._play(evaluation.envs, 20)
 
     def play(*_):
         for number, episode in enumerate(played):
@@ -175,10 +175,3 @@ def test_an_episode_that_cannot_be_shown_is_recorded(make, tmp_path, monkeypatch
     assert "the engine died; this episode is not shown" in capsys.readouterr().err
     assert names(tmp_path) == ["evaluation-0000000064-000.npz"]
     assert gifs(evaluation, tmp_path) == []
-
-
-def test_restarts_are_those_of_the_environments_which_it_closes(make):
-    evaluation = make(COUNTER)
-    assert (evaluation.num_restarts, evaluation.last_restart) == (3, "the engine died")
-    evaluation.close()
-    assert evaluation._envs.is_closed

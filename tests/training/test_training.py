@@ -6,6 +6,7 @@ import contextlib
 import math
 import re
 import shutil
+import time
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from envs import EnvError
 from storage.checkpoint import load_training
 from storage.policy_file import load_policy
 from storage.run_folder import RunFolder
-from tests.agents.synthetic import weights
+from tests.agents.synthetic import assert_same, weights
 from tests.programs import SHARED, logged, refused
 from training.assemble import make_agent, make_envs, open_training
 from training.config import default_config, with_values
@@ -40,6 +41,27 @@ SMALL = [
     "256",
 ]
 """A training of a second or two, of four updates."""
+
+
+EXCLUSIVE = """
+import fcntl, os
+import gymnasium as gym
+
+class Exclusive(gym.Wrapper):
+    def __init__(self):
+        self.lock = os.open("sim.lock", os.O_CREAT | os.O_RDWR)
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise OSError("port 5005 is in use") from None
+        super().__init__(gym.make("CartPole-v1"))
+
+    def close(self):
+        super().close()
+        os.close(self.lock)
+
+gym.register("Exclusive-v0", Exclusive)
+"""
 
 
 def config_of(**values):
@@ -115,6 +137,48 @@ def test_an_evaluation_is_due_at_intervals_and_at_the_end(opened):
     assert evaluated == [False, False, True, True]
     assert training.progress.best_score is not None
     assert training.folder.best_file.exists()
+
+
+def test_evaluations_in_the_environments_of_training_change_nothing_that_is_learned(tmp_path):
+    learned = {}
+    for eval_envs in ("own", "shared", "none"):
+        folder = RunFolder(tmp_path / eval_envs)
+        train.train(config_of(eval_envs=eval_envs, eval_every=16, eval_episodes=3), folder, [])
+        learned[eval_envs] = load_policy(folder.policy_file).policy
+        header = (folder.path / "progress.csv").read_text().splitlines()[0]
+        assert ("eval/mean_reward" in header) == (eval_envs != "none")
+        assert folder.best_file.exists() == (eval_envs != "none")
+    for policy in learned.values():
+        assert_same(weights(policy), weights(learned["own"]))
+
+
+def test_one_environment_at_a_time_is_enough(tmp_path, monkeypatch):
+    # A simulator that exists once: a second one cannot be made while the first is open.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exclusive.py").write_text(EXCLUSIVE)
+    values = {"num_envs": 1, "total_env_steps": 32, "eval_every": 8}
+    for eval_envs in ("shared", "none"):
+        config = config_of(**values, eval_envs=eval_envs, **{"env.env": "exclusive:Exclusive-v0"})
+        train.train(config, RunFolder(tmp_path / eval_envs), [])
+    config = config_of(**values, **{"env.env": "exclusive:Exclusive-v0"})
+    with pytest.raises(EnvError, match="port 5005 is in use"):
+        train.train(config, RunFolder(tmp_path / "own"), [])
+
+
+def test_all_the_time_of_a_training_is_counted(opened):
+    started = time.monotonic()
+    training = opened(eval_every=16)
+    with training.saving_at_the_end():
+        began = time.monotonic()
+        while not training.is_over:
+            step(training)
+            training.save()
+        training.save()
+        took = time.monotonic() - began
+    progress = training.progress
+    counted = progress.seconds + progress.other_seconds
+    assert progress.other_seconds > 0
+    assert 0.9 * took < counted < time.monotonic() - started
 
 
 def test_an_evaluation_that_a_signal_interrupts_does_not_count(opened):
@@ -217,7 +281,9 @@ def test_a_run_reports_how_old_its_policy_was_and_how_fast_it_went(tmp_path, cap
     if "--overlap" in options:
         assert lines.pop().startswith("the sampler's thread: ")
     speed, compared = lines[-2:]
-    assert re.match(r"[\d,]+ env steps/s: update \d+ %|[\d,]+ env steps/s: \w+ \d+ %", speed)
+    words = r"[\d,]+ env steps/s while collecting and learning; all the time went to: (.*)"
+    assert (match := re.fullmatch(words, speed))
+    assert "evaluation" in match[1]
     words = f"environment-only limit (random actions): {limit:,.0f} env steps/s; this run reaches "
     assert compared.startswith(words)
     board = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0}).Reload()

@@ -184,7 +184,7 @@ class _Reporter(KVWriter):
 
 def _score(folder: RunFolder, plan: Plan, signals: Sequence[int]) -> Score | None:
     """Return the score of a trial's best policy with sampled actions, or None after a signal."""
-    file, _ = find_policy(folder.path)
+    file, _ = find_policy(folder.path, trust=True)
     num_episodes = _SCORING_FACTOR * plan.eval_episodes
     with vector_env(plan.env, plan.num_envs, num_episodes) as envs:
         played = play_episodes(

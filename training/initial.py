@@ -1,0 +1,97 @@
+"""Starting a new training run from the weights of a trained policy, instead of random ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agents import Agent
+from agents.policy import Policy
+from evaluation.entries import locate
+from perception import ImageSpec
+from storage.policy_file import About, describe_space
+from storage.run_folder import find_policy
+from training.config import AnyTrainConfig, dotted
+from training.errors import TrainingError
+
+
+def initialize_from(path: Path, agent: Agent[Any], config: AnyTrainConfig) -> str:
+    """Copy a trained policy's weights into a new agent, as far as they fit its task.
+
+    Perception is copied always, with its statistics of observations; the actor if the actions are
+    the same; the critic if the environment is the same. The optimiser starts anew.
+
+    Args:
+        path: a run folder, a policy file, or `zoo/NAME`.
+        agent: has not learned yet.
+        config: the configuration of the training.
+
+    Returns:
+        A line that says what was copied.
+
+    Raises:
+        FileError: If there is no policy.
+        TrainingError: If its perception differs from the agent's.
+    """
+    # The path was named on the command line of a training, which may import what it likes.
+    file, _ = find_policy(locate(path), trust=True)
+    ours, theirs = agent.policy, file.policy
+    _check_same_perception(path, ours, theirs)
+    ours.perception.load_state_dict(theirs.perception.state_dict())
+    copied: list[str] = ["perception"]
+    new: list[str] = []
+    same_actions = describe_space(ours.action_space) == describe_space(theirs.action_space)
+    same_env = config.env.env == file.env.get("env")
+    (copied if same_actions else new).append("actor")
+    (copied if same_env else new).append("critic")
+    if same_actions:
+        ours.actor.load_state_dict(theirs.actor.state_dict())
+    if same_env:
+        _copy_critic(agent, theirs, file.about, config)
+    rest = f"; new: {' and '.join(new)}" if new else ""
+    return f"starting from {path}: {', '.join(copied)}{rest}"
+
+
+def _check_same_perception(path: Path, ours: Policy, theirs: Policy) -> None:
+    """Check that two policies observe the same, with the same encoders and memory.
+
+    Raises:
+        TrainingError: If they do not.
+    """
+    if _observed(ours) != _observed(theirs):
+        raise TrainingError(
+            f"{path} observes {_observed(theirs)}, this training {_observed(ours)}; choose the "
+            "same observation, size and frame stack"
+        )
+    before, now = dotted(theirs.config.as_dict()), dotted(ours.config.as_dict())
+    before["normalize_obs"], now["normalize_obs"] = theirs.normalize_obs, ours.normalize_obs
+    for name in sorted(before.keys() | now.keys(), key=lambda name: not name.endswith(".name")):
+        if before.get(name) != now.get(name):
+            raise TrainingError(
+                f"{path} was trained with {name} {before.get(name)}, not {now.get(name)}; "
+                "choose the same perception"
+            )
+
+
+def _observed(policy: Policy) -> dict[str, object]:
+    """Return what a policy observes, by part; the colours of a palette may differ."""
+    return {
+        name: (spec.shape, spec.channels) if isinstance(spec, ImageSpec) else spec.size
+        for name, spec in policy.specs.items()
+    }
+
+
+def _copy_critic(agent: Agent[Any], theirs: Policy, about: About, config: AnyTrainConfig) -> None:
+    """Copy the critic such that it predicts the same native rewards as before."""
+    if config.agent.normalize_returns:
+        # The running deviation of returns continues from theirs, with the weight of one rollout.
+        deviation = about.value_unit * config.agent.reward_scale
+        scaler = agent.reward_scaler
+        scaler.merge(
+            scaler.mean, torch.full_like(scaler.variance, deviation**2), config.env_steps_per_update
+        )
+    scale = about.value_unit / agent.value_unit
+    state = {name: tensor * scale for name, tensor in theirs.critic.state_dict().items()}
+    agent.policy.critic.load_state_dict(state)
