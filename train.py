@@ -21,6 +21,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Annotated, Any, Generic
 
 import tyro
@@ -28,7 +29,15 @@ from rich.console import Console
 from stable_baselines3.common.logger import KVWriter
 
 from agents import AGENTS, OBJECTIVES
-from commands.commandline import UsageError, as_arguments, given_fields, given_values, parse, run
+from commands.commandline import (
+    UsageError,
+    as_arguments,
+    given_fields,
+    given_values,
+    parse,
+    run,
+)
+from commands.config_file import as_yaml, with_config_file
 from envs import canonical_name
 from perception import ENCODERS, MEMORIES
 from storage.extensions import import_extensions
@@ -88,6 +97,10 @@ class Command(Generic[AgentT, EncoderT, MemoryT, ObjectivesT]):
 
     choices: Annotated[Choices, tyro.conf.arg(name="")]
     training: Annotated[TrainConfig[AgentT, EncoderT, MemoryT, ObjectivesT], tyro.conf.arg(name="")]
+    config: Path | None = None
+    """A YAML file of flags and their values; the command line takes precedence over it."""
+    print_config: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print such a file of all values, and exit."""
     tuning: Annotated[TuningConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=TuningConfig)
 
 
@@ -95,7 +108,11 @@ def main(arguments: Sequence[str]) -> int:
     """Train as a command line says, and return the exit status."""
     if "--doctor" in arguments:
         return check_machine()
+    arguments = with_config_file(arguments)
     command = read_command_line(arguments)
+    if command.print_config:
+        print(as_yaml(command.training.env.env, command.choices, command.training), end="")
+        return 0
     if command.tuning.tune:
         return search(command, given_fields(arguments))
     config = command.training

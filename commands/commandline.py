@@ -30,6 +30,34 @@ class UsageError(ValueError):
     """A command line cannot be obeyed: the message is one line that says what would work."""
 
 
+def _whole_number(text: str) -> int:
+    """Return the whole number that a text means: `1000`, `1_000`, or `1e3`."""
+    try:
+        return int(text)
+    except ValueError:
+        if re.fullmatch(r"[+-]?\d[\d_]*(\.\d+)?[eE]\+?\d{1,2}", text) and float(text).is_integer():
+            return int(float(text))
+        raise
+
+
+_NUMBERS = tyro.constructors.ConstructorRegistry()
+
+
+@_NUMBERS.primitive_rule
+def _rule_of_whole_numbers(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[int] | None:
+    if info.type is not int:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=lambda words: _whole_number(words[0]),
+        is_instance=lambda value: isinstance(value, int) and not isinstance(value, bool),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
 def parse(
     kind: Any,
     arguments: Sequence[str],
@@ -61,6 +89,7 @@ def parse(
                 prog=program,
                 description=description,
                 config=(tyro.conf.OmitSubcommandPrefixes,),
+                registry=_NUMBERS,
                 **kwargs,
             )
     except ValueError as error:  # tyro only explains those of inner dataclasses.
@@ -110,6 +139,7 @@ _REWRITTEN = (
         r"no type matching \{None\}\|(\S+) could be instantiated from \[('.*?')\].*",
         r"\2 is neither None nor \1",
     ),
+    (r"neither None nor INT$", "neither None nor a whole number"),
     (
         r"^invalid choice ('.*') for argument '(\S+)'. Expected one of \((.*)\) ?\.$",
         r"\2 cannot be \1; choose from \3",
@@ -138,37 +168,47 @@ def _unknown_option(option: str, program: str, suggestions: str) -> str:
     return f"{program} has no {option}; {hint}"
 
 
-def as_arguments(
-    config: Any, default: Any, *, always: Collection[str] = (), prefix: str = ""
-) -> list[str]:
+def as_arguments(config: Any, default: Any, *, always: Collection[str] = ()) -> list[str]:
     """Return the flags that turn one configuration into another, the inverse of `parse`.
 
     Args:
         config: a dataclass, with nested ones.
         default: one of the same type, the defaults under the flags.
         always: names of fields whose flags are returned even if they do not differ.
+    """
+    values = flag_values(config, default, always=always)
+    return [word for name, value in values.items() for word in as_flag(name, value)]
+
+
+def flag_values(
+    config: Any, default: Any = None, *, always: Collection[str] = (), prefix: str = ""
+) -> dict[str, Any]:
+    """Return the values of a configuration by flag, without hyphens.
+
+    Args:
+        config: a dataclass, with nested ones.
+        default: one of the same type: only values that differ from it are returned. None: all are.
+        always: names of fields whose values are returned even if they do not differ.
         prefix: prefix of the flags.
     """
-    arguments: list[str] = []
+    values: dict[str, Any] = {}
     for field in dataclasses.fields(config):
-        value, before = getattr(config, field.name), getattr(default, field.name)
+        value, before = getattr(config, field.name), getattr(default, field.name, None)
         if dataclasses.is_dataclass(value):
             # Fields of objectives have dotted flags, because their names are not unique.
             inside = f"{field.name}." if isinstance(value, ObjectiveConfig) else ""
-            arguments += as_arguments(value, before, always=always, prefix=inside)
-        elif value == before and field.name not in always:
-            continue
-        else:
-            arguments += as_flag(prefix + field.name, value)
-    return arguments
+            values |= flag_values(value, before, always=always, prefix=inside)
+        elif default is None or value != before or field.name in always:
+            # A field called like a keyword ends with an underscore.
+            values[prefix + field.name.rstrip("_").replace("_", "-")] = value
+    return values
 
 
 def as_flag(name: str, value: Any) -> list[str]:
-    """Return the arguments that set a field on a command line."""
-    flag = name.rstrip("_").replace("_", "-")  # A field called like a keyword ends with _.
+    """Return the arguments that give a flag, without hyphens, a value."""
     if isinstance(value, bool):
-        return [f"--{flag}" if value else f"--no-{flag}"]
-    return [f"--{flag}", *map(str, value if isinstance(value, tuple) else [value])]
+        return [f"--{name}" if value else f"--no-{name}"]
+    return [f"--{name}", *map(str, value if isinstance(value, tuple) else [value])]
 
 
 def given_fields(arguments: Sequence[str]) -> set[str]:

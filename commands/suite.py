@@ -5,10 +5,12 @@ Policies are trained one after another, each by a `train.py` command in a proces
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -18,7 +20,7 @@ import tyro
 
 from agents import AGENTS
 from commands import compare
-from commands.commandline import UsageError
+from commands.commandline import UsageError, as_flag
 from commands.options import ScoringOptions, check_at_least_one, check_folder
 from envs import canonical_name, folder_name
 from perception.lookup import check_name
@@ -33,6 +35,7 @@ SCENARIOS = (
     "deadly_corridor",
 )
 """What is trained by default."""
+_OWN_FLAGS = ("agent", "seed", "run-dir", "total-env-steps")
 _TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 
 
@@ -51,6 +54,8 @@ class SuiteOptions(ScoringOptions):
     """The agents to train."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Training seeds."""
+    sweep: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FLAG=VALUE,... ...")] = ()
+    """Flags of train.py to vary, each with every value: `memory=none,lstm overlap=true,false`."""
     total_env_steps: int | None = None
     """Length of each training run. None: the preset's."""
     out: Path = Path("runs/suite")
@@ -67,15 +72,42 @@ class SuiteOptions(ScoringOptions):
             raise ValueError("seeds must be between 0 and 2^31 - 1")
         if self.total_env_steps is not None:
             check_at_least_one(self, "total_env_steps")
+        for flag in self.sweep:
+            name, _, values = flag.partition("=")
+            if not name.strip("-") or not all(values.split(",")):
+                raise ValueError(
+                    f"--sweep {flag}: give a flag and its values, as in memory=none,lstm"
+                )
+            if name.strip("-") in _OWN_FLAGS:
+                raise ValueError(f"--sweep {flag}: suite sets {name.strip('-')} itself")
 
-    def run_dir(self, scenario: str, agent: str, seed: int) -> Path:
+    @property
+    def settings(self) -> list[tuple[str, ...]]:
+        """Every combination of values to sweep, each as `flag=value`; one without any if none."""
+        flags = [flag.strip("-").partition("=") for flag in self.sweep]
+        return list(product(*([f"{n}={v}" for v in values.split(",")] for n, _, values in flags)))
+
+    def run_dir(self, scenario: str, agent: str, seed: int, setting: Sequence[str] = ()) -> Path:
         """Return the run folder of one training run."""
-        return self.out / folder_name(scenario) / f"{agent}-seed{seed}"
+        name = "-".join((agent, *(re.sub(r"[^\w.=-]+", "_", value) for value in setting)))
+        return self.out / folder_name(scenario) / f"{name}-seed{seed}"
 
-    def train_arguments(self, scenario: str, agent: str, seed: int) -> list[str]:
-        """Return the arguments of `train.py` for one training run."""
-        run_dir = str(self.run_dir(scenario, agent, seed))
+    def train_arguments(
+        self, scenario: str, agent: str, seed: int, setting: Sequence[str] = ()
+    ) -> list[str]:
+        """Return the arguments of `train.py` for one training run.
+
+        Args:
+            scenario: the environment.
+            agent: the agent.
+            seed: the training seed.
+            setting: one of `settings`.
+        """
+        run_dir = str(self.run_dir(scenario, agent, seed, setting))
         arguments = [scenario, "--agent", agent, "--seed", str(seed), "--run-dir", run_dir]
+        for name, _, value in (flag.partition("=") for flag in setting):
+            switch = {"true": True, "false": False}.get(value)
+            arguments += as_flag(name, tuple(shlex.split(value)) if switch is None else switch)
         if self.total_env_steps is not None:
             arguments += ["--total-env-steps", str(self.total_env_steps)]
         return arguments
@@ -117,14 +149,30 @@ def train_all(options: SuiteOptions) -> list[Path]:
         check_name(AGENTS, agent, "agent")
     scenarios = [canonical_name(scenario) for scenario in options.scenarios]
     runs = []
-    trainings = dict.fromkeys(product(options.seeds, scenarios, options.agents))
-    for seed, scenario, agent in trainings:
-        arguments = options.train_arguments(scenario, agent, seed)
+    settings = options.settings
+    if options.sweep:
+        for scenario, agent, setting in product(scenarios, options.agents, settings):
+            _check(options.train_arguments(scenario, agent, 0, setting))
+    trainings = dict.fromkeys(product(options.seeds, scenarios, options.agents, settings))
+    for seed, scenario, agent, setting in trainings:
+        arguments = options.train_arguments(scenario, agent, seed, setting)
         print(f"\n$ python train.py {shlex.join(arguments)}", flush=True)
         if _train(arguments):
             raise UsageError(f"training {scenario} with {agent}, seed {seed}, failed; see above")
-        runs.append(options.run_dir(scenario, agent, seed))
+        runs.append(options.run_dir(scenario, agent, seed, setting))
     return runs
+
+
+def _check(arguments: list[str]) -> None:
+    """Check that `train.py` accepts arguments.
+
+    Raises:
+        UsageError: If it does not.
+    """
+    command = [sys.executable, str(_TRAIN), *arguments, "--print-config"]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    if checked.returncode:
+        raise UsageError(checked.stderr.strip().removeprefix("error: "))
 
 
 def _train(arguments: list[str]) -> int:

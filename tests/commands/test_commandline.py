@@ -116,7 +116,7 @@ def test_subcommands_are_parsed():
         (["--sise", "1"], "prog has no --sise; did you mean --size?"),
         (["--xyzzy"], "prog has no --xyzzy; see prog --help"),
         (["--size", "three"], "--size: 'three' is not a whole number"),
-        (["--limit", "three"], "--limit: 'three' is neither None nor INT"),
+        (["--limit", "three"], "--limit: 'three' is neither None nor a whole number"),
         (["--learning-rate", "low"], "--learning-rate: 'low' is not a number"),
         (["--size"], "--size needs a value"),
         (["--pair", "1"], "--pair needs 2 values"),
@@ -148,6 +148,19 @@ def test_the_line_is_the_same_where_a_terminal_has_no_boxes(monkeypatch, encodin
         with pytest.raises(UsageError) as error:
             parse(kind, words, program="p")
         assert str(error.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("3", 3), ("1e3", 1000), ("1.5E+3", 1500), ("10_000", 10_000), ("2e0", 2)]
+)
+def test_whole_numbers_may_have_an_exponent(text, number):
+    @dataclass(frozen=True, kw_only=True)
+    class Counted:
+        count: int | None = None
+        sizes: tuple[int, ...] = ()
+
+    counted = parse_words("--count", text, "--sizes", text, "7", kind=Counted)
+    assert counted == Counted(count=number, sizes=(number, 7))
 
 
 def test_what_is_missing_is_named():

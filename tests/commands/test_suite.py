@@ -20,6 +20,7 @@ from commands.suite import SuiteOptions, train_all
 from envs import EnvError
 from evaluation.compare import MODES
 from perception.lookup import UnknownNameError
+from storage.policy_file import load_policy
 from tests.envs import processes
 from tests.programs import refused
 
@@ -81,6 +82,54 @@ def test_a_suite_trains_compares_and_resumes(tmp_path, capfd, in_process):
     folder = tmp_path / "out" / "compare" / "CartPole-v1"
     assert (folder / "compare.md").is_file()
     assert json.loads((folder / "compare.json").read_text()) == comparison
+
+
+def test_every_combination_of_swept_values_is_a_training():
+    plan = SuiteOptions(**PLAN, sweep=("memory=none,gru", "--hidden-sizes=8 8", "overlap=false"))
+    assert len(plan.settings) == 2
+    for setting, memory in zip(plan.settings, ("none", "gru"), strict=True):
+        config = train.read_command_line(plan.train_arguments(*FIRST, setting)).training
+        assert config.perception.memory_name == memory
+        assert config.perception.vectors.hidden_sizes == (8, 8)
+        assert not config.overlap
+        name = f"ppo-memory={memory}-hidden-sizes=8_8-overlap=false-seed0"
+        assert config.run_dir == Path("runs/suite/CartPole-v1") / name
+
+
+@pytest.mark.slow
+def test_flags_are_swept(tmp_path, in_process):
+    table = tmp_path / "table.json"
+    options = ("--seeds", "0", "--sweep", "memory=none,gru", "hidden-sizes=8 8")
+    assert run_suite(tmp_path, *options, "--json", str(table)) == 0
+    home = tmp_path / "out" / "CartPole-v1"
+    (comparison,) = json.loads(table.read_text())
+    assert {result["entry"] for result in comparison["results"]} == {
+        "random",
+        *(str(home / f"ppo-memory={memory}-hidden-sizes=8_8-seed0") for memory in ("none", "gru")),
+    }
+    configs = [load_policy(file).policy.config for file in home.glob("*/policy.safetensors")]
+    assert {(c.memory_name, c.vectors.hidden_sizes) for c in configs} == {
+        ("none", (8, 8)),
+        ("gru", (8, 8)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("sweep", "expected"),
+    [
+        ("memory=none,lstn", "unknown memory 'lstn'; choose from none, lstm"),
+        ("memroy=none", "no --memroy; did you mean --memory?"),
+        ("memory", "--sweep memory: give a flag and its values, as in memory=none,lstm"),
+        ("memory=none,", "--sweep memory=none,: give a flag and its values"),
+        ("seed=1,2", "--sweep seed=1,2: suite sets seed itself"),
+    ],
+)
+def test_a_sweep_that_train_py_does_not_accept_is_refused_at_once(
+    tmp_path, capsys, sweep, expected
+):
+    arguments = ("CartPole-v1", "--out", tmp_path / "out", "--sweep", sweep)
+    assert expected in refused(capsys, evaluate, "suite", *arguments)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
