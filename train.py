@@ -44,6 +44,7 @@ from storage.extensions import import_extensions
 from storage.run_folder import RunFolder
 from training.assemble import open_training
 from training.autotune import fastest_setting, with_setting
+from training.callbacks import Callback
 from training.config import (
     AgentT,
     AnyTrainConfig,
@@ -136,6 +137,7 @@ def train(
     folder: RunFolder,
     signals: list[int],
     writers: Sequence[KVWriter] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> None:
     """Start a training run, or resume it, and run it to its end or to a signal.
 
@@ -144,8 +146,9 @@ def train(
         folder: the run folder.
         signals: is filled when the training is to stop.
         writers: receive each record that is logged.
+        callbacks: are called while the training runs.
     """
-    with open_training(config, folder, signals, writers) as training:
+    with open_training(config, folder, signals, writers, callbacks) as training:
         if training is None:
             return
         learn(training)

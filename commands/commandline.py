@@ -205,10 +205,16 @@ def flag_values(
 
 
 def as_flag(name: str, value: Any) -> list[str]:
-    """Return the arguments that give a flag, without hyphens, a value."""
+    """Return the arguments that give a flag a value.
+
+    Args:
+        name: the flag without the hyphens in front, or its field.
+        value: the value.
+    """
+    flag = name.replace("_", "-")
     if isinstance(value, bool):
-        return [f"--{name}" if value else f"--no-{name}"]
-    return [f"--{name}", *map(str, value if isinstance(value, tuple) else [value])]
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    return [f"--{flag}", *map(str, value if isinstance(value, tuple) else [value])]
 
 
 def given_fields(arguments: Sequence[str]) -> set[str]:

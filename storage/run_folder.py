@@ -184,7 +184,7 @@ class RunFolder:
         return record
 
 
-def find_policy(run: Path, *, trust: bool) -> tuple[PolicyFile, RunFolder]:
+def find_policy(run: Path, *, trust: bool = False) -> tuple[PolicyFile, RunFolder]:
     """Load the policy of a run: the best one by evaluation, else the latest one.
 
     Args:

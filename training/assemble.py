@@ -29,6 +29,7 @@ from envs.sb3 import SharedVecEnv
 from envs.speed import random_env_steps_per_second
 from evaluation.protocol import warn_of_wads
 from storage.run_folder import RunFolder
+from training.callbacks import Callback
 from training.config import AnyTrainConfig, dotted
 from training.errors import TrainingError
 from training.evaluation import PeriodicEvaluation
@@ -50,6 +51,7 @@ def open_training(
     folder: RunFolder,
     signals: list[int],
     writers: Sequence[KVWriter] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> Iterator[Training | None]:
     """Start a training run, or resume it where it was saved.
 
@@ -58,6 +60,7 @@ def open_training(
         folder: the run folder.
         signals: is filled when the training is to stop.
         writers: receive each record that is logged.
+        callbacks: are called while the training runs.
 
     Yields:
         The training; None if it is finished already.
@@ -129,6 +132,7 @@ def open_training(
             progress=progress,
             signals=signals,
             env_limit=limit,
+            callbacks=callbacks,
         )
 
 

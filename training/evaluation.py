@@ -23,6 +23,7 @@ from envs.video import gif_bytes, write_mp4
 from evaluation.playing import play_episodes, score_episodes
 from evaluation.replay.recorded import DivergedError, ShownEpisode, replay_recording
 from evaluation.seeds import EVALUATION
+from evaluation.statistics import Score
 from storage.recording import Episode, Recording, save_recording
 from storage.run_folder import RunFolder
 from training.config import AnyTrainConfig
@@ -75,17 +76,22 @@ class PeriodicEvaluation:
         self._game = fingerprint(config.env)
         self._is_repeatable = True  # Whether seed and actions determine an episode.
 
-    def run(self, config: AnyTrainConfig, progress: Progress, signals: Sequence[int]) -> None:
+    def run(
+        self, config: AnyTrainConfig, progress: Progress, signals: Sequence[int]
+    ) -> Score | None:
         """Evaluate the policy, and save it if it is the best so far.
 
         Args:
             config: the configuration of the training.
             progress: progress of the training; best score and next evaluation are updated.
             signals: as soon as it is not empty, the evaluation stops and changes nothing.
+
+        Returns:
+            The policy's score; None if the evaluation was stopped.
         """
         episodes = self.play(signals)
         if signals:
-            return
+            return None
         score, say = score_episodes(episodes), self._logger.progress.say
         while progress.next_evaluation <= progress.env_steps:
             progress.next_evaluation += config.evaluation_interval
@@ -105,6 +111,7 @@ class PeriodicEvaluation:
             f"{progress.env_steps:>9,} env steps · evaluation {score.mean:,.2f} "
             f"± {score.std:,.2f} over {score.episodes} episodes"
         )
+        return score
 
     def play(self, signals: Sequence[int]) -> list[Episode]:
         """Play episodes with the agent's current weights.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from agents.collector import Collected, Collector
 from envs import EnvError, SharedVectorEnv
 from envs.registry import frames_per_env_step
 from storage.run_folder import RunFolder
+from training.callbacks import Callback
 from training.config import AnyTrainConfig
 from training.errors import TrainingError
 from training.evaluation import PeriodicEvaluation
@@ -39,6 +40,7 @@ class Training:
         progress: how far the training is.
         signals: is filled when the training is to stop.
         env_limit: env steps a second of the environments without a policy.
+        callbacks: are called while the training runs.
     """
 
     config: AnyTrainConfig
@@ -52,9 +54,11 @@ class Training:
     progress: Progress
     signals: list[int]
     env_limit: float
+    callbacks: Sequence[Callback] = ()
     _guarded_update: GuardedUpdate = field(init=False)
     _seconds: float = field(init=False, default=0.0)
     _started: float = field(init=False, default=0.0)
+    _stopped: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         """Take the state at which this part of the training starts."""
@@ -68,8 +72,13 @@ class Training:
 
     @property
     def is_over(self) -> bool:
-        """Whether the training has had its env steps, has stopped improving, or was interrupted."""
-        return bool(self.signals) or is_finished(self.config, self.progress)
+        """Whether the training has had its env steps, stopped improving, or was told to stop."""
+        told = self._stopped or bool(self.signals)
+        return told or is_finished(self.config, self.progress)
+
+    def stop(self) -> None:
+        """End the training after this update."""
+        self._stopped = True
 
     def collect(self) -> Collected:
         """Collect a rollout with the current policy."""
@@ -97,7 +106,10 @@ class Training:
         """Evaluate the policy if it is time to, and keep it if it is the best so far."""
         due = min(self.progress.next_evaluation, self.config.total_env_steps)
         if self.evaluation and self.progress.env_steps >= due:
-            self.evaluation.run(self.config, self.progress, self.signals)
+            score = self.evaluation.run(self.config, self.progress, self.signals)
+            for callback in self.callbacks:
+                if score is not None:
+                    callback.on_evaluation(self, score)
         self.collector.stopwatch.lap("evaluation")
 
     def log(self, collected: Collected, metrics: dict[str, float]) -> None:
@@ -108,6 +120,8 @@ class Training:
         if self.recorder:
             with continuing_without_disk(logger.progress.say):
                 self.recorder.take(collected.episodes, progress.env_steps)
+        for callback in self.callbacks:
+            callback.on_update(self, collected, metrics)
         logger.record("train/skipped_updates", progress.skipped_updates)
         logger.record_update(metrics)
         logger.record("time/fps", frames_per_env_step(self.config.env) * env_steps_per_s)
@@ -158,7 +172,11 @@ class Training:
         """
         self.collector.stopwatch.skip()
         try:
+            for callback in self.callbacks:
+                callback.on_start(self)
             yield
+            for callback in self.callbacks:
+                callback.on_end(self)
         except (EnvError, TrainingError) as error:
             self.save(resumes_episodes=False)
             raise TrainingError(

@@ -21,6 +21,7 @@ from storage.run_folder import RunFolder
 from tests.agents.synthetic import assert_same, weights
 from tests.programs import SHARED, logged, refused
 from training.assemble import make_agent, make_envs, open_training
+from training.callbacks import Callback
 from training.config import default_config, with_values
 from training.errors import TrainingError
 from training.training import Training
@@ -119,6 +120,45 @@ def test_an_update_advances_the_progress(opened):
         step(training)
     assert training.is_over
     assert progress.episodes >= len(progress.returns) > 0
+
+
+def test_callbacks_are_told_what_happens_and_may_stop_the_training(tmp_path):
+    class Telling(Callback):
+        def __init__(self):
+            self.told = []
+
+        def on_start(self, training):
+            self.told.append(("start", training.progress.env_steps))
+
+        def on_update(self, training, collected, metrics):
+            assert metrics
+            training.logger.record("rollout/own", len(self.told))
+            self.told.append(("update", training.progress.env_steps))
+
+        def on_evaluation(self, training, score):
+            self.told.append(("evaluation", score.episodes))
+            if training.progress.env_steps >= 32:
+                training.stop()
+
+        def on_end(self, training):
+            self.told.append(("end", training.progress.env_steps))
+
+    telling, folder = Telling(), RunFolder(tmp_path)
+    config = config_of(eval_every=16, eval_episodes=3)
+    train.train(config, folder, [], callbacks=[telling])
+    assert telling.told == [
+        ("start", 0),
+        ("evaluation", 3),
+        ("update", 16),
+        ("evaluation", 3),
+        ("update", 32),
+        ("end", 32),
+    ]
+    assert logged(tmp_path, "rollout/own") == [2, 4]
+    assert load_policy(folder.policy_file).about.env_steps == 32
+    # It resumes, since it has not had all its env steps.
+    train.train(config, folder, [], callbacks=[Callback()])
+    assert load_policy(folder.policy_file).about.env_steps == 64
 
 
 def test_a_signal_ends_a_training(opened):
