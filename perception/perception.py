@@ -35,6 +35,8 @@ class PerceptionConfig(Generic[EncoderT, MemoryT]):
     """The memory between env steps."""
     vectors: VectorConfig = field(default_factory=VectorConfig)
     """The encoder of vectors."""
+    layer_norm: bool = False
+    """Normalise what each encoder computes over its features (LayerNorm; Ba et al. 2016)."""
 
     @property
     def encoder_name(self) -> str:
@@ -52,6 +54,7 @@ class PerceptionConfig(Generic[EncoderT, MemoryT]):
             "encoder": as_named_dict(ENCODERS, self.encoder),
             "memory": as_named_dict(MEMORIES, self.memory),
             "vectors": asdict(self.vectors),
+            "layer_norm": self.layer_norm,
         }
 
 
@@ -128,6 +131,7 @@ class Perception(nn.Module):
 
     Attributes:
         encoders: by part of an observation.
+        norms: the layers that normalise their features, if any, by part.
         memory: the memory.
         precision: as above.
         num_features: F.
@@ -143,7 +147,7 @@ class Perception(nn.Module):
     ) -> None:
         super().__init__()
         self.precision = precision
-        self.encoders = nn.ModuleDict()
+        self.encoders, self.norms = nn.ModuleDict(), nn.ModuleDict()
         self.num_image_features = 0
         size = 0
         for name, spec in specs.items():
@@ -154,6 +158,8 @@ class Perception(nn.Module):
             else:
                 encoder = VectorEncoder(spec, config.vectors, normalize_obs)
             self.encoders[name] = encoder
+            if config.layer_norm:
+                self.norms[name] = nn.LayerNorm(encoder.num_features)
             size += encoder.num_features
         self.memory: Memory = class_of(MEMORIES, config.memory)(config.memory, size)
         self.num_features: int = self.memory.num_features
@@ -192,7 +198,8 @@ class Perception(nn.Module):
             if name not in obs:
                 continue
             with self._autocast(obs[name], enabled=encoder in heavy):
-                parts.append(encoder(obs[name]).float())
+                features = encoder(obs[name]).float()
+            parts.append(self.norms[name](features) if name in self.norms else features)
         return torch.cat(parts, dim=-1)
 
     def observe(self, obs: Mapping[str, Tensor]) -> None:

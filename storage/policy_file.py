@@ -164,13 +164,14 @@ def parse_perception(description: Mapping[str, Any]) -> PerceptionConfig[Any, An
     Raises:
         ValueError: If it does not describe one.
     """
-    unknown = description.keys() - {"encoder", "memory", "vectors"}
+    unknown = description.keys() - {"encoder", "memory", "vectors", "layer_norm"}
     if unknown:
         raise FileError(f"there is no field {min(unknown)!r}")
     return PerceptionConfig(
         encoder=parse_named(ENCODERS, description["encoder"], "encoder"),
         memory=parse_named(MEMORIES, description["memory"], "memory"),
         vectors=decode(VectorConfig, description["vectors"]),
+        layer_norm=decode(bool, description.get("layer_norm", False)),
     )
 
 

@@ -53,10 +53,14 @@ class ImpalaResNet(Encoder):
             layers += [nn.Conv2d(planes, channels, 3, padding=1), nn.MaxPool2d(3, 2, padding=1)]
             layers += [_Residual(channels), _Residual(channels)]
             planes = channels
-        self.layers = nn.Sequential(*layers, nn.ReLU(), nn.Flatten())
+        self.layers = nn.Sequential(*layers, nn.ReLU(), *self.join())
         size = output_size(self.layers, input_shape, smallest=8)
         self.layers.extend([orthogonal(nn.Linear(size, config.features)), nn.ReLU()])
         self.num_features = config.features
+
+    def join(self) -> list[nn.Module]:
+        """Return the layers that turn maps, (B, C, h, w), into vectors, (B, C * h * w)."""
+        return [nn.Flatten()]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Encode (B, P, H, W) float32 as (B, F) float32."""

@@ -6,13 +6,17 @@ To add one, write a file with a subclass of `MemoryConfig` and one of `Memory`, 
 
 from __future__ import annotations
 
+from perception.memory.attention import AttentionMemory, AttentionMemoryConfig
 from perception.memory.memory import Memory, MemoryConfig, NoMemory, NoMemoryConfig
+from perception.memory.mingru import MinGRU, MinGRUConfig
 from perception.memory.recurrent import FORGET_BIAS, GRU, LSTM, GRUConfig, LSTMConfig
 
 MEMORIES: dict[str, tuple[type[MemoryConfig], type[Memory]]] = {
     "none": (NoMemoryConfig, NoMemory),
     "lstm": (LSTMConfig, LSTM),
     "gru": (GRUConfig, GRU),
+    "mingru": (MinGRUConfig, MinGRU),
+    "attention": (AttentionMemoryConfig, AttentionMemory),
 }
 """Memories by name: configuration and class."""
 
@@ -21,10 +25,14 @@ __all__ = [
     "GRU",
     "LSTM",
     "MEMORIES",
+    "AttentionMemory",
+    "AttentionMemoryConfig",
     "GRUConfig",
     "LSTMConfig",
     "Memory",
     "MemoryConfig",
+    "MinGRU",
+    "MinGRUConfig",
     "NoMemory",
     "NoMemoryConfig",
 ]

@@ -12,11 +12,22 @@ from agents import Policy
 from agents.distributions import num_draws
 from agents.rollout import Rollout
 from perception import ENCODERS, MEMORIES, ImageSpec, PerceptionConfig, VectorSpec
-from perception.encoders import ImpalaConfig, MLPConfig, NatureConfig, VectorConfig
+from perception.encoders import (
+    AttentionConfig,
+    ImpalaConfig,
+    ImpoolaConfig,
+    MLPConfig,
+    NatureConfig,
+    VectorConfig,
+)
 
 SMALL_ENCODERS = {
     "nature": NatureConfig(conv_channels=(4, 4, 4), features=16),
     "impala": ImpalaConfig(impala_channels=(4, 4), features=16),
+    "impoola": ImpoolaConfig(impala_channels=(4, 4), features=16),
+    "attention": AttentionConfig(
+        stem_channels=4, token_size=8, token_layers=1, token_heads=2, token_queries=2, features=16
+    ),
     "mlp": MLPConfig(mlp_sizes=(8,)),
 }
 PALETTE = tuple((i, 255 - i, i // 2) for i in range(256))
@@ -27,10 +38,11 @@ VECTOR = VectorSpec(size=3)
 def small_config(encoder="nature", memory="none", memory_size=6):
     """Return the configuration of a small network with any encoder and memory of the registries."""
     kind = MEMORIES[memory][0]
-    has_size = "memory_size" in {field.name for field in dataclasses.fields(kind)}
+    names = {field.name for field in dataclasses.fields(kind)}
+    sizes = {"memory_size": memory_size, "memory_heads": 1, "memory_window": 3}
     return PerceptionConfig(
         encoder=SMALL_ENCODERS.get(encoder) or ENCODERS[encoder][0](),
-        memory=kind(memory_size=memory_size) if has_size else kind(),
+        memory=kind(**{name: size for name, size in sizes.items() if name in names}),
         vectors=VectorConfig(hidden_sizes=(8,)),
     )
 

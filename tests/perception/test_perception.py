@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from perception import ENCODERS, MEMORIES, ImageSpec, Perception, PerceptionConfig, VectorSpec
 from perception.encoders import VectorConfig
@@ -22,12 +23,15 @@ SPECS = {
 VECTOR_FEATURES = 5
 
 
-def make(*, specs=SPECS, encoder="nature", memory="none", **options):
-    torch.manual_seed(0)
-    config = replace(
+def plain_config(encoder="nature", memory="none"):
+    return replace(
         small_config(encoder, memory), vectors=VectorConfig(hidden_sizes=(VECTOR_FEATURES,))
     )
-    return Perception(specs, config, **options)
+
+
+def make(*, specs=SPECS, encoder="nature", memory="none", **options):
+    torch.manual_seed(0)
+    return Perception(specs, plain_config(encoder, memory), **options)
 
 
 def observe(steps, num_envs):
@@ -200,3 +204,17 @@ def test_precision_causes_no_warning(precision):
         warnings.simplefilter("error")
         perceive(precision, memory="lstm")
     assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_features_can_be_normalised(encoder):
+    plain = make(encoder=encoder)
+    perception = Perception(SPECS, replace(plain_config(encoder), layer_norm=True))
+    perception.load_state_dict(plain.state_dict(), strict=False)
+    obs = {name: part.flatten(0, 1) for name, part in observe(6, 3).items()}
+    features, first = perception.encode(obs), 0
+    for name, each in perception.encoders.items():
+        part = features[:, first : first + each.num_features]
+        expected = F.layer_norm(plain.encode({name: obs[name]}), (each.num_features,))
+        torch.testing.assert_close(part, expected)
+        first += each.num_features
