@@ -45,11 +45,11 @@ class MultiHeadAttention(nn.Module):
         Returns:
             (B, Q, D).
         """
-        split = [self._split(t) for t in (self.query(queries), keys, values)]
+        query, key, value = (self._split(t) for t in (self.query(queries), keys, values))
         if bias is not None:
-            bias = bias.to(split[0].dtype)
+            bias = bias.to(query.dtype)
         # Scores are divided by the square root of d.
-        heads = F.scaled_dot_product_attention(*split, attn_mask=bias)
+        heads = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         joined: Tensor = self.output(heads.transpose(1, 2).flatten(2))
         return joined
 
@@ -62,9 +62,10 @@ class MultiHeadAttention(nn.Module):
             bias: as for `forward`.
         """
         query, key = self._split(self.query(queries)), self._split(keys)
-        scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
+        scores: Tensor = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
         return (scores if bias is None else scores + bias).softmax(-1)
 
     def _split(self, tensor: Tensor) -> Tensor:
         """Return (B, K, D) as (B, H, K, d)."""
-        return tensor.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        heads: Tensor = tensor.unflatten(2, (self.num_heads, -1))
+        return heads.transpose(1, 2)

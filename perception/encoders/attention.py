@@ -117,7 +117,8 @@ class VisionTransformer(Encoder):
         tokens = self._tokens(inputs)
         queries = self.queries.expand(len(tokens), -1, -1)
         weights = self.pooling.weights(queries, self.pooling.key(tokens)).mean(1)
-        return weights.unflatten(2, self.stem(inputs).shape[2:])
+        height, width = self.stem(inputs).shape[2:]
+        return weights.view(*weights.shape[:2], height, width)
 
     def _tokens(self, inputs: Tensor) -> Tensor:
         """Return (B, K, D) tokens of (B, P, H, W) images, row by row."""

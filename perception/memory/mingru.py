@@ -68,6 +68,7 @@ class MinGRU(Memory):
         keep = (~episode_starts).float()[..., None]
         last = []
         for gate, propose, before in zip(self.gates, self.proposals, state, strict=True):
+            assert isinstance(gate, nn.Linear)
             inputs = features.to(gate.weight.dtype)
             update = gate(inputs).float().sigmoid()
             features = scan((1 - update) * keep, update * propose(inputs).float(), before)
