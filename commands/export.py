@@ -7,8 +7,9 @@ from pathlib import Path
 
 from commands.options import CONSOLE, ReadingOptions, RunPath
 from deploy.onnx import BATCH_SIZES, save_onnx
+from envs.doom.cfg import game_spec
 from evaluation.entries import locate, output_folder
-from evaluation.protocol import native
+from evaluation.protocol import env_config, native
 from storage.run_folder import ONNX, find_policy
 
 
@@ -34,7 +35,9 @@ def run(options: ExportOptions) -> None:
     """Write a policy as ONNX, for the environment that it is scored in."""
     file, folder = find_policy(locate(options.run), trust=options.trust)
     # Nothing is imported for an environment whose name is only written down.
-    config = native(file, options.run, trust=True)
+    config = env_config(file.env, options.run, trust=True).whole_games()
+    if game_spec(config.env) is not None:
+        config = native(file, options.run, trust=True)
     out = options.onnx or output_folder(options.run, folder) / ONNX
     with CONSOLE.status(f"writing {out}"):
         found = save_onnx(out, file, env=asdict(config))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from commands.options import CONSOLE, ReadingOptions, RepositoryName
 from deploy.hub import Repository, one_line
-from envs.registry import is_imported
+from envs.registry import needs_trust
+from evaluation.protocol import env_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,6 @@ def run(options: PullOptions) -> None:
     about, env = file.about, file.env["env"]
     learned = f"{env}, trained with {about.agent} for {about.env_steps:,} env steps"
     print(f"{out}: {one_line(learned)}")
-    trust = " --trust" if is_imported(env) else ""
+    trust = " --trust" if needs_trust(env_config(file.env, out, trust=True)) else ""
     print(f"watch it:  python evaluate.py watch {out}{trust}")
     print(f"score it:  python evaluate.py score {out}{trust}")

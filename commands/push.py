@@ -12,7 +12,7 @@ from commands.commandline import UsageError
 from commands.options import CONSOLE, ReadingOptions, RepositoryName, RunPath
 from deploy.card import card, read_evaluation
 from deploy.hub import CARD, Repository
-from envs.registry import is_imported
+from envs.registry import needs_trust
 from evaluation.entries import is_run, locate
 from evaluation.protocol import native
 from storage.run_folder import CONFIG, EVALUATION, POLICY, VIDEO, find_policy
@@ -62,7 +62,7 @@ def run(options: PushOptions) -> None:
         about=file.about,
         record=record,
         evaluation=evaluation,
-        trust=" --trust" if is_imported(config.env) else "",
+        trust=" --trust" if needs_trust(config) else "",
     )
     policy = folder.chosen_policy_file
     assert policy is not None

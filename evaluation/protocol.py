@@ -21,7 +21,7 @@ from agents.device import choose_device
 from envs import EnvConfig, EnvError, SharedVectorEnv
 from envs.doom.cfg import game_spec, strange_wads
 from envs.filmed import FilmedEnv
-from envs.registry import check_no_import, frames_per_env_step
+from envs.registry import check_no_import, frames_per_env_step, own_time_limit
 from evaluation.playing import play_episodes
 from storage.files import FileError, decode
 from storage.policy_file import About, PolicyFile, describe_space
@@ -77,13 +77,22 @@ def native(file: PolicyFile, path: Path, *, trust: bool) -> EnvConfig:
     """Return the environment that a policy is scored in.
 
     It is the environment of its training at native skill and time limit, where losing a life does
-    not end an episode.
+    not end an episode. An environment without a time limit of its own keeps that of the training.
 
     Raises:
         FileError: If there is no such environment, or it needs `trust`.
     """
     config = env_config(file.env, path, trust=trust).whole_games()
-    return replace(config, skill=None, time_limit=None)
+    if config.time_limit is not None and _own_time_limit(config, path) is not None:
+        config = replace(config, time_limit=None)
+    return replace(config, skill=None)
+
+
+def _own_time_limit(config: EnvConfig, path: Path) -> int | None:
+    try:
+        return own_time_limit(config.env)
+    except EnvError as error:
+        raise FileError(f"{path} names an environment that cannot be made: {error}") from error
 
 
 def env_config(fields: dict[str, Any], path: Path, *, trust: bool) -> EnvConfig:
@@ -100,7 +109,7 @@ def env_config(fields: dict[str, Any], path: Path, *, trust: bool) -> EnvConfig:
     try:
         config = decode(EnvConfig, fields)
         if not trust:
-            check_no_import(config.env)
+            check_no_import(config)
         return config
     except (FileError, EnvError) as error:
         raise FileError(f"{path} names an environment that cannot be made: {error}") from error

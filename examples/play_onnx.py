@@ -35,7 +35,7 @@ try:
     session = onnxruntime.InferenceSession(args.policy)
     about = json.loads(session.get_modelmeta().custom_metadata_map["doomgrad"])
     config = msgspec.convert(about["env"], EnvConfig)
-    check_no_import(config.env)  # A file does not decide what is imported.
+    check_no_import(config)  # A file does not decide what is imported.
     env = make(config)
 except Exception as error:  # The errors of ONNX Runtime have no common base class.
     parser.exit(2, f"error: {args.policy} is not a policy that evaluate.py exported: {error}\n")

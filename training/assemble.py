@@ -81,6 +81,12 @@ def open_training(
     with contextlib.ExitStack() as stack:
         envs = make_envs(config, config.num_envs, config.num_groups)
         stack.enter_context(contextlib.closing(envs))
+        if left_out := envs.metadata.get("left_out"):
+            print(
+                f"{config.env.env} leaves out: {', '.join(left_out)}; --wrappers can turn it into "
+                "numbers",
+                file=sys.stderr,
+            )
         agent = make_agent(config, envs, device)
         stack.enter_context(folder.locked())
         progress, collector_state = resume(folder, agent, config)
@@ -113,7 +119,7 @@ def open_training(
             evaluation = PeriodicEvaluation(
                 agent,
                 evaluation_envs,
-                config.env,
+                evaluation_envs.config,
                 folder=folder,
                 logger=logger,
                 num_episodes=config.eval_episodes,

@@ -41,6 +41,8 @@ class EnvOptions(EnvConfig):
         tyro.conf.arg(metavar="ENV", help_behavior_hint="(required)"),
     ] = "basic"
     """The environment: a scenario, a Gymnasium id, a Freedoom map or a path to a .cfg."""
+    # Set for evaluations, by `whole_games`.
+    native_reward: Annotated[bool, tyro.conf.Suppress] = False
 
 
 @dataclass(frozen=True, kw_only=True)

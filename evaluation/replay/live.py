@@ -20,11 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs import SharedVectorEnv
-from envs.doom.cfg import game_spec
 from envs.filmed import FilmedEnv
 from envs.fingerprint import fingerprint
 from envs.playback import playback_fps
-from envs.registry import frames_per_env_step
+from envs.registry import frames_per_env_step, is_plain_doom
 from envs.video import half_blocks
 from evaluation.entries import locate
 from evaluation.errors import EvaluationError
@@ -60,9 +59,9 @@ def play_new(
     game, shown = fingerprint(config.env), []
     for number in range(protocol.episodes):
         one = replace(protocol, episodes=1, seed=protocol.seed + number)
-        # Doom is deterministic: an episode can be simulated again at any size. Elsewhere, pictures
+        # Plain Doom is deterministic: an episode can be simulated again at any size. Elsewhere, pictures
         # are kept as the episode is played.
-        envs = SharedVectorEnv(config, 1) if game_spec(config.env) else FilmedEnv(config, WINDOW)
+        envs = SharedVectorEnv(config, 1) if is_plain_doom(config) else FilmedEnv(config, WINDOW)
         with contextlib.closing(envs):
             check_fits(file, envs, path)
             (episode,) = play(file, envs, one, greedy=greedy)

@@ -28,6 +28,9 @@ def test_every_scenario_and_freedoom_map_is_registered_once():
         ("envs:doomgrad/Basic-v0", "basic"),
         ("CartPole-v1", "CartPole-v1"),
         ("ALE/Pong-v5", "ALE/Pong-v5"),
+        ("ale_py:ALE/Pong-v5", "ALE/Pong-v5"),
+        ("minigrid:MiniGrid-Empty-5x5-v0", "MiniGrid-Empty-5x5-v0"),
+        ("gymnasium:CartPole-v1", "CartPole-v1"),
         ("tests.envs.toy:Shifted-v0", "tests.envs.toy:Shifted-v0"),
     ],
 )
@@ -47,6 +50,13 @@ def test_an_environment_has_one_canonical_name(asked, name):
         ("doomgrad/basic-v0", "doomgrad/Basic-v0"),
         ("ALE/Pog-v5", "ALE/Pong-v5"),
         ("tests.envs.toy:Shfted-v0", "tests.envs.toy:Shifted-v0"),
+        ("PongNoFrameskip-v4", "ALE/Pong-v5"),
+        ("BreakoutDeterministic-v0", "ALE/Breakout-v5"),
+        ("MsPacman-ramNoFrameskip-v4", "ALE/MsPacman-v5"),
+        ("Pong-v4", "ALE/Pong-v5"),
+        ("pong", "ALE/Pong-v5"),
+        ("CartPole-v4", "CartPole-v1"),
+        ("VizdoomBasic-v1", "doomgrad/Basic-v0"),
     ],
 )
 def test_the_error_for_an_unknown_name_has_the_closest_one(asked, closest):
@@ -94,7 +104,6 @@ def test_a_folders_name_is_one_folder(env):
         ("variables", True),
         ("enemy_in_view", True),
         ("skill", 3),
-        ("time_limit", 100),
     ],
 )
 def test_options_of_doom_are_refused_elsewhere(option, value):
@@ -105,7 +114,13 @@ def test_options_of_doom_are_refused_elsewhere(option, value):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("max_pool", True), ("noop_max", 30), ("fire_reset", True), ("terminal_on_life_loss", True)],
+    [
+        ("max_pool", True),
+        ("noop_max", 30),
+        ("fire_reset", True),
+        ("terminal_on_life_loss", True),
+        ("env_kwargs", ("a=1",)),
+    ],
 )
 def test_options_of_other_environments_are_refused_in_doom(option, value):
     message = f"^{option} is not an option of basic, which is Doom$"
@@ -171,3 +186,8 @@ except EnvError as error:
 def test_a_missing_package_is_named_in_one_line(names, env, extra, tmp_path):
     output = processes.run_script(WITHOUT.format(names=names, env=env), tmp_path)
     assert output == f'{env} needs a package that is missing: pip install -e ".[{extra}]"\n'
+
+
+def test_atari_games_are_known_by_their_old_endings_without_the_emulator(tmp_path):
+    output = processes.run_script(WITHOUT.format(names=["ale_py"], env="QbertNoFrameskip-v4"), tmp_path)
+    assert output.endswith("did you mean ALE/Qbert-v5?\n")
