@@ -34,6 +34,7 @@ from commands.commandline import (
     as_arguments,
     given_fields,
     given_values,
+    join_repeated,
     parse,
     run,
 )
@@ -235,6 +236,7 @@ def read_command_line(arguments: Sequence[str]) -> Command[Any, Any, Any, Any]:
         EnvError: If there is no such environment.
         UnknownNameError: If a registry has no entry of a name.
     """
+    arguments = join_repeated(arguments)
     asks_help = any(a in ("-h", "--help") for a in arguments)
     named = bool(arguments) and not arguments[0].startswith("-")
     if not named and not asks_help:

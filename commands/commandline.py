@@ -239,6 +239,29 @@ def given_values(arguments: Sequence[str], name: str) -> list[str]:
     return values
 
 
+_REPEATED = ("import", "objectives", "extra_channels", "env_kwargs", "wrappers")
+
+
+def join_repeated(arguments: Sequence[str]) -> list[str]:
+    """Return a command line on which flags of several values are given once, with all values."""
+    values: dict[str, list[str]] = {}
+    joined: list[str] = []
+    current = None
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if flag.startswith("--") and flag[2:].replace("-", "_") in _REPEATED:
+            if flag not in values:
+                joined.append(flag)
+            values.setdefault(flag, []).extend([value] if equals else [])
+            current = None if equals else flag
+        elif argument.startswith("-") or current is None:
+            current = None
+            joined.append(argument)
+        else:
+            values[current].append(argument)
+    return [word for part in joined for word in (part, *values.get(part, ()))]
+
+
 USER_ERRORS = (
     UsageError,
     AgentError,

@@ -54,7 +54,7 @@ class Actions(gym.ActionWrapper[Any, Any, Any]):
             array = self._number(array.astype(np.float64))
             if np.issubdtype(space.dtype, np.integer):
                 array = np.rint(array)
-        return array.astype(space.dtype)
+        return np.asarray(array, space.dtype)
 
     def _number(self, action: NDArray[np.float64]) -> NDArray[np.float64]:
         if self._rescales:

@@ -62,7 +62,8 @@ def as_number(reward: Any, name: str) -> float:
         return float(reward)
     array = np.asarray(reward)
     if array.size != 1 or array.dtype.kind not in "biuf":
-        raise ContractError(f"{name} returns the reward {reward!r:.60}, which is not a number")
+        what = " ".join(f"{reward!r:.60}".split())
+        raise ContractError(f"{name} returns the reward {what}, which is not a number")
     return float(array.reshape(()))
 
 

@@ -95,7 +95,7 @@ def parse_kwargs(pairs: Sequence[str]) -> dict[str, Any]:
     kwargs: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
-        if not (equals and key.isidentifier()):
+        if not (equals and key.isidentifier() and text.isprintable()):
             raise ValueError(f"env_kwargs are given as key=value, got {pair!r:.60}")
         if key in kwargs:
             raise ValueError(f"env_kwargs gives {key} twice")

@@ -48,7 +48,9 @@ class Protocol:
         """Return the rules in an environment, for JSON."""
         spec = game_spec(config.env)
         skill = config.skill or (spec.settings.get("doom_skill", 3) if spec else None)
+        made = {"env_kwargs": list(config.env_kwargs)} if config.env_kwargs else {}
         return {
+            **made,
             "episodes": self.episodes,
             "seeds": [self.seed, self.seed + self.episodes - 1],
             "num_envs": min(self.num_envs, self.episodes),
@@ -65,10 +67,12 @@ class Protocol:
         limit, skill = facts["time_limit_frames"], facts["skill"]
         end = f" or after {limit:,} frames" if limit else ""
         at_skill = f" at skill {skill:g}" if skill else ""
+        kwargs = " ".join(config.env_kwargs)
+        made = f"an environment made with {kwargs}; " if kwargs else ""
         return (
             f"Protocol: {self.episodes} episodes at seeds {first} to {last}, which training never "
-            f"uses; native reward{at_skill}; frame_skip {facts['frame_skip']}; an episode ends "
-            f"when the environment ends it{end}; {facts['num_envs']} environments in parallel. "
+            f"uses; {made}native reward{at_skill}; frame_skip {facts['frame_skip']}; an episode "
+            f"ends when the environment ends it{end}; {facts['num_envs']} environments in parallel. "
             "Sampled: actions are sampled as in training; greedy: the most likely action is taken."
         )
 

@@ -19,7 +19,7 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
-from envs import SharedVectorEnv
+from envs import EnvConfig, SharedVectorEnv
 from envs.filmed import FilmedEnv
 from envs.fingerprint import fingerprint
 from envs.playback import playback_fps
@@ -87,16 +87,22 @@ def opponent(path: Path, shown: ShownEpisode, trust: bool) -> ShownEpisode:
     """
     file, _ = find_policy(locate(path), trust=trust)
     theirs, ours = native(file, path, trust=trust), shown.config
-    if theirs.env != ours.env or frames_per_env_step(theirs) != frames_per_env_step(ours):
+    task, own_task = _task(theirs), _task(ours)
+    if task != own_task:
         raise EvaluationError(
-            f"{path} plays {theirs.env} with frame_skip {frames_per_env_step(theirs)}, but "
-            f"{shown.name} plays {ours.env} with frame_skip {frames_per_env_step(ours)}; name a "
-            "policy with the same environment and frame_skip"
+            f"{path} plays {task}, but {shown.name} plays {own_task}; name a policy with the same "
+            "environment and frame_skip"
         )
     episode = shown.episode
     protocol = Protocol(episodes=1, seed=episode.seed, num_envs=1)
     (other,) = play_new(file, path, protocol, greedy=episode.greedy, trust=trust)
     return other
+
+
+def _task(config: EnvConfig) -> str:
+    """Return what has to be the same if two policies are shown side by side."""
+    made = f" made with {' '.join(config.env_kwargs)}" if config.env_kwargs else ""
+    return f"{config.env}{made} with frame_skip {frames_per_env_step(config)}"
 
 
 @contextlib.contextmanager

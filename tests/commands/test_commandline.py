@@ -19,6 +19,7 @@ from commands.commandline import (
     as_arguments,
     given_fields,
     given_values,
+    join_repeated,
     parse,
     run,
 )
@@ -269,3 +270,21 @@ def test_flags_of_objectives_are_dotted():
     arguments = as_arguments(config, Outer())
     assert arguments == ["--variables.names", "HEALTH", "AMMO2"]
     assert parse_words(*arguments) == config
+
+
+@pytest.mark.parametrize(
+    ("given", "joined"),
+    [
+        ("E --wrappers 1 2 --n 3", "E --wrappers 1 2 --n 3"),
+        ("E --wrappers 1 --n 3 --wrappers 2", "E --wrappers 1 2 --n 3"),
+        (
+            "E --env-kwargs=a=1 --env-kwargs=b=-2 --import x --env-kwargs c=3",
+            "E --env-kwargs a=1 b=-2 c=3 --import x",
+        ),
+        ("E --wrappers --n 3", "E --wrappers --n 3"),
+        ("E --n 3 --n 4", "E --n 3 --n 4"),
+        ("E --wrappers 1 -h 2", "E --wrappers 1 -h 2"),
+    ],
+)
+def test_flags_of_several_values_may_be_repeated(given, joined):
+    assert join_repeated(given.split()) == joined.split()

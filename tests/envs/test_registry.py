@@ -5,7 +5,7 @@ import pytest
 
 from envs import SCENARIOS, DoomEnv, EnvConfig, EnvError, canonical_name, folder_name, make
 from envs.doom.scenarios import FREEDOOM_MAPS
-from envs.registry import DOOMGRAD_IDS, frames_per_env_step
+from envs.registry import DOOMGRAD_IDS, frames_per_env_step, own_time_limit
 from tests.envs import processes
 from tests.envs.maps import room, write_wad
 
@@ -153,6 +153,47 @@ def test_doom_environments_are_made_by_any_name(tmp_path):
 )
 def test_frames_of_an_env_step(env, skip, frames):
     assert frames_per_env_step(EnvConfig(env=env, frame_skip=skip)) == frames
+
+
+@pytest.mark.parametrize(
+    ("env", "options", "env_steps", "statistics"),
+    [
+        ("CartPole-v1", {"time_limit": 5}, 5, {"l": 5}),
+        ("CartPole-v1", {"time_limit": 5, "frame_skip": 2}, 3, {"r": 5, "l": 3}),
+        ("CliffWalking-v1", {"time_limit": 30}, 30, {"l": 30}),
+        ("ALE/Pong-v5", {"time_limit": 42}, 11, {"l": 11}),
+        ("ALE/Pong-v5", {"time_limit": 42, "max_pool": True}, 11, {"l": 11}),
+        ("tests.envs.toy:Endless-v0", {"time_limit": 700}, 700, {"l": 700}),
+        ("basic", {"time_limit": 42}, 11, {"frames": 42, "l": 11}),
+        ("tests.envs.toy:OwnDoom-v0", {"time_limit": 42}, 11, {"frames": 42, "l": 11}),
+    ],
+)
+def test_every_environment_is_truncated_after_a_time_limit_in_frames(
+    env, options, env_steps, statistics
+):
+    env = make(EnvConfig(env=env, **options))
+    env.reset(seed=0)
+    for count in range(1, env_steps + 1):
+        *_, terminated, truncated, info = env.step(0)
+        assert not terminated
+        assert truncated == (count == env_steps)
+    assert statistics.items() <= info["statistics"].items()
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("env", "limit"),
+    [
+        ("basic", 300),
+        ("freedoom2:MAP01", None),
+        ("CartPole-v1", 500),
+        ("ALE/Pong-v5", 108_000),
+        ("CliffWalking-v1", None),
+        ("tests.envs.toy:Shifted-v0", None),
+    ],
+)
+def test_time_limits_that_environments_have_themselves(env, limit):
+    assert own_time_limit(env) == limit
 
 
 def test_an_unsupported_render_mode_is_refused():

@@ -70,6 +70,27 @@ def test_policies_are_scored_at_native_skill_and_time_limit():
     assert (config.skill, config.time_limit, config.width) == (None, None, 64)
 
 
+@pytest.mark.parametrize(
+    ("env", "limit"), [("CartPole-v1", None), ("ALE/Pong-v5", None), ("CliffWalking-v1", 20)]
+)
+def test_only_an_environment_without_a_limit_of_its_own_keeps_that_of_the_training(env, limit):
+    assert native(policy_file(env=env, time_limit=20), HERE, trust=False).time_limit == limit
+
+
+def test_the_rules_name_the_arguments_of_an_environment():
+    config = EnvConfig(env="FrozenLake-v1", env_kwargs=("is_slippery=False", "map_name=8x8"))
+    assert Protocol().facts(config)["env_kwargs"] == ["is_slippery=False", "map_name=8x8"]
+    assert "an environment made with is_slippery=False map_name=8x8; " in Protocol().sentence(config)
+
+
+def test_wrappers_of_the_training_are_kept_but_rewards_are_native():
+    file = policy_file(wrappers=("tests.envs.toy:Tripled",))
+    with pytest.raises(FileError, match=r"importing tests\.envs\.toy, which .*add --trust"):
+        native(file, HERE, trust=False)
+    config = native(file, HERE, trust=True)
+    assert (config.wrappers, config.native_reward) == (("tests.envs.toy:Tripled",), True)
+
+
 def test_packages_that_a_file_names_are_imported_only_if_it_is_trusted():
     fields = {"env": "tests.agents.toy:Counter-v0"}
     with pytest.raises(FileError, match=r"here names an environment that .*add --trust"):
