@@ -86,7 +86,7 @@ def make_agent(name, policy, objectives=None, **options):
         (
             "sb3-recurrent-ppo",
             "lstm",
-            {"rollout_length": 17, "minibatch_size": 2},
+            {"rollout_length": 4, "minibatch_size": 5},
             "sb3-recurrent-ppo needs minibatches of two env steps or more, and one of .* has a "
             "single one; change --minibatch-size",
         ),
