@@ -65,8 +65,9 @@ class Actions(gym.ActionWrapper[Any, Any, Any]):
 
 def _limits(space: spaces.Box) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the lowest and the highest float64 numbers that can be cast into a space."""
-    integral = np.issubdtype(space.dtype, np.integer)
-    info: Any = np.iinfo(space.dtype) if integral else np.finfo(space.dtype)
+    dtype: np.dtype[Any] = space.dtype
+    integral = np.issubdtype(dtype, np.integer)
+    info: Any = np.iinfo(dtype) if integral else np.finfo(dtype)
     low = np.maximum(space.low.astype(np.float64), float(info.min))
     high = np.minimum(space.high.astype(np.float64), float(info.max))
     # The largest 64-bit integers are not float64 numbers; the next ones would overflow.

@@ -182,8 +182,8 @@ class Observations(gym.ObservationWrapper[Any, Any, Any]):
         elif not self._numbers:
             self.observation_space = self._image.space
         else:
-            both = {"screen": self._image.space, "variables": _vector_space(self._numbers)}
-            self.observation_space = spaces.Dict(both)
+            vector = _vector_space(self._numbers)
+            self.observation_space = spaces.Dict(screen=self._image.space, variables=vector)
 
     def observation(self, observation: Any) -> Any:
         """Return an observation as arranged.

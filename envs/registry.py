@@ -282,7 +282,7 @@ def _wrapped_doom(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[Any, Any
 
 
 def is_plain_doom(config: EnvConfig) -> bool:
-    """Return whether an environment is Doom without a user's wrappers: it repeats episodes exactly.
+    """Return whether an environment is Doom without a user's wrappers, so deterministic.
 
     Raises:
         EnvError: If it names a file or a map that does not exist.

@@ -72,7 +72,8 @@ class Protocol:
         return (
             f"Protocol: {self.episodes} episodes at seeds {first} to {last}, which training never "
             f"uses; {made}native reward{at_skill}; frame_skip {facts['frame_skip']}; an episode "
-            f"ends when the environment ends it{end}; {facts['num_envs']} environments in parallel. "
+            f"ends when the environment ends it{end}; {facts['num_envs']} environments in "
+            "parallel. "
             "Sampled: actions are sampled as in training; greedy: the most likely action is taken."
         )
 

@@ -59,9 +59,10 @@ def play_new(
     game, shown = fingerprint(config.env), []
     for number in range(protocol.episodes):
         one = replace(protocol, episodes=1, seed=protocol.seed + number)
-        # Plain Doom is deterministic: an episode can be simulated again at any size. Elsewhere, pictures
-        # are kept as the episode is played.
-        envs = SharedVectorEnv(config, 1) if is_plain_doom(config) else FilmedEnv(config, WINDOW)
+        # Doom is deterministic: an episode can be simulated again at any size. Elsewhere, and in a
+        # user's wrappers, pictures are kept as the episode is played.
+        repeats = is_plain_doom(config)
+        envs = SharedVectorEnv(config, 1) if repeats else FilmedEnv(config, WINDOW)
         with contextlib.closing(envs):
             check_fits(file, envs, path)
             (episode,) = play(file, envs, one, greedy=greedy)

@@ -1,4 +1,4 @@
-"""Tests of `envs.actions`: whatever a policy chooses, the environment gets an element of its space."""
+"""Tests of `envs.actions`: any action of a policy becomes an element of the space."""
 
 import gymnasium as gym
 import numpy as np
@@ -106,7 +106,9 @@ def test_whatever_a_policy_chooses_is_in_the_space(space, seed, spread):
     ids=lambda space: type(space).__name__,
 )
 def test_other_actions_are_refused_in_one_line(space):
-    with pytest.raises(EnvError, match="^it has the action space .* which is not supported; ") as e:
+    with pytest.raises(
+        EnvError, match=r"^it has the action space .* which is not supported; "
+    ) as e:
         check_actions(space, "it")
     assert "\n" not in str(e.value)
     assert isinstance(space, gym.Space)

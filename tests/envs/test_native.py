@@ -54,7 +54,9 @@ def test_evaluations_are_native_only_where_there_are_wrappers():
 
 def test_names_of_ours_in_a_users_info_attributes_and_metadata_have_no_effect():
     env = make(EnvConfig(env=f"{TOY}:Claiming-v0"))
-    assert (env.metadata["channels"], env.metadata["palette"], env.metadata["left_out"]) == ((),) * 3
+    assert (env.metadata["channels"], env.metadata["palette"], env.metadata["left_out"]) == (
+        (),
+    ) * 3
     env.reset(seed=0)
     infos = [env.step(0)[4] for _ in range(LENGTH)]
     assert infos[0]["statistics"] == 5

@@ -1,4 +1,4 @@
-"""Tests of `envs.observations`: observations of any space reach the policy unchanged, or not at all."""
+"""Tests of `envs.observations`: observations arrive unchanged, or are refused."""
 
 import gymnasium as gym
 import numpy as np
@@ -101,7 +101,11 @@ def test_numbers_are_what_gymnasium_flattens(kind):
 @pytest.mark.parametrize(
     ("space", "observation", "left_out"),
     [
-        (spaces.Dict(a=spaces.Discrete(2), said=spaces.Text(5)), {"a": 1, "said": 9}, "said (Text)"),
+        (
+            spaces.Dict(a=spaces.Discrete(2), said=spaces.Text(5)),
+            {"a": 1, "said": 9},
+            "said (Text)",
+        ),
         (
             spaces.Tuple((spaces.Discrete(2), spaces.Dict(x=spaces.Sequence(spaces.Discrete(2))))),
             (1, {}),
@@ -123,7 +127,10 @@ REFUSED = {
     "film": (spaces.Box(0, 255, (4, 48, 64, 3), np.uint8), "--frame-stack stacks the frames"),
     "long axes": (spaces.Box(0, 255, (48, 64, 48), np.uint8), "whose shape is not supported; "),
     "channels in the middle": (spaces.Box(0, 255, (48, 3, 64), np.uint8), "whose shape is not"),
-    "signed": (spaces.Box(-1, 1, (48, 64, 3), np.float32), "whose values are not supported; .*Flat"),
+    "signed": (
+        spaces.Box(-1, 1, (48, 64, 3), np.float32),
+        "whose values are not supported; .*Flat",
+    ),
     "unbounded": (spaces.Box(-np.inf, np.inf, (48, 64)), "whose values are not supported; .*Flatt"),
     "deep": (spaces.Box(0, 2**16 - 1, (48, 64), np.uint16), "whose values are not supported; "),
 }
@@ -137,7 +144,10 @@ def test_what_is_not_supported_is_refused_in_one_line(kind):
     assert "\n" not in str(refusal.value)
 
 
-VECTOR, ONE = spaces.Box(-1, 1, (3,), np.float32), spaces.Dict(n=spaces.Discrete(3), v=spaces.Box(-1, 1))
+VECTOR, ONE = (
+    spaces.Box(-1, 1, (3,), np.float32),
+    spaces.Dict(n=spaces.Discrete(3), v=spaces.Box(-1, 1)),
+)
 BREACHES = {
     "another dtype": (CAMERA, BYTES / 255, "float64, its space says uint8"),
     "too large": (CAMERA, BYTES.astype(int) + 1, "int64, its space says uint8"),
@@ -150,7 +160,11 @@ BREACHES = {
     "a missing part": (ONE, {"n": 1}, "nothing called v, its space has it"),
     "no dictionary": (ONE, 5, "nothing called n, its space has it"),
     "brighter": (IMAGES["floats to 1"][0], BYTES, "values of 0 to 255, its space says 0 to 1"),
-    "darker": (IMAGES["integers"][0], BYTES.astype(int) - 9, "values of -9 to 246, .* says 0 to 255"),
+    "darker": (
+        IMAGES["integers"][0],
+        BYTES.astype(int) - 9,
+        "values of -9 to 246, .* says 0 to 255",
+    ),
 }
 
 

@@ -59,7 +59,7 @@ def test_arguments_reach_the_environment():
 
 
 def test_arguments_that_an_environment_does_not_have_are_refused_in_one_line():
-    with pytest.raises(EnvError, match="^FrozenLake-v1 could not be made: .*'foo'") as refusal:
+    with pytest.raises(EnvError, match=r"^FrozenLake-v1 could not be made: .*'foo'") as refusal:
         make(EnvConfig(env="FrozenLake-v1", env_kwargs=("foo=1",)))
     assert "\n" not in str(refusal.value)
 
@@ -107,7 +107,7 @@ def test_wrappers_that_fail_are_refused_in_one_line(wrapper, message):
 
 @pytest.mark.parametrize("name", ["Wrapper", "module:", ":Wrapper", "a/b:C", "a:b:c", ""])
 def test_wrappers_are_named_with_their_module(name):
-    with pytest.raises(ValueError, match="^wrappers are named as module:Wrapper, got "):
+    with pytest.raises(ValueError, match=r"^wrappers are named as module:Wrapper, got "):
         check_wrappers([name])
 
 
@@ -122,5 +122,7 @@ def test_wrappers_may_change_spaces_except_in_doom():
     with pytest.raises(EnvError, match="FlattenObservation"):
         make(EnvConfig(env=f"{TOY}:Signed-v0"))
     assert make(EnvConfig(env=f"{TOY}:Signed-v0", wrappers=flat)).observation_space.shape == (2304,)
-    with pytest.raises(EnvError, match="^basic wraps Doom so that it observes .* but not their sh"):
+    with pytest.raises(
+        EnvError, match=r"^basic wraps Doom so that it observes .* but not their sh"
+    ):
         make(EnvConfig(wrappers=flat))

@@ -230,5 +230,7 @@ def test_a_missing_package_is_named_in_one_line(names, env, extra, tmp_path):
 
 
 def test_atari_games_are_known_by_their_old_endings_without_the_emulator(tmp_path):
-    output = processes.run_script(WITHOUT.format(names=["ale_py"], env="QbertNoFrameskip-v4"), tmp_path)
+    output = processes.run_script(
+        WITHOUT.format(names=["ale_py"], env="QbertNoFrameskip-v4"), tmp_path
+    )
     assert output.endswith("did you mean ALE/Qbert-v5?\n")

@@ -243,7 +243,8 @@ gym.register(
 )
 gym.register("Endless-v0", entry_point=Scene, kwargs={"space": SCENES["Grid"]})
 gym.register(
-    "OwnDoom-v0", entry_point=lambda **options: Tripled(gym.make("envs:doomgrad/Basic-v0", **options))
+    "OwnDoom-v0",
+    entry_point=lambda **options: Tripled(gym.make("envs:doomgrad/Basic-v0", **options)),
 )
 gym.register("Chaos-v0", entry_point=Chaos)
 gym.register("Claiming-v0", entry_point=Claiming, kwargs={"action": spaces.Discrete(2)})

@@ -80,7 +80,9 @@ def test_only_an_environment_without_a_limit_of_its_own_keeps_that_of_the_traini
 def test_the_rules_name_the_arguments_of_an_environment():
     config = EnvConfig(env="FrozenLake-v1", env_kwargs=("is_slippery=False", "map_name=8x8"))
     assert Protocol().facts(config)["env_kwargs"] == ["is_slippery=False", "map_name=8x8"]
-    assert "an environment made with is_slippery=False map_name=8x8; " in Protocol().sentence(config)
+    assert "an environment made with is_slippery=False map_name=8x8; " in Protocol().sentence(
+        config
+    )
 
 
 def test_wrappers_of_the_training_are_kept_but_rewards_are_native():
