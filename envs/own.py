@@ -9,7 +9,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -104,6 +104,11 @@ def parse_kwargs(pairs: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"env_kwargs cannot set {key}; use {_RESERVED[key]} instead")
         kwargs[key] = _parse_value(text)
     return kwargs
+
+
+def as_pairs(kwargs: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return arguments as `key=value` pairs, the inverse of `parse_kwargs`."""
+    return tuple(f"{key}={value!r}" for key, value in kwargs.items())
 
 
 def _parse_value(text: str) -> Any:

@@ -273,8 +273,7 @@ def _wrapped_doom(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[Any, Any
     if env.observation_space != doom.observation_space:
         raise EnvError(
             f"{config.env} wraps Doom so that it observes {env.observation_space}; wrappers may "
-            "change the values that Doom observes, but not their shape; for that, there are options "
-            "such as frame_stack, height and width"
+            "change what Doom observes, but not its shape; give options instead, such as frame_stack"
         )
     check_actions(env.action_space, config.env)
     env = Actions(Checked(env, config.env))

@@ -4,7 +4,7 @@ import gymnasium as gym
 import pytest
 
 from envs import EnvConfig, EnvError, make
-from envs.own import are_simple, check_wrappers, parse_kwargs, wrapped
+from envs.own import are_simple, as_pairs, check_wrappers, parse_kwargs, wrapped
 from envs.registry import check_no_import, needs_trust
 
 TOY = "tests.envs.toy"
@@ -29,6 +29,7 @@ TOY = "tests.envs.toy"
 )
 def test_values_are_json_or_literals_or_texts(text, value):
     assert parse_kwargs([f"key={text}"]) == {"key": value}
+    assert parse_kwargs(as_pairs({"key": value})) == {"key": value}
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,5 @@ def test_wrappers_may_change_spaces_except_in_doom():
     with pytest.raises(EnvError, match="FlattenObservation"):
         make(EnvConfig(env=f"{TOY}:Signed-v0"))
     assert make(EnvConfig(env=f"{TOY}:Signed-v0", wrappers=flat)).observation_space.shape == (2304,)
-    with pytest.raises(
-        EnvError, match=r"^basic wraps Doom so that it observes .* but not their sh"
-    ):
+    with pytest.raises(EnvError, match=r"^basic wraps Doom so that it observes .* but not its sh"):
         make(EnvConfig(wrappers=flat))
