@@ -59,7 +59,7 @@ class EnvConfig:
     skill: int | None = None
     """Doom only: difficulty, 1 to 5. None: the scenario's own, which is part of the task."""
     time_limit: int | None = None
-    """Frames (tics of Doom, steps elsewhere) until truncation. None: the environment's own limit."""
+    """Frames (tics in Doom, steps elsewhere) until truncation. None: the environment's limit."""
     env_kwargs: tuple[str, ...] = ()
     """Not in Doom: arguments with which the environment is made, as KEY=VALUE KEY=VALUE ..."""
     wrappers: tuple[str, ...] = ()

@@ -273,7 +273,8 @@ def _wrapped_doom(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[Any, Any
     if env.observation_space != doom.observation_space:
         raise EnvError(
             f"{config.env} wraps Doom so that it observes {env.observation_space}; wrappers may "
-            "change what Doom observes, but not its shape; give options instead, such as frame_stack"
+            "change what Doom observes, but not its shape; give options instead, such as "
+            "frame_stack"
         )
     check_actions(env.action_space, config.env)
     env = Actions(Checked(env, config.env))
