@@ -40,27 +40,42 @@ class Actions(gym.ActionWrapper[Any, Any, Any]):
             assert isinstance(space, spaces.Box)
             self.action_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
             self._low, self._high = _limits(space)
+            # Halves, because a sum or a difference of the bounds could overflow.
+            self._centre, self._half = (
+                self._low / 2 + self._high / 2,
+                self._high / 2 - self._low / 2,
+            )
             self._rescales = space.is_bounded()
+            self._rounds = np.issubdtype(space.dtype, np.integer)
 
     def action(self, action: Any) -> Any:
         """Return the environment's action for a policy's action."""
         space = self.env.action_space
         if isinstance(space, spaces.Discrete):
-            return action + space.start if space.start else action
-        array = np.asarray(action).reshape(space.shape or ())
+            return action + space.start
+        array = np.asarray(action)
         if isinstance(space, spaces.MultiDiscrete):
-            array = array + space.start
+            array = array.reshape(space.shape) + space.start
         elif isinstance(space, spaces.Box):
-            array = self._number(array.astype(np.float64))
-            if np.issubdtype(space.dtype, np.integer):
-                array = np.rint(array)
-        return np.asarray(array, space.dtype)
+            array = self._numbers(array.astype(np.float64).reshape(space.shape))
+        return np.asarray(array, space.dtype).reshape(space.shape or ())
 
-    def _number(self, action: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _numbers(self, action: NDArray[np.float64]) -> NDArray[np.float64]:
         if self._rescales:
-            part = (np.clip(action, -1.0, 1.0) + 1.0) / 2.0
-            action = self._low * (1.0 - part) + self._high * part  # It cannot overflow.
-        return np.clip(action, self._low, self._high)
+            action = self._centre + np.minimum(np.maximum(action, -1.0), 1.0) * self._half
+        bounded: NDArray[np.float64] = np.minimum(np.maximum(action, self._low), self._high)
+        return np.rint(bounded) if self._rounds else bounded
+
+
+def with_plain_actions(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """Return an environment with actions of one axis, as policies choose them; see `Actions`."""
+    space = env.action_space
+    if isinstance(space, spaces.Discrete) and space.start == 0:
+        return env
+    if isinstance(space, (spaces.MultiDiscrete, spaces.MultiBinary)) and len(space.shape) == 1:
+        starts = space.start if isinstance(space, spaces.MultiDiscrete) else np.zeros(1)
+        return Actions(env) if starts.any() else env
+    return Actions(env)
 
 
 def _limits(space: spaces.Box) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -76,7 +76,21 @@ class Part:
             return array
         if not _fits(array, space.dtype):
             raise self.breach(str(array.dtype), space.dtype)
-        return array.astype(space.dtype)
+        with np.errstate(over="ignore"):  # Infinity is reported where observations are written.
+            return array.astype(space.dtype)
+
+    def vector_of(self, observation: Any) -> NDArray[np.float32]:
+        """Return this part of an observation, flattened, as float32.
+
+        Raises:
+            ContractError: If it is missing, or not as its space says.
+        """
+        value, space = self.of(observation), self.space
+        flat: Any = value.ravel() if isinstance(space, spaces.Box) else spaces.flatten(space, value)
+        if flat.dtype == np.float32:
+            return np.asarray(flat)
+        with np.errstate(over="ignore"):
+            return np.asarray(flat, np.float32)
 
     def breach(self, what: str, said: Any = None) -> ContractError:
         """Return the error that it is not as its space says.
@@ -200,9 +214,8 @@ class Observations(gym.ObservationWrapper[Any, Any, Any]):
         return {"screen": image, "variables": self._vector(observation)}
 
     def _vector(self, observation: Any) -> NDArray[np.float32]:
-        numbers = [spaces.flatten(p.space, p.of(observation)) for p in self._numbers]
-        with np.errstate(over="ignore"):  # Infinity is reported where observations are written.
-            return np.concatenate([np.asarray(part, np.float32) for part in numbers])
+        numbers = [part.vector_of(observation) for part in self._numbers]
+        return numbers[0] if len(numbers) == 1 else np.concatenate(numbers)
 
 
 class Checked(gym.ObservationWrapper[Any, Any, Any]):

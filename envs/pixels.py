@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from envs.actions import Actions, check_actions
+from envs.actions import check_actions, with_plain_actions
 from envs.config import EnvConfig
 from envs.errors import EnvError
 from envs.native import Native, Reported
@@ -64,7 +64,7 @@ def adapt(env: gym.Env[Any, Any], config: EnvConfig, native: Native) -> gym.Env[
     if env.observation_space.dtype != np.float32:
         env = Pixels(env, config)
     return Reported(
-        Actions(env),
+        with_plain_actions(env),
         native,
         config.env,
         native_reward=config.native_reward,

@@ -13,7 +13,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from envs.actions import Actions, check_actions
+from envs.actions import check_actions, with_plain_actions
 from envs.config import EnvConfig
 from envs.doom.cfg import game_spec
 from envs.doom.env import FRAME_SKIP, DoomEnv
@@ -277,7 +277,7 @@ def _wrapped_doom(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[Any, Any
             "frame_stack"
         )
     check_actions(env.action_space, config.env)
-    env = Actions(Checked(env, config.env))
+    env = with_plain_actions(Checked(env, config.env))
     return Reported(env, doom, config.env, native_reward=config.native_reward)
 
 
