@@ -41,6 +41,8 @@ def import_own(module: str) -> Any:
     except Exception as error:  # A user's code can raise anything.
         if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
             reason = "it is neither installed nor in the current folder"
+            if module.endswith(".py"):
+                reason = f"leave out .py, as in {module.removesuffix('.py')}"
         else:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise EnvError(f"the module {module} cannot be imported: {reason}") from error

@@ -75,7 +75,7 @@ def action_spaces(draw):
     return spaces.Box(low, high, shape, dtype.type)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(space=action_spaces(), seed=st.integers(0, 1000), spread=st.sampled_from([0.0, 1.0, 1e30]))
 def test_whatever_a_policy_chooses_is_in_the_space(space, seed, spread):
     env = adapted(space)

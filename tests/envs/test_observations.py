@@ -183,7 +183,7 @@ def test_an_image_of_nan_is_a_fault_that_may_pass():
     assert not isinstance(fault.value, ContractError)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     observation=arrays.arrays(
         st.sampled_from([np.float32, np.float64, np.int64, np.uint8, np.bool_, np.complex64]),

@@ -94,6 +94,10 @@ def test_a_file_may_not_ask_for_code_or_for_arguments_that_may_be_harmful(option
     ("wrapper", "message"),
     [
         ("no_such_module:Wrapper", "it is neither installed nor in the current folder"),
+        (
+            "shaping.py:Bonus",
+            "the module shaping.py cannot be imported: leave out .py, as in shaping$",
+        ),
         (f"{TOY}:Absent", "has no wrapper called Absent"),
         (f"{TOY}:LENGTH", "has no wrapper called LENGTH"),
         (f"{TOY}:no_env", "no_env returned None, which is not an environment"),
