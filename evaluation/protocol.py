@@ -8,15 +8,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from agents import NoopPlayer, Player, RandomPlayer, observation_specs
-from agents.collector import BatchedEnvs
 from agents.device import choose_device
 from envs import EnvConfig, EnvError, SharedVectorEnv
 from envs.doom.cfg import game_spec, strange_wads
@@ -26,6 +25,11 @@ from evaluation.playing import play_episodes
 from storage.files import FileError, decode
 from storage.policy_file import About, PolicyFile, describe_space
 from storage.recording import Episode
+
+LONGEST_EPISODE = 10_000
+"""Env steps after which an evaluation ends an episode if the environment has no time limit."""
+
+ConfigT = TypeVar("ConfigT", bound=EnvConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +94,42 @@ def native(file: PolicyFile, path: Path, *, trust: bool) -> EnvConfig:
     config = env_config(file.env, path, trust=trust).whole_games()
     if config.time_limit is not None and _own_time_limit(config, path) is not None:
         config = replace(config, time_limit=None)
-    return replace(config, skill=None)
+    return bounded(replace(config, skill=None))
+
+
+def bounded(config: ConfigT) -> ConfigT:
+    """Return the configuration of an environment for evaluations, in which every episode ends.
+
+    Whole games are played. An environment without any time limit gets one of `LONGEST_EPISODE`.
+
+    Raises:
+        EnvError: If there is no such environment.
+    """
+    config = config.whole_games()
+    if config.time_limit is None and own_time_limit(config.env) is None:
+        config = replace(config, time_limit=LONGEST_EPISODE * frames_per_env_step(config))
+    return config
+
+
+def report_bound(
+    episodes: Sequence[Episode], config: EnvConfig, say: Callable[[str], None]
+) -> None:
+    """Report how many episodes ended only because evaluations have a bound.
+
+    Args:
+        episodes: were played in an environment of `bounded`.
+        config: its configuration.
+        say: is called with the line.
+    """
+    if config.time_limit != LONGEST_EPISODE * frames_per_env_step(config):
+        return
+    ended = sum(len(e.rewards) >= LONGEST_EPISODE and not e.terminated for e in episodes)
+    if ended:
+        say(
+            f"{ended} of {len(episodes)} episodes of an evaluation were ended after "
+            f"{LONGEST_EPISODE:,} env steps, because {config.env} has no time limit; train with "
+            "--time-limit to set one"
+        )
 
 
 def _own_time_limit(config: EnvConfig, path: Path) -> int | None:
@@ -145,7 +184,7 @@ def vector_env(config: EnvConfig, num_envs: int, episodes: int) -> Iterator[Shar
     """
     warn_of_wads(config.env)
     num_envs = min(num_envs, episodes)
-    with contextlib.closing(SharedVectorEnv(config.whole_games(), num_envs)) as envs:
+    with contextlib.closing(SharedVectorEnv(bounded(config), num_envs)) as envs:
         yield envs
 
 
@@ -173,7 +212,7 @@ def baselines(envs: SharedVectorEnv) -> dict[str, Player]:
 
 def play(
     player: Player | PolicyFile,
-    envs: BatchedEnvs,
+    envs: SharedVectorEnv | FilmedEnv,
     protocol: Protocol,
     *,
     greedy: bool = False,
@@ -200,4 +239,6 @@ def play(
         gamma=about.gamma,
         value_unit=about.value_unit,
     )
-    return sorted(played, key=lambda episode: episode.seed)
+    episodes = sorted(played, key=lambda episode: episode.seed)
+    report_bound(episodes, envs.config, functools.partial(print, file=sys.stderr))
+    return episodes

@@ -27,7 +27,7 @@ from envs import SharedVectorEnv
 from envs.fingerprint import fingerprint
 from envs.sb3 import SharedVecEnv
 from envs.speed import random_env_steps_per_second
-from evaluation.protocol import warn_of_wads
+from evaluation.protocol import bounded, warn_of_wads
 from storage.run_folder import RunFolder
 from training.callbacks import Callback
 from training.config import AnyTrainConfig, dotted
@@ -79,7 +79,9 @@ def open_training(
         raise TrainingError("--inference cuda-graph needs a GPU; use eager or compiled")
     torch.set_num_threads(config.num_threads or torch.get_num_threads())
     with contextlib.ExitStack() as stack:
-        envs = make_envs(config, config.num_envs, config.num_groups)
+        shares_envs = config.eval_envs == "shared"
+        played = replace(config, env=bounded(config.env)) if shares_envs else config
+        envs = make_envs(played, config.num_envs, config.num_groups)
         stack.enter_context(contextlib.closing(envs))
         if left_out := envs.metadata.get("left_out"):
             print(
@@ -113,8 +115,7 @@ def open_training(
         logger.record("time/limit_env_steps_per_s", limit)
         evaluation = None
         if config.eval_envs != "none":
-            shared = config.eval_envs == "shared"
-            evaluation_envs = envs if shared else make_evaluation_envs(config)
+            evaluation_envs = envs if shares_envs else make_evaluation_envs(config)
             stack.enter_context(contextlib.closing(evaluation_envs))
             evaluation = PeriodicEvaluation(
                 agent,
@@ -124,7 +125,7 @@ def open_training(
                 logger=logger,
                 num_episodes=config.eval_episodes,
                 record=config.record,
-                collector=collector if shared else None,
+                collector=collector if shares_envs else None,
             )
         yield Training(
             config=config,
@@ -218,9 +219,10 @@ def make_logger(
 
 
 def make_evaluation_envs(config: AnyTrainConfig) -> SharedVectorEnv:
-    """Return the environments of evaluations, which play whole games."""
-    whole = replace(config, env=config.env.whole_games())
-    return make_envs(whole, min(config.num_envs, config.eval_episodes))
+    """Return the environments of evaluations, which play whole games that end."""
+    return make_envs(
+        replace(config, env=bounded(config.env)), min(config.num_envs, config.eval_episodes)
+    )
 
 
 def make_recorder(

@@ -170,6 +170,7 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT]):
             ("num_groups", self.num_groups > 1),
             ("overlap", self.overlap),
             ("terminal_on_life_loss", self.env.terminal_on_life_loss),
+            ("wrappers", bool(self.env.wrappers)),
             (f"agent {self.agent_name}", self.agent_name in SB3_AGENTS),
         ):
             if value:

@@ -21,6 +21,7 @@ from envs.fingerprint import fingerprint
 from envs.playback import Moment, env_steps_per_second, playback_fps
 from envs.video import gif_bytes, write_mp4
 from evaluation.playing import play_episodes, score_episodes
+from evaluation.protocol import report_bound
 from evaluation.replay.recorded import DivergedError, ShownEpisode, replay_recording
 from evaluation.seeds import EVALUATION
 from evaluation.statistics import Score
@@ -74,6 +75,7 @@ class PeriodicEvaluation:
         self._num_episodes, self._record = num_episodes, record
         self._player = InferencePolicy(agent.policy)
         self._game = fingerprint(config.env)
+        self._has_said = False
         self._is_repeatable = True  # Whether seed and actions determine an episode.
 
     def run(
@@ -93,6 +95,7 @@ class PeriodicEvaluation:
         if signals:
             return None
         score, say = score_episodes(episodes), self._logger.progress.say
+        report_bound(episodes, self._config, self._say_once)
         while progress.next_evaluation <= progress.env_steps:
             progress.next_evaluation += config.evaluation_interval
         best = progress.best_score
@@ -129,6 +132,11 @@ class PeriodicEvaluation:
         if self._collector and (lost := self._collector.load_state(before)):
             self._logger.progress.say(lost_episodes(lost))
         return sorted(episodes, key=lambda episode: episode.seed)
+
+    def _say_once(self, line: str) -> None:
+        if not self._has_said:
+            self._logger.progress.say(f"{line}; this is said once")
+        self._has_said = True
 
     def record_episodes(self, episodes: Sequence[Episode], env_steps: int) -> None:
         """Record the episodes of an evaluation, and show the first one in TensorBoard.

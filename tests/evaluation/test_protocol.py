@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from agents import Policy, observation_specs
+from agents import Policy, RandomPlayer, observation_specs
 from envs import EnvConfig
 from envs.doom.cfg import BUNDLED
+from evaluation import protocol
 from evaluation.protocol import (
     Protocol,
     baselines,
@@ -147,3 +148,37 @@ def test_noop_takes_the_action_that_does_nothing():
     for episode in episodes:
         assert not np.any(episode.actions)
         assert episode.episode_return == -300  # -1 for each frame until the time limit.
+
+
+# Every episode of an evaluation ends.
+
+
+@pytest.mark.parametrize(
+    ("env", "limit"),
+    [
+        ("CliffWalking-v1", protocol.LONGEST_EPISODE),
+        ("tests.envs.toy:Endless-v0", protocol.LONGEST_EPISODE),
+        ("CartPole-v1", None),
+        ("basic", None),
+    ],
+)
+def test_environments_without_a_time_limit_get_one(env, limit):
+    config = protocol.bounded(EnvConfig(env=env))
+    assert config.time_limit == limit
+    assert protocol.bounded(config) == config
+    own = EnvConfig(env=env, time_limit=70)
+    assert protocol.bounded(own).time_limit == 70
+
+
+@pytest.mark.timeout(120)
+def test_an_evaluation_that_would_never_end_is_ended_and_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(protocol, "LONGEST_EPISODE", 50)
+    rules = Protocol(episodes=3, num_envs=2)
+    with vector_env(EnvConfig(env="CliffWalking-v1"), 2, 3) as envs:
+        episodes = play(RandomPlayer(envs.single_action_space), envs, rules)
+    lengths = [len(episode.rewards) for episode in episodes]
+    assert max(lengths) == 50
+    said = capsys.readouterr().err
+    reached = lengths.count(50)
+    assert f"{reached} of 3 episodes of an evaluation were ended after 50 env steps" in said
+    assert "because CliffWalking-v1 has no time limit; train with --time-limit to set one" in said
