@@ -20,6 +20,7 @@ from agents.extras import MissingExtraError
 from deploy.errors import DeployError
 from envs import EnvError
 from evaluation.errors import EvaluationError
+from evaluation.printing import print_line
 from perception import PerceptionError
 from perception.lookup import UnknownNameError
 from storage.files import FileError
@@ -279,12 +280,33 @@ USER_ERRORS = (
 
 def run(program: Callable[[Sequence[str]], int]) -> int:
     """Run a program, and report an error that a user can cause as one line and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # Terminals without UTF-8 show \\xb7 for a dot.
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return program(sys.argv[1:])
+        return program(expand_home(sys.argv[1:]))
     except BrokenPipeError:
         # The reader of the output, `head` for example, has seen enough.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 # closed with the process
         return 0
     except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_line(f"error: {error}", sys.stderr)
         return 2
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            raise
+        # A file of the user's: a full disk, a folder that cannot be written.
+        print_line(f"error: {os.fsdecode(error.filename)}: {error.strerror}", sys.stderr)
+        return 2
+
+
+def expand_home(arguments: Sequence[str]) -> list[str]:
+    """Replace `~` at the beginning of arguments, and of values as in `--out=~/x`, as shells do."""
+    expanded = []
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if argument.startswith("--") and equals:
+            expanded.append(f"{flag}={os.path.expanduser(value)}")
+        else:
+            expanded.append(os.path.expanduser(argument))
+    return expanded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,10 +14,11 @@ from commands.options import CONSOLE, ScoringOptions, check_folder
 from envs.registry import folder_name
 from evaluation.compare import by_env, compare
 from evaluation.entries import find_entries
+from evaluation.printing import print_line, printable
 from evaluation.report import report
 from evaluation.report.tensorboard import write_board
 from evaluation.report.terminal import print_comparison, print_summary
-from storage.files import write_json
+from storage.files import check_writable, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,8 @@ class CompareOptions(ScoringOptions):
 
 def run(options: CompareOptions) -> None:
     """Compare policies, environment by environment."""
+    options.check_writable()
+    check_writable(options.out)
     comparisons = []
     groups = by_env(find_entries(options.runs, trust=options.trust))
     # The environments of two files may have the same name.
@@ -56,19 +60,22 @@ def run(options: CompareOptions) -> None:
                 options.protocol,
                 modes=options.modes,
                 progress=lambda name: status.update(
-                    Text(f"{name}: playing {options.episodes} episodes")
+                    Text(printable(f"{name}: playing {options.episodes} episodes"))
                 ),
             )
         print_comparison(CONSOLE, comparison)
         folder = options.out / name
         report.write_report(comparison, folder)
         write_board(comparison, folder)
-        print(f"written to {folder}: compare.md, compare.json, pictures, and for TensorBoard\n")
+        print_line(f"written to {folder}: compare.md, compare.json, pictures, and for TensorBoard")
+        print_line()
         comparisons.append(comparison)
     if len(comparisons) > 1:
         report.write_summary(comparisons, options.out)
         print_summary(CONSOLE, comparisons)
-        print(f"written to {options.out}: summary.md, summary.json\n")
+        print_line(f"written to {options.out}: summary.md, summary.json")
+        print_line()
     if options.json:
         write_json(options.json, [report.as_dict(comparison) for comparison in comparisons])
-    print(f"see it:  tensorboard --logdir {options.out} --samples_per_plugin scalars=100000")
+    out = shlex.quote(str(options.out))
+    print_line(f"see it:  tensorboard --logdir {out} --samples_per_plugin scalars=100000")

@@ -9,6 +9,7 @@ from commands.options import CONSOLE, ReadingOptions, RunPath
 from deploy.onnx import BATCH_SIZES, save_onnx
 from envs.doom.cfg import game_spec
 from evaluation.entries import locate, output_folder
+from evaluation.printing import print_line
 from evaluation.protocol import env_config, native
 from storage.run_folder import ONNX, find_policy
 
@@ -41,7 +42,7 @@ def run(options: ExportOptions) -> None:
     out = options.onnx or output_folder(options.run, folder) / ONNX
     with CONSOLE.status(f"writing {out}"):
         found = save_onnx(out, file, env=asdict(config))
-    print(f"{out}: {out.stat().st_size:,} bytes")
+    print_line(f"{out}: {out.stat().st_size:,} bytes")
     sizes = ", ".join(map(str, BATCH_SIZES))
     largest = ", ".join(f"{name} {difference:.1e}" for name, difference in found.items())
-    print(f"largest difference from PyTorch, at batches of {sizes}: {largest}")
+    print_line(f"largest difference from PyTorch, at batches of {sizes}: {largest}")

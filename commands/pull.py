@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from commands.options import CONSOLE, ReadingOptions, RepositoryName
 from deploy.hub import Repository, one_line
 from envs.registry import needs_trust
 from evaluation.protocol import env_config
+from evaluation.printing import print_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,8 @@ def run(options: PullOptions) -> None:
         file = repository.pull(out, revision=options.revision, trust=options.trust)
     about, env = file.about, file.env["env"]
     learned = f"{env}, trained with {about.agent} for {about.env_steps:,} env steps"
-    print(f"{out}: {one_line(learned)}")
+    print_line(f"{out}: {one_line(learned)}")
     trust = " --trust" if needs_trust(env_config(file.env, out, trust=True)) else ""
-    print(f"watch it:  python evaluate.py watch {out}{trust}")
-    print(f"score it:  python evaluate.py score {out}{trust}")
+    place = shlex.quote(str(out))
+    print_line(f"watch it:  python evaluate.py watch {place}{trust}")
+    print_line(f"score it:  python evaluate.py score {place}{trust}")

@@ -14,6 +14,7 @@ from deploy.card import card, read_evaluation
 from deploy.hub import CARD, Repository
 from envs.registry import needs_trust
 from evaluation.entries import is_run, locate
+from evaluation.printing import print_line
 from evaluation.protocol import native
 from storage.run_folder import CONFIG, EVALUATION, POLICY, VIDEO, find_policy
 
@@ -69,4 +70,4 @@ def run(options: PushOptions) -> None:
     files = {POLICY: policy, CONFIG: folder.config_file, EVALUATION: scored, VIDEO: video}
     with CONSOLE.status(f"pushing to {options.repository}"):
         url = repository.push({**files, CARD: readme.encode()}, private=options.private)
-    print(f"pushed to {url}; to fetch it: python evaluate.py pull {options.repository}")
+    print_line(f"pushed to {url}; to fetch it: python evaluate.py pull {options.repository}")

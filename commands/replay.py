@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from evaluation.replay.live import opponent, play_new
 from evaluation.replay.page import page
 from evaluation.replay.recorded import ShownEpisode, choose, read, recorded_episodes
 from evaluation.replay.video import pictures, side_by_side, track
-from storage.files import write_atomically
+from storage.files import check_writable, replacing, write_atomically
 from storage.run_folder import PAGE, VIDEO, RunFolder, find_policy
 
 _STANDSTILL_S = 0.5  # How long the last picture of an episode is shown.
@@ -65,18 +66,22 @@ class ReplayOptions(ReadingOptions):
 def run(options: ReplayOptions) -> None:
     """Write a video of recorded episodes, or a page about one."""
     size = parse_size(options.size)
+    if options.out is not None:
+        check_writable(options.out.parent)
     shown, folder = shown_episodes(options)
     if options.against:
         shown += [opponent(options.against, episode, options.trust) for episode in shown]
     name = PAGE if options.html else VIDEO
     out = options.out or output_folder(options.run, folder) / name
+    check_writable(out.parent)
     fps = playback_fps(shown[0].config)
     with CONSOLE.status(f"writing {out}"):
         if options.html:
             write_page(out, shown, size, fps)
         else:
             write = write_gif if out.suffix == ".gif" else write_mp4
-            write(out, frames(options, shown, size, fps), fps)
+            with replacing(out) as temporary:
+                write(temporary, frames(options, shown, size, fps), fps)
     returns = ", ".join(f"{s.name} {s.episode.episode_return:,.2f}" for s in shown)
     CONSOLE.print(f"{out}: return of {returns}", highlight=False)
 
@@ -97,7 +102,8 @@ def shown_episodes(options: ReplayOptions) -> tuple[list[ShownEpisode], RunFolde
         recorded = recorded_episodes(folder.episodes, name=name, trust=trust)
         if not recorded:
             raise UsageError(
-                f"{name} holds no recorded episodes; record some: python evaluate.py score {name}"
+                f"{name} holds no recorded episodes; record some: "
+                f"python evaluate.py score {shlex.quote(name)}"
             )
         return choose(recorded, options.episode, options.count), folder
     seed = int(options.episode) if options.episode.isdecimal() else 0

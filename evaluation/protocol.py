@@ -22,6 +22,7 @@ from envs.doom.cfg import game_spec, strange_wads
 from envs.filmed import FilmedEnv
 from envs.registry import check_no_import, frames_per_env_step, own_time_limit
 from evaluation.playing import play_episodes
+from evaluation.printing import print_line
 from storage.files import FileError, decode
 from storage.policy_file import About, PolicyFile, describe_space
 from storage.recording import Episode
@@ -30,6 +31,7 @@ LONGEST_EPISODE = 10_000
 """Env steps after which an evaluation ends an episode if the environment has no time limit."""
 
 ConfigT = TypeVar("ConfigT", bound=EnvConfig)
+_MOST_OBSERVED = 2**25  # Bytes of the observations of all environments that are scored together.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +59,7 @@ class Protocol:
             **made,
             "episodes": self.episodes,
             "seeds": [self.seed, self.seed + self.episodes - 1],
-            "num_envs": min(self.num_envs, self.episodes),
+            "num_envs": parallel_envs(config, self.num_envs, self.episodes),
             "reward": "native",
             "skill": skill,
             "frame_skip": frames_per_env_step(config),
@@ -167,15 +169,31 @@ def warn_of_wads(env: str) -> None:
 
 @functools.cache
 def _warn_of_wad(wad: Path) -> None:
-    print(
+    print_line(
         f"{wad} does not come with ViZDoom; the engine is old, so use only files that you trust",
-        file=sys.stderr,
+        sys.stderr,
     )
+
+
+def parallel_envs(config: EnvConfig, num_envs: int, episodes: int) -> int:
+    """Return how many environments are opened for scoring.
+
+    They are at most one for each episode, and fewer than configured if their observations, whose
+    size a file from a stranger may choose, would take much memory. Scores do not depend on it.
+
+    Args:
+        config: the environment.
+        num_envs: number of environments, as configured.
+        episodes: number of episodes.
+    """
+    planes = 3 + len(config.extra_channels)
+    size = config.height * config.width * config.frame_stack * planes
+    return max(1, min(num_envs, episodes, _MOST_OBSERVED // size))
 
 
 @contextlib.contextmanager
 def vector_env(config: EnvConfig, num_envs: int, episodes: int) -> Iterator[SharedVectorEnv]:
-    """Open environments for scoring, at most one for each episode.
+    """Open environments for scoring; see `parallel_envs`.
 
     Args:
         config: the environment.
@@ -183,7 +201,7 @@ def vector_env(config: EnvConfig, num_envs: int, episodes: int) -> Iterator[Shar
         episodes: number of episodes.
     """
     warn_of_wads(config.env)
-    num_envs = min(num_envs, episodes)
+    num_envs = parallel_envs(config, num_envs, episodes)
     with contextlib.closing(SharedVectorEnv(bounded(config), num_envs)) as envs:
         yield envs
 

@@ -25,6 +25,7 @@ from evaluation.protocol import report_bound
 from evaluation.replay.recorded import DivergedError, ShownEpisode, replay_recording
 from evaluation.seeds import EVALUATION
 from evaluation.statistics import Score
+from storage.files import replacing
 from storage.recording import Episode, Recording, save_recording
 from storage.run_folder import RunFolder
 from training.config import AnyTrainConfig
@@ -96,8 +97,9 @@ class PeriodicEvaluation:
             return None
         score, say = score_episodes(episodes), self._logger.progress.say
         report_bound(episodes, self._config, self._say_once)
-        while progress.next_evaluation <= progress.env_steps:
-            progress.next_evaluation += config.evaluation_interval
+        behind = max(0, progress.env_steps - progress.next_evaluation + config.evaluation_interval)
+        passed = behind // config.evaluation_interval
+        progress.next_evaluation += passed * config.evaluation_interval
         best = progress.best_score
         progress.evaluations_since_best += 1
         if best is None or score.mean > best:
@@ -192,7 +194,8 @@ class PeriodicEvaluation:
         recording = self._recording(episode)
         if self._record:
             save_recording(file, recording)
-            write_mp4(file.with_suffix(".mp4"), env.film(), playback_fps(self._config))
+            with replacing(file.with_suffix(".mp4")) as temporary:
+                write_mp4(temporary, env.film(), playback_fps(self._config))
         shown = ShownEpisode(name="", recording=recording, config=self._config, video=env.film)
         self._show_moments(shown.moments(_GIF_SIZE), env_steps)
 

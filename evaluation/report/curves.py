@@ -13,8 +13,10 @@ import numpy as np
 from evaluation.compare import Comparison
 from evaluation.entries import locate
 from evaluation.statistics import Floats
+from storage.files import read_regular
 
 _STEPS, _RETURN = "time/total_timesteps", "rollout/ep_rew_mean"
+_MAX_BYTES = 2**28
 
 Curve = tuple[Floats, Floats]
 """(P,) env steps and (P,) mean native returns of the last 100 training episodes."""
@@ -40,8 +42,8 @@ def learning_curves(comparison: Comparison) -> dict[str, list[Curve]]:
 def read_curve(path: Path) -> Curve | None:
     """Return the curve in the progress.csv of a run; None if it does not exist or has no curve."""
     try:
-        with path.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row.get(_RETURN)]
+        lines = read_regular(path, _MAX_BYTES).decode().splitlines(keepends=True)
+        rows = [row for row in csv.DictReader(lines) if row.get(_RETURN)]
         curve = np.array([[float(row[_STEPS]), float(row[_RETURN])] for row in rows])
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return None

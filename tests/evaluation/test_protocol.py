@@ -19,6 +19,7 @@ from evaluation.protocol import (
     check_fits,
     env_config,
     native,
+    parallel_envs,
     play,
     vector_env,
     warn_of_wads,
@@ -148,6 +149,22 @@ def test_noop_takes_the_action_that_does_nothing():
     for episode in episodes:
         assert not np.any(episode.actions)
         assert episode.episode_return == -300  # -1 for each frame until the time limit.
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, 16),
+        ({"observation": "rgb", "height": 480, "width": 640, "frame_stack": 4}, 9),
+        ({"observation": "rgb", "height": 1448, "width": 1448}, 5),
+        ({"height": 1448, "width": 1448, "extra_channels": ("depth", "labels", "automap")}, 2),
+    ],
+)
+def test_large_observations_are_scored_in_fewer_environments(fields, expected):
+    config = EnvConfig(**fields)
+    assert parallel_envs(config, 16, 100) == expected
+    assert parallel_envs(config, 16, 1) == 1
+    assert Protocol(num_envs=16).facts(config)["num_envs"] == expected
 
 
 # Every episode of an evaluation ends.
