@@ -9,8 +9,8 @@ from pathlib import Path
 from commands.options import CONSOLE, ReadingOptions, RepositoryName
 from deploy.hub import Repository, one_line
 from envs.registry import needs_trust
-from evaluation.protocol import env_config
 from evaluation.printing import print_line
+from evaluation.protocol import env_config
 
 
 @dataclass(frozen=True, kw_only=True)
