@@ -193,7 +193,8 @@ def flag_values(
         prefix: prefix of the flags.
     """
     values: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
+    fields = [f for f in dataclasses.fields(config) if f.metadata.get("has_flag", True)]
+    for field in fields:
         value, before = getattr(config, field.name), getattr(default, field.name, None)
         if dataclasses.is_dataclass(value):
             # Fields of objectives have dotted flags, because their names are not unique.

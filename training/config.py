@@ -42,7 +42,9 @@ class EnvOptions(EnvConfig):
     ] = "basic"
     """The environment: a scenario, a Gymnasium id, a Freedoom map or a path to a .cfg."""
     # Set for evaluations, by `whole_games`.
-    native_reward: Annotated[bool, tyro.conf.Suppress] = False
+    native_reward: Annotated[bool, tyro.conf.Suppress] = field(
+        default=False, metadata={"has_flag": False}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
