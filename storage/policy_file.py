@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from gymnasium import spaces
 
+from agents.errors import AgentError
 from agents.policy import Policy, Specs
 from perception import ENCODERS, MEMORIES, ImageSpec, PerceptionConfig, VectorSpec
 from perception.encoders import VectorConfig
@@ -21,7 +23,14 @@ from perception.lookup import UnknownNameError, check_name
 from storage.extensions import import_extensions
 from storage.files import FileError, decode
 from storage.limits import MOST_CHOICES, MOST_PARTS, check_limits
-from storage.tensor_file import FORMAT, TensorFile, expect_kinds, one_line, write_tensors
+from storage.tensor_file import (
+    FORMAT,
+    TensorFile,
+    expect_kinds,
+    kind_of,
+    one_line,
+    write_tensors,
+)
 from storage.upgrade import upgraded_perception, upgraded_tensor_name
 
 _LONGEST_NAME = 100  # Characters of the name of an agent.
@@ -99,13 +108,26 @@ def save_policy(
     description = {
         "env": dict(env),
         "about": asdict(about),
-        "perception": policy.config.as_dict(),
-        "specs": {name: asdict(spec) for name, spec in policy.specs.items()},
-        "actions": describe_space(policy.action_space),
-        "normalize_obs": policy.normalize_obs,
+        **_describe(policy),
         "imports": list(imports),
     }
     write_tensors(path, policy.state_dict(), description)
+
+
+def check_can_be_read(policy: Policy) -> None:
+    """Check that a file of a policy could be read: before its training, not after.
+
+    Raises:
+        AgentError: If it could not, or if the policy is too large.
+    """
+    try:
+        described = _described(json.loads(json.dumps(_describe(policy))))
+        kinds = {name: kind_of(tensor) for name, tensor in policy.state_dict().items()}
+        expect_kinds(kinds, described.state_dict())
+    except AgentError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise AgentError(f"a file of this policy could not be read: {one_line(error)}") from error
 
 
 def load_policy(path: Path, *, trust: bool = False) -> PolicyFile:
@@ -126,18 +148,12 @@ def load_policy(path: Path, *, trust: bool = False) -> PolicyFile:
     if trust:
         import_extensions(imports, path.parent)
     try:
-        perception = description["perception"]
-        parts = (
-            _parse_specs(description["specs"]),
-            _parse_space(description["actions"]),
-            parse_perception(upgraded_perception(perception) if is_old else perception),
-            bool(description["normalize_obs"]),
-        )
+        if is_old:
+            perception = upgraded_perception(description["perception"])
+            description = {**description, "perception": perception}
         # First without allocating memory: a file may describe a network of any size, whatever
         # weights it contains.
-        with torch.device("meta"):
-            policy = Policy(*parts)
-        check_limits(policy)
+        policy = _described(description)
         expect_kinds({renamed(n): k for n, k in file.kinds.items()}, policy.state_dict())
         env, about = dict(description["env"]), decode(About, description["about"])
     except UnknownNameError as error:
@@ -153,9 +169,38 @@ def load_policy(path: Path, *, trust: bool = False) -> PolicyFile:
     # The tensors of the file become those of the policy, which is not initialised first.
     tensors = {renamed(name): tensor for name, tensor in file.tensors().items()}
     if imports:  # Modules of others may hold tensors that are not in their state.
-        policy = Policy(*parts)
+        policy = _described(description, "cpu")
     policy.load_state_dict(tensors, assign=True)
     return PolicyFile(policy=policy.eval(), env=env, about=about, imports=imports)
+
+
+def _describe(policy: Policy) -> dict[str, Any]:
+    """Return the description of a policy, as JSON."""
+    return {
+        "perception": policy.config.as_dict(),
+        "specs": {name: asdict(spec) for name, spec in policy.specs.items()},
+        "actions": describe_space(policy.action_space),
+        "normalize_obs": policy.normalize_obs,
+    }
+
+
+def _described(description: Mapping[str, Any], device: str = "meta") -> Policy:
+    """Return the policy that `_describe` described, without its weights.
+
+    Raises:
+        AgentError: If it is too large.
+        ValueError: If it does not describe one.
+    """
+    parts = (
+        _parse_specs(description["specs"]),
+        _parse_space(description["actions"]),
+        parse_perception(description["perception"]),
+        bool(description["normalize_obs"]),
+    )
+    with torch.device(device):
+        policy = Policy(*parts)
+    check_limits(policy)
+    return policy
 
 
 def _parse_imports(path: Path, description: Mapping[str, Any]) -> tuple[str, ...]:

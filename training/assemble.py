@@ -31,7 +31,7 @@ from envs.speed import random_env_steps_per_second
 from evaluation.printing import print_line
 from evaluation.protocol import bounded, warn_of_wads
 from storage.files import check_writable
-from storage.limits import check_limits
+from storage.policy_file import check_can_be_read
 from storage.run_folder import RunFolder
 from training.callbacks import Callback
 from training.config import AnyTrainConfig, dotted
@@ -174,7 +174,7 @@ def make_agent(config: AnyTrainConfig, envs: SharedVectorEnv, device: torch.devi
         device=device,
         precision=choose_precision(config.precision, device),
     )
-    check_limits(policy)
+    check_can_be_read(policy)
     agent: Agent[Any] = AGENTS[config.agent_name][1](
         policy,
         config.agent,

@@ -11,11 +11,13 @@ from gymnasium import spaces
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
+from torch import nn
 
+from agents import AgentError
 from perception import ENCODERS, MEMORIES
 from storage.checkpoint import save_training
 from storage.files import FileError
-from storage.policy_file import load_policy
+from storage.policy_file import check_can_be_read, load_policy
 from tests.agents.files import rewrite
 from tests.agents.synthetic import (
     IMAGE,
@@ -277,3 +279,19 @@ def test_a_loaded_policy_does_not_change_with_its_file(tmp_path):
     file = load_policy(path)
     path.write_bytes(bytes(path.stat().st_size))
     assert_same(weights(file.policy), weights(policy))
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_every_policy_could_be_read_again(encoder, memory):
+    specs = {"obs": IMAGE, "variables": VECTOR}
+    check_can_be_read(make_policy(specs=specs, encoder=encoder, memory=memory))
+
+
+def test_a_policy_that_could_not_be_read_again_is_refused_before_its_training():
+    policy = make_policy(specs={"obs": IMAGE})
+    # A head of the user's own, of which the file's description does not tell.
+    policy.actor = nn.Sequential(nn.Linear(16, 8), policy.actor)
+    policy.actor.sizes = policy.actor[1].sizes
+    with pytest.raises(AgentError, match=r"could not be read: actor\.\S+ is "):
+        check_can_be_read(policy)
