@@ -114,16 +114,12 @@ def main(arguments: Sequence[str]) -> int:
     arguments = with_config_file(arguments)
     command = read_command_line(arguments)
     if command.print_config:
-        text = as_yaml(command.training.env.env, command.choices, command.training)
-        for line in text.splitlines():
-            print_line(line)
+        print(as_yaml(command.training.env.env, command.choices, command.training), end="")  # noqa: T201
         return 0
     if command.tuning.tune:
         return search(command, given_fields(arguments))
     config = command.training
     folder = RunFolder(config.run_dir or config.default_run_dir)
-    if folder.path.is_file():
-        raise UsageError(f"--run-dir {folder.path} is a file; name a folder")
     if config.track:
         load_service(config.track, folder.path)
     resumes = folder.config_file.exists() and not config.fresh

@@ -110,6 +110,8 @@ def check_writable(folder: Path) -> None:
     """
     made: list[Path] = []
     try:
+        if folder.is_file():
+            raise FileError(f"{folder} is a file; name a folder")
         for parent in (folder, *folder.parents):
             if parent.exists():
                 break

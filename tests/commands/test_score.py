@@ -121,4 +121,4 @@ def test_what_cannot_be_written_is_refused_before_anything_is_played(tmp_path, c
     assert "is a link to another place" in refused(capsys, evaluate, "score", run)
     (run / "episodes").unlink()
     (run / "episodes").touch()
-    assert "nothing can be written into" in refused(capsys, evaluate, "score", run)
+    assert "is a file; name a folder" in refused(capsys, evaluate, "score", run)

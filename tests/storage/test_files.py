@@ -118,14 +118,11 @@ def test_a_folder_that_can_be_written_to_is_left_as_it_was(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "kind", ["a file", "below a file", "a long name", "a dangling link", "proc"]
-)
+@pytest.mark.parametrize("kind", ["below a file", "a long name", "a dangling link", "proc"])
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path, kind):
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "deep")
     folder = {
-        "a file": tmp_path / "file",
         "below a file": tmp_path / "file" / "sub",
         "a long name": tmp_path / ("x" * 300),
         "a dangling link": tmp_path / "link",
@@ -135,6 +132,12 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path, kind):
         check_writable(folder)
     assert "\n" not in str(error.value)
     assert {f.name for f in tmp_path.iterdir()} == {"file", "link"}
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(FileError, match="file is a file; name a folder"):
+        check_writable(tmp_path / "file")
 
 
 # Files from strangers.
