@@ -236,6 +236,8 @@ class SB3Agent(Agent[ConfigT]):
         """Update the policy from SB3's buffer, of which the rollout is a copy."""
         model = self.model
         model._current_progress_remaining = max(0.0, 1.0 - self.num_updates / self.total_updates)
+        if not model._n_updates:  # After resuming, SB3 would count from the beginning.
+            model._n_updates = (self.num_updates - 1) * getattr(model, "n_epochs", 1)
         try:
             model.train()
         except ValueError:  # Torch's distributions raise it for NaN.
