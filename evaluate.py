@@ -16,7 +16,6 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-import torch
 import tyro
 
 from commands import compare, export, pull, push, replay, score, suite, watch
@@ -47,8 +46,11 @@ Command = (
 def main(arguments: Sequence[str]) -> int:
     """Run what a command line says, and return the exit status."""
     options = parse(Command, arguments, program="python evaluate.py", description=__doc__)
+    import torch  # Here, as in `commands`, so that --help and mistakes need not wait for it.
+
     try:
-        RUN[type(options)](options)
+        with torch.no_grad():
+            RUN[type(options)](options)
     except KeyboardInterrupt:
         return 130
     return 0
@@ -56,7 +58,6 @@ def main(arguments: Sequence[str]) -> int:
 
 def command() -> None:
     """Run as the console script `doomgrad-evaluate`."""
-    torch.set_grad_enabled(False)
     sys.exit(run(main))
 
 

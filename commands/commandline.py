@@ -1,4 +1,8 @@
-"""Command lines: flags from dataclasses, and one clear line for what is wrong."""
+"""Command lines: flags from dataclasses, and one clear line for what is wrong.
+
+Nothing of the project is imported at the top, here or in the modules of commands, so that `--help`
+takes no seconds.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +18,6 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import tyro
-
-from agents import AgentError, ObjectiveConfig
-from agents.extras import MissingExtraError
-from deploy.errors import DeployError
-from envs import EnvError
-from evaluation.errors import EvaluationError
-from perception import PerceptionError
-from perception.lookup import UnknownNameError
-from storage.files import FileError
-from training.errors import TrainingError
 
 
 class UsageError(ValueError):
@@ -191,6 +185,8 @@ def flag_values(
         always: names of fields whose values are returned even if they do not differ.
         prefix: prefix of the flags.
     """
+    from agents import ObjectiveConfig
+
     values: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         value, before = getattr(config, field.name), getattr(default, field.name, None)
@@ -239,19 +235,28 @@ def given_values(arguments: Sequence[str], name: str) -> list[str]:
     return values
 
 
-USER_ERRORS = (
-    UsageError,
-    AgentError,
-    DeployError,
-    EnvError,
-    EvaluationError,
-    FileError,
-    MissingExtraError,
-    PerceptionError,
-    TrainingError,
-    UnknownNameError,
-)
-"""What a user can cause or has to know; each message is one line that says what would work."""
+_ERRORS = {
+    "agents.errors": "AgentError",
+    "agents.extras": "MissingExtraError",
+    "deploy.errors": "DeployError",
+    "envs.errors": "EnvError",
+    "evaluation.errors": "EvaluationError",
+    "perception.encoders.encoder": "PerceptionError",
+    "perception.lookup": "UnknownNameError",
+    "storage.files": "FileError",
+    "training.errors": "TrainingError",
+}
+"""What a user can cause or has to know, by module; each message says what would work."""
+
+
+def user_errors() -> tuple[type[Exception], ...]:
+    """Return the classes of errors that are reported in one line.
+
+    Only those of modules that are imported: others cannot have been raised, and importing them
+    takes seconds, which `--help` and mistakes on the command line need not.
+    """
+    modules = ((sys.modules.get(module), name) for module, name in _ERRORS.items())
+    return (UsageError, *(getattr(module, name) for module, name in modules if module))
 
 
 def run(program: Callable[[Sequence[str]], int]) -> int:
@@ -262,6 +267,6 @@ def run(program: Callable[[Sequence[str]], int]) -> int:
         # The reader of the output, `head` for example, has seen enough.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 # closed with the process
         return 0
-    except USER_ERRORS as error:
+    except user_errors() as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

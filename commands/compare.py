@@ -10,13 +10,6 @@ import tyro
 from rich.text import Text
 
 from commands.options import CONSOLE, ScoringOptions, check_folder
-from envs.registry import folder_name
-from evaluation.compare import by_env, compare
-from evaluation.entries import find_entries
-from evaluation.report import report
-from evaluation.report.tensorboard import write_board
-from evaluation.report.terminal import print_comparison, print_summary
-from storage.files import write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +27,8 @@ class CompareOptions(ScoringOptions):
     """Run folders, policy files, or patterns for them in quotes."""
     out: Path = Path("runs/compare")
     """The folder to write to."""
+    labels: tuple[str, ...] = ()
+    """Names for the entries in tables and pictures, in the order in which they are named."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -45,8 +40,16 @@ class CompareOptions(ScoringOptions):
 
 def run(options: CompareOptions) -> None:
     """Compare policies, environment by environment."""
+    from envs.registry import folder_name
+    from evaluation.compare import by_env, compare
+    from evaluation.entries import find_entries, labelled
+    from evaluation.report import report
+    from evaluation.report.tensorboard import write_board
+    from evaluation.report.terminal import print_comparison, print_summary
+    from storage.files import write_json
+
     comparisons = []
-    groups = by_env(find_entries(options.runs, trust=options.trust))
+    groups = by_env(labelled(find_entries(options.runs, trust=options.trust), options.labels))
     # The environments of two files may have the same name.
     names = report.folder_names(folder_name(entries[0].config.env) for entries in groups)
     for entries, name in zip(groups, names, strict=True):

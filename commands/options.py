@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 
-from evaluation.compare import MODES
-from evaluation.protocol import Protocol
 from evaluation.seeds import MAX_SCORING, SCORING
+
+if TYPE_CHECKING:
+    from evaluation.protocol import Protocol
 
 CONSOLE = Console(markup=False, emoji=False)  # Names of files may look like either.
 
@@ -54,6 +55,8 @@ class ScoringOptions(ReadingOptions):
     @property
     def protocol(self) -> Protocol:
         """Which episodes are played."""
+        from evaluation.protocol import Protocol
+
         return Protocol(
             episodes=self.episodes, seed=self.seed, num_envs=self.num_envs, device=self.device
         )
@@ -61,6 +64,8 @@ class ScoringOptions(ReadingOptions):
     @property
     def modes(self) -> list[str]:
         """How actions are chosen, names in `MODES`."""
+        from evaluation.compare import MODES
+
         return ["greedy"] if self.greedy else list(MODES)
 
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from commands.options import CONSOLE, ReadingOptions, RepositoryName
-from deploy.hub import Repository, one_line
-from envs.registry import is_imported
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +22,9 @@ class PullOptions(ReadingOptions):
 
 def run(options: PullOptions) -> None:
     """Fetch a policy from the hub, and print what to do next."""
+    from deploy.hub import Repository, one_line
+    from envs.registry import is_imported
+
     repository = Repository(options.repository)
     out = options.out or repository.folder
     with CONSOLE.status(f"pulling {options.repository}"):

@@ -4,19 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from agents import Player
 from commands.options import CONSOLE, RunPath, ScoringOptions
-from envs.fingerprint import fingerprint
-from evaluation.compare import MODES
-from evaluation.entries import is_run, locate
-from evaluation.playing import score_episodes
-from evaluation.protocol import baselines, check_fits, native, play, vector_env
-from evaluation.report.terminal import print_scores
-from evaluation.statistics import Score
-from storage.files import write_json
-from storage.policy_file import PolicyFile
-from storage.recording import Recording, save_recording
-from storage.run_folder import find_policy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +20,19 @@ class ScoreOptions(ScoringOptions):
 
 def run(options: ScoreOptions) -> None:
     """Score a policy, beside random actions and doing nothing, on the same episodes."""
+    from agents import Player
+    from envs.fingerprint import fingerprint
+    from evaluation.compare import MODES
+    from evaluation.entries import is_run, locate
+    from evaluation.playing import score_episodes
+    from evaluation.protocol import baselines, check_fits, native, play, vector_env
+    from evaluation.report.terminal import print_scores
+    from evaluation.statistics import Score
+    from storage.files import write_json
+    from storage.policy_file import PolicyFile
+    from storage.recording import Recording, save_recording
+    from storage.run_folder import find_policy
+
     file, folder = find_policy(locate(options.run), trust=options.trust)
     belongs_to_run = is_run(options.run, folder)
     config = native(file, options.run, trust=options.trust)

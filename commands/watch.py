@@ -10,11 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from commands.options import ReadingOptions, RunPath, check_at_least_one, check_seed
-from evaluation.entries import locate
-from evaluation.protocol import Protocol
-from evaluation.replay.live import opponent, play_new, show_live, show_terminal, window
 from evaluation.seeds import MAX_SCORING
-from storage.run_folder import find_policy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +46,11 @@ class WatchOptions(ReadingOptions):
 
 def run(options: WatchOptions) -> None:
     """Play episode after episode, and show each at the game's speed."""
+    from evaluation.entries import locate
+    from evaluation.protocol import Protocol
+    from evaluation.replay.live import opponent, play_new, show_live, show_terminal, window
+    from storage.run_folder import find_policy
+
     displays = ("DISPLAY", "WAYLAND_DISPLAY")
     windowed = not options.terminal and any(name in os.environ for name in displays)
     seed = int(time.time()) % MAX_SCORING if options.seed is None else options.seed

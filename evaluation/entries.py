@@ -6,7 +6,7 @@ import glob
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from envs import EnvConfig
@@ -128,6 +128,34 @@ def find_entries(runs: Sequence[str], *, trust: bool) -> list[Entry]:
     return [
         Entry(name=name, contestants=tuple(seeds))
         for name, seeds in zip(names, groups.values(), strict=True)
+    ]
+
+
+def labelled(entries: Sequence[Entry], labels: Sequence[str]) -> list[Entry]:
+    """Return entries with other names.
+
+    Args:
+        entries: the entries.
+        labels: a name for each entry; none leaves their names as they are.
+
+    Raises:
+        EvaluationError: If there are not as many labels as entries, or labels are not unique.
+    """
+    if not labels:
+        return list(entries)
+    if len(labels) != len(entries):
+        names = ", ".join(entry.name for entry in entries)
+        raise EvaluationError(
+            f"--labels: name each of the {len(entries)} entries, {names}; got {len(labels)}"
+        )
+    taken = [*labels, *BASELINES]
+    for label in labels:
+        if taken.count(label) > 1 or not label.strip():
+            raise EvaluationError(
+                f"--labels {label!r}: labels must differ, also from the baselines"
+            )
+    return [
+        replace(entry, name=_printable(label)) for entry, label in zip(entries, labels, strict=True)
     ]
 
 

@@ -14,13 +14,13 @@ from agents import AgentError
 from agents.extras import MissingExtraError
 from agents.objectives import VariablesConfig
 from commands.commandline import (
-    USER_ERRORS,
     UsageError,
     as_arguments,
     given_fields,
     given_values,
     parse,
     run,
+    user_errors,
 )
 from deploy.errors import DeployError
 from envs import EnvError
@@ -209,7 +209,7 @@ def test_a_users_error_is_one_line_and_status_2(monkeypatch, capsys, kind):
     def program(words):
         raise kind(f"no {words[0]} here")
 
-    assert issubclass(kind, USER_ERRORS)
+    assert issubclass(kind, user_errors())
     assert run_with(monkeypatch, program, "dragons") == 2
     assert capsys.readouterr() == ("", "error: no dragons here\n")
 
