@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from commands import compare, export, pull, push, replay, score, suite, watch
+from commands import compare, export, gallery, plot, pull, push, replay, score, suite, watch
 from commands.commandline import parse, run
 
 RUN: dict[type[Any], Callable[[Any], None]] = {
@@ -27,6 +27,8 @@ RUN: dict[type[Any], Callable[[Any], None]] = {
     watch.WatchOptions: watch.run,
     compare.CompareOptions: compare.run,
     suite.SuiteOptions: suite.run,
+    plot.PlotOptions: plot.run,
+    gallery.GalleryOptions: gallery.run,
     export.ExportOptions: export.run,
     push.PushOptions: push.run,
     pull.PullOptions: pull.run,
@@ -37,6 +39,8 @@ Command = (
     | Annotated[watch.WatchOptions, tyro.conf.subcommand("watch")]
     | Annotated[compare.CompareOptions, tyro.conf.subcommand("compare")]
     | Annotated[suite.SuiteOptions, tyro.conf.subcommand("suite")]
+    | Annotated[plot.PlotOptions, tyro.conf.subcommand("plot")]
+    | Annotated[gallery.GalleryOptions, tyro.conf.subcommand("gallery")]
     | Annotated[export.ExportOptions, tyro.conf.subcommand("export")]
     | Annotated[push.PushOptions, tyro.conf.subcommand("push")]
     | Annotated[pull.PullOptions, tyro.conf.subcommand("pull")]

@@ -105,14 +105,17 @@ def intervals(
     layout.rows(list(scores), MARGIN, _NAME)
     layout.columns(columns)
 
-    values, of_baselines, over_seeds = [reference[1]] if reference else [], [], []
+    values, others = [reference[1]] if reference else [], list[tuple[Sequence[float], float]]()
     for name, score in scores.items():
-        ends = [score.ci_low, score.ci_high, score.iqm_low, score.iqm_high, *score.seed_means]
-        (of_baselines if is_baseline(name) else values).extend(ends)
-        over_seeds += [end for end in (score.seeds_low, score.seeds_high) if end is not None]
+        ends = [score.mean, score.ci_low, score.ci_high, score.iqm_low, score.iqm_high]
+        if is_baseline(name):
+            others.append((ends, _BASELINES_WITHIN))
+        else:
+            values += [*ends, *score.seed_means]
+        over_seeds = (score.seeds_low, score.seeds_high)
+        others += [([end], 1.0) for end in over_seeds if end is not None]
     axes = layout.axes()
-    scale = _scale(values, [(over_seeds, 1.0), (of_baselines, _BASELINES_WITHIN)])
-    layout.x_axis(axes, limits(scale), unit)
+    layout.x_axis(axes, limits(_scale(values, others)), unit)
     rule_rows(axes, len(scores))
     if reference:
         _draw_reference(layout, axes, reference[0], reference[1], decimals)
@@ -147,15 +150,15 @@ def _scale(
 
     Args:
         values: the values that determine it.
-        others: further values, which are on the axis if they are no further away from the others
-            than this many times the range of `values`.
+        others: groups of further values, which are on the axis if the first one of the group is no
+            further away from `values` than this many times their range.
     """
     values = values or [value for far, _ in others for value in far]
     low, high = min(values), max(values)
     near = [low, high]
     for far, times in others:
         room = times * (high - low) or np.inf
-        near += [value for value in far if low - room <= value <= high + room]
+        near += far if low - room <= far[0] <= high + room else []
     return min(near), max(near)
 
 
@@ -223,7 +226,7 @@ def profiles(
         raise ValueError("no episodes were played")
     of_policies = [r for name, values in together.items() if not is_baseline(name) for r in values]
     thresholds = np.unique(np.concatenate(list(together.values())))
-    low, high = limits(_scale(of_policies, [(thresholds.tolist(), 1.0)]))
+    low, high = limits(_scale(of_policies, [([x], 1.0) for x in thresholds.tolist()]))
     thresholds = thresholds[(low < thresholds) & (thresholds < high)]
     if len(thresholds) > _MOST_THRESHOLDS:
         thresholds = np.linspace(thresholds[0], thresholds[-1], _MOST_THRESHOLDS)
