@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import functools
 import io
 import itertools
 import os
@@ -18,6 +19,8 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import tyro
+
+from commands.elsewhere import flag_for
 
 
 class UsageError(ValueError):
@@ -91,15 +94,28 @@ def parse(
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise UsageError(_one_line(output.getvalue(), program)) from None
+        # The first word may be a subcommand, which has flags of its own.
+        first = [argument for argument in arguments[:1] if not argument.startswith("-")]
+        names = functools.partial(_flags, kind, first, program=program, **kwargs)
+        raise UsageError(_one_line(output.getvalue(), program, names)) from None
 
 
-def _one_line(box: str, program: str) -> str:
+def _flags(kind: Any, words: Sequence[str], *, program: str, **kwargs: Any) -> set[str]:
+    """Return the options that there are after some words of a command line."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
+        config = (tyro.conf.OmitSubcommandPrefixes,)
+        tyro.cli(kind, args=[*words, "--help"], prog=program, config=config, **kwargs)
+    return set(re.findall(r"--[\w.-]+", output.getvalue()))
+
+
+def _one_line(box: str, program: str, flags: Callable[[], set[str]]) -> str:
     """Return tyro's boxed explanation as one line that says what would work.
 
     Args:
         box: what tyro printed.
         program: the program's name.
+        flags: returns the options of the command.
     """
     lines = [line.strip(" │") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
     if "╭" not in box:
@@ -109,9 +125,9 @@ def _one_line(box: str, program: str) -> str:
     unknown = re.match(r"Unrecognized options: ([^,\s]+)", text)
     misplaced = re.match(r"Unrecognized or misplaced options: (\S+) \(applied to (.+?)\)", text)
     if misplaced:
-        return _unknown_option(misplaced[1], misplaced[2], below)
+        return _unknown_option(misplaced[1], misplaced[2], below, flags)
     if unknown and unknown[1].startswith("-"):
-        return _unknown_option(unknown[1], program, below)
+        return _unknown_option(unknown[1], program, below, flags)
     if unknown:
         subcommands = re.search(r"Available subcommands: ([\w, -]+?) (?:───|---)", below)
         if subcommands:
@@ -145,14 +161,20 @@ _REWRITTEN = (
 )
 
 
-def _unknown_option(option: str, program: str, suggestions: str) -> str:
+def _unknown_option(
+    option: str, program: str, suggestions: str, flags: Callable[[], set[str]]
+) -> str:
     """Return the line about an option that a program does not have.
 
     Args:
         option: as it was given.
         program: the program's name, with the subcommand.
         suggestions: options that tyro suggests, with their descriptions.
+        flags: returns the options of the program.
     """
+    meant = flag_for(option, flags())
+    if meant:
+        return f"{program} has no {option}; did you mean {meant}?"
     names = set(re.findall(r"--[\w.-]+", suggestions.partition("Perhaps you meant:")[2]))
     if option in names:
         # Another command has an option of this name: only a longer one can be meant.

@@ -43,6 +43,7 @@ def run(options: CompareOptions) -> None:
     from envs.registry import folder_name
     from evaluation.compare import by_env, compare
     from evaluation.entries import find_entries, labelled
+    from evaluation.protocol import counted
     from evaluation.report import report
     from evaluation.report.tensorboard import write_board
     from evaluation.report.terminal import print_comparison, print_summary
@@ -59,7 +60,7 @@ def run(options: CompareOptions) -> None:
                 options.protocol,
                 modes=options.modes,
                 progress=lambda name: status.update(
-                    Text(f"{name}: playing {options.episodes} episodes")
+                    Text(f"{name}: playing {counted(options.episodes, 'episode')}")
                 ),
             )
         print_comparison(CONSOLE, comparison)

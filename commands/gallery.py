@@ -43,6 +43,7 @@ def run(options: GalleryOptions) -> None:
     """Write the page."""
     from commands.replay import parse_size
     from evaluation.entries import expand, holds_policy, is_run, locate
+    from evaluation.protocol import counted
     from evaluation.replay.chosen import chosen_episodes, story_of
     from evaluation.replay.gallery import exhibit, gallery
     from storage.files import write_atomically
@@ -63,8 +64,9 @@ def run(options: GalleryOptions) -> None:
                 continue
             (shown, *_), _ = chosen_episodes(path, options.episode, 1, trust=options.trust)
             exhibits.append(exhibit(shown, str(path), size))
-    title = f"{paths[0]}: how it learned" if is_story else f"{len(exhibits)} policies"
+    policies = "1 policy" if len(exhibits) == 1 else f"{len(exhibits)} policies"
+    title = f"{paths[0]}: how it learned" if is_story else policies
     content = gallery(title, exhibits).encode()
     write_atomically(options.out, content)
-    num = "1 episode" if len(exhibits) == 1 else f"{len(exhibits)} episodes"
+    num = counted(len(exhibits), "episode")
     print(f"{options.out}: {num}, {len(content) / 2**20:,.1f} MiB; open it in a browser")

@@ -25,7 +25,7 @@ def run(options: ScoreOptions) -> None:
     from evaluation.compare import MODES
     from evaluation.entries import is_run, locate
     from evaluation.playing import score_episodes
-    from evaluation.protocol import baselines, check_fits, native, play, vector_env
+    from evaluation.protocol import baselines, check_fits, counted, native, play, vector_env
     from evaluation.report.terminal import print_scores
     from evaluation.statistics import Score
     from storage.files import write_json
@@ -46,7 +46,7 @@ def run(options: ScoreOptions) -> None:
                 old.unlink()
         players: list[tuple[str, Player | PolicyFile]] = [(mode, file) for mode in options.modes]
         for name, player in (*players, *baselines(envs).items()):
-            with CONSOLE.status(f"{name}: playing {options.episodes} episodes"):
+            with CONSOLE.status(f"{name}: playing {counted(options.episodes, 'episode')}"):
                 episodes = play(player, envs, protocol, greedy=MODES.get(name, False))
             scores[name] = score_episodes(episodes)
             returns[name] = [episode.episode_return for episode in episodes]

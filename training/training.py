@@ -198,7 +198,7 @@ class Training:
         if progress.best_score is not None:
             print(f"best evaluation during training: {progress.best_score:,.2f}")
         print(f"score it:  python evaluate.py score {self.folder.path}")
-        print(f"watch it:  python evaluate.py replay {self.folder.path}")
+        print(f"replay it: python evaluate.py replay {self.folder.path}")
         seconds = progress.seconds - self._first_seconds
         if seconds > 0:
             self._report_speed((progress.env_steps - self._first_env_steps) / seconds)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from evaluation.protocol import counted
 from evaluation.replay.page import filled, inert_json, template_of
 from evaluation.replay.recorded import ShownEpisode
 from evaluation.replay.video import page_of
@@ -45,11 +46,11 @@ def exhibit(shown: ShownEpisode, name: str, size: tuple[int, int]) -> Exhibit:
         FileError: If the recording does not fit its environment, or its replay differs.
     """
     episode = shown.episode
-    steps = len(episode.rewards)
+    steps = counted(len(episode.rewards), "env step")
     return Exhibit(
         name=name,
         caption=shown.config.env,
-        about=f"{steps:,} env step{'' if steps == 1 else 's'} · seed {episode.seed}",
+        about=f"{steps} · seed {episode.seed}",
         total=f"{episode.episode_return:,.2f}".removesuffix(".00"),
         page=page_of([shown], size),
     )

@@ -114,6 +114,8 @@ def test_subcommands_are_parsed():
         (["--lerning-rate", "1"], "prog has no --lerning-rate; did you mean --learning-rate?"),
         (["--learning-rat", "1"], "prog has no --learning-rat; did you mean --learning-rate?"),
         (["--sise", "1"], "prog has no --sise; did you mean --size?"),
+        (["--lr", "1"], "prog has no --lr; did you mean --learning-rate?"),
+        (["--alpha", "1"], "prog has no --alpha; did you mean --learning-rate?"),
         (["--xyzzy"], "prog has no --xyzzy; see prog --help"),
         (["--size", "three"], "--size: 'three' is not a whole number"),
         (["--limit", "three"], "--limit: 'three' is neither None nor a whole number"),
