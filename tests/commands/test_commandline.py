@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -10,7 +11,7 @@ from typing import Annotated, Literal
 import pytest
 import tyro
 
-from agents import AgentError
+from agents import AGENTS, OBJECTIVES, AgentError
 from agents.extras import MissingExtraError
 from agents.objectives import VariablesConfig
 from commands.commandline import (
@@ -25,7 +26,7 @@ from commands.commandline import (
 from deploy.errors import DeployError
 from envs import EnvError
 from evaluation.errors import EvaluationError
-from perception import PerceptionError
+from perception import ENCODERS, MEMORIES, PerceptionError
 from perception.lookup import UnknownNameError
 from storage.files import DamagedError, FileError
 from training.errors import TrainingError
@@ -185,6 +186,13 @@ def test_help_is_printed_and_ends_well(capsys):
 def run_with(monkeypatch, program, *words):
     monkeypatch.setattr(sys, "argv", ["prog", *words])
     return run(program)
+
+
+def test_descriptions_of_options_are_for_users():
+    registries = {**AGENTS, **OBJECTIVES, **ENCODERS, **MEMORIES}
+    for config, _ in registries.values():
+        # `--help` prints the whole docstring above the options.
+        assert not re.search(r"^\s*\w+:$", config.__doc__ or "", re.MULTILINE), config
 
 
 def test_a_program_gets_its_arguments_and_its_status_is_returned(monkeypatch):

@@ -191,7 +191,7 @@ def test_episodes_are_chosen_by_return_order_or_seed(recorded):
 def test_the_highlight_is_the_best_of_the_long_episodes_else_the_longest(
     cartpole, episodes, expected
 ):
-    _, recording = cartpole
+    recording = cartpole
     episode = recording.episode
     shown = [
         ShownEpisode(
