@@ -138,7 +138,7 @@ def test_the_speed_of_no_player_includes_the_start_of_the_environments(folder, m
         "evaluation.compare.play",
         lambda *args, **kwargs: events.append("play") or play(*args, **kwargs),
     )
-    compare_runs(folder / "good-seed0", episodes=2)
+    compare_runs(f"{folder}/good-seed0", episodes=2)
     # The environments of the policy, then those of the baselines, are started before any is timed.
     played = ["play", "start"]  # Every player starts its episodes again.
     assert events == ["start", *played, *played, "start", *played]
