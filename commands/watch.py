@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ def run(options: WatchOptions) -> None:
     if not windowed and not is_terminal():
         raise UsageError(
             "watch shows episodes in a window or a terminal, and there is neither; write a video: "
-            f"python evaluate.py replay {options.run}"
+            f"python evaluate.py replay {shlex.quote(str(options.run))}"
         )
     seed = int(time.time()) % MAX_SCORING if options.seed is None else options.seed
     file, _ = find_policy(locate(options.run), trust=options.trust)
