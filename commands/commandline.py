@@ -97,13 +97,19 @@ def parse(
         # The first word may be a subcommand, which has flags of its own.
         first = [argument for argument in arguments[:1] if not argument.startswith("-")]
         names = functools.partial(_flags, kind, first, program=program, **kwargs)
-        raise UsageError(_one_line(output.getvalue(), program, names)) from None
+        line = _one_line(output.getvalue(), program, names)
+        if " needs " in line:  # The word that is missing may be after an option that is unknown.
+            flags = (a.partition("=")[0] for a in arguments if a.startswith("--"))
+            unknown = next((f for f in flags if f.replace("_", "-") not in names()), None)
+            line = _unknown_option(unknown, program, "", names) if unknown else line
+        raise UsageError(line) from None
 
 
 def _flags(kind: Any, words: Sequence[str], *, program: str, **kwargs: Any) -> set[str]:
     """Return the options that there are after some words of a command line."""
     output = io.StringIO()
-    with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
+    silent = contextlib.redirect_stderr(io.StringIO())
+    with contextlib.redirect_stdout(output), silent, contextlib.suppress(SystemExit):
         config = (tyro.conf.OmitSubcommandPrefixes,)
         tyro.cli(kind, args=[*words, "--help"], prog=program, config=config, **kwargs)
     return set(re.findall(r"--[\w.-]+", output.getvalue()))
@@ -173,6 +179,8 @@ def _unknown_option(
         flags: returns the options of the program.
     """
     meant = flag_for(option, flags())
+    if not meant and not suggestions:
+        meant = next(iter(difflib.get_close_matches(option, sorted(flags()), n=1)), None)
     if meant:
         return f"{program} has no {option}; did you mean {meant}?"
     names = set(re.findall(r"--[\w.-]+", suggestions.partition("Perhaps you meant:")[2]))

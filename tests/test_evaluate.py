@@ -29,6 +29,8 @@ def test_bad_input_gets_one_line(capsys, tmp_path):
         (["score", "x", "--episodes", "0"], "episodes must be at least 1"),
         (["score", "x", "--episode", "5"], "score has no --episode; did you mean --episodes?"),
         (["score", "x", "--json", tmp_path], "is a folder; name a file"),
+        (["score", "--episode", "x"], "has no --episode; did you mean --episodes?"),
+        (["score", "x", "--deterministic"], "has no --deterministic; did you mean --greedy?"),
     ):
         assert expected in refused(capsys, evaluate, *arguments), arguments
 
