@@ -9,6 +9,8 @@ of basic where ENV has none. The same command on a run folder that exists resume
 
 from __future__ import annotations
 
+from evaluation.printing import PlainConsole
+from evaluation.printing import print_line
 import os
 
 # Before torch is imported. Threads that wait for each other soon sleep instead of taking the cores
@@ -25,7 +27,6 @@ from pathlib import Path
 from typing import Annotated, Any, Generic
 
 import tyro
-from rich.console import Console
 from stable_baselines3.common.logger import KVWriter
 
 from agents import AGENTS, OBJECTIVES
@@ -34,6 +35,7 @@ from commands.commandline import (
     as_arguments,
     given_fields,
     given_values,
+    join_repeated,
     parse,
     run,
 )
@@ -112,7 +114,9 @@ def main(arguments: Sequence[str]) -> int:
     arguments = with_config_file(arguments)
     command = read_command_line(arguments)
     if command.print_config:
-        print(as_yaml(command.training.env.env, command.choices, command.training), end="")
+        text = as_yaml(command.training.env.env, command.choices, command.training)
+        for line in text.splitlines():
+            print_line(line)
         return 0
     if command.tuning.tune:
         return search(command, given_fields(arguments))
@@ -208,14 +212,15 @@ def search(command: Command[Any, Any, Any, Any], given: set[str]) -> int:
 
     with until_interrupted() as signals:
         results = tune(plan, train_trial, signals, fresh=config.fresh, failures=(TrainingError,))
-    print_results(Console(markup=False, emoji=False), results)
+    print_results(PlainConsole(), results)
     if results.complete:
         best = results.complete[0]
         run_dir = plan.folder.with_name(f"{plan.folder.name}-best-seed{config.seed}")
         tuned = replace(_with_agent(config, best.values), run_dir=run_dir, fresh=False)
         arguments = command_line_of(replace(command, training=tuned), always=("seed", *plan.space))
-        print(f"score it:  python evaluate.py score {plan.run_folder(best.number).path}")
-        print(f"train it:  python train.py {shlex.join(arguments)}")
+        path = shlex.quote(str(plan.run_folder(best.number).path))
+        print_line(f"score it:  python evaluate.py score {path}")
+        print_line(f"train it:  python train.py {shlex.join(arguments)}")
     return 128 + signals[0] if signals else 0
 
 
@@ -235,6 +240,7 @@ def read_command_line(arguments: Sequence[str]) -> Command[Any, Any, Any, Any]:
         EnvError: If there is no such environment.
         UnknownNameError: If a registry has no entry of a name.
     """
+    arguments = join_repeated(arguments)
     asks_help = any(a in ("-h", "--help") for a in arguments)
     named = bool(arguments) and not arguments[0].startswith("-")
     if not named and not asks_help:

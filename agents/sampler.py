@@ -19,6 +19,7 @@ from agents.collector import (
     Collected,
     GroupedEnvs,
     as_numpy,
+    check_state,
     current_obs,
     episodes_in_progress,
     is_lost,
@@ -27,6 +28,7 @@ from agents.collector import (
 )
 from agents.device import single_thread
 from agents.distributions import num_draws
+from agents.errors import AgentError
 from agents.inference import Inference, InferencePolicy
 from agents.policy import Decision, Policy
 from agents.rollout import Rollout
@@ -201,7 +203,13 @@ class Sampler:
 
     def load_state(self, state: Mapping[str, Tensor]) -> int:
         """See `Collector.load_state`; the actions of episodes in progress are repeated."""
-        self._generator.set_state(state["generator"])
+        check_state(state, self.state())
+        try:
+            self._generator.set_state(state["generator"])
+        except RuntimeError as error:
+            raise AgentError(
+                "the checkpoint's random generator is damaged; start over with --fresh"
+            ) from error
         self._starts[:] = state["starts"].numpy()
         self._memory_state.copy_(state["memory_state"])
         self._traces.load_state(state)

@@ -21,6 +21,7 @@ from typing import Any
 import tyro
 
 from commands.elsewhere import flag_for
+from evaluation.printing import print_line
 
 
 class UsageError(ValueError):
@@ -111,7 +112,9 @@ def _flags(kind: Any, words: Sequence[str], *, program: str, **kwargs: Any) -> s
     silent = contextlib.redirect_stderr(io.StringIO())
     with contextlib.redirect_stdout(output), silent, contextlib.suppress(SystemExit):
         config = (tyro.conf.OmitSubcommandPrefixes,)
-        tyro.cli(kind, args=[*words, "--help"], prog=program, config=config, **kwargs)
+        tyro.cli(
+            kind, args=[*words, "--help"], prog=program, config=config, registry=_NUMBERS, **kwargs
+        )
     return set(re.findall(r"--[\w.-]+", output.getvalue()))
 
 
@@ -218,7 +221,8 @@ def flag_values(
     from agents import ObjectiveConfig
 
     values: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
+    fields = [f for f in dataclasses.fields(config) if f.metadata.get("has_flag", True)]
+    for field in fields:
         value, before = getattr(config, field.name), getattr(default, field.name, None)
         if dataclasses.is_dataclass(value):
             # Fields of objectives have dotted flags, because their names are not unique.
@@ -265,6 +269,29 @@ def given_values(arguments: Sequence[str], name: str) -> list[str]:
     return values
 
 
+_REPEATED = ("import", "objectives", "extra_channels", "env_kwargs", "wrappers")
+
+
+def join_repeated(arguments: Sequence[str]) -> list[str]:
+    """Return a command line on which flags of several values are given once, with all values."""
+    values: dict[str, list[str]] = {}
+    joined: list[str] = []
+    current = None
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if flag.startswith("--") and flag[2:].replace("-", "_") in _REPEATED:
+            if flag not in values:
+                joined.append(flag)
+            values.setdefault(flag, []).extend([value] if equals else [])
+            current = None if equals else flag
+        elif argument.startswith("-") or current is None:
+            current = None
+            joined.append(argument)
+        else:
+            values[current].append(argument)
+    return [word for part in joined for word in (part, *values.get(part, ()))]
+
+
 _ERRORS = {
     "agents.errors": "AgentError",
     "agents.extras": "MissingExtraError",
@@ -291,12 +318,33 @@ def user_errors() -> tuple[type[Exception], ...]:
 
 def run(program: Callable[[Sequence[str]], int]) -> int:
     """Run a program, and report an error that a user can cause as one line and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # Terminals without UTF-8 show \\xb7 for a dot.
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return program(sys.argv[1:])
+        return program(expand_home(sys.argv[1:]))
     except BrokenPipeError:
         # The reader of the output, `head` for example, has seen enough.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 # closed with the process
         return 0
     except user_errors() as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_line(f"error: {error}", sys.stderr)
         return 2
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            raise
+        # A file of the user's: a full disk, a folder that cannot be written.
+        print_line(f"error: {os.fsdecode(error.filename)}: {error.strerror}", sys.stderr)
+        return 2
+
+
+def expand_home(arguments: Sequence[str]) -> list[str]:
+    """Replace `~` at the beginning of arguments, and of values as in `--out=~/x`, as shells do."""
+    expanded = []
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if argument.startswith("--") and equals:
+            expanded.append(f"{flag}={os.path.expanduser(value)}")
+        else:
+            expanded.append(os.path.expanduser(argument))
+    return expanded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,8 @@ import tyro
 from rich.text import Text
 
 from commands.options import CONSOLE, ScoringOptions, check_folder
+from evaluation.printing import print_line, printable
+from storage.files import check_writable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,8 @@ def run(options: CompareOptions) -> None:
     from evaluation.report.terminal import print_comparison, print_summary
     from storage.files import write_json
 
+    options.check_writable()
+    check_writable(options.out)
     comparisons = []
     groups = by_env(labelled(find_entries(options.runs, trust=options.trust), options.labels))
     # The environments of two files may have the same name.
@@ -60,19 +65,22 @@ def run(options: CompareOptions) -> None:
                 options.protocol,
                 modes=options.modes,
                 progress=lambda name: status.update(
-                    Text(f"{name}: playing {counted(options.episodes, 'episode')}")
+                    Text(printable(f"{name}: playing {counted(options.episodes, 'episode')}"))
                 ),
             )
         print_comparison(CONSOLE, comparison)
         folder = options.out / name
         report.write_report(comparison, folder)
         write_board(comparison, folder)
-        print(f"written to {folder}: compare.md, compare.json, pictures, and for TensorBoard\n")
+        print_line(f"written to {folder}: compare.md, compare.json, pictures, and for TensorBoard")
+        print_line()
         comparisons.append(comparison)
     if len(comparisons) > 1:
         report.write_summary(comparisons, options.out)
         print_summary(CONSOLE, comparisons)
-        print(f"written to {options.out}: summary.md, summary.json\n")
+        print_line(f"written to {options.out}: summary.md, summary.json")
+        print_line()
     if options.json:
         write_json(options.json, [report.as_dict(comparison) for comparison in comparisons])
-    print(f"see it:  tensorboard --logdir {options.out} --samples_per_plugin scalars=100000")
+    out = shlex.quote(str(options.out))
+    print_line(f"see it:  tensorboard --logdir {out} --samples_per_plugin scalars=100000")

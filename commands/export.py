@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from commands.options import CONSOLE, ReadingOptions, RunPath
+from evaluation.printing import print_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,17 +30,20 @@ class ExportOptions(ReadingOptions):
 def run(options: ExportOptions) -> None:
     """Write a policy as ONNX, for the environment that it is scored in."""
     from deploy.onnx import BATCH_SIZES, save_onnx
+    from envs.doom.cfg import game_spec
     from evaluation.entries import locate, output_folder
-    from evaluation.protocol import native
+    from evaluation.protocol import env_config, native
     from storage.run_folder import ONNX, find_policy
 
     file, folder = find_policy(locate(options.run), trust=options.trust)
     # Nothing is imported for an environment whose name is only written down.
-    config = native(file, options.run, trust=True)
+    config = env_config(file.env, options.run, trust=True).whole_games()
+    if game_spec(config.env) is not None:
+        config = native(file, options.run, trust=True)
     out = options.onnx or output_folder(options.run, folder) / ONNX
     with CONSOLE.status(f"writing {out}"):
         found = save_onnx(out, file, env=asdict(config))
-    print(f"{out}: {out.stat().st_size:,} bytes")
+    print_line(f"{out}: {out.stat().st_size:,} bytes")
     sizes = ", ".join(map(str, BATCH_SIZES))
     largest = ", ".join(f"{name} {difference:.1e}" for name, difference in found.items())
-    print(f"largest difference from PyTorch, at batches of {sizes}: {largest}")
+    print_line(f"largest difference from PyTorch, at batches of {sizes}: {largest}")

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from commands.options import CONSOLE, ReadingOptions
+from evaluation.printing import print_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,4 +70,4 @@ def run(options: GalleryOptions) -> None:
     content = gallery(title, exhibits).encode()
     write_atomically(options.out, content)
     num = counted(len(exhibits), "episode")
-    print(f"{options.out}: {num}, {len(content) / 2**20:,.1f} MiB; open it in a browser")
+    print_line(f"{options.out}: {num}, {len(content) / 2**20:,.1f} MiB; open it in a browser")

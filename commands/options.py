@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 
+from evaluation.printing import PlainConsole
 from evaluation.seeds import MAX_SCORING, SCORING
+from storage.files import check_writable
 
 if TYPE_CHECKING:
     from evaluation.protocol import Protocol
 
-CONSOLE = Console(markup=False, emoji=False)  # Names of files may look like either.
+CONSOLE = PlainConsole()
 
 RunPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
 RepositoryName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OWNER/NAME")]
@@ -51,6 +52,15 @@ class ScoringOptions(ReadingOptions):
         check_seed(self.seed)
         if self.json is not None and self.json.is_dir():
             raise ValueError(f"--json {self.json} is a folder; name a file")
+
+    def check_writable(self) -> None:
+        """Check that the scores can be written, before anything starts.
+
+        Raises:
+            FileError: If they cannot.
+        """
+        if self.json is not None:
+            check_writable(self.json.parent)
 
     @property
     def protocol(self) -> Protocol:

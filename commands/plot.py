@@ -8,6 +8,8 @@ from typing import Annotated
 
 import tyro
 
+from evaluation.printing import print_line
+
 _SUFFIXES = (".png", ".pdf", ".svg")
 
 
@@ -64,4 +66,4 @@ def run(options: PlotOptions) -> None:
         stem = options.out.stem if len(by_env) == 1 else f"{options.out.stem}-{place}"
         out = options.out.with_name(f"{stem}{options.out.suffix}")
         write_atomically(out, rendered(figure, out.suffix[1:]))
-        print(f"{out}: {env}, {', '.join(shown[entry] for entry in of_env)}")
+        print_line(f"{out}: {env}, {', '.join(shown[entry] for entry in of_env)}")

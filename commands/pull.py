@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from commands.options import CONSOLE, ReadingOptions, RepositoryName
+from evaluation.printing import print_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,8 @@ class PullOptions(ReadingOptions):
 def run(options: PullOptions) -> None:
     """Fetch a policy from the hub, and print what to do next."""
     from deploy.hub import Repository, one_line
-    from envs.registry import is_imported
+    from envs.registry import needs_trust
+    from evaluation.protocol import env_config
 
     repository = Repository(options.repository)
     out = options.out or repository.folder
@@ -31,7 +34,8 @@ def run(options: PullOptions) -> None:
         file = repository.pull(out, revision=options.revision, trust=options.trust)
     about, env = file.about, file.env["env"]
     learned = f"{env}, trained with {about.agent} for {about.env_steps:,} env steps"
-    print(f"{out}: {one_line(learned)}")
-    trust = " --trust" if is_imported(env) else ""
-    print(f"watch it:  python evaluate.py watch {out}{trust}")
-    print(f"score it:  python evaluate.py score {out}{trust}")
+    print_line(f"{out}: {one_line(learned)}")
+    trust = " --trust" if needs_trust(env_config(file.env, out, trust=True)) else ""
+    place = shlex.quote(str(out))
+    print_line(f"watch it:  python evaluate.py watch {place}{trust}")
+    print_line(f"score it:  python evaluate.py score {place}{trust}")

@@ -10,6 +10,7 @@ import tyro
 from commands import replay, score
 from commands.commandline import UsageError
 from commands.options import CONSOLE, ReadingOptions, RepositoryName, RunPath
+from evaluation.printing import print_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,7 @@ def run(options: PushOptions) -> None:
     """Push a run to the hub, with its score, a video and a card."""
     from deploy.card import card, read_evaluation
     from deploy.hub import CARD, Repository
-    from envs.registry import is_imported
+    from envs.registry import needs_trust
     from evaluation.entries import is_run, locate
     from evaluation.protocol import native
     from storage.run_folder import CONFIG, EVALUATION, POLICY, VIDEO, find_policy
@@ -63,11 +64,11 @@ def run(options: PushOptions) -> None:
         about=file.about,
         record=record,
         evaluation=evaluation,
-        trust=" --trust" if is_imported(config.env) else "",
+        trust=" --trust" if needs_trust(config) else "",
     )
     policy = folder.chosen_policy_file
     assert policy is not None
     files = {POLICY: policy, CONFIG: folder.config_file, EVALUATION: scored, VIDEO: video}
     with CONSOLE.status(f"pushing to {options.repository}"):
         url = repository.push({**files, CARD: readme.encode()}, private=options.private)
-    print(f"pushed to {url}; to fetch it: python evaluate.py pull {options.repository}")
+    print_line(f"pushed to {url}; to fetch it: python evaluate.py pull {options.repository}")

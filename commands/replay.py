@@ -12,6 +12,7 @@ import tyro
 
 from commands.commandline import UsageError
 from commands.options import CONSOLE, ReadingOptions, RunPath, check_at_least_one
+from storage.files import check_writable
 
 if TYPE_CHECKING:
     from evaluation.replay.recorded import ShownEpisode
@@ -65,10 +66,12 @@ def run(options: ReplayOptions) -> None:
     from evaluation.replay.chosen import chosen_episodes
     from evaluation.replay.live import opponent
     from evaluation.replay.video import page_of
-    from storage.files import write_atomically
+    from storage.files import replacing, write_atomically
     from storage.run_folder import PAGE, VIDEO
 
     size = parse_size(options.size)
+    if options.out is not None:
+        check_writable(options.out.parent)
     shown, folder = chosen_episodes(
         options.run, options.episode, options.count, trust=options.trust
     )
@@ -76,13 +79,15 @@ def run(options: ReplayOptions) -> None:
         shown += [opponent(options.against, episode, options.trust) for episode in shown]
     name = PAGE if options.html else VIDEO
     out = options.out or output_folder(options.run, folder) / name
+    check_writable(out.parent)
     fps = playback_fps(shown[0].config)
     with CONSOLE.status(f"writing {out}"):
         if options.html:
             write_atomically(out, page_of(shown, size).encode())
         else:
             write = write_gif if out.suffix == ".gif" else write_mp4
-            write(out, frames(options, shown, size, fps), fps)
+            with replacing(out) as temporary:
+                write(temporary, frames(options, shown, size, fps), fps)
     returns = ", ".join(f"{s.name} {s.episode.episode_return:,.2f}" for s in shown)
     CONSOLE.print(f"{out}: return of {returns}", highlight=False)
 

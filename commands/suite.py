@@ -21,6 +21,8 @@ import tyro
 from commands import compare
 from commands.commandline import UsageError, as_flag
 from commands.options import ScoringOptions, check_at_least_one, check_folder
+from evaluation.printing import print_line
+from storage.files import check_writable
 from training.signals import handling_signals
 
 SCENARIOS = (
@@ -114,6 +116,8 @@ class SuiteOptions(ScoringOptions):
 
 def run(options: SuiteOptions) -> None:
     """Train what is not trained yet, then compare everything."""
+    options.check_writable()
+    check_writable(options.out)
     runs = train_all(options)
     comparison = compare.CompareOptions(
         runs=tuple(map(str, runs)),
@@ -159,7 +163,8 @@ def train_all(options: SuiteOptions) -> list[Path]:
     trainings = dict.fromkeys(product(options.seeds, scenarios, options.agents, settings))
     for seed, scenario, agent, setting in trainings:
         arguments = options.train_arguments(scenario, agent, seed, setting)
-        print(f"\n$ python train.py {shlex.join(arguments)}", flush=True)
+        print_line()
+        print_line(f"$ python train.py {shlex.join(arguments)}")
         if _train(arguments):
             raise UsageError(f"training {scenario} with {agent}, seed {seed}, failed; see above")
         runs.append(options.run_dir(scenario, agent, seed, setting))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from commands.commandline import UsageError
 from commands.options import ReadingOptions, RunPath, check_at_least_one, check_seed
+from evaluation.printing import print_line
 from evaluation.seeds import MAX_SCORING
 
 
@@ -77,4 +78,4 @@ def run(options: WatchOptions) -> None:
                 return
             for s in shown:
                 episode_return = f"{s.episode.episode_return:,.2f}"
-                print(f"{s.name}: episode with seed {s.episode.seed}: return {episode_return}")
+                print_line(f"{s.name}: episode with seed {s.episode.seed}: return {episode_return}")

@@ -10,3 +10,7 @@ class EnvError(ValueError):
 
 class ActionError(EnvError):
     """An action is not in the action space: the caller is wrong, not the environment."""
+
+
+class ContractError(EnvError):
+    """An environment breaks its own contract: a new one would break it, too."""

@@ -131,10 +131,13 @@ def by_env(entries: Sequence[Entry]) -> list[list[Entry]]:
     Raises:
         EvaluationError: If entries of one environment have different frame skips.
     """
-    groups: dict[str, list[Entry]] = {}
+    groups: dict[tuple[object, ...], list[Entry]] = {}
     for entry in entries:
-        groups.setdefault(entry.config.env, []).append(entry)
-    for env, group in groups.items():
+        config = entry.config
+        # With other arguments, or another limit where it has none, it is another environment.
+        key = (config.env, config.env_kwargs, config.time_limit)
+        groups.setdefault(key, []).append(entry)
+    for (env, *_), group in groups.items():
         skips = sorted({frames_per_env_step(entry.config) for entry in group})
         if len(skips) > 1:
             raise EvaluationError(

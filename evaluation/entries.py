@@ -12,6 +12,7 @@ from pathlib import Path
 from envs import EnvConfig
 from envs.doom.cfg import game_spec
 from evaluation.errors import EvaluationError
+from evaluation.printing import printable
 from evaluation.protocol import native
 from storage.policy_file import PolicyFile
 from storage.run_folder import CHECKPOINTS, RunFolder, find_policy
@@ -163,7 +164,7 @@ def own_names(names: Sequence[str], labels: Sequence[str]) -> list[str]:
             raise EvaluationError(
                 f"--labels {label!r}: labels must differ, also from the baselines"
             )
-    return [_printable(label) for label in labels]
+    return [printable(label) for label in labels]
 
 
 def names_of(groups: Sequence[Sequence[Path]]) -> list[str]:
@@ -175,12 +176,7 @@ def names_of(groups: Sequence[Sequence[Path]]) -> list[str]:
         name if name and count[name] == 1 else ", ".join(own)
         for name, own in zip(short, paths, strict=True)
     ]
-    return [_printable(f"./{name}" if name in BASELINES else name) for name in names]
-
-
-def _printable(name: str) -> str:
-    # Names of files may contain line feeds and escape sequences.
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+    return [printable(f"./{name}" if name in BASELINES else name) for name in names]
 
 
 def expand(runs: Sequence[str], is_wanted: Callable[[Path], bool]) -> list[Path]:

@@ -9,6 +9,8 @@ The returns are those of `python evaluate.py score`: the same seed is the same e
 import argparse
 import contextlib
 import json
+import os
+import resource
 
 import msgspec
 import numpy as np
@@ -31,14 +33,20 @@ parser.add_argument(
 args = parser.parse_args()
 if args.episodes < 1 or args.seed < 0:
     parser.exit(2, "error: --episodes must be at least 1, and --seed at least 0\n")
+# A file of a few bytes may ask for any memory; ONNX Runtime then fails, and prints nothing itself.
+resource.setrlimit(resource.RLIMIT_DATA, (2**30, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+onnxruntime.set_default_logger_severity(4)
 try:
+    if not os.path.isfile(args.policy):
+        raise FileNotFoundError("there is no such file")
     session = onnxruntime.InferenceSession(args.policy)
     about = json.loads(session.get_modelmeta().custom_metadata_map["doomgrad"])
     config = msgspec.convert(about["env"], EnvConfig)
-    check_no_import(config.env)  # A file does not decide what is imported.
+    check_no_import(config)  # A file does not decide what is imported.
     env = make(config)
 except Exception as error:  # The errors of ONNX Runtime have no common base class.
-    parser.exit(2, f"error: {args.policy} is not a policy that evaluate.py exported: {error}\n")
+    reason = ascii(str(error))[:300]  # It may quote what the file contains.
+    parser.exit(2, f"error: {args.policy} is not a policy that evaluate.py exported: {reason}\n")
 
 inputs = {part.name: part.shape for part in session.get_inputs()}
 outputs = [part.name for part in session.get_outputs()]
@@ -53,7 +61,11 @@ with contextlib.closing(env):
             parts = obs if isinstance(obs, dict) else {"obs": obs}
             batch = {name: part[None] for name, part in parts.items()}
             batch |= {"memory_state": state, "episode_starts": np.array([start])}
-            results = session.run(outputs, {name: batch[name] for name in inputs})
+            try:
+                results = session.run(outputs, {name: batch[name] for name in inputs})
+            except Exception as error:
+                reason = ascii(str(error))[:300]
+                parser.exit(2, f"error: {args.policy} cannot be run: {reason}\n")
             decision = dict(zip(outputs, results, strict=True))
             action = decision["greedy_actions"][0]
             if args.sample:

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from gymnasium import spaces
-from torch import Tensor
 
 from agents.policy import Policy, Specs
 from perception import ENCODERS, MEMORIES, ImageSpec, PerceptionConfig, VectorSpec
@@ -21,8 +20,11 @@ from perception.encoders import VectorConfig
 from perception.lookup import UnknownNameError, check_name
 from storage.extensions import import_extensions
 from storage.files import FileError, decode
-from storage.tensor_file import FORMAT, Kind, TensorFile, kind_of, one_line, write_tensors
+from storage.limits import MOST_CHOICES, MOST_PARTS, check_limits
+from storage.tensor_file import FORMAT, TensorFile, expect_kinds, one_line, write_tensors
 from storage.upgrade import upgraded_perception, upgraded_tensor_name
+
+_LONGEST_NAME = 100  # Characters of the name of an agent.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,8 @@ class About:
             raise ValueError(
                 f"env_steps ({self.env_steps}) and seconds ({self.seconds}) must not be negative"
             )
+        if not (self.seed >= 0 and len(self.agent) <= _LONGEST_NAME):
+            raise ValueError(f"seed {self.seed} or agent {self.agent:.20} is not one of a training")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +136,9 @@ def load_policy(path: Path, *, trust: bool = False) -> PolicyFile:
         # First without allocating memory: a file may describe a network of any size, whatever
         # weights it contains.
         with torch.device("meta"):
-            described = Policy(*parts).state_dict()
-        _expect_same_kinds({renamed(n): kind for n, kind in file.kinds.items()}, described)
+            policy = Policy(*parts)
+        check_limits(policy)
+        expect_kinds({renamed(n): k for n, k in file.kinds.items()}, policy.state_dict())
         env, about = dict(description["env"]), decode(About, description["about"])
     except UnknownNameError as error:
         if not imports:
@@ -145,9 +150,11 @@ def load_policy(path: Path, *, trust: bool = False) -> PolicyFile:
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         reason = one_line(error)
         raise FileError(f"{path} is not a policy of doomgrad: {reason}") from error
+    # The tensors of the file become those of the policy, which is not initialised first.
     tensors = {renamed(name): tensor for name, tensor in file.tensors().items()}
-    policy = Policy(*parts)
-    policy.load_state_dict(tensors)
+    if imports:  # Modules of others may hold tensors that are not in their state.
+        policy = Policy(*parts)
+    policy.load_state_dict(tensors, assign=True)
     return PolicyFile(policy=policy.eval(), env=env, about=about, imports=imports)
 
 
@@ -188,6 +195,8 @@ def parse_named(
 
 
 def _parse_specs(description: Mapping[str, Any]) -> Specs:
+    if len(description) > MOST_PARTS:
+        raise ValueError(f"observations have {len(description):,} parts; {MOST_PARTS} can be")
     specs: Specs = {
         name: decode(ImageSpec, spec) if "shape" in spec else decode(VectorSpec, spec)
         for name, spec in description.items()
@@ -195,16 +204,6 @@ def _parse_specs(description: Mapping[str, Any]) -> Specs:
     if not specs:
         raise ValueError("it observes nothing")
     return specs
-
-
-def _expect_same_kinds(kinds: Mapping[str, Kind], described: Mapping[str, Tensor]) -> None:
-    if kinds.keys() != described.keys():
-        name = min(kinds.keys() ^ described.keys())
-        raise ValueError(f"{name} is {'missing' if name in described else 'not described'}")
-    for name, kind in kinds.items():
-        expected = kind_of(described[name])
-        if kind != expected:
-            raise ValueError(f"{name} is {kind}, described as {expected}")
 
 
 def describe_space(space: spaces.Space[Any]) -> dict[str, Any]:
@@ -219,7 +218,9 @@ def describe_space(space: spaces.Space[Any]) -> dict[str, Any]:
 
 
 def _parse_space(description: Mapping[str, Any]) -> spaces.Space[Any]:
-    kind, sizes = description["kind"], [int(n) for n in description["sizes"]]
+    kind, sizes = description["kind"], description["sizes"]
+    if not (sizes and all(type(n) is int and 0 < n <= MOST_CHOICES for n in sizes)):
+        raise ValueError(f"actions have sizes {sizes!s:.40}")
     if kind == "discrete":
         return spaces.Discrete(sizes[0])
     if kind == "multi_discrete":
@@ -228,4 +229,4 @@ def _parse_space(description: Mapping[str, Any]) -> spaces.Space[Any]:
         return spaces.MultiBinary(sizes[0])
     if kind == "box":
         return spaces.Box(-float("inf"), float("inf"), (sizes[0],))
-    raise ValueError(f"unknown kind of actions {kind!r}")
+    raise ValueError(f"unknown kind of actions {kind!r:.40}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -27,7 +28,10 @@ from envs import SharedVectorEnv
 from envs.fingerprint import fingerprint
 from envs.sb3 import SharedVecEnv
 from envs.speed import random_env_steps_per_second
-from evaluation.protocol import warn_of_wads
+from evaluation.printing import print_line
+from evaluation.protocol import bounded, warn_of_wads
+from storage.files import check_writable
+from storage.limits import check_limits
 from storage.run_folder import RunFolder
 from training.callbacks import Callback
 from training.config import AnyTrainConfig, dotted
@@ -38,6 +42,7 @@ from training.logger import RunLogger
 from training.progress import Progress, is_finished
 from training.recorder import TrainingRecorder
 from training.resume import lost_episodes, resume
+from training.saving import bring_policy_up_to_date
 from training.tracking import Tracker
 from training.training import Training
 
@@ -72,20 +77,31 @@ def open_training(
         PerceptionError: If the encoder cannot encode the observations.
         TrainingError: If the device lacks what the configuration needs.
     """
+    check_writable(folder.path)  # Before anything starts.
     torch.manual_seed(config.seed)
     keep_memory()
     device = choose_device(config.device)
     if config.inference == "cuda-graph" and device.type != "cuda":
         raise TrainingError("--inference cuda-graph needs a GPU; use eager or compiled")
     torch.set_num_threads(config.num_threads or torch.get_num_threads())
+    say = functools.partial(print_line, file=sys.stderr)
     with contextlib.ExitStack() as stack:
-        envs = make_envs(config, config.num_envs, config.num_groups)
+        shares_envs = config.eval_envs == "shared"
+        played = replace(config, env=bounded(config.env)) if shares_envs else config
+        envs = make_envs(played, config.num_envs, config.num_groups)
         stack.enter_context(contextlib.closing(envs))
+        if left_out := envs.metadata.get("left_out"):
+            say(
+                f"{config.env.env} leaves out: {', '.join(left_out)}; --wrappers can turn it into "
+                "numbers"
+            )
         agent = make_agent(config, envs, device)
-        stack.enter_context(folder.locked())
+        stack.enter_context(folder.locked(say))
+        folder.remove_leftovers()
         progress, collector_state = resume(folder, agent, config)
         if is_finished(config, progress):
-            print(
+            bring_policy_up_to_date(folder, agent, config, progress)
+            print_line(
                 f"{folder.path} is already trained for {progress.env_steps:,} env steps; raise "
                 "--total-env-steps, or start over with --fresh"
             )
@@ -94,31 +110,30 @@ def open_training(
         # Nothing is removed before everything that can be refused has been checked.
         if progress.env_steps == 0:
             if config.init_from:
-                print(initialize_from(config.init_from, agent, config), file=sys.stderr)
+                say(initialize_from(config.init_from, agent, config))
             folder.clear()
         folder.write_config(config.as_dict(), agent.policy.perception.precision)
         limit = random_env_steps_per_second(envs, _LIMIT_STEPS)
         collector = make_collector(config, envs, agent, progress.next_episode_seed)
         stack.enter_context(contextlib.closing(collector))
         if collector_state and (lost := collector.load_state(collector_state)):
-            print(lost_episodes(lost), file=sys.stderr)
+            say(lost_episodes(lost))
         logger = make_logger(config, folder, progress, writers)
         stack.enter_context(contextlib.closing(logger))
         logger.record("time/limit_env_steps_per_s", limit)
         evaluation = None
         if config.eval_envs != "none":
-            shared = config.eval_envs == "shared"
-            evaluation_envs = envs if shared else make_evaluation_envs(config)
+            evaluation_envs = envs if shares_envs else make_evaluation_envs(config)
             stack.enter_context(contextlib.closing(evaluation_envs))
             evaluation = PeriodicEvaluation(
                 agent,
                 evaluation_envs,
-                config.env,
+                evaluation_envs.config,
                 folder=folder,
                 logger=logger,
                 num_episodes=config.eval_episodes,
                 record=config.record,
-                collector=collector if shared else None,
+                collector=collector if shares_envs else None,
             )
         yield Training(
             config=config,
@@ -159,6 +174,7 @@ def make_agent(config: AnyTrainConfig, envs: SharedVectorEnv, device: torch.devi
         device=device,
         precision=choose_precision(config.precision, device),
     )
+    check_limits(policy)
     agent: Agent[Any] = AGENTS[config.agent_name][1](
         policy,
         config.agent,
@@ -212,9 +228,10 @@ def make_logger(
 
 
 def make_evaluation_envs(config: AnyTrainConfig) -> SharedVectorEnv:
-    """Return the environments of evaluations, which play whole games."""
-    whole = replace(config, env=config.env.whole_games())
-    return make_envs(whole, min(config.num_envs, config.eval_episodes))
+    """Return the environments of evaluations, which play whole games that end."""
+    return make_envs(
+        replace(config, env=bounded(config.env)), min(config.num_envs, config.eval_episodes)
+    )
 
 
 def make_recorder(

@@ -12,8 +12,9 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, get_type_hints
 
+import msgspec
 import torch
 
 from agents.agent import Agent
@@ -21,8 +22,11 @@ from agents.collector import GroupedEnvs
 from agents.device import choose_device, choose_precision, keep_memory, precision_name, use_threads
 from agents.sampler import Sampler
 from envs import SharedVectorEnv
+from evaluation.printing import print_line
+from storage.files import FileError
+from storage.tensor_file import one_line
 from training.assemble import make_agent
-from training.config import AnyTrainConfig, with_values
+from training.config import AnyTrainConfig, TrainConfig, with_values
 
 _MEASURE_S = 1.5  # Seconds for which each setting is measured, after a first rollout.
 _WORTHWHILE = 1.03  # A setting is preferred if it is this much faster: smaller gains are noise.
@@ -179,10 +183,10 @@ def fastest_setting(config: AnyTrainConfig) -> dict[str, Any]:
         lambda envs, setting: make_agent(with_setting(config, asdict(setting)), envs, device),
     )
     names = list(asdict(first))
-    print(*(f"{name:>15}" for name in (*names, "env steps/s")))
+    print_line(" ".join(f"{name:>15}" for name in (*names, "env steps/s")))
     for each in measured:
         values = [*asdict(each.setting).values(), f"{each.env_steps_per_s:,.0f}"]
-        print(*(f"{value:>15}" for value in values))
+        print_line(" ".join(f"{value:>15}" for value in values))
     return asdict(measured[0].setting)
 
 
@@ -192,8 +196,18 @@ def with_setting(config: AnyTrainConfig, values: Mapping[str, Any]) -> AnyTrainC
     Args:
         config: the configuration.
         values: a setting's fields, or the nested configuration of a run that was tuned before.
+
+    Raises:
+        FileError: If a value is of another type or out of range.
     """
-    stored = {**values, **values.get("agent", {})}
-    chosen = {f.name: stored[f.name] for f in fields(Setting) if f.name in stored}
-    of_agent = {f"agent.{name}": value for name, value in chosen.items()}
-    return with_values(config, chosen | of_agent)
+    types = {**get_type_hints(TrainConfig), **get_type_hints(type(config.agent))}
+    try:
+        stored = {**values, **values.get("agent", {})}
+        chosen = {f.name: stored[f.name] for f in fields(Setting) if f.name in stored}
+        for name, value in chosen.items():
+            if value is not None:
+                msgspec.convert(value, types[name])
+        of_agent = {f"agent.{name}": value for name, value in chosen.items()}
+        return with_values(config, chosen | of_agent)
+    except (ValueError, TypeError) as error:
+        raise FileError(f"the configuration of the run is damaged: {one_line(error)}") from error

@@ -41,6 +41,10 @@ class EnvOptions(EnvConfig):
         tyro.conf.arg(metavar="ENV", help_behavior_hint="(required)"),
     ] = "basic"
     """The environment: a scenario, a Gymnasium id, a Freedoom map or a path to a .cfg."""
+    # Set for evaluations, by `whole_games`.
+    native_reward: Annotated[bool, tyro.conf.Suppress] = field(
+        default=False, metadata={"has_flag": False}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +172,7 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT]):
             ("num_groups", self.num_groups > 1),
             ("overlap", self.overlap),
             ("terminal_on_life_loss", self.env.terminal_on_life_loss),
+            ("wrappers", bool(self.env.wrappers)),
             (f"agent {self.agent_name}", self.agent_name in SB3_AGENTS),
         ):
             if value:

@@ -10,6 +10,7 @@ import torch
 
 from agents.device import choose_precision, precision_name
 from envs.doctor import check_engines
+from evaluation.printing import print_line
 from storage.provenance import PACKAGES, hardware
 
 Check = tuple[bool, str, str]
@@ -21,7 +22,7 @@ def check_machine() -> int:
     status = 0
     for is_well, name, text in (*check_packages(), *check_engines()):
         status |= not is_well
-        print(f"{'ok ' if is_well else 'BAD'}  {name:18} {text}")
+        print_line(f"{'ok ' if is_well else 'BAD'}  {name:18} {text}")
     return status
 
 

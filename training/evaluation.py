@@ -21,10 +21,11 @@ from envs.fingerprint import fingerprint
 from envs.playback import Moment, env_steps_per_second, playback_fps
 from envs.video import gif_bytes, write_mp4
 from evaluation.playing import play_episodes, score_episodes
-from evaluation.protocol import counted
+from evaluation.protocol import counted, report_bound
 from evaluation.replay.recorded import DivergedError, ShownEpisode, replay_recording
 from evaluation.seeds import EVALUATION
 from evaluation.statistics import Score
+from storage.files import replacing
 from storage.recording import Episode, Recording, save_recording
 from storage.run_folder import RunFolder
 from training.config import AnyTrainConfig
@@ -75,6 +76,7 @@ class PeriodicEvaluation:
         self._num_episodes, self._record = num_episodes, record
         self._player = InferencePolicy(agent.policy)
         self._game = fingerprint(config.env)
+        self._has_said = False
         self._is_repeatable = True  # Whether seed and actions determine an episode.
 
     def run(
@@ -94,8 +96,10 @@ class PeriodicEvaluation:
         if signals:
             return None
         score, say = score_episodes(episodes), self._logger.progress.say
-        while progress.next_evaluation <= progress.env_steps:
-            progress.next_evaluation += config.evaluation_interval
+        report_bound(episodes, self._config, self._say_once)
+        behind = max(0, progress.env_steps - progress.next_evaluation + config.evaluation_interval)
+        passed = behind // config.evaluation_interval
+        progress.next_evaluation += passed * config.evaluation_interval
         best = progress.best_score
         progress.evaluations_since_best += 1
         if best is None or score.mean > best:
@@ -130,6 +134,11 @@ class PeriodicEvaluation:
         if self._collector and (lost := self._collector.load_state(before)):
             self._logger.progress.say(lost_episodes(lost))
         return sorted(episodes, key=lambda episode: episode.seed)
+
+    def _say_once(self, line: str) -> None:
+        if not self._has_said:
+            self._logger.progress.say(f"{line}; this is said once")
+        self._has_said = True
 
     def record_episodes(self, episodes: Sequence[Episode], env_steps: int) -> None:
         """Record the episodes of an evaluation, and show the first one in TensorBoard.
@@ -185,7 +194,8 @@ class PeriodicEvaluation:
         recording = self._recording(episode)
         if self._record:
             save_recording(file, recording)
-            write_mp4(file.with_suffix(".mp4"), env.film(), playback_fps(self._config))
+            with replacing(file.with_suffix(".mp4")) as temporary:
+                write_mp4(temporary, env.film(), playback_fps(self._config))
         shown = ShownEpisode(name="", recording=recording, config=self._config, video=env.film)
         self._show_moments(shown.moments(_GIF_SIZE), env_steps)
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from agents import Agent
+from evaluation.printing import print_line
 from evaluation.seeds import first_training_seed
 from perception import PerceptionConfig
 from storage.checkpoint import load_training
@@ -30,8 +31,10 @@ def resume(
         The progress, and the collector's state, empty if none was saved.
 
     Raises:
-        FileError: If the folder holds a policy but no checkpoint, or only damaged ones.
+        FileError: If the folder holds a policy but no checkpoint, or only damaged ones, or
+            checkpoints but no configuration.
     """
+    folder.check_complete()
     if config.fresh or not folder.checkpoints:
         if folder.policy_file.exists() and not config.fresh:
             raise FileError(
@@ -41,7 +44,7 @@ def resume(
         first = first_training_seed(config.seed)
         return Progress(next_episode_seed=first, next_evaluation=config.evaluation_interval), {}
     newest, *older = folder.checkpoints
-    say = functools.partial(print, file=sys.stderr)
+    say = functools.partial(print_line, file=sys.stderr)
     try:
         state, collector_state = load_training(newest, agent, say)
     except DamagedError as error:
@@ -49,7 +52,13 @@ def resume(
             raise
         say(f"{error}; resuming from the checkpoint before it")
         state, collector_state = load_training(older[0], agent, say)
-    progress = decode(Progress, state)
+    try:
+        progress = decode(Progress, state)
+    except FileError as error:
+        raise FileError(
+            f"{folder.path} holds a checkpoint that no training wrote ({error}); use --fresh to "
+            "start over"
+        ) from error
     say(f"resuming at {progress.env_steps:,} env steps in {folder.path}")
     return progress, collector_state
 
@@ -86,6 +95,6 @@ def check_resumable(folder: RunFolder, config: AnyTrainConfig) -> None:
     for name in order:
         if name not in free and before.get(name) != now[name]:
             raise FileError(
-                f"{folder.path} holds a run with {name} {before.get(name)}, not {now[name]}; "
-                "choose another --run-dir, or start over with --fresh"
+                f"{folder.path} holds a run with {name} {before.get(name)!s:.100}, not "
+                f"{now[name]}; choose another --run-dir, or start over with --fresh"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from agents import Agent, OverlappedSampler
 from agents.collector import Collected, Collector
 from envs import EnvError, SharedVectorEnv
 from envs.registry import frames_per_env_step
+from evaluation.printing import print_line
 from storage.run_folder import RunFolder
 from training.callbacks import Callback
 from training.config import AnyTrainConfig
@@ -157,11 +159,11 @@ class Training:
         )
         state = self.collector.state() if resumes_episodes else {}
         say = self.logger.progress.say
-        written = save_all(self.folder, self.agent, self.config, self.progress, state, say)
+        # Recordings first: a run that resumes from a checkpoint has had the episodes before it.
         if self.recorder:
             with continuing_without_disk(say):
                 self.recorder.save()
-        return written
+        return save_all(self.folder, self.agent, self.config, self.progress, state, say)
 
     @contextlib.contextmanager
     def saving_at_the_end(self) -> Iterator[None]:
@@ -189,32 +191,33 @@ class Training:
         """Print what came of the training, and what to do next."""
         progress = self.progress
         verb = "interrupted at" if self.signals else "trained for"
-        print(
+        print_line(
             f"{verb} {progress.env_steps:,} env steps in "
             f"{progress.seconds + progress.other_seconds:,.0f} s: {progress.seconds:,.0f} s "
             f"collecting and learning, {progress.other_seconds:,.0f} s evaluating, logging and "
             "saving"
         )
         if progress.best_score is not None:
-            print(f"best evaluation during training: {progress.best_score:,.2f}")
-        print(f"score it:  python evaluate.py score {self.folder.path}")
-        print(f"replay it: python evaluate.py replay {self.folder.path}")
+            print_line(f"best evaluation during training: {progress.best_score:,.2f}")
+        path = shlex.quote(str(self.folder.path))
+        print_line(f"score it:  python evaluate.py score {path}")
+        print_line(f"replay it: python evaluate.py replay {path}")
         seconds = progress.seconds - self._first_seconds
         if seconds > 0:
             self._report_speed((progress.env_steps - self._first_env_steps) / seconds)
 
     def _report_speed(self, env_steps_per_s: float) -> None:
         """Print the speed, beside that of the environments alone, and where the time went."""
-        print(
+        print_line(
             f"{env_steps_per_s:,.0f} env steps/s while collecting and learning; all the time went "
             f"to: {self.collector.stopwatch.summary()}"
         )
-        print(
+        print_line(
             f"environment-only limit (random actions): {self.env_limit:,.0f} env steps/s; this run "
             f"reaches {100 * env_steps_per_s / self.env_limit:.0f} %"
         )
         if isinstance(self.collector, OverlappedSampler):
-            print(f"the sampler's thread: {self.collector.sampler_stopwatch.summary()}")
+            print_line(f"the sampler's thread: {self.collector.sampler_stopwatch.summary()}")
 
     def _count_restarts(self) -> None:
         """Count restarted environments, and report the first one."""

@@ -315,6 +315,18 @@ class SB3RecurrentPPO(SB3PPO):
     name = "sb3-recurrent-ppo"
     memory = "lstm"
 
+    def options(self, config: PPOConfig, num_envs: int) -> dict[str, Any]:
+        """See `SB3Agent.options`."""
+        options = super().options(config, num_envs)
+        samples, size = config.rollout_length * num_envs, options["batch_size"]
+        # The algorithm divides by the deviation of a minibatch's advantages, which is then NaN.
+        if size == 1 or samples % size == 1:
+            raise AgentError(
+                f"{self.name} needs minibatches of two env steps or more, and one of {samples:,} "
+                f"env steps in minibatches of {size:,} has a single one; change --minibatch-size"
+            )
+        return options
+
     def algorithm(self) -> type[OnPolicyAlgorithm]:
         """See `SB3Agent.algorithm`."""
         kind: type[OnPolicyAlgorithm] = import_extra("sb3_contrib", "sb3").RecurrentPPO

@@ -20,11 +20,13 @@ from torch import Tensor
 from agents.collector import (
     Collected,
     GroupedEnvs,
+    check_state,
     current_obs,
     episodes_in_progress,
     next_episode_seed,
     repeat_episodes,
 )
+from agents.errors import AgentError
 from agents.rollout import Rollout
 from agents.sampler import allocate
 from agents.sb3.algorithms import SB3Agent
@@ -175,6 +177,11 @@ class SB3Sampler:
 
     def load_state(self, state: Mapping[str, Tensor]) -> int:
         """See `Collector.load_state`; the actions of episodes in progress are repeated."""
+        check_state(state, self.state())
+        if not 0 <= int(state["numpy_position"]) <= len(state["numpy_keys"]):
+            raise AgentError(
+                "the checkpoint's random generator is damaged; start over with --fresh"
+            )
         keys, position = state["numpy_keys"].numpy().astype(np.uint32), state["numpy_position"]
         np.random.set_state(("MT19937", keys, int(position), 0, 0.0))  # noqa: NPY002
         lost = repeat_episodes(self.envs, state)

@@ -137,7 +137,7 @@ class DoomEnv(gym.Env[Any, Any]):
         self._destination: Mapping[str, NDArray[Any]] | None = None
         self._observed: Mapping[str, NDArray[Any]] = {}
         self._game: Any = None
-        self._done = True
+        self._done, self._return = True, 0.0
         # Only a player that can walk swings its weapon.
         moves = any(button.startswith("MOVE_") for button in spec.buttons)
         self._swings = moves and spec.settings.get("render_weapon", True)
@@ -247,6 +247,11 @@ class DoomEnv(gym.Env[Any, Any]):
             "frames": self._tics,
             **{name: now[name] - self._first[name] for name in COUNTERS},
         }
+
+    @property
+    def episode_return(self) -> float:
+        """The sum of the episode's native rewards so far."""
+        return self._return
 
     def render(self) -> NDArray[np.uint8] | None:
         """Return the screen as the engine drew it, (height, width, 3) uint8 RGB."""

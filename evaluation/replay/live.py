@@ -19,12 +19,11 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
-from envs import SharedVectorEnv
-from envs.doom.cfg import game_spec
+from envs import EnvConfig, SharedVectorEnv
 from envs.filmed import FilmedEnv
 from envs.fingerprint import fingerprint
 from envs.playback import playback_fps
-from envs.registry import frames_per_env_step
+from envs.registry import frames_per_env_step, is_plain_doom
 from evaluation.entries import locate
 from evaluation.errors import EvaluationError
 from evaluation.protocol import Protocol, check_fits, native, play
@@ -60,9 +59,10 @@ def play_new(
     game, shown = fingerprint(config.env), []
     for number in range(protocol.episodes):
         one = replace(protocol, episodes=1, seed=protocol.seed + number)
-        # Doom is deterministic: an episode can be simulated again at any size. Elsewhere, pictures
-        # are kept as the episode is played.
-        envs = SharedVectorEnv(config, 1) if game_spec(config.env) else FilmedEnv(config, WINDOW)
+        # Doom is deterministic: an episode can be simulated again at any size. Elsewhere, and in a
+        # user's wrappers, pictures are kept as the episode is played.
+        repeats = is_plain_doom(config)
+        envs = SharedVectorEnv(config, 1) if repeats else FilmedEnv(config, WINDOW)
         with contextlib.closing(envs):
             check_fits(file, envs, path)
             (episode,) = play(file, envs, one, greedy=greedy)
@@ -88,16 +88,22 @@ def opponent(path: Path, shown: ShownEpisode, trust: bool) -> ShownEpisode:
     """
     file, _ = find_policy(locate(path), trust=trust)
     theirs, ours = native(file, path, trust=trust), shown.config
-    if theirs.env != ours.env or frames_per_env_step(theirs) != frames_per_env_step(ours):
+    task, own_task = _task(theirs), _task(ours)
+    if task != own_task:
         raise EvaluationError(
-            f"{path} plays {theirs.env} with frame_skip {frames_per_env_step(theirs)}, but "
-            f"{shown.name} plays {ours.env} with frame_skip {frames_per_env_step(ours)}; name a "
-            "policy with the same environment and frame_skip"
+            f"{path} plays {task}, but {shown.name} plays {own_task}; name a policy with the same "
+            "environment and frame_skip"
         )
     episode = shown.episode
     protocol = Protocol(episodes=1, seed=episode.seed, num_envs=1)
     (other,) = play_new(file, path, protocol, greedy=episode.greedy, trust=trust)
     return other
+
+
+def _task(config: EnvConfig) -> str:
+    """Return what has to be the same if two policies are shown side by side."""
+    made = f" made with {' '.join(config.env_kwargs)}" if config.env_kwargs else ""
+    return f"{config.env}{made} with frame_skip {frames_per_env_step(config)}"
 
 
 @contextlib.contextmanager

@@ -55,18 +55,29 @@ class ShownEpisode:
         return self.recording.episode
 
     def moments(self, size: tuple[int, int]) -> Iterator[Moment]:
-        """Yield pictures of (W, H) pixels: those that were kept, or those of `replay_recording`."""
+        """Yield pictures of (W, H) pixels: those that were kept, or those of `replay_recording`.
+
+        Raises:
+            FileError: If those that were kept are too many or too few.
+        """
         if self.video is None:
             yield from replay_recording(self.recording, self.config, size)
             return
-        rewards = self.episode.rewards
+        rewards, number = self.episode.rewards, -1
         for number, image in enumerate(self.video()):
+            if number > len(rewards):
+                break
             step = max(0, number - 1)
             yield Moment(
                 image=resized(image, size),
                 step=step,
                 reward=float(rewards[step]) if number else 0.0,
                 terminated=self.episode.terminated and number == len(rewards),
+            )
+        if number != len(rewards):
+            raise FileError(
+                f"the video of {self.name}'s episode with seed {self.episode.seed} does not have "
+                f"one picture for each of its {len(rewards):,} env steps"
             )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.video import half_blocks
+from evaluation.printing import printable
 from evaluation.replay.live import Show
 from evaluation.replay.overlay import Caption
 
@@ -112,7 +113,7 @@ def _panel(name: str, caption: Caption, width: int, *, bars: bool = True) -> lis
 
 def _cut(text: str, width: int) -> str:
     """Shorten a text in the middle, and replace what a terminal could take for commands."""
-    text = "".join(c if c.isprintable() else "?" for c in text)
+    text = printable(text)
     if len(text) <= width:
         return text
     kept = max(0, width - 1)

@@ -6,9 +6,7 @@ Axes: T env steps, H, W a picture.
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,7 +14,7 @@ from numpy.typing import NDArray
 
 from envs.doom.env import COUNTERS
 from envs.playback import ActionNames, pictures_per_env_step, playback_fps
-from envs.video import write_mp4
+from envs.video import mp4_bytes
 from evaluation.replay.overlay import Caption, Overlay
 from evaluation.replay.page import Event, Track, page
 from evaluation.replay.recorded import ShownEpisode
@@ -131,10 +129,7 @@ def track(shown: ShownEpisode, about: str, size: tuple[int, int], fps: float) ->
                 variables.setdefault(name, np.zeros(len(episode.rewards)))[moment.step] = value
             yield moment.image
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "episode.mp4"
-        write_mp4(path, images(), fps, crf=_PAGE_CRF, key_frame_every=round(fps))
-        video = path.read_bytes()
+    video = mp4_bytes(images(), fps, crf=_PAGE_CRF, key_frame_every=round(fps))
     return Track(
         name=shown.name,
         about=about,

@@ -16,10 +16,12 @@ from evaluation.compare import Comparison
 from evaluation.entries import expand, locate, names_of
 from evaluation.errors import EvaluationError
 from evaluation.statistics import Floats
+from storage.files import read_regular
 from storage.run_folder import RunFolder
 
 _STEPS, RETURN = "time/total_timesteps", "rollout/ep_rew_mean"
 """Columns of progress.csv; the second one is what is drawn by default."""
+_MAX_BYTES = 2**28
 _SAME = ("env", "perception", "agent", "objectives")  # In all training seeds of one agent.
 
 Curve = tuple[Floats, Floats]
@@ -94,8 +96,8 @@ def _holds_run(path: Path) -> bool:
 def _there_is(path: Path, tag: str) -> str:
     """Return what can be drawn of a run."""
     try:
-        with (path / "progress.csv").open(newline="") as file:
-            columns = next(csv.reader(file))
+        lines = read_regular(path / "progress.csv", _MAX_BYTES).decode().splitlines()
+        columns = next(csv.reader(lines))
     except (OSError, ValueError, StopIteration, csv.Error):
         return "it has no progress.csv yet"
     if tag in columns:
@@ -111,8 +113,8 @@ def read_curve(path: Path, tag: str = RETURN) -> Curve | None:
         tag: its column.
     """
     try:
-        with path.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row.get(tag)]
+        lines = read_regular(path, _MAX_BYTES).decode().splitlines(keepends=True)
+        rows = [row for row in csv.DictReader(lines) if row.get(tag)]
         curve = np.array([[float(row[_STEPS]), float(row[tag])] for row in rows])
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return None

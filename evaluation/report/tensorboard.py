@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from torch.utils.tensorboard.writer import SummaryWriter
@@ -35,7 +37,35 @@ def write_board(comparison: Comparison, folder: Path) -> None:
         comparison: the comparison.
         folder: the folder to write to; `tensorboard --logdir` shows it, or a folder that contains
             it. Other files in it are not changed.
+
+    Raises:
+        OSError: If something cannot be written; it names the folder.
     """
+    with _naming(folder):
+        _write_board(comparison, folder)
+
+
+@contextlib.contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Let errors of the disk name a folder, and not be printed by TensorBoard's thread as well."""
+    before = threading.excepthook
+
+    def excepthook(args: threading.ExceptHookArgs) -> None:
+        if not issubclass(args.exc_type, OSError):
+            before(args)
+
+    threading.excepthook = excepthook
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(folder)) from error
+    finally:
+        threading.excepthook = before
+
+
+def _write_board(comparison: Comparison, folder: Path) -> None:
     ours = f"events.out.tfevents*{_SUFFIX}"
     for old in [*folder.glob(ours), *folder.glob(f"*/{ours}")]:
         old.unlink()

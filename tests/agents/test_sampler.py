@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents import Sampler, observation_specs
+from agents import AgentError, Sampler, observation_specs
 from agents.device import single_thread
 from envs import EnvConfig, SharedVectorEnv
 from perception import MEMORIES, VectorSpec
@@ -394,3 +394,55 @@ def test_environments_that_return_tensors_give_the_same_rollout(memory):
     for rollout, other in zip(rollouts, expected, strict=True):
         assert_same(rollout, other)
     assert also_finished == finished
+
+
+def wrong_states():
+    """Return changes of a state that no sampler returned, by what is wrong."""
+    return {
+        "nothing": lambda state: state.clear(),
+        "more": lambda state: state.update(more=torch.zeros(1)),
+        **{
+            f"no {name}": lambda state, name=name: state.pop(name)
+            for name in (
+                "generator",
+                "starts",
+                "memory_state",
+                "episode_seeds",
+                "obs/obs",
+                "actions/0",
+            )
+        },
+        "other starts": lambda state: state.update(starts=state["starts"][:1]),
+        "numbers for starts": lambda state: state.update(starts=state["starts"].float()),
+        "another memory": lambda state: state.update(memory_state=torch.zeros(1)),
+        "other observations": lambda state: state.update({"obs/obs": torch.zeros(1, 2)}),
+        "actions of another type": lambda state: state.update(
+            {"actions/0": state["actions/0"].double()}
+        ),
+        "actions of another shape": lambda state: state.update(
+            {"actions/0": torch.zeros(3, 3).long()}
+        ),
+        "more actions than rewards": lambda state: state.update(
+            {"actions/0": torch.zeros(999, dtype=torch.int64)}
+        ),
+        "a seed below zero": lambda state: state["episode_seeds"].fill_(-1),
+        "a seed beyond the last": lambda state: state["episode_seeds"].fill_(2**31),
+        "a generator of one byte": lambda state: state.update(
+            generator=torch.zeros(1, dtype=torch.uint8)
+        ),
+        "a generator of zeros": lambda state: state["generator"].zero_(),
+    }
+
+
+@pytest.mark.parametrize("name", wrong_states())
+def test_a_state_that_no_sampler_returned_is_refused(name):
+    envs = LocalEnvs(COUNTER, NUM_ENVS, 2)
+    with contextlib.closing(
+        Sampler(envs, counter_policy("lstm"), rollout_length=4, seed=SEED)
+    ) as s:
+        s.collect()
+        state = {name: part.clone() for name, part in s.state().items()}
+        wrong_states()[name](state)
+        with pytest.raises(AgentError, match="start over with --fresh") as error:
+            s.load_state(state)
+        assert "\n" not in str(error.value)

@@ -17,8 +17,10 @@ from agents.objectives import VariablesConfig
 from commands.commandline import (
     UsageError,
     as_arguments,
+    expand_home,
     given_fields,
     given_values,
+    join_repeated,
     parse,
     run,
     user_errors,
@@ -279,3 +281,81 @@ def test_flags_of_objectives_are_dotted():
     arguments = as_arguments(config, Outer())
     assert arguments == ["--variables.names", "HEALTH", "AMMO2"]
     assert parse_words(*arguments) == config
+
+
+@pytest.mark.parametrize(
+    ("given", "joined"),
+    [
+        ("E --wrappers 1 2 --n 3", "E --wrappers 1 2 --n 3"),
+        ("E --wrappers 1 --n 3 --wrappers 2", "E --wrappers 1 2 --n 3"),
+        (
+            "E --env-kwargs=a=1 --env-kwargs=b=-2 --import x --env-kwargs c=3",
+            "E --env-kwargs a=1 b=-2 c=3 --import x",
+        ),
+        ("E --wrappers --n 3", "E --wrappers --n 3"),
+        ("E --n 3 --n 4", "E --n 3 --n 4"),
+        ("E --wrappers 1 -h 2", "E --wrappers 1 -h 2"),
+    ],
+)
+def test_flags_of_several_values_may_be_repeated(given, joined):
+    assert join_repeated(given.split()) == joined.split()
+
+
+def test_an_error_of_the_disk_is_one_line_and_status_2(monkeypatch, capsys, tmp_path):
+    def program(words):
+        (tmp_path / "a\nb").write_text("")
+        (tmp_path / "a\nb" / "c").write_text("")
+
+    assert run_with(monkeypatch, program) == 2
+    assert capsys.readouterr() == ("", f"error: {tmp_path}/a\\nb/c: Not a directory\n")
+
+
+def test_an_error_of_the_system_that_names_no_file_is_not_hidden(monkeypatch):
+    def program(words):
+        raise OSError(5, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output"):
+        run_with(monkeypatch, program)
+
+
+def test_errors_are_printed_without_escape_sequences(monkeypatch, capsys):
+    def program(words):
+        raise FileError("\x1b]0;title\x07 \ud800\nerror: none")
+
+    assert run_with(monkeypatch, program) == 2
+    assert capsys.readouterr().err == r"error: \x1b]0;title\x07 \ud800\nerror: none" + "\n"
+
+
+def test_a_tilde_is_the_home_folder_wherever_shells_leave_it(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    given = [
+        "~/mine.cfg",
+        "--run-dir=~/x",
+        "--out",
+        "~",
+        "a~/b",
+        "--x=a~",
+        "~nobody-of-that-name/x",
+    ]
+    assert expand_home(given) == [
+        "/home/me/mine.cfg",
+        "--run-dir=/home/me/x",
+        "--out",
+        "/home/me",
+        "a~/b",
+        "--x=a~",
+        "~nobody-of-that-name/x",
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_whatever_is_printed_fits_a_terminal_without_utf_8(monkeypatch, encoding):
+    buffer = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(buffer, encoding, newline=""))
+
+    def program(words):
+        print("run-中·\udcfc", flush=True)  # Libraries print too.
+        return 0
+
+    assert run_with(monkeypatch, program) == 0
+    assert buffer.getvalue().decode("ascii", "replace").startswith(r"run-\u4e2d")

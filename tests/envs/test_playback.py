@@ -59,6 +59,17 @@ def test_there_is_a_picture_of_every_tic_and_rewards_are_those_recorded(config):
     assert sum(moment.reward for moment in moments) == pytest.approx(sum(rewards))
 
 
+def test_doom_in_a_users_wrappers_has_a_picture_of_every_env_step():
+    config = EnvConfig(time_limit=40, wrappers=("tests.envs.toy:Tripled",))
+    actions, rewards, _ = record(config, 3)
+    moments = list(resimulate(config, 3, np.array(actions), (160, 120)))
+    assert len(moments) == 1 + len(actions)
+    assert [moment.reward for moment in moments[1:]] == rewards
+    assert "HEALTH" in moments[-1].variables
+    assert playback_fps(config) == 35 / 4
+    assert ActionNames(config).choices == ActionNames(EnvConfig()).choices
+
+
 def test_pictures_are_those_of_the_episode():
     with doom("basic", "rgb_array", **NATIVE) as env:
         actions = random_actions(env, 12)

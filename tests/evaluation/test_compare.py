@@ -177,6 +177,12 @@ def test_each_environment_is_a_group(tmp_path):
     ]
 
 
+def test_an_environment_made_with_other_arguments_is_another_group(tmp_path):
+    pairs = ((), ("sutton_barto_reward=True",))
+    runs = [save_run(tmp_path / str(n), env_kwargs=pair) for n, pair in enumerate(pairs)]
+    assert len(by_env(find_entries(runs, trust=False))) == 2
+
+
 def test_policies_with_different_frame_skips_cannot_be_compared(tmp_path):
     runs = [save_run(tmp_path / str(skip), frame_skip=skip) for skip in (1, 2)]
     with pytest.raises(

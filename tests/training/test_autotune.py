@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from agents import AGENTS, observation_specs
+from storage.files import FileError
 from tests.agents.synthetic import make_policy
 from tests.agents.toy import LocalEnvs
 from training import autotune as module
@@ -221,3 +222,21 @@ def test_a_setting_replaces_fields_wherever_they_are():
 def test_a_run_that_was_tuned_before_keeps_its_setting():
     tuned = with_setting(default_config("CartPole-v1"), FIELDS)
     assert with_setting(default_config("CartPole-v1"), tuned.as_dict()) == tuned
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"num_envs": "x"},
+        {"num_envs": -1},
+        {"num_envs": 1.5},
+        {"precision": 7},
+        {"precision": "float8"},
+        {"agent": 7},
+        {"agent": {"rollout_length": []}},
+    ],
+    ids=str,
+)
+def test_a_setting_that_no_run_can_have_is_refused(values):
+    with pytest.raises(FileError, match="the configuration of the run is damaged"):
+        with_setting(default_config("CartPole-v1"), values)

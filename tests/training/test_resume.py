@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from agents import OBJECTIVES
 from evaluation.seeds import TRAINING, first_training_seed
 from storage.files import DamagedError, FileError
 from storage.run_folder import RunFolder
 from tests.agents.synthetic import assert_same, weights
+from tests.storage.hostile import VALUES, leaves, put, refused_or_harmless
 from tests.storage.policies import make_agent, update
+from training.autotune import with_setting
 from training.config import default_config, dotted_fields, with_values
 from training.progress import Progress
 from training.resume import check_resumable, resume
@@ -192,3 +197,20 @@ def test_a_configuration_that_is_none_is_refused(tmp_path, stored):
     folder.write_config(stored, torch.float32)
     with pytest.raises(FileError):
         check_resumable(folder, default_config("basic"))
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_whatever_a_configuration_says(tmp_path, data):
+    config, folder = default_config("CartPole-v1"), RunFolder(tmp_path)
+    folder.write_config(config.as_dict(), torch.float32)
+    content = json.loads(folder.config_file.read_text())
+    keys = data.draw(st.sampled_from(sorted(leaves(content), key=str)))
+    put(content, keys, data.draw(st.sampled_from(VALUES)))
+    folder.config_file.write_text(json.dumps(content))
+    with refused_or_harmless(FileError):
+        check_resumable(folder, config)
+    with refused_or_harmless(FileError):
+        with_setting(config, folder.read_config())

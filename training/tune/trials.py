@@ -16,6 +16,7 @@ from stable_baselines3.common.logger import KVWriter
 from agents.search_space import SearchSpace
 from envs import EnvError
 from evaluation.playing import play_episodes, score_episodes
+from evaluation.printing import print_line
 from evaluation.protocol import vector_env
 from evaluation.seeds import TUNING
 from evaluation.statistics import Score
@@ -128,7 +129,8 @@ def _run_trial(
 ) -> Exception | None:
     """Train with a trial's hyper-parameters, score the policy, and return an error if it failed."""
     values = ", ".join(f"{name} {value}" for name, value in trial.values.items())
-    _say(f"\ntrial {trial.number}: {values}")
+    _say()
+    _say(f"trial {trial.number}: {values}")
     try:
         train(trial.values, trial.folder, _Reporter(trial, plan))
         score = None if signals else _score(trial.folder, plan, signals)
@@ -194,8 +196,8 @@ def _score(folder: RunFolder, plan: Plan, signals: Sequence[int]) -> Score | Non
     return None if signals else score_episodes(sorted(episodes, key=lambda e: e.seed))
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+def _say(line: str = "") -> None:
+    print_line(line, sys.stderr)
 
 
 def print_results(console: Console, results: SearchResults) -> None:

@@ -76,6 +76,20 @@ def make_agent(name, policy, objectives=None, **options):
             {"num_epochs": 2},
             "sb3-a2c learns once from a whole rollout; use --num-epochs 1 and no --minibatch-size",
         ),
+        (
+            "sb3-recurrent-ppo",
+            "lstm",
+            {"minibatch_size": 1},
+            "sb3-recurrent-ppo needs minibatches of two env steps or more, and one of .* has a "
+            "single one; change --minibatch-size",
+        ),
+        (
+            "sb3-recurrent-ppo",
+            "lstm",
+            {"rollout_length": 4, "minibatch_size": 5},
+            "sb3-recurrent-ppo needs minibatches of two env steps or more, and one of .* has a "
+            "single one; change --minibatch-size",
+        ),
     ],
 )
 def test_the_error_for_options_that_are_not_supported_is_one_line(name, memory, options, message):

@@ -25,6 +25,7 @@ from evaluation.replay.recorded import (
     recorded_episodes,
     replay_recording,
 )
+from storage.files import FileError
 from storage.recording import Recording, load_recording, save_recording
 
 CARTPOLE = EnvConfig(env="CartPole-v1")
@@ -241,3 +242,12 @@ def test_a_recording_contains_the_versions_of_its_environment(recorded):
     with np.load(path) as file:
         about = json.loads(str(file["about"]))
     assert about["game"] == load_recording(path).game == fingerprint("CartPole-v1")
+
+
+@pytest.mark.parametrize("count", [0, 3, 99])
+def test_a_video_of_another_length_is_refused(recorded, count):
+    (shown, *_) = recorded_episodes(recorded, name="cart", trust=False)
+    pictures = [np.zeros((20, 30, 3), np.uint8)] * count
+    wrong = dataclasses.replace(shown, video=lambda: iter(pictures))
+    with pytest.raises(FileError, match="does not have one picture for each of its"):
+        list(wrong.moments(TINY))

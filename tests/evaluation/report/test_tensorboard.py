@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from evaluation.report.curves import read_curve
 from evaluation.report.markdown import markdown
-from evaluation.report.tensorboard import write_board
+from evaluation.report.tensorboard import _naming, write_board
 from evaluation.statistics import band
 from tests.evaluation.policies import renamed
 
@@ -172,3 +174,22 @@ def test_every_name_has_its_own_folder_inside_the_folder(comparison, tmp_path, n
     # The table, five results and one band.
     assert len(event_files(folder)) == 7
     assert len({path.parent for path in event_files(folder)}) == 7
+
+
+def fill_a_disk():
+    """Write to a full disk, in a thread and in this one."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        thread = threading.Thread(target=os.write, args=(full, b"x"))
+        thread.start()
+        thread.join()
+        os.write(full, b"x")
+    finally:
+        os.close(full)
+
+
+def test_an_error_of_the_disk_names_the_folder_once(tmp_path, capfd):
+    with pytest.raises(OSError, match="No space left") as error, _naming(tmp_path):
+        fill_a_disk()
+    assert error.value.filename == str(tmp_path)
+    assert capfd.readouterr() == ("", "")
