@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 from matplotlib.colors import to_hex, to_rgb
 
-from evaluation.report.layout import GREY, measure
+from evaluation.report.layout import GREY, fit, measure
 
 # Okabe and Ito, "Color Universal Design" (2008): colours that colour-blind people can distinguish.
 # Their yellow is left out, because it is hardly visible on white.
@@ -72,7 +73,7 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
     """Return shorter names: without the folder that all players share, if any name is long."""
     names = list(dict.fromkeys(names))
     paths = [name for name in names if not is_baseline(name)]
-    if not paths or max(map(measure, paths)) <= _SHORT:
+    if not paths or max(measure(fit(path, math.inf)) for path in paths) <= _SHORT:
         return {name: name for name in names}
     folders = [name.split("/")[:-1] for name in paths]
     shared = 0
