@@ -16,10 +16,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-import torch
 import tyro
 
-from commands import compare, export, pull, push, replay, score, suite, watch
+from commands import compare, export, gallery, plot, pull, push, replay, score, suite, watch
 from commands.commandline import parse, run
 
 RUN: dict[type[Any], Callable[[Any], None]] = {
@@ -28,6 +27,8 @@ RUN: dict[type[Any], Callable[[Any], None]] = {
     watch.WatchOptions: watch.run,
     compare.CompareOptions: compare.run,
     suite.SuiteOptions: suite.run,
+    plot.PlotOptions: plot.run,
+    gallery.GalleryOptions: gallery.run,
     export.ExportOptions: export.run,
     push.PushOptions: push.run,
     pull.PullOptions: pull.run,
@@ -38,6 +39,8 @@ Command = (
     | Annotated[watch.WatchOptions, tyro.conf.subcommand("watch")]
     | Annotated[compare.CompareOptions, tyro.conf.subcommand("compare")]
     | Annotated[suite.SuiteOptions, tyro.conf.subcommand("suite")]
+    | Annotated[plot.PlotOptions, tyro.conf.subcommand("plot")]
+    | Annotated[gallery.GalleryOptions, tyro.conf.subcommand("gallery")]
     | Annotated[export.ExportOptions, tyro.conf.subcommand("export")]
     | Annotated[push.PushOptions, tyro.conf.subcommand("push")]
     | Annotated[pull.PullOptions, tyro.conf.subcommand("pull")]
@@ -47,8 +50,11 @@ Command = (
 def main(arguments: Sequence[str]) -> int:
     """Run what a command line says, and return the exit status."""
     options = parse(Command, arguments, program="python evaluate.py", description=__doc__)
+    import torch  # Here, as in `commands`, so that --help and mistakes need not wait for it.
+
     try:
-        RUN[type(options)](options)
+        with torch.no_grad():
+            RUN[type(options)](options)
     except KeyboardInterrupt:
         return 130
     return 0
@@ -56,7 +62,6 @@ def main(arguments: Sequence[str]) -> int:
 
 def command() -> None:
     """Run as the console script `doomgrad-evaluate`."""
-    torch.set_grad_enabled(False)
     sys.exit(run(main))
 
 

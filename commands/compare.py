@@ -11,14 +11,8 @@ import tyro
 from rich.text import Text
 
 from commands.options import CONSOLE, ScoringOptions, check_folder
-from envs.registry import folder_name
-from evaluation.compare import by_env, compare
-from evaluation.entries import find_entries
 from evaluation.printing import print_line, printable
-from evaluation.report import report
-from evaluation.report.tensorboard import write_board
-from evaluation.report.terminal import print_comparison, print_summary
-from storage.files import check_writable, write_json
+from storage.files import check_writable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +30,8 @@ class CompareOptions(ScoringOptions):
     """Run folders, policy files, or patterns for them in quotes."""
     out: Path = Path("runs/compare")
     """The folder to write to."""
+    labels: tuple[str, ...] = ()
+    """Names for the entries in tables and pictures, in the order in which they are named."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -47,10 +43,19 @@ class CompareOptions(ScoringOptions):
 
 def run(options: CompareOptions) -> None:
     """Compare policies, environment by environment."""
+    from envs.registry import folder_name
+    from evaluation.compare import by_env, compare
+    from evaluation.entries import find_entries, labelled
+    from evaluation.protocol import counted
+    from evaluation.report import report
+    from evaluation.report.tensorboard import write_board
+    from evaluation.report.terminal import print_comparison, print_summary
+    from storage.files import write_json
+
     options.check_writable()
     check_writable(options.out)
     comparisons = []
-    groups = by_env(find_entries(options.runs, trust=options.trust))
+    groups = by_env(labelled(find_entries(options.runs, trust=options.trust), options.labels))
     # The environments of two files may have the same name.
     names = report.folder_names(folder_name(entries[0].config.env) for entries in groups)
     for entries, name in zip(groups, names, strict=True):
@@ -60,7 +65,7 @@ def run(options: CompareOptions) -> None:
                 options.protocol,
                 modes=options.modes,
                 progress=lambda name: status.update(
-                    Text(printable(f"{name}: playing {options.episodes} episodes"))
+                    Text(printable(f"{name}: playing {counted(options.episodes, 'episode')}"))
                 ),
             )
         print_comparison(CONSOLE, comparison)

@@ -6,12 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from commands.options import CONSOLE, ReadingOptions, RunPath
-from deploy.onnx import BATCH_SIZES, save_onnx
-from envs.doom.cfg import game_spec
-from evaluation.entries import locate, output_folder
 from evaluation.printing import print_line
-from evaluation.protocol import env_config, native
-from storage.run_folder import ONNX, find_policy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +29,12 @@ class ExportOptions(ReadingOptions):
 
 def run(options: ExportOptions) -> None:
     """Write a policy as ONNX, for the environment that it is scored in."""
+    from deploy.onnx import BATCH_SIZES, save_onnx
+    from envs.doom.cfg import game_spec
+    from evaluation.entries import locate, output_folder
+    from evaluation.protocol import env_config, native
+    from storage.run_folder import ONNX, find_policy
+
     file, folder = find_policy(locate(options.run), trust=options.trust)
     # Nothing is imported for an environment whose name is only written down.
     config = env_config(file.env, options.run, trust=True).whole_games()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from evaluation.compare import MODES
 from evaluation.printing import PlainConsole
-from evaluation.protocol import Protocol
 from evaluation.seeds import MAX_SCORING, SCORING
 from storage.files import check_writable
+
+if TYPE_CHECKING:
+    from evaluation.protocol import Protocol
 
 CONSOLE = PlainConsole()
 
@@ -64,6 +65,8 @@ class ScoringOptions(ReadingOptions):
     @property
     def protocol(self) -> Protocol:
         """Which episodes are played."""
+        from evaluation.protocol import Protocol
+
         return Protocol(
             episodes=self.episodes, seed=self.seed, num_envs=self.num_envs, device=self.device
         )
@@ -71,6 +74,8 @@ class ScoringOptions(ReadingOptions):
     @property
     def modes(self) -> list[str]:
         """How actions are chosen, names in `MODES`."""
+        from evaluation.compare import MODES
+
         return ["greedy"] if self.greedy else list(MODES)
 
 

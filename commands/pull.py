@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from commands.options import CONSOLE, ReadingOptions, RepositoryName
-from deploy.hub import Repository, one_line
-from envs.registry import needs_trust
 from evaluation.printing import print_line
-from evaluation.protocol import env_config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +24,10 @@ class PullOptions(ReadingOptions):
 
 def run(options: PullOptions) -> None:
     """Fetch a policy from the hub, and print what to do next."""
+    from deploy.hub import Repository, one_line
+    from envs.registry import needs_trust
+    from evaluation.protocol import env_config
+
     repository = Repository(options.repository)
     out = options.out or repository.folder
     with CONSOLE.status(f"pulling {options.repository}"):

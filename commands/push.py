@@ -10,13 +10,7 @@ import tyro
 from commands import replay, score
 from commands.commandline import UsageError
 from commands.options import CONSOLE, ReadingOptions, RepositoryName, RunPath
-from deploy.card import card, read_evaluation
-from deploy.hub import CARD, Repository
-from envs.registry import needs_trust
-from evaluation.entries import is_run, locate
 from evaluation.printing import print_line
-from evaluation.protocol import native
-from storage.run_folder import CONFIG, EVALUATION, POLICY, VIDEO, find_policy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +30,13 @@ class PushOptions(ReadingOptions):
 
 def run(options: PushOptions) -> None:
     """Push a run to the hub, with its score, a video and a card."""
+    from deploy.card import card, read_evaluation
+    from deploy.hub import CARD, Repository
+    from envs.registry import needs_trust
+    from evaluation.entries import is_run, locate
+    from evaluation.protocol import native
+    from storage.run_folder import CONFIG, EVALUATION, POLICY, VIDEO, find_policy
+
     repository = Repository(options.repository)
     repository.check_token()
     file, folder = find_policy(locate(options.run), trust=options.trust)

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
-from agents import Player
 from commands.options import CONSOLE, RunPath, ScoringOptions
-from envs import EnvConfig
-from envs.fingerprint import fingerprint
-from evaluation.compare import MODES
-from evaluation.entries import is_run, locate
-from evaluation.playing import score_episodes
 from evaluation.printing import print_line
-from evaluation.protocol import baselines, check_fits, native, play, vector_env
-from evaluation.report.terminal import print_scores
-from evaluation.statistics import Score
-from storage.files import check_writable, write_json
-from storage.policy_file import PolicyFile
-from storage.recording import Episode, Recording, save_recording
-from storage.run_folder import RunFolder, find_policy
+from storage.files import check_writable
+
+if TYPE_CHECKING:
+    from envs import EnvConfig
+    from storage.recording import Episode
+    from storage.run_folder import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +29,17 @@ class ScoreOptions(ScoringOptions):
 
 def run(options: ScoreOptions) -> None:
     """Score a policy, beside random actions and doing nothing, on the same episodes."""
+    from agents import Player
+    from evaluation.compare import MODES
+    from evaluation.entries import is_run, locate
+    from evaluation.playing import score_episodes
+    from evaluation.protocol import baselines, check_fits, counted, native, play, vector_env
+    from evaluation.report.terminal import print_scores
+    from evaluation.statistics import Score
+    from storage.files import write_json
+    from storage.policy_file import PolicyFile
+    from storage.run_folder import find_policy
+
     options.check_writable()
     file, folder = find_policy(locate(options.run), trust=options.trust)
     belongs_to_run = is_run(options.run, folder)
@@ -49,7 +54,7 @@ def run(options: ScoreOptions) -> None:
         check_fits(file, envs, options.run)
         players: list[tuple[str, Player | PolicyFile]] = [(mode, file) for mode in options.modes]
         for name, player in (*players, *baselines(envs).items()):
-            with CONSOLE.status(f"{name}: playing {options.episodes} episodes"):
+            with CONSOLE.status(f"{name}: playing {counted(options.episodes, 'episode')}"):
                 episodes = play(player, envs, protocol, greedy=MODES.get(name, False))
             scores[name] = score_episodes(episodes)
             returns[name] = [episode.episode_return for episode in episodes]
@@ -84,6 +89,9 @@ def replace_recordings(
         config: the environment.
         recorded: the episodes by mode.
     """
+    from envs.fingerprint import fingerprint
+    from storage.recording import Recording, save_recording
+
     game, written = fingerprint(config.env), set()
     for name, episodes in recorded.items():
         for episode in episodes:

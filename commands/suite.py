@@ -18,13 +18,10 @@ from typing import Annotated
 
 import tyro
 
-from agents import AGENTS
 from commands import compare
 from commands.commandline import UsageError, as_flag
 from commands.options import ScoringOptions, check_at_least_one, check_folder
-from envs import canonical_name, folder_name
 from evaluation.printing import print_line
-from perception.lookup import check_name
 from storage.files import check_writable
 from training.signals import handling_signals
 
@@ -91,6 +88,8 @@ class SuiteOptions(ScoringOptions):
 
     def run_dir(self, scenario: str, agent: str, seed: int, setting: Sequence[str] = ()) -> Path:
         """Return the run folder of one training run."""
+        from envs import folder_name
+
         name = "-".join((agent, *(re.sub(r"[^\w.=-]+", "_", value) for value in setting)))
         return self.out / folder_name(scenario) / f"{name}-seed{seed}"
 
@@ -149,6 +148,10 @@ def train_all(options: SuiteOptions) -> list[Path]:
         EnvError: If there is no such environment.
         KeyboardInterrupt: If a training run was interrupted; it is saved.
     """
+    from agents import AGENTS
+    from envs import canonical_name
+    from perception.lookup import check_name
+
     for agent in options.agents:
         check_name(AGENTS, agent, "agent")
     scenarios = [canonical_name(scenario) for scenario in options.scenarios]

@@ -34,6 +34,11 @@ ConfigT = TypeVar("ConfigT", bound=EnvConfig)
 _MOST_OBSERVED = 2**25  # Bytes of the observations of all environments that are scored together.
 
 
+def counted(num: int, noun: str) -> str:
+    """Return a number of things as text, as in `1 episode` and `20 episodes`."""
+    return f"{num:,} {noun}" if num == 1 else f"{num:,} {noun}s"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
     """Which episodes are played, and how many in parallel.
@@ -73,13 +78,14 @@ class Protocol:
         limit, skill = facts["time_limit_frames"], facts["skill"]
         end = f" or after {limit:,} frames" if limit else ""
         at_skill = f" at skill {skill:g}" if skill else ""
+        seeds = f"seed {first}" if first == last else f"seeds {first} to {last}"
         kwargs = " ".join(config.env_kwargs)
         made = f"an environment made with {kwargs}; " if kwargs else ""
         return (
-            f"Protocol: {self.episodes} episodes at seeds {first} to {last}, which training never "
+            f"Protocol: {counted(self.episodes, 'episode')} at {seeds}, which training never "
             f"uses; {made}native reward{at_skill}; frame_skip {facts['frame_skip']}; an episode "
-            f"ends when the environment ends it{end}; {facts['num_envs']} environments in "
-            "parallel. "
+            f"ends when the environment ends it{end}; "
+            f"{counted(facts['num_envs'], 'environment')} in parallel. "
             "Sampled: actions are sampled as in training; greedy: the most likely action is taken."
         )
 

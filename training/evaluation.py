@@ -21,7 +21,7 @@ from envs.fingerprint import fingerprint
 from envs.playback import Moment, env_steps_per_second, playback_fps
 from envs.video import gif_bytes, write_mp4
 from evaluation.playing import play_episodes, score_episodes
-from evaluation.protocol import report_bound
+from evaluation.protocol import counted, report_bound
 from evaluation.replay.recorded import DivergedError, ShownEpisode, replay_recording
 from evaluation.seeds import EVALUATION
 from evaluation.statistics import Score
@@ -114,7 +114,7 @@ class PeriodicEvaluation:
         self._logger.record("eval/mean_ep_length", score.mean_length)
         say(
             f"{progress.env_steps:>9,} env steps · evaluation {score.mean:,.2f} "
-            f"± {score.std:,.2f} over {score.episodes} episodes"
+            f"± {score.std:,.2f} over {counted(score.episodes, 'episode')}"
         )
         return score
 

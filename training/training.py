@@ -201,7 +201,7 @@ class Training:
             print_line(f"best evaluation during training: {progress.best_score:,.2f}")
         path = shlex.quote(str(self.folder.path))
         print_line(f"score it:  python evaluate.py score {path}")
-        print_line(f"watch it:  python evaluate.py replay {path}")
+        print_line(f"replay it: python evaluate.py replay {path}")
         seconds = progress.seconds - self._first_seconds
         if seconds > 0:
             self._report_speed((progress.env_steps - self._first_env_steps) / seconds)

@@ -1,4 +1,4 @@
-"""Playing new episodes, and showing them in a window or a terminal.
+"""Playing new episodes, and showing them in a window; `terminal` shows them in a terminal.
 
 Axes: H, W a picture.
 """
@@ -24,20 +24,20 @@ from envs.filmed import FilmedEnv
 from envs.fingerprint import fingerprint
 from envs.playback import playback_fps
 from envs.registry import frames_per_env_step, is_plain_doom
-from envs.video import half_blocks
 from evaluation.entries import locate
 from evaluation.errors import EvaluationError
 from evaluation.protocol import Protocol, check_fits, native, play
+from evaluation.replay.overlay import Caption
 from evaluation.replay.recorded import ShownEpisode
-from evaluation.replay.video import pictures, side_by_side
+from evaluation.replay.video import together, with_captions
 from storage.policy_file import PolicyFile
 from storage.recording import Recording
 from storage.run_folder import find_policy
 
 WINDOW = (640, 480)
 """Width and height of pictures that are shown live, in pixels."""
-Show = Callable[[NDArray[np.uint8]], bool]
-"""Shows a (H, W, 3) picture, and returns whether to continue."""
+Show = Callable[[Sequence[NDArray[np.uint8]], Sequence[Caption]], bool]
+"""Shows (H, W, 3) pictures of several episodes, and returns whether to continue."""
 
 
 def play_new(
@@ -123,8 +123,8 @@ def window() -> Iterator[Show]:
     name = "doomgrad"
     cv2.namedWindow(name, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
 
-    def show(image: NDArray[np.uint8]) -> bool:
-        cv2.imshow(name, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    def show(images: Sequence[NDArray[np.uint8]], captions: Sequence[Caption]) -> bool:
+        cv2.imshow(name, cv2.cvtColor(np.hstack(images), cv2.COLOR_RGB2BGR))
         key = cv2.waitKey(1) & 0xFF
         is_open = cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) >= 1
         return is_open and key not in (ord("q"), 27)
@@ -133,17 +133,6 @@ def window() -> Iterator[Show]:
         yield show
     finally:
         cv2.destroyAllWindows()
-
-
-def show_terminal(image: NDArray[np.uint8]) -> bool:
-    """Show a picture in the terminal by half blocks, and return True: only Ctrl-C ends it."""
-    size = os.get_terminal_size() if sys.stdout.isatty() else os.terminal_size((80, 24))
-    height, width = image.shape[:2]
-    columns = max(16, min(size.columns, (size.lines - 2) * 2 * width // height))
-    # The cursor is moved instead of clearing the screen, because that would flicker.
-    sys.stdout.write("\x1b[H" + half_blocks(image, columns) + "\x1b[J\n")
-    sys.stdout.flush()
-    return True
 
 
 def show_live(shown: Sequence[ShownEpisode], show: Show, *, speed: float, overlay: bool) -> bool:
@@ -156,10 +145,10 @@ def show_live(shown: Sequence[ShownEpisode], show: Show, *, speed: float, overla
         overlay: whether the return, and the policy's actions and values, are drawn on the pictures.
     """
     fps = playback_fps(shown[0].config) * speed
-    videos = [pictures(s, WINDOW, overlay=overlay) for s in shown]
+    videos = [with_captions(s, WINDOW, overlay=overlay) for s in shown]
     started = time.monotonic()
-    for number, image in enumerate(side_by_side(videos)):
-        if not show(image):
+    for number, current in enumerate(together(videos)):
+        if not show([image for image, _ in current], [caption for _, caption in current]):
             return False
         time.sleep(max(0.0, started + number / fps - time.monotonic()))
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -10,11 +11,10 @@ from typing import Annotated, Literal
 import pytest
 import tyro
 
-from agents import AgentError
+from agents import AGENTS, OBJECTIVES, AgentError
 from agents.extras import MissingExtraError
 from agents.objectives import VariablesConfig
 from commands.commandline import (
-    USER_ERRORS,
     UsageError,
     as_arguments,
     expand_home,
@@ -23,11 +23,12 @@ from commands.commandline import (
     join_repeated,
     parse,
     run,
+    user_errors,
 )
 from deploy.errors import DeployError
 from envs import EnvError
 from evaluation.errors import EvaluationError
-from perception import PerceptionError
+from perception import ENCODERS, MEMORIES, PerceptionError
 from perception.lookup import UnknownNameError
 from storage.files import DamagedError, FileError
 from training.errors import TrainingError
@@ -116,6 +117,8 @@ def test_subcommands_are_parsed():
         (["--lerning-rate", "1"], "prog has no --lerning-rate; did you mean --learning-rate?"),
         (["--learning-rat", "1"], "prog has no --learning-rat; did you mean --learning-rate?"),
         (["--sise", "1"], "prog has no --sise; did you mean --size?"),
+        (["--lr", "1"], "prog has no --lr; did you mean --learning-rate?"),
+        (["--alpha", "1"], "prog has no --alpha; did you mean --learning-rate?"),
         (["--xyzzy"], "prog has no --xyzzy; see prog --help"),
         (["--size", "three"], "--size: 'three' is not a whole number"),
         (["--limit", "three"], "--limit: 'three' is neither None nor a whole number"),
@@ -187,6 +190,13 @@ def run_with(monkeypatch, program, *words):
     return run(program)
 
 
+def test_descriptions_of_options_are_for_users():
+    registries = {**AGENTS, **OBJECTIVES, **ENCODERS, **MEMORIES}
+    for config, _ in registries.values():
+        # `--help` prints the whole docstring above the options.
+        assert not re.search(r"^\s*\w+:$", config.__doc__ or "", re.MULTILINE), config
+
+
 def test_a_program_gets_its_arguments_and_its_status_is_returned(monkeypatch):
     assert run_with(monkeypatch, len, "a", "b", "c") == 3
 
@@ -211,7 +221,7 @@ def test_a_users_error_is_one_line_and_status_2(monkeypatch, capsys, kind):
     def program(words):
         raise kind(f"no {words[0]} here")
 
-    assert issubclass(kind, USER_ERRORS)
+    assert issubclass(kind, user_errors())
     assert run_with(monkeypatch, program, "dragons") == 2
     assert capsys.readouterr() == ("", "error: no dragons here\n")
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import evaluate
-from commands import score
 from storage.recording import load_recording
 from tests.agents.files import rewrite
 from tests.evaluation.policies import save_run
@@ -102,7 +101,7 @@ def test_scores_are_printed_before_anything_that_may_not_be_written(tmp_path, ca
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(score, "write_json", full)
+    monkeypatch.setattr("storage.files.write_json", full)
     capsys.readouterr()
     assert status_of(evaluate, "score", run, "--episodes", 2, "--num-envs", 2) == 2
     said = capsys.readouterr()

@@ -15,6 +15,7 @@ from evaluation.protocol import Protocol, play
 from evaluation.report.report import as_dict
 from evaluation.report.tables import COLUMNS, rows
 from evaluation.statistics import summarize
+from tests.agents.toy import LocalEnvs
 from tests.evaluation.policies import by_name, compare_runs, local_env, save_run
 
 
@@ -122,6 +123,25 @@ def test_length_of_training_and_speed_are_averaged_over_seeds(folder):
     assert 0.1 * elapsed < sum(seconds) < elapsed
     random = by_name(comparison)["random"]
     assert (random.env_steps, random.seconds, random.contestants) == (0, 0, ())
+
+
+def test_the_speed_of_no_player_includes_the_start_of_the_environments(folder, monkeypatch):
+    events = []
+
+    def reset(envs, *args, **kwargs):
+        events.append("start")
+        return original(envs, *args, **kwargs)
+
+    original = LocalEnvs.reset
+    monkeypatch.setattr(LocalEnvs, "reset", reset)
+    monkeypatch.setattr(
+        "evaluation.compare.play",
+        lambda *args, **kwargs: events.append("play") or play(*args, **kwargs),
+    )
+    compare_runs(f"{folder}/good-seed0", episodes=2)
+    # The environments of the policy, then those of the baselines, are started before any is timed.
+    played = ["play", "start"]  # Every player starts its episodes again.
+    assert events == ["start", *played, *played, "start", *played]
 
 
 def test_frames_trained_include_skipped_frames(tmp_path):

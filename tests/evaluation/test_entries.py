@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from evaluation import entries
-from evaluation.entries import find_entries, is_run, locate, output_folder
+from evaluation.entries import find_entries, is_run, labelled, locate, output_folder
 from evaluation.errors import EvaluationError
 from storage.files import FileError
 from storage.run_folder import CONFIG, POLICY, RunFolder
@@ -172,3 +172,26 @@ def test_output_goes_to_the_folder_of_a_run_or_a_file_else_to_the_current_folder
     assert output_folder(run / POLICY, RunFolder(run)) == run
     assert output_folder(zoo / POLICY, RunFolder(zoo)) == zoo
     assert output_folder(zoo, RunFolder(zoo)) == entries.Path()
+
+
+def test_output_about_the_zoo_is_not_written_into_the_project(here):
+    for run in ("zoo/basic", str(entries.ZOO / "basic"), str(entries.ZOO / "basic" / POLICY)):
+        folder = RunFolder(entries.ZOO / "basic")
+        assert output_folder(entries.Path(run), folder) == entries.Path("runs/zoo/basic")
+
+
+def test_entries_are_called_as_the_user_says(here):
+    for seed in (0, 1):
+        save_run(here / f"x-seed{seed}", seed=seed)
+    save_run(here / "y")
+    named = find_entries(["x-seed*", "y"], trust=False)
+    assert [entry.name for entry in labelled(named, ["mine\n", "theirs"])] == ["mine\\n", "theirs"]
+    assert labelled(named, []) == named
+    for labels, expected in (
+        (["one"], r"name each of the 2 entries \(x, y\), got 1"),
+        (["same", "same"], "must differ"),
+        (["random", "y"], "must differ"),
+        ([" ", "y"], "must differ"),
+    ):
+        with pytest.raises(EvaluationError, match=expected):
+            labelled(named, labels)

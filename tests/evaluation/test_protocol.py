@@ -17,6 +17,7 @@ from evaluation.protocol import (
     Protocol,
     baselines,
     check_fits,
+    counted,
     env_config,
     native,
     parallel_envs,
@@ -149,6 +150,17 @@ def test_noop_takes_the_action_that_does_nothing():
     for episode in episodes:
         assert not np.any(episode.actions)
         assert episode.episode_return == -300  # -1 for each frame until the time limit.
+
+
+def test_one_episode_is_not_called_episodes():
+    assert [counted(n, "episode") for n in (0, 1, 2, 1000)] == [
+        "0 episodes",
+        "1 episode",
+        "2 episodes",
+        "1,000 episodes",
+    ]
+    config = EnvConfig(env="CartPole-v1")
+    assert "Protocol: 1 episode at seed 3, " in Protocol(episodes=1, seed=3).sentence(config)
 
 
 @pytest.mark.parametrize(

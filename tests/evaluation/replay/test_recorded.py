@@ -179,6 +179,37 @@ def test_episodes_are_chosen_by_return_order_or_seed(recorded):
         choose(found, "999", 1)
 
 
+@pytest.mark.parametrize(
+    ("episodes", "expected"),
+    [
+        # Return and number of env steps, and which ones are shown first.
+        ([(95, 2), (80, 12), (60, 30)], [1, 2, 0]),
+        ([(95, 2), (83, 5), (67, 8)], [2, 1, 0]),
+        ([(10, 20), (10, 40), (9, 90)], [1, 0, 2]),
+        ([(1, 3), (2, 3)], [1, 0]),
+    ],
+)
+def test_the_highlight_is_the_best_of_the_long_episodes_else_the_longest(
+    cartpole, episodes, expected
+):
+    recording = cartpole
+    episode = recording.episode
+    shown = [
+        ShownEpisode(
+            name=str(i),
+            recording=dataclasses.replace(
+                recording,
+                episode=dataclasses.replace(
+                    episode, rewards=np.zeros(steps), statistics={"r": total}
+                ),
+            ),
+            config=CARTPOLE,
+        )
+        for i, (total, steps) in enumerate(episodes)
+    ]
+    assert [int(s.name) for s in choose(shown, "highlight", 9)] == expected
+
+
 def test_kept_pictures_are_shown_if_an_environment_is_not_deterministic():
     config = EnvConfig(env="tests.agents.toy:Chancy-v0")
     (recording,) = record(config)
