@@ -6,7 +6,7 @@ import glob
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from envs import EnvConfig
@@ -110,9 +110,12 @@ def find_entries(runs: Sequence[str], *, trust: bool) -> list[Entry]:
             "random and noop are part of every comparison; name a run or a policy as well"
         )
     groups: dict[tuple[object, ...], list[Contestant]] = {}
+    names: dict[object, str] = {}
     for path in _expand(named):
         file, _ = find_policy(locate(path), trust=trust)
         config = native(file, path, trust=trust)
+        # Copies of the same files are one environment.
+        config = replace(config, env=names.setdefault(config.files or config.env, config.env))
         contestant = Contestant(path=path, file=file, config=config)
         key: tuple[object, ...]
         key = (_family(path), config, file.about.agent, file.policy.config)
@@ -125,10 +128,9 @@ def find_entries(runs: Sequence[str], *, trust: bool) -> list[Entry]:
             raise EvaluationError(
                 f"noop exists only in Doom: no action of {config.env} does nothing; leave noop out"
             )
-    names = _names(list(groups.values()))
     return [
         Entry(name=name, contestants=tuple(seeds))
-        for name, seeds in zip(names, groups.values(), strict=True)
+        for name, seeds in zip(_names(list(groups.values())), groups.values(), strict=True)
     ]
 
 
