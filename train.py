@@ -40,7 +40,7 @@ from commands.commandline import (
     run,
 )
 from commands.config_file import as_yaml, with_config_file
-from envs import canonical_name
+from envs import canonical_name, portable_name
 from perception import ENCODERS, MEMORIES
 from storage.extensions import import_extensions
 from storage.run_folder import RunFolder
@@ -124,7 +124,8 @@ def main(arguments: Sequence[str]) -> int:
         load_service(config.track, folder.path)
     resumes = folder.config_file.exists() and not config.fresh
     if config.autotune:
-        config = with_setting(config, folder.read_config() if resumes else fastest_setting(config))
+        best = folder.read_config() if resumes else fastest_setting(config, given_fields(arguments))
+        config = with_setting(config, best)
     if resumes:
         check_resumable(folder, config)
     with until_interrupted() as signals:
@@ -183,9 +184,10 @@ def search(command: Command[Any, Any, Any, Any], given: set[str]) -> int:
         raise UsageError("--tune and --autotune exclude each other; pass what --autotune chose")
     free = set(dotted_fields(config, _may_differ_between_trials))
     start = {f.name: getattr(config.agent, f.name) for f in fields(config.agent)}
+    facts = {n: v for n, v in dotted(config.as_dict()).items() if n not in free}
     plan = Plan(
         folder=config.run_dir or config.default_run_dir.with_name(f"{config.agent_name}-tune"),
-        facts={n: v for n, v in dotted(config.as_dict()).items() if n not in free},
+        facts=facts | {"env.env": portable_name(config.env.env)},
         start=start,
         space=choose_space(config.agent.search_space, start, given, command.tuning.search),
         num_trials=command.tuning.trials,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from commands.options import CONSOLE, ReadingOptions, RunPath
@@ -30,15 +30,16 @@ class ExportOptions(ReadingOptions):
 def run(options: ExportOptions) -> None:
     """Write a policy as ONNX, for the environment that it is scored in."""
     from deploy.onnx import BATCH_SIZES, save_onnx
-    from envs.doom.cfg import game_spec
+    from envs.doom.cfg import game_spec, split_file
     from evaluation.entries import locate, output_folder
-    from evaluation.protocol import env_config, native
+    from evaluation.protocol import named_env, native
     from storage.run_folder import ONNX, find_policy
 
     file, folder = find_policy(locate(options.run), trust=options.trust)
-    # Nothing is imported for an environment whose name is only written down.
-    config = env_config(file.env, options.run, trust=True).whole_games()
-    if game_spec(config.env) is not None:
+    # The environment is only written down: nothing is imported for it, and files of the user's own
+    # need not be here.
+    config = replace(named_env(file.env, options.run).whole_games(), skill=None)
+    if split_file(config.env) is None and game_spec(config.env) is not None:
         config = native(file, options.run, trust=True)
     out = options.onnx or output_folder(options.run, folder) / ONNX
     with CONSOLE.status(f"writing {out}"):

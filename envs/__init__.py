@@ -7,6 +7,7 @@ and so on.
 from envs.config import EnvConfig
 from envs.doom import SCENARIOS, DoomEnv, Scenario
 from envs.errors import EnvError
+from envs.moved import portable_name
 from envs.registry import canonical_name, folder_name, make, register
 from envs.vector import SharedVectorEnv, Transition
 
@@ -21,6 +22,7 @@ __all__ = [
     "canonical_name",
     "folder_name",
     "make",
+    "portable_name",
 ]
 
 register()

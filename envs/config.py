@@ -66,6 +66,8 @@ class EnvConfig:
     """Wrappers around the environment, as MODULE:NAME ..., the first innermost, for learning."""
     native_reward: bool = False
     """Return the reward of the environment itself, not that of the wrappers."""
+    files: tuple[str, ...] = ()
+    """Not an option: the content of the user's own files, see `envs.moved.own_files`."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -1,11 +1,22 @@
 """The errors that `envs` raises; every message is one line."""
 
 
+def printable(text: str) -> str:
+    """Return a text as one line, with escapes for what may not be printed as it is.
+
+    Names and files of strangers may contain line feeds and the escape sequences of terminals.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class EnvError(ValueError):
     """An environment cannot be made as requested, or it failed too often.
 
     The message says what is wrong and what would have worked.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class ActionError(EnvError):

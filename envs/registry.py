@@ -8,16 +8,15 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 
 from envs.actions import check_actions, with_plain_actions
 from envs.config import EnvConfig
-from envs.doom.cfg import game_spec
+from envs.doom.cfg import game_spec, split_file
 from envs.doom.env import FRAME_SKIP, DoomEnv
-from envs.doom.scenarios import FREEDOOM_MAPS, SCENARIOS, camel_case
+from envs.doom.scenarios import FREEDOOM_MAPS, SCENARIOS, camel_case, name_here
 from envs.errors import EnvError
 from envs.native import Native, Reported
 from envs.observations import Checked
@@ -137,8 +136,11 @@ def canonical_name(env: str) -> str:
         game, separator, map_name = env.partition(":")
         if game in FREEDOOM_MAPS:
             return game + separator + map_name.upper()
+        file = split_file(env)
+        if file is None:
+            return env
         # An absolute path, so that the file is found from any working directory.
-        return env if env in SCENARIOS else str(Path(env).resolve())
+        return f"{file[0].resolve()}:{file[1].upper()}".removesuffix(":")
     module, colon, name = env.rpartition(":")
     if module in ("gymnasium", _module_of(name)):  # `minigrid:MiniGrid-...` is `MiniGrid-...`
         env, module, colon = name, "", ""
@@ -193,8 +195,8 @@ def check_no_import(config: EnvConfig) -> None:
 
 def folder_name(env: str) -> str:
     """Return a folder name for an environment: `freedoom2-map01` for `freedoom2:MAP01`."""
-    if env.lower().endswith((".cfg", ".wad")):
-        env = Path(env).stem
+    if file := split_file(env):
+        env = f"{file[0].stem}:{file[1]}".removesuffix(":")
     return re.sub(r"[^\w.-]+", "-", env.lower() if ":" in env else env)
 
 
@@ -334,6 +336,8 @@ def _module_of(name: str) -> str | None:
 
 def _unknown(name: str, prefix: str) -> str:
     """Return the message for an unknown name, with the closest one; a prefix ends with a colon."""
+    if not prefix and (ours := name_here(name)):
+        return f"there is no environment called {name!r}; did you mean {ours}?"
     atari = None if prefix else _atari_name(name)
     known = [env_id for env_id, spec in gym.registry.items() if not _is_old_atari(spec)]
     names = known if prefix else [*SCENARIOS, *DOOMGRAD_IDS, *known]

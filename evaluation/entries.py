@@ -113,9 +113,12 @@ def find_entries(runs: Sequence[str], *, trust: bool) -> list[Entry]:
             "random and noop are part of every comparison; name a run or a policy as well"
         )
     groups: dict[tuple[object, ...], list[Contestant]] = {}
+    envs: dict[object, str] = {}
     for path in expand(named, holds_policy):
         file, _ = find_policy(locate(path), trust=trust)
         config = native(file, path, trust=trust)
+        # Copies of the same files are one environment.
+        config = replace(config, env=envs.setdefault(config.files or config.env, config.env))
         contestant = Contestant(path=path, file=file, config=config)
         key: tuple[object, ...]
         key = (_family(path), config, file.about.agent, file.policy.config)

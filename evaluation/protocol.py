@@ -20,6 +20,7 @@ from agents.device import choose_device
 from envs import EnvConfig, EnvError, SharedVectorEnv
 from envs.doom.cfg import game_spec, strange_wads
 from envs.filmed import FilmedEnv
+from envs.moved import find_moved
 from envs.registry import check_no_import, frames_per_env_step, own_time_limit
 from evaluation.playing import play_episodes
 from evaluation.printing import print_line
@@ -147,24 +148,48 @@ def _own_time_limit(config: EnvConfig, path: Path) -> int | None:
         raise FileError(f"{path} names an environment that cannot be made: {error}") from error
 
 
-def env_config(fields: dict[str, Any], path: Path, *, trust: bool) -> EnvConfig:
-    """Return the environment that a file names.
+def named_env(fields: dict[str, Any], path: Path) -> EnvConfig:
+    """Return the environment that a file names, which need not exist.
 
     Args:
         fields: fields of the environment's configuration.
         path: the file, for messages.
+
+    Raises:
+        FileError: If the fields are not those of an environment.
+    """
+    try:
+        return decode(EnvConfig, fields)
+    except FileError as error:
+        raise FileError(f"{path} names an environment that cannot be made: {error}") from error
+
+
+def env_config(fields: dict[str, Any], path: Path, *, trust: bool) -> EnvConfig:
+    """Return the environment that a file names, with its files where they are now.
+
+    Args:
+        fields: fields of the environment's configuration.
+        path: the file.
         trust: whether a package that the file names may be imported.
 
     Raises:
-        FileError: If there is no such environment, or it needs `trust`.
+        FileError: If there is no such environment, its files are not found, or it needs `trust`.
     """
+    config = named_env(fields, path)
     try:
-        config = decode(EnvConfig, fields)
+        now = find_moved(config.env, config.files, path)
+        if now != config.env:
+            _say_moved(config.env, now)
         if not trust:
-            check_no_import(config)
-        return config
-    except (FileError, EnvError) as error:
+            check_no_import(replace(config, env=now))
+    except EnvError as error:
         raise FileError(f"{path} names an environment that cannot be made: {error}") from error
+    return replace(config, env=now)
+
+
+@functools.cache
+def _say_moved(then: str, now: str) -> None:
+    print_line(f"{then} is now {now}: the content is the same", sys.stderr)
 
 
 def warn_of_wads(env: str) -> None:

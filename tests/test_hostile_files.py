@@ -22,7 +22,7 @@ import evaluate
 import train
 from envs import EnvError
 from envs.doom.cfg import BUNDLED, read_cfg
-from envs.doom.wad import first_map
+from envs.doom.wad import maps
 from envs.video import read_mp4
 from storage.files import FileError
 from storage.policy_file import load_policy
@@ -387,7 +387,7 @@ READERS = {
     "policy.safetensors": load_policy,
     "config.json": lambda path: RunFolder(path.parent).read_config(),
     "mine.cfg": read_cfg,
-    "mine.wad": first_map,
+    "mine.wad": maps,
     "episode.npz": load_recording,
 }
 

@@ -26,6 +26,7 @@ from agents.device import choose_device, choose_precision, keep_memory
 from agents.sb3 import SB3Agent, SB3Sampler
 from envs import SharedVectorEnv
 from envs.fingerprint import fingerprint
+from envs.moved import own_files
 from envs.sb3 import SharedVecEnv
 from envs.speed import random_env_steps_per_second
 from evaluation.printing import print_line
@@ -34,7 +35,7 @@ from storage.files import check_writable
 from storage.policy_file import check_can_be_read
 from storage.run_folder import RunFolder
 from training.callbacks import Callback
-from training.config import AnyTrainConfig, dotted
+from training.config import AnyTrainConfig, dotted, with_values
 from training.errors import TrainingError
 from training.evaluation import PeriodicEvaluation
 from training.initial import initialize_from
@@ -79,6 +80,7 @@ def open_training(
     """
     check_writable(folder.path)  # Before anything starts.
     torch.manual_seed(config.seed)
+    config = with_values(config, {"env.files": own_files(config.env.env)})
     keep_memory()
     device = choose_device(config.device)
     if config.inference == "cuda-graph" and device.type != "cuda":

@@ -1,8 +1,10 @@
 """Measuring which settings make a training run fastest on this machine.
 
-The number of environments and the rollout length stay as configured. Only settings that change
-results by no more than rounding are varied: the numbers of processes and groups that hold the
-environments, the number of threads of an update, and the precision of image encoders and memory.
+Settings are varied that change results by no more than rounding: the numbers of processes and
+groups that hold the environments, the number of threads of an update, and the precision of image
+encoders and memory. The number of environments and the rollout length stay as configured, except
+for policies with memory on small observations: their updates are faster with more environments and
+shorter rollouts, so both are varied if neither is given, with as many env steps in an update.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Protocol, TypeVar, get_type_hints
 
@@ -27,8 +29,11 @@ from storage.files import FileError
 from storage.tensor_file import one_line
 from training.assemble import make_agent
 from training.config import AnyTrainConfig, TrainConfig, with_values
+from training.presets import observes_little
 
 _MEASURE_S = 1.5  # Seconds for which each setting is measured, after a first rollout.
+_SHAPE = {"num_envs", "rollout_length"}
+_SHORTEST = 16  # The shortest rollout that is proposed: a memory learns over the env steps of one.
 _WORTHWHILE = 1.03  # A setting is preferred if it is this much faster: smaller gains are noise.
 
 
@@ -37,10 +42,10 @@ class Setting:
     """The settings on which the speed of a training run depends.
 
     Attributes:
-        num_envs: number of environments that run in parallel, N; as configured.
+        num_envs: number of environments that run in parallel, N.
         num_workers: number of processes that hold them.
         num_groups: number of groups of environments that alternate.
-        rollout_length: T; as configured.
+        rollout_length: T.
         num_threads: threads of an update on the CPU.
         precision: precision of the products in image encoders and memory, `float32` or `bfloat16`.
     """
@@ -81,6 +86,7 @@ def autotune(
     open_envs: Callable[[Setting], EnvsT],
     make_agent: Callable[[EnvsT, Setting], Agent[Any]],
     *,
+    shapes: Sequence[tuple[int, int]] = (),
     seconds: float = 45.0,
 ) -> list[Measurement]:
     """Measure settings, each of which differs in one value from the best one so far.
@@ -89,6 +95,7 @@ def autotune(
         first: the setting to start with.
         open_envs: makes the environments for a setting.
         make_agent: makes an agent for these environments; it is discarded after the measurement.
+        shapes: other numbers of environments and rollout lengths to measure.
         seconds: after this time, no further measurement is started.
 
     Returns:
@@ -99,7 +106,7 @@ def autotune(
     envs: EnvsT | None = None
     opened: tuple[int, int, int] | None = None
     try:
-        for setting in _proposals(first, measured):
+        for setting in _proposals(first, measured, shapes):
             if measured and time.monotonic() > deadline:
                 break
             if opened != setting.env_counts:
@@ -128,8 +135,13 @@ def _best(measured: list[Measurement]) -> Measurement:
     return best
 
 
-def _proposals(first: Setting, measured: list[Measurement]) -> Iterator[Setting]:
-    """Yield settings, each of which differs in one value from the best one measured so far."""
+def _proposals(
+    first: Setting, measured: list[Measurement], shapes: Sequence[tuple[int, int]] = ()
+) -> Iterator[Setting]:
+    """Yield settings, each of which differs in one value from the best one measured so far.
+
+    The shape of a rollout, its number of environments and its length, counts as one value.
+    """
     tried = {first}
     yield first
 
@@ -139,7 +151,9 @@ def _proposals(first: Setting, measured: list[Measurement]) -> Iterator[Setting]
             tried.add(setting)
             yield setting
 
-    # First the changes that need no new environments.
+    for num_envs, rollout_length in shapes:
+        yield from changed(num_envs=num_envs, rollout_length=rollout_length)
+    # Then the changes that need no new environments.
     for precision in ("bfloat16", "float32"):
         yield from changed(precision=precision)
     cores = os.cpu_count() or 1
@@ -165,8 +179,34 @@ def _measure(envs: ClosableEnvs, agent: Agent[Any], setting: Setting) -> float:
     return updates * setting.num_envs * setting.rollout_length / (now - started)
 
 
-def fastest_setting(config: AnyTrainConfig) -> dict[str, Any]:
-    """Measure settings on this machine, print a table, and return the fields of the fastest."""
+def other_shapes(config: AnyTrainConfig, given: Collection[str]) -> list[tuple[int, int]]:
+    """Return numbers of environments and rollout lengths with as many env steps in an update.
+
+    Args:
+        config: the configuration.
+        given: names of the fields that were given as flags.
+
+    Returns:
+        Pairs for policies with memory on small observations; otherwise none.
+    """
+    has_memory = config.perception.memory_name != "none"
+    if not (has_memory and observes_little(config.env.env)) or _SHAPE & set(given):
+        return []
+    num_envs, length = config.num_envs, config.agent.rollout_length
+    return [
+        (num_envs * times, length // times)
+        for times in (2, 4)
+        if length % times == 0 and length // times >= _SHORTEST
+    ]
+
+
+def fastest_setting(config: AnyTrainConfig, given: Collection[str] = ()) -> dict[str, Any]:
+    """Measure settings on this machine, print a table, and return the fields of the fastest.
+
+    Args:
+        config: the configuration.
+        given: names of the fields that were given as flags.
+    """
     keep_memory()
     device = choose_device(config.device)
     first = Setting(
@@ -181,6 +221,7 @@ def fastest_setting(config: AnyTrainConfig) -> dict[str, Any]:
         first,
         lambda setting: SharedVectorEnv(config.env, *setting.env_counts),
         lambda envs, setting: make_agent(with_setting(config, asdict(setting)), envs, device),
+        shapes=other_shapes(config, given),
     )
     names = list(asdict(first))
     print_line(" ".join(f"{name:>15}" for name in (*names, "env steps/s")))

@@ -45,6 +45,10 @@ class EnvOptions(EnvConfig):
     native_reward: Annotated[bool, tyro.conf.Suppress] = field(
         default=False, metadata={"has_flag": False}
     )
+    # Noted when a training starts, and compared when it resumes.
+    files: Annotated[tuple[str, ...], tyro.conf.Suppress] = field(
+        default=(), metadata={"resumable": True, "compares_trials": False, "has_flag": False}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,7 +284,7 @@ def default_config(
         TrainingError: If an objective is named twice.
     """
     check_name(AGENTS, agent, "agent")
-    values = preset(env, agent, objectives)
+    values = preset(env, agent, objectives, memory)
     encoder = encoder or values.get("encoder", "nature")
     memory = memory or values.get("memory", "none")
     parts = part_types(agent, encoder, memory, objectives)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from agents import Agent
+from envs.doom.cfg import split_file
+from envs.moved import difference
 from evaluation.printing import print_line
 from evaluation.seeds import first_training_seed
 from perception import PerceptionConfig
@@ -91,6 +94,7 @@ def check_resumable(folder: RunFolder, config: AnyTrainConfig) -> None:
         objectives=type(config.objectives)(),
     )
     before = dotted(default.as_dict()) | before
+    _compare_files(folder, before, now)
     order = sorted(now, key=lambda name: not name.endswith((".name", "objectives")))
     for name in order:
         if name not in free and before.get(name) != now[name]:
@@ -98,3 +102,25 @@ def check_resumable(folder: RunFolder, config: AnyTrainConfig) -> None:
                 f"{folder.path} holds a run with {name} {before.get(name)!s:.100}, not "
                 f"{now[name]}; choose another --run-dir, or start over with --fresh"
             )
+
+
+def _compare_files(folder: RunFolder, before: dict[str, Any], now: Mapping[str, Any]) -> None:
+    """Take the files of an environment as the same, wherever they are, if their content is.
+
+    Args:
+        folder: the run folder.
+        before: the stored configuration by dotted name; its `env.env` is changed.
+        now: the configuration that is to resume it.
+
+    Raises:
+        FileError: If their content differs.
+    """
+    noted, env = before["env.files"], str(now["env.env"])
+    if not noted or not isinstance(noted, list) or split_file(env) is None:
+        return
+    if different := difference(env, [str(note) for note in noted]):
+        raise FileError(
+            f"{folder.path} holds a run with other files: {different}; restore them, choose "
+            "another --run-dir, or start over with --fresh"
+        )
+    before["env.env"] = env

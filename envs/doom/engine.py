@@ -11,6 +11,8 @@ Workarounds for the engine's faults are collected here:
   `remove_leftovers` removes both.
 - Commands to it may not contain paths longer than about 100 characters, so no path is ever sent.
 - If it hangs, calls to it never return, unless another thread calls `kill_engine`.
+- A WAD can make it need gigabytes, or print pages when it crashes: its memory is limited, and what
+  it prints is discarded.
 """
 
 from __future__ import annotations
@@ -48,6 +50,8 @@ RESOLUTIONS: tuple[tuple[int, int], ...] = (
     (1600, 1200),
 )
 
+# Of an engine's addresses: it needs 260 MB, whatever the screen and the map.
+MAX_MEMORY_KB = 2**20
 _START_ATTEMPTS = 3  # Starting many engines at once can fail; the next attempt succeeds.
 _SCRATCH_PREFIX = "doomgrad-engine-"
 # Files in the scratch folder: the engine's process id and arguments; a lock that its owner holds.
@@ -231,7 +235,8 @@ def _engine_command(scratch: Path) -> Path:
     command = scratch / "vizdoom"
     command.write_text(
         f'#!/bin/sh\necho "$$ $*" > "{scratch / _RECORD}"\n'
-        f'exec {prefix}"{ENGINE_FOLDER / "vizdoom"}" "$@"\n'
+        f"ulimit -v {MAX_MEMORY_KB} 2> /dev/null\n"
+        f'exec {prefix}"{ENGINE_FOLDER / "vizdoom"}" "$@" > /dev/null 2>&1\n'
     )
     command.chmod(0o700)
     return command

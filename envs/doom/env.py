@@ -29,6 +29,7 @@ from envs.doom.engine import (
     smallest_resolution,
     start_engine,
 )
+from envs.doom.trial import check_playable
 from envs.doom.variables import BOUND, scales
 from envs.doom.wad import read_palette
 from envs.errors import EnvError
@@ -83,7 +84,7 @@ class DoomEnv(gym.Env[Any, Any]):
         render_mode: None or `rgb_array`.
 
     Raises:
-        EnvError: If there is no such scenario or map, or its files cannot be read.
+        EnvError: If there is no such scenario or map, or its files cannot be read or played.
     """
 
     def __init__(self, config: EnvConfig, render_mode: str | None = None) -> None:
@@ -93,6 +94,7 @@ class DoomEnv(gym.Env[Any, Any]):
                 f"{config.env} is not a Doom environment; those are scenarios, Freedoom maps, and "
                 ".cfg and .wad files"
             )
+        check_playable(config.env)
         self.config = config
         self.game_spec: GameSpec = spec
         self.frame_skip = config.frame_skip or FRAME_SKIP
@@ -168,7 +170,9 @@ class DoomEnv(gym.Env[Any, Any]):
             self._settle_weapon()
             self._game.set_seed(seed % 2**32)
             self._game.new_episode()
-            variables = self._game.get_state().game_variables
+            if (state := self._game.get_state()) is None:
+                raise EnvError(f"{self.config.env}: an episode ends before its first frame")
+            variables = state.game_variables
             self._carried_over = np.where(self._is_counter, variables, 0.0)
             self._observe(first=True)
             self._first = self._counters()

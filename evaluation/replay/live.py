@@ -88,6 +88,8 @@ def opponent(path: Path, shown: ShownEpisode, trust: bool) -> ShownEpisode:
     """
     file, _ = find_policy(locate(path), trust=trust)
     theirs, ours = native(file, path, trust=trust), shown.config
+    if theirs.files == ours.files != ():  # Copies of the same files are one environment.
+        theirs = replace(theirs, env=ours.env)
     task, own_task = _task(theirs), _task(ours)
     if task != own_task:
         raise EvaluationError(

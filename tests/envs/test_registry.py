@@ -56,7 +56,12 @@ def test_an_environment_has_one_canonical_name(asked, name):
         ("Pong-v4", "ALE/Pong-v5"),
         ("pong", "ALE/Pong-v5"),
         ("CartPole-v4", "CartPole-v1"),
-        ("VizdoomBasic-v1", "doomgrad/Basic-v0"),
+        ("VizdoomBasic-v1", "basic"),
+        ("VizdoomCorridor-v0", "deadly_corridor"),
+        ("VizdoomDefendCenter-MultiBinary-v1", "defend_the_center"),
+        ("VizdoomHealthGatheringSupreme-v0", "health_gathering_supreme"),
+        ("VizdoomFreedoom2MAP01-S3-v0", "freedoom2:MAP01 --skill 3"),
+        ("doom_my_way_home", "my_way_home"),
     ],
 )
 def test_the_error_for_an_unknown_name_has_the_closest_one(asked, closest):
@@ -86,6 +91,7 @@ def test_env_error_is_a_value_error():
         ("CartPole-v1", "CartPole-v1"),
         ("/home/me/my maps/Arena.cfg", "Arena"),
         ("maps/two words.wad", "two-words"),
+        ("/home/me/two.wad:MAP02", "two-map02"),
     ],
 )
 def test_names_of_folders(env, folder):

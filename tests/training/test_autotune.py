@@ -13,7 +13,7 @@ from storage.files import FileError
 from tests.agents.synthetic import make_policy
 from tests.agents.toy import LocalEnvs
 from training import autotune as module
-from training.autotune import Measurement, Setting, autotune, with_setting
+from training.autotune import Measurement, Setting, autotune, other_shapes, with_setting
 from training.config import default_config
 
 FIRST = Setting(
@@ -145,12 +145,13 @@ def test_of_settings_of_similar_speed_the_earliest_is_best():
     assert best(100, 102, 104) == 2
 
 
-def propose(speed, *, first=FIRST):
+def propose(speed, *, first=FIRST, shapes=()):
     """Return the measurements of all proposals, with the speeds that a function returns."""
     measured = []
     # Each proposal depends on the measurements before it.
     measured.extend(
-        Measurement(setting, speed(setting)) for setting in module._proposals(first, measured)
+        Measurement(setting, speed(setting))
+        for setting in module._proposals(first, measured, shapes)
     )
     return measured
 
@@ -189,6 +190,22 @@ def test_the_number_of_environments_and_the_rollout_length_never_change(num_envs
     settings = [m.setting for m in propose(lambda s: s.num_envs**more, first=first)]
     assert len(settings) > 3
     assert {(s.num_envs, s.rollout_length) for s in settings} == {(num_envs, length)}
+
+
+def test_the_shape_of_a_rollout_is_varied_only_for_memory_on_small_observations():
+    def shapes(env, given=(), **choices):
+        return other_shapes(default_config(env, **choices), given)
+
+    for env in ("MiniGrid-MemoryS7-v0", "CartPole-v1"):
+        assert shapes(env, memory="lstm") == shapes(env, memory="gru") == [(64, 16)]
+        assert shapes(env) == shapes(env, memory="lstm", given={"num_envs", "seed"}) == []
+        assert shapes(env, memory="lstm", given={"rollout_length"}) == []
+    for env in ("basic", "ALE/Pong-v5", "CarRacing-v3", "freedoom2:MAP01", "mine.wad:MAP02"):
+        assert shapes(env, memory="lstm") == []
+    settings = [m.setting for m in propose(lambda s: s.num_envs, shapes=[(8, 8)])]
+    assert settings[:2] == [FIRST, replace(FIRST, num_envs=8, rollout_length=8)]
+    assert {s.num_envs * s.rollout_length for s in settings} == {4 * 16}
+    assert all(s.num_envs == 8 for s in settings[1:])
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3, 16, None])

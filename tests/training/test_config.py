@@ -177,6 +177,7 @@ def test_a_configuration_goes_through_json_as_it_is(agent, tmp_path):
 # What may differ when a run is resumed.
 
 RESUMABLE = {
+    "env.files",
     "import_",
     "total_env_steps",
     "eval_envs",

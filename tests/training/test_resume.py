@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agents import OBJECTIVES
+from envs.moved import own_files
 from evaluation.seeds import TRAINING, first_training_seed
 from storage.files import DamagedError, FileError
 from storage.run_folder import RunFolder
 from tests.agents.synthetic import assert_same, weights
+from tests.envs.maps import room, write_wad
 from tests.storage.hostile import VALUES, leaves, put, refused_or_harmless
 from tests.storage.policies import make_agent, update
 from training.autotune import with_setting
@@ -123,6 +126,9 @@ def other_value(name, value):
         "precision": "float32",
         "inference": "eager",
         "run_dir": Path("elsewhere"),
+        "env.files": ("cfg=0",),
+        "import_": ("own.py",),
+        "eval_envs": "none",
         "track": "wandb",
     }
     if name in other:
@@ -214,3 +220,33 @@ def test_whatever_a_configuration_says(tmp_path, data):
         check_resumable(folder, config)
     with refused_or_harmless(FileError):
         with_setting(config, folder.read_config())
+
+
+def test_a_run_is_resumed_wherever_its_files_are_but_not_with_others(tmp_path):
+    old, new = write_wad(tmp_path / "own.wad", room()), tmp_path / "new" / "own.wad"
+    new.parent.mkdir()
+    files = own_files(str(old))
+    config = with_values(default_config(str(old)), {"env.files": files})
+    folder = RunFolder(tmp_path / "run")
+    folder.write_config(config.as_dict(), torch.float32)
+    check_resumable(folder, default_config(str(old)))
+    old.rename(new)
+    check_resumable(folder, default_config(str(new)))
+    with pytest.raises(FileError, match=r"env\.env .*own\.wad, not basic"):
+        check_resumable(folder, default_config("basic"))
+    with pytest.raises(FileError, match="other files: its map is MAP01, not nothing; restore"):
+        check_resumable(folder, default_config(f"{new}:MAP01"))
+    new.write_bytes(new.read_bytes() + b"\0")
+    with pytest.raises(FileError, match=r"other files: the SHA-256 of .*own\.wad begins with"):
+        check_resumable(folder, default_config(str(new)))
+
+
+@pytest.mark.parametrize("files", [5, "cfg=0", {"cfg": 0}, [5], [["cfg"]]])
+def test_notes_about_files_that_are_damaged_are_not_obeyed(tmp_path, files):
+    config = default_config(str(write_wad(tmp_path / "own.wad", room())))
+    stored = config.as_dict()
+    stored["env"]["files"] = files
+    folder = RunFolder(tmp_path)
+    folder.write_config(stored, torch.float32)
+    with contextlib.suppress(FileError):
+        check_resumable(folder, config)

@@ -61,6 +61,17 @@ def test_draws_palette_indices_and_reports_variables_in_order(resolution):
     end_engine(game, scratch)
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no /proc")
+def test_an_engine_may_use_a_gigabyte():
+    game, scratch = start_engine(game_spec("basic"), resolution=(160, 120), variables=())
+    try:
+        pid = (scratch / "engine").read_text().split()[0]
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        assert re.search(rf"Max address space +{2**30} +{2**30} +bytes", limits)
+    finally:
+        end_engine(game, scratch)
+
+
 def test_an_engine_that_cannot_start_is_reported_and_leaves_no_folder(tmp_path):
     for spec in (GameSpec(wad=tmp_path / "no.wad"), GameSpec(iwad=tmp_path / "no.wad")):
         with pytest.raises(EnvError, match=r"the Doom engine did not start: .*no\.wad"):
