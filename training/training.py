@@ -12,7 +12,7 @@ from typing import Any
 from agents import Agent, OverlappedSampler
 from agents.collector import Collected, Collector
 from envs import EnvError, SharedVectorEnv
-from envs.registry import frames_per_env_step
+from envs.registry import frames_per_env_step, needs_trust
 from evaluation.printing import print_line
 from storage.run_folder import RunFolder
 from training.callbacks import Callback
@@ -199,9 +199,10 @@ class Training:
         )
         if progress.best_score is not None:
             print_line(f"best evaluation during training: {progress.best_score:,.2f}")
-        path = shlex.quote(str(self.folder.path))
-        print_line(f"score it:  python evaluate.py score {path}")
-        print_line(f"replay it: python evaluate.py replay {path}")
+        trust = " --trust" if self.config.import_ or needs_trust(self.config.env) else ""
+        run = f"{shlex.quote(str(self.folder.path))}{trust}"
+        print_line(f"score it:  python evaluate.py score {run}")
+        print_line(f"replay it: python evaluate.py replay {run}")
         seconds = progress.seconds - self._first_seconds
         if seconds > 0:
             self._report_speed((progress.env_steps - self._first_env_steps) / seconds)

@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -203,6 +204,26 @@ def test_one_environment_at_a_time_is_enough(tmp_path, monkeypatch):
     config = config_of(**values, **{"env.env": "exclusive:Exclusive-v0"})
     with pytest.raises(EnvError, match="port 5005 is in use"):
         train.train(config, RunFolder(tmp_path / "own"), [])
+
+
+@pytest.mark.parametrize(
+    ("values", "folder", "expected"),
+    [
+        ({}, "run", "score run"),
+        ({}, "a run", "score 'a run'"),
+        ({"env.env": "tests.envs.toy:Endless-v0"}, "run", "score run --trust"),
+    ],
+    ids=str,
+)
+def test_the_printed_commands_can_be_pasted(
+    tmp_path, monkeypatch, capsys, values, folder, expected
+):
+    monkeypatch.chdir(tmp_path)
+    config = config_of(**values, total_env_steps=16, eval_envs="none")
+    train.train(config, RunFolder(Path(folder)), [])
+    said = capsys.readouterr().out
+    assert f"score it:  python evaluate.py {expected}\n" in said
+    assert f"replay it: python evaluate.py re{expected.replace('score', 'play')}\n" in said
 
 
 def test_all_the_time_of_a_training_is_counted(opened):
