@@ -127,6 +127,8 @@ def other_value(name, value):
         "inference": "eager",
         "run_dir": Path("elsewhere"),
         "env.files": ("cfg=0",),
+        "env.env_kwargs": ("size=3",),
+        "env.wrappers": ("own:Wrapper",),
         "import_": ("own.py",),
         "eval_envs": "none",
         "track": "wandb",
