@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import evaluate
 import train
@@ -51,7 +52,8 @@ def in_process(monkeypatch):
 
     def train_here(arguments):
         trainings.append(arguments)
-        return train.main([*arguments, "--eval-episodes", "1", "--num-workers", "1"])
+        with torch.enable_grad():  # As in a process of its own; the commands need no gradients.
+            return train.main([*arguments, "--eval-episodes", "1", "--num-workers", "1"])
 
     monkeypatch.setattr(suite, "_train", train_here)
     return trainings
