@@ -13,6 +13,10 @@ from evaluation.printing import PlainConsole
 from evaluation.printing import print_line
 import os
 
+from commands.start import exit_when_interrupted
+
+if __name__ == "__main__":
+    exit_when_interrupted()
 # Before torch is imported. Threads that wait for each other soon sleep instead of taking the cores
 # from the environments: a lower value slows recurrent networks down, a higher one the environments.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -33,14 +37,14 @@ from agents import AGENTS, OBJECTIVES
 from commands.commandline import (
     UsageError,
     as_arguments,
+    execute,
     given_fields,
     given_values,
     join_repeated,
     parse,
-    run,
 )
 from commands.config_file import as_yaml, with_config_file
-from envs import canonical_name, portable_name
+from envs import StoppedError, canonical_name, portable_name
 from perception import ENCODERS, MEMORIES
 from storage.extensions import import_extensions
 from storage.run_folder import RunFolder
@@ -149,11 +153,15 @@ def train(
         writers: receive each record that is logged.
         callbacks: are called while the training runs.
     """
-    with open_training(config, folder, signals, writers, callbacks) as training:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.suppress(StoppedError))  # Interrupted before it began.
+        opening = open_training(config, folder, signals, writers, callbacks)
+        training = stack.enter_context(opening)
         if training is None:
             return
         learn(training)
-    training.report()
+        stack.close()
+        training.report()
 
 
 def learn(training: Training) -> None:
@@ -294,8 +302,8 @@ def command_line_of(
 
 
 def command() -> None:
-    """Run as the console script `doomgrad-train`."""
-    sys.exit(run(main))
+    """Run as a program."""
+    execute(main, drops_output=True)
 
 
 if __name__ == "__main__":

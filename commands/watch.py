@@ -11,6 +11,7 @@ from pathlib import Path
 
 from commands.commandline import UsageError
 from commands.options import ReadingOptions, RunPath, check_at_least_one, check_seed
+from envs.streams import lost_output
 from evaluation.printing import print_line
 from evaluation.seeds import MAX_SCORING
 
@@ -79,3 +80,5 @@ def run(options: WatchOptions) -> None:
             for s in shown:
                 episode_return = f"{s.episode.episode_return:,.2f}"
                 print_line(f"{s.name}: episode with seed {s.episode.seed}: return {episode_return}")
+            if lost_output():
+                return

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs import EnvConfig, SharedVectorEnv
+from envs.child import start_python
 from envs.filmed import FilmedEnv
 from envs.fingerprint import fingerprint
 from envs.playback import playback_fps
@@ -116,8 +117,13 @@ def window() -> Iterator[Show]:
         EvaluationError: If no window can be opened.
     """
     # Qt ends a process in which it cannot open a window, so another process tries first.
-    probe = [sys.executable, "-c", "import cv2; cv2.namedWindow('doomgrad')"]
-    if subprocess.run(probe, capture_output=True, check=False).returncode:
+    probe = start_python(
+        "import cv2; cv2.namedWindow('doomgrad')",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    if probe.wait():
         raise EvaluationError("no window can be opened on this display; add --terminal")
     # The Qt of OpenCV has no fonts, and prints a warning for each one that is missing. Any folder
     # of fonts prevents that; none of them is used.
