@@ -10,6 +10,7 @@ from stable_baselines3.common.atari_wrappers import AtariWrapper, EpisodicLifeEn
 
 from envs import EnvConfig, EnvError, make
 from envs.pixels import lost_life
+from envs.streams import say_once
 from tests.envs.toy import LENGTH, Lives, Scene
 
 TOY = "tests.envs.toy"
@@ -473,6 +474,7 @@ def test_max_pool_is_refused_with_one_frame_per_env_step():
 
 
 def test_an_environment_that_cannot_be_closed_is_reported_once(capsys):
+    say_once.cache_clear()
     for _ in range(2):
         make(EnvConfig(env="tests.envs.toy:Unseen-v0")).close()
     (line,) = capsys.readouterr().err.splitlines()
