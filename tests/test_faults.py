@@ -194,6 +194,7 @@ def test_a_second_training_does_not_write_into_the_same_folder(tmp_path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has none")
 def test_a_training_needs_no_standard_streams(tmp_path):
     arguments = ["CartPole-v1", *SHORT, "--total-env-steps", "128", "--run-dir", str(tmp_path)]
+    arguments += ["--num-workers", "1", "--eval-envs", "none"]
     # Standard input is closed, the other end of standard output too, and standard error is full.
     reading, writing = os.pipe()
     os.close(reading)

@@ -332,6 +332,19 @@ def test_a_signal_is_obeyed_in_an_evaluation_that_never_ends(opened):
     assert len(training.folder.checkpoints) == 1
 
 
+def test_episodes_continue_after_an_interrupted_evaluation_in_the_same_environments(
+    opened, monkeypatch
+):
+    monkeypatch.setattr(assemble, "_GRACE_S", 0.1)
+    training = opened(**{"env.env": "tests.envs.toy:Endless-v0", "eval_envs": "shared"})
+    training.update(training.collect())
+    before = {name: part.clone() for name, part in training.collector.state().items()}
+    threading.Timer(0.3, training.signals.append, [15]).start()
+    training.evaluate_if_due()
+    assert training.is_over
+    assert_same(training.collector.state(), before)
+
+
 def test_a_signal_is_obeyed_in_a_rollout_that_takes_long(opened, monkeypatch):
     monkeypatch.setattr(assemble, "_GRACE_S", 0.1)
     training = opened()
