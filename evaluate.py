@@ -6,15 +6,9 @@ RUN is a run folder or a policy file, or zoo/NAME for a policy that comes with t
 
 from __future__ import annotations
 
-import os
+from commands.start import prepare
 
-from commands.start import exit_when_interrupted
-
-if __name__ == "__main__":
-    exit_when_interrupted()
-# Before torch is imported. Threads that wait for each other soon sleep instead of taking the cores
-# from the environments: a lower value slows recurrent networks down, a higher one the environments.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+prepare(__name__)
 
 import signal
 from collections.abc import Callable, Sequence

@@ -9,18 +9,9 @@ of basic where ENV has none. The same command on a run folder that exists resume
 
 from __future__ import annotations
 
-from evaluation.printing import PlainConsole
-from evaluation.printing import print_line
-import os
+from commands.start import prepare
 
-from commands.start import exit_when_interrupted
-
-if __name__ == "__main__":
-    exit_when_interrupted()
-# Before torch is imported. Threads that wait for each other soon sleep instead of taking the cores
-# from the environments: a lower value slows recurrent networks down, a higher one the environments.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # Large pages for large tensors.
+prepare(__name__, THP_MEM_ALLOC_ENABLE="1")  # Large pages for large tensors.
 
 import contextlib
 import shlex
@@ -45,6 +36,7 @@ from commands.commandline import (
 )
 from commands.config_file import as_yaml, with_config_file
 from envs import StoppedError, canonical_name, portable_name
+from evaluation.printing import PlainConsole, print_line
 from perception import ENCODERS, MEMORIES
 from storage.extensions import import_extensions
 from storage.run_folder import RunFolder
@@ -153,14 +145,11 @@ def train(
         writers: receive each record that is logged.
         callbacks: are called while the training runs.
     """
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(contextlib.suppress(StoppedError))  # Interrupted before it began.
-        opening = open_training(config, folder, signals, writers, callbacks)
-        training = stack.enter_context(opening)
-        if training is None:
-            return
-        learn(training)
-        stack.close()
+    with contextlib.suppress(StoppedError):  # It was interrupted before it began.
+        with open_training(config, folder, signals, writers, callbacks) as training:
+            if training is None:
+                return
+            learn(training)
         training.report()
 
 

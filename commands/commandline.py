@@ -332,7 +332,7 @@ def execute(program: Callable[[Sequence[str]], int], *, drops_output: bool = Fal
     status = run(program)
     lost = lost_output()
     if status == 0 and lost is not None and lost.errno not in _NOT_READ:
-        print(f"error: output could not be written ({lost.strerror})", file=sys.stderr)
+        print_line(f"error: output could not be written ({lost.strerror})", sys.stderr)
         status = 1
     if status == 130:
         os._exit(130)  # Threads may be in the middle of anything, and are not waited for.

@@ -111,8 +111,9 @@ def lost_output() -> OSError | None:
 @functools.cache
 def say_once(line: str) -> None:
     """Print a line to standard error, unless this process has printed it before."""
-    if not _is_silent:
-        print(line, file=sys.stderr)
+    if not _is_silent and sys.stderr is not None:
+        visible = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        sys.stderr.write("".join(visible) + "\n")
 
 
 def be_silent() -> None:
