@@ -109,12 +109,12 @@ def main(arguments: Sequence[str]) -> int:
         return check_machine()
     arguments = with_config_file(arguments)
     command = read_command_line(arguments)
+    config = command.training
     if command.print_config:
-        print(as_yaml(command.training.env.env, command.choices, command.training), end="")  # noqa: T201
+        print(as_yaml(config.env.env, command.choices, config), end="")  # noqa: T201
         return 0
     if command.tuning.tune:
         return search(command, given_fields(arguments))
-    config = command.training
     folder = RunFolder(config.run_dir or config.default_run_dir)
     if config.track:
         load_service(config.track, folder.path)
