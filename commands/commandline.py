@@ -22,8 +22,8 @@ from typing import Any
 import tyro
 
 from commands.elsewhere import flag_for
-from envs.streams import lost_output, protect_streams
 from evaluation.printing import print_line
+from processes.streams import lost_output, protect_streams
 
 
 class UsageError(ValueError):

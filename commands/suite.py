@@ -20,8 +20,8 @@ import tyro
 from commands import compare
 from commands.commandline import UsageError, as_flag
 from commands.options import ScoringOptions, check_at_least_one, check_folder
-from envs.child import start_python
 from evaluation.printing import print_line
+from processes.child import start_python
 from storage.files import check_writable
 from training.signals import STOPPING, handling_signals
 

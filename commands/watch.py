@@ -11,9 +11,9 @@ from pathlib import Path
 
 from commands.commandline import UsageError
 from commands.options import ReadingOptions, RunPath, check_at_least_one, check_seed
-from envs.streams import lost_output
 from evaluation.printing import print_line
 from evaluation.seeds import MAX_SCORING
+from processes.streams import lost_output
 
 
 @dataclass(frozen=True, kw_only=True)

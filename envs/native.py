@@ -13,7 +13,7 @@ import numpy as np
 
 from envs.doom.env import DoomEnv
 from envs.errors import ContractError, describe_error
-from envs.streams import say_once
+from processes.streams import say_once
 
 
 class Native(gym.Wrapper[Any, Any, Any, Any]):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from envs.streams import write_at_once
+from processes.streams import write_at_once
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """What Ctrl-C sends, what schedulers send, and what a terminal sends that is closed."""

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.child import start_python
 from envs.config import EnvConfig
 from envs.doom.engine import remove_leftovers
 from envs.errors import EnvError
@@ -38,6 +37,7 @@ from envs.vector.messages import (
     Job,
     receive_json,
 )
+from processes.child import start_python
 
 # Seconds after which a worker that was told to close is killed; also if it is in a step then.
 CLOSE_WITHIN_S, HURRY_S = 5.0, 1.0

@@ -20,7 +20,6 @@ import cv2
 
 from envs.doom.engine import abandon_engines
 from envs.errors import describe_error
-from envs.streams import be_silent, protect_streams
 from envs.vector.lanes import Lanes
 from envs.vector.messages import (
     ACT,
@@ -37,6 +36,7 @@ from envs.vector.messages import (
     receive_json,
 )
 from envs.vector.watchdog import ParentWatch, Watchdog
+from processes.streams import be_silent, protect_streams
 
 
 def serve(connection: socket.socket, memory: int) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -20,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs import EnvConfig, SharedVectorEnv
-from envs.child import start_python
 from envs.filmed import FilmedEnv
 from envs.fingerprint import fingerprint
 from envs.playback import playback_fps
@@ -31,6 +29,7 @@ from evaluation.protocol import Protocol, check_fits, native, play
 from evaluation.replay.overlay import Caption
 from evaluation.replay.recorded import ShownEpisode
 from evaluation.replay.video import together, with_captions
+from processes.child import start_python
 from storage.policy_file import PolicyFile
 from storage.recording import Recording
 from storage.run_folder import find_policy

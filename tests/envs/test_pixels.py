@@ -10,7 +10,7 @@ from stable_baselines3.common.atari_wrappers import AtariWrapper, EpisodicLifeEn
 
 from envs import EnvConfig, EnvError, make
 from envs.pixels import lost_life
-from envs.streams import say_once
+from processes.streams import say_once
 from tests.envs.toy import LENGTH, Lives, Scene
 
 TOY = "tests.envs.toy"

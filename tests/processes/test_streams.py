@@ -1,4 +1,4 @@
-"""Tests of `envs.streams`: output that cannot be written, or that nobody reads."""
+"""Tests of `processes.streams`: output that cannot be written, or that nobody reads."""
 
 import contextlib
 import errno
@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from envs import streams
-from envs.streams import LossyStream, lost_output, protect_streams, say_once, write_at_once
+from processes import streams
+from processes.streams import LossyStream, lost_output, protect_streams, say_once, write_at_once
 from tests.envs import processes
 
 
@@ -76,7 +76,7 @@ def test_a_full_disk_is_no_error():
 
 CLOSED = """
 import os, sys
-from envs.streams import protect_streams, lost_output
+from processes.streams import protect_streams, lost_output
 protect_streams()
 print("nobody reads this \\u00fc")
 print("nor this", file=sys.stderr)

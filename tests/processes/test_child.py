@@ -1,4 +1,4 @@
-"""Tests of `envs.child`: what another Python process imports, and when it ends."""
+"""Tests of `processes.child`: what another Python process imports, and when it ends."""
 
 import os
 import signal
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from envs import child
-from envs.child import above_standard_streams, search_path, start_python
+from processes import child
+from processes.child import above_standard_streams, search_path, start_python
 from tests.envs import processes
 from tests.envs.vector.opened import TOY, opened
 
@@ -71,7 +71,7 @@ def test_descriptors_are_passed_by_other_numbers_than_those_of_standard_streams(
 
 
 def test_standard_streams_that_are_closed_are_opened():
-    code = "from envs.child import start_python; print(start_python('os.fstat(0)').wait())"
+    code = "from processes.child import start_python; print(start_python('os.fstat(0)').wait())"
     command = ["sh", "-c", 'exec "$0" -c "$1" <&-', sys.executable, code]
     environment = {**os.environ, "PYTHONPATH": str(processes.ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, check=True)
@@ -80,7 +80,7 @@ def test_standard_streams_that_are_closed_are_opened():
 
 ORPHAN = """
 import os, signal, sys
-from envs.child import start_python
+from processes.child import start_python
 code = "print(os.getpid(), flush=True); import time; time.sleep(100)"
 start_python(code, when_orphaned=signal.{signal})
 time = __import__("time")
@@ -107,7 +107,8 @@ def test_a_process_whose_parent_died_at_once_ends(monkeypatch):
 
 def test_no_program_is_started_in_another_way():
     """Benchmarks, which start programs as users do, are none."""
-    folders = ("agents", "commands", "deploy", "envs", "evaluation", "perception", "training")
+    folders = ("agents", "commands", "deploy", "envs", "evaluation", "perception", "processes")
+    folders += ("storage", "training")
     files = [file for folder in folders for file in (processes.ROOT / folder).rglob("*.py")]
     starting = [f for f in files if "sys.executable" in Path(f).read_text()]
     assert starting == [Path(child.__file__)]
