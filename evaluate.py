@@ -6,20 +6,18 @@ RUN is a run folder or a policy file, or zoo/NAME for a policy that comes with t
 
 from __future__ import annotations
 
-import os
+from commands.start import prepare
 
-# Before torch is imported. Threads that wait for each other soon sleep instead of taking the cores
-# from the environments: a lower value slows recurrent networks down, a higher one the environments.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+prepare(__name__)
 
-import sys
+import signal
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import tyro
 
 from commands import compare, export, gallery, plot, pull, push, replay, score, suite, watch
-from commands.commandline import parse, run
+from commands.commandline import execute, parse
 
 RUN: dict[type[Any], Callable[[Any], None]] = {
     score.ScoreOptions: score.run,
@@ -52,17 +50,16 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(Command, arguments, program="python evaluate.py", description=__doc__)
     import torch  # Here, as in `commands`, so that --help and mistakes need not wait for it.
 
-    try:
-        with torch.no_grad():
-            RUN[type(options)](options)
-    except KeyboardInterrupt:
-        return 130
+    with torch.no_grad():
+        RUN[type(options)](options)
     return 0
 
 
 def command() -> None:
-    """Run as the console script `doomgrad-evaluate`."""
-    sys.exit(run(main))
+    """Run as a program."""
+    # Ctrl-C ends a command like an error: what it has opened is closed.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    execute(main)
 
 
 if __name__ == "__main__":

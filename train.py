@@ -9,14 +9,9 @@ of basic where ENV has none. The same command on a run folder that exists resume
 
 from __future__ import annotations
 
-from evaluation.printing import PlainConsole
-from evaluation.printing import print_line
-import os
+from commands.start import prepare
 
-# Before torch is imported. Threads that wait for each other soon sleep instead of taking the cores
-# from the environments: a lower value slows recurrent networks down, a higher one the environments.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # Large pages for large tensors.
+prepare(__name__, THP_MEM_ALLOC_ENABLE="1")  # Large pages for large tensors.
 
 import contextlib
 import shlex
@@ -33,14 +28,15 @@ from agents import AGENTS, OBJECTIVES
 from commands.commandline import (
     UsageError,
     as_arguments,
+    execute,
     given_fields,
     given_values,
     join_repeated,
     parse,
-    run,
 )
 from commands.config_file import as_yaml, with_config_file
-from envs import canonical_name, portable_name
+from envs import StoppedError, canonical_name, portable_name
+from evaluation.printing import PlainConsole, print_line
 from perception import ENCODERS, MEMORIES
 from storage.extensions import import_extensions
 from storage.run_folder import RunFolder
@@ -113,12 +109,12 @@ def main(arguments: Sequence[str]) -> int:
         return check_machine()
     arguments = with_config_file(arguments)
     command = read_command_line(arguments)
+    config = command.training
     if command.print_config:
-        print(as_yaml(command.training.env.env, command.choices, command.training), end="")  # noqa: T201
+        print(as_yaml(config.env.env, command.choices, config), end="")  # noqa: T201
         return 0
     if command.tuning.tune:
         return search(command, given_fields(arguments))
-    config = command.training
     folder = RunFolder(config.run_dir or config.default_run_dir)
     if config.track:
         load_service(config.track, folder.path)
@@ -149,11 +145,12 @@ def train(
         writers: receive each record that is logged.
         callbacks: are called while the training runs.
     """
-    with open_training(config, folder, signals, writers, callbacks) as training:
-        if training is None:
-            return
-        learn(training)
-    training.report()
+    with contextlib.suppress(StoppedError):  # It was interrupted before it began.
+        with open_training(config, folder, signals, writers, callbacks) as training:
+            if training is None:
+                return
+            learn(training)
+        training.report()
 
 
 def learn(training: Training) -> None:
@@ -294,8 +291,8 @@ def command_line_of(
 
 
 def command() -> None:
-    """Run as the console script `doomgrad-train`."""
-    sys.exit(run(main))
+    """Run as a program."""
+    execute(main, drops_output=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import errno
 import functools
 import io
 import itertools
@@ -22,6 +23,7 @@ import tyro
 
 from commands.elsewhere import flag_for
 from evaluation.printing import print_line
+from processes.streams import lost_output, protect_streams
 
 
 class UsageError(ValueError):
@@ -316,13 +318,39 @@ def user_errors() -> tuple[type[Exception], ...]:
     return (UsageError, *(getattr(module, name) for module, name in modules if module))
 
 
+_NOT_READ = (errno.EPIPE, errno.ETIMEDOUT)  # Whoever read the output has seen enough.
+
+
+def execute(program: Callable[[Sequence[str]], int], *, drops_output: bool = False) -> None:
+    """Run a program, and exit: see `run`. Output that nobody reads any more stops nothing.
+
+    Args:
+        program: takes the command line, and returns the exit status.
+        drops_output: see `protect_streams`.
+    """
+    protect_streams(drops_output=drops_output)
+    status = run(program)
+    lost = lost_output()
+    if status == 0 and lost is not None and lost.errno not in _NOT_READ:
+        print_line(f"error: output could not be written ({lost.strerror})", sys.stderr)
+        status = 1
+    if status == 130:
+        os._exit(130)  # Threads may be in the middle of anything, and are not waited for.
+    sys.exit(status)
+
+
 def run(program: Callable[[Sequence[str]], int]) -> int:
-    """Run a program, and report an error that a user can cause as one line and exit status 2."""
+    """Run a program, and return its exit status.
+
+    An error that a user can cause is reported as one line, with status 2.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # Terminals without UTF-8 show \\xb7 for a dot.
             stream.reconfigure(errors="backslashreplace")
     try:
         return program(expand_home(sys.argv[1:]))
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:
         # The reader of the output, `head` for example, has seen enough.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 # closed with the process

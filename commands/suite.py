@@ -9,12 +9,11 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -22,8 +21,9 @@ from commands import compare
 from commands.commandline import UsageError, as_flag
 from commands.options import ScoringOptions, check_at_least_one, check_folder
 from evaluation.printing import print_line
+from processes.child import start_python
 from storage.files import check_writable
-from training.signals import handling_signals
+from training.signals import STOPPING, handling_signals
 
 SCENARIOS = (
     "basic",
@@ -36,6 +36,8 @@ SCENARIOS = (
 """What is trained by default."""
 _OWN_FLAGS = ("agent", "seed", "run-dir", "total-env-steps")
 _TRAIN = Path(__file__).resolve().parent.parent / "train.py"
+_INTERRUPTED = [128 + number for number in STOPPING]
+_RUN_FILE = "import runpy; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +148,7 @@ def train_all(options: SuiteOptions) -> list[Path]:
         UnknownNameError: If there is no such agent.
         UsageError: If a training run fails.
         EnvError: If there is no such environment.
-        KeyboardInterrupt: If a training run was interrupted; it is saved.
+        SystemExit: If a training run was interrupted; it is saved.
     """
     from agents import AGENTS
     from envs import canonical_name
@@ -177,36 +179,39 @@ def _check(arguments: list[str]) -> None:
     Raises:
         UsageError: If it does not.
     """
-    command = [sys.executable, str(_TRAIN), *arguments, "--print-config"]
-    checked = subprocess.run(command, capture_output=True, text=True, check=False)
-    if checked.returncode:
-        raise UsageError(checked.stderr.strip().removeprefix("error: "))
+    words = [str(_TRAIN), *arguments, "--print-config"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with start_python(_RUN_FILE, words, when_orphaned=signal.SIGTERM, **pipes) as process:
+        _, said = process.communicate()
+    if process.returncode:
+        raise UsageError(said.decode().strip().removeprefix("error: "))
 
 
 def _train(arguments: list[str]) -> int:
     """Train in a process of its own, and return its exit status.
 
-    Signals are handled when it has ended: Ctrl-C reaches all processes of a terminal, and SIGTERM,
-    which only reaches this one, is passed on.
+    Signals are handled when it has ended: Ctrl-C reaches all processes of a terminal, and others,
+    which may reach only this one, are passed on. If this process is killed, the training saves and
+    ends too.
 
     Raises:
-        KeyboardInterrupt: If it was interrupted; it has ended by itself, and is saved.
+        SystemExit: If it was interrupted; it has ended by itself, and is saved.
     """
     received: list[int] = []
     processes: list[subprocess.Popen[bytes]] = []
 
     def remember(number: int, frame: object) -> None:
         received.append(number)
-        if number == signal.SIGTERM:
+        if number != signal.SIGINT:
             for process in processes:
-                process.terminate()
+                process.send_signal(number)
 
     with (
         handling_signals(remember),
-        subprocess.Popen([sys.executable, str(_TRAIN), *arguments]) as process,
+        start_python(_RUN_FILE, [str(_TRAIN), *arguments], when_orphaned=signal.SIGTERM) as process,
     ):
         processes.append(process)
         status = process.wait()
-    if received or status in (130, 143):
-        raise KeyboardInterrupt
+    if received or status in _INTERRUPTED:
+        raise SystemExit(128 + received[0] if received else status)
     return status

@@ -13,6 +13,7 @@ from commands.commandline import UsageError
 from commands.options import ReadingOptions, RunPath, check_at_least_one, check_seed
 from evaluation.printing import print_line
 from evaluation.seeds import MAX_SCORING
+from processes.streams import lost_output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,3 +80,5 @@ def run(options: WatchOptions) -> None:
             for s in shown:
                 episode_return = f"{s.episode.episode_return:,.2f}"
                 print_line(f"{s.name}: episode with seed {s.episode.seed}: return {episode_return}")
+            if lost_output():
+                return

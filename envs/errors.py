@@ -1,5 +1,10 @@
 """The errors that `envs` raises; every message is one line."""
 
+from __future__ import annotations
+
+import os
+import traceback
+
 
 def printable(text: str) -> str:
     """Return a text as one line, with escapes for what may not be printed as it is.
@@ -25,3 +30,12 @@ class ActionError(EnvError):
 
 class ContractError(EnvError):
     """An environment breaks its own contract: a new one would break it, too."""
+
+
+def describe_error(error: Exception) -> str:
+    """Return what went wrong in one line, with the place in the code unless it is an EnvError."""
+    if isinstance(error, EnvError):
+        return str(error)
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text} ({os.path.basename(where.filename)}:{where.lineno})"

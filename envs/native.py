@@ -12,7 +12,8 @@ import gymnasium as gym
 import numpy as np
 
 from envs.doom.env import DoomEnv
-from envs.errors import ContractError
+from envs.errors import ContractError, describe_error
+from processes.streams import say_once
 
 
 class Native(gym.Wrapper[Any, Any, Any, Any]):
@@ -113,6 +114,13 @@ class Reported(gym.Wrapper[Any, Any, Any, Any]):
         if terminated or truncated:
             info = {**info, "statistics": self._statistics()}
         return observation, reward, terminated, truncated, info
+
+    def close(self) -> None:
+        """Close the environment; an error is reported once."""
+        try:
+            super().close()
+        except Exception as error:  # Environments can raise anything.
+            say_once(f"{self._name} was not closed: {describe_error(error)}")
 
     def _statistics(self) -> dict[str, float]:
         doom = self._native.episode_statistics() if isinstance(self._native, DoomEnv) else {}

@@ -22,7 +22,7 @@ from envs.config import EnvConfig
 from envs.doom.cfg import game_spec
 from envs.doom.engine import smallest_resolution
 from envs.doom.env import FRAMES_PER_SECOND, DoomEnv
-from envs.errors import EnvError
+from envs.errors import EnvError, describe_error
 from envs.registry import frames_per_env_step, is_plain_doom, make
 
 _FALLBACK_FPS = 30.0
@@ -200,8 +200,19 @@ def picture(env: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
     Args:
         env: made with the render mode `rgb_array`.
         size: (W, H).
+
+    Raises:
+        EnvError: If it renders no such picture.
     """
-    return resized(np.asarray(env.render()), size)
+    try:
+        image = np.asarray(env.render())
+    except Exception as error:  # Environments can raise anything.
+        raise EnvError(f"render() failed: {describe_error(error)}") from error
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        array = f"{image.dtype} of shape {image.shape}"
+        returned = array if image.ndim else type(image.item()).__name__
+        raise EnvError(f"render() returned {returned}; a picture is (height, width, 3) uint8")
+    return resized(image, size)
 
 
 def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

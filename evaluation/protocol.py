@@ -223,17 +223,20 @@ def parallel_envs(config: EnvConfig, num_envs: int, episodes: int) -> int:
 
 
 @contextlib.contextmanager
-def vector_env(config: EnvConfig, num_envs: int, episodes: int) -> Iterator[SharedVectorEnv]:
+def vector_env(
+    config: EnvConfig, num_envs: int, episodes: int, stops: Callable[[], bool] = lambda: False
+) -> Iterator[SharedVectorEnv]:
     """Open environments for scoring; see `parallel_envs`.
 
     Args:
         config: the environment.
         num_envs: number of environments.
         episodes: number of episodes.
+        stops: see `SharedVectorEnv`.
     """
     warn_of_wads(config.env)
     num_envs = parallel_envs(config, num_envs, episodes)
-    with contextlib.closing(SharedVectorEnv(bounded(config), num_envs)) as envs:
+    with contextlib.closing(SharedVectorEnv(bounded(config), num_envs, stops=stops)) as envs:
         yield envs
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -44,10 +44,12 @@ from training.progress import Progress, is_finished
 from training.recorder import TrainingRecorder
 from training.resume import lost_episodes, resume
 from training.saving import bring_policy_up_to_date
+from training.signals import stops_after
 from training.tracking import Tracker
 from training.training import Training
 
 _LIMIT_STEPS = 100  # Env steps of each environment in which the limit without a policy is measured.
+_GRACE_S = 2.0  # A rollout that takes longer after a signal is interrupted.
 _RECORDED_OF_TRAINING = 20  # Episodes, evenly spaced, beside the first, the best and the worst.
 
 
@@ -76,6 +78,7 @@ def open_training(
         EnvError: If the environments cannot be made.
         FileError: If the run in the folder cannot be resumed, or another process is training in it.
         PerceptionError: If the encoder cannot encode the observations.
+        StoppedError: If it was interrupted before it began.
         TrainingError: If the device lacks what the configuration needs.
     """
     check_writable(folder.path)  # Before anything starts.
@@ -90,7 +93,9 @@ def open_training(
     with contextlib.ExitStack() as stack:
         shares_envs = config.eval_envs == "shared"
         played = replace(config, env=bounded(config.env)) if shares_envs else config
-        envs = make_envs(played, config.num_envs, config.num_groups)
+        envs = make_envs(
+            played, config.num_envs, config.num_groups, stops=stops_after(signals, _GRACE_S)
+        )
         stack.enter_context(contextlib.closing(envs))
         if left_out := envs.metadata.get("left_out"):
             say(
@@ -125,7 +130,8 @@ def open_training(
         logger.record("time/limit_env_steps_per_s", limit)
         evaluation = None
         if config.eval_envs != "none":
-            evaluation_envs = envs if shares_envs else make_evaluation_envs(config)
+            stops = stops_after(signals)
+            evaluation_envs = envs if shares_envs else make_evaluation_envs(config, stops)
             stack.enter_context(contextlib.closing(evaluation_envs))
             evaluation = PeriodicEvaluation(
                 agent,
@@ -136,6 +142,7 @@ def open_training(
                 num_episodes=config.eval_episodes,
                 record=config.record,
                 collector=collector if shares_envs else None,
+                stops=stops,
             )
         yield Training(
             config=config,
@@ -153,8 +160,14 @@ def open_training(
         )
 
 
-def make_envs(config: AnyTrainConfig, num_envs: int, num_groups: int = 1) -> SharedVectorEnv:
-    """Return environments as configured."""
+def make_envs(
+    config: AnyTrainConfig,
+    num_envs: int,
+    num_groups: int = 1,
+    *,
+    stops: Callable[[], bool] = lambda: False,
+) -> SharedVectorEnv:
+    """Return environments as configured; for `stops`, see `SharedVectorEnv`."""
     warn_of_wads(config.env.env)
     return SharedVectorEnv(
         config.env,
@@ -163,6 +176,7 @@ def make_envs(config: AnyTrainConfig, num_envs: int, num_groups: int = 1) -> Sha
         num_groups,
         hang_after_s=config.hang_after_s,
         max_restarts=config.max_restarts,
+        stops=stops,
     )
 
 
@@ -229,11 +243,12 @@ def make_logger(
     return logger
 
 
-def make_evaluation_envs(config: AnyTrainConfig) -> SharedVectorEnv:
+def make_evaluation_envs(
+    config: AnyTrainConfig, stops: Callable[[], bool] = lambda: False
+) -> SharedVectorEnv:
     """Return the environments of evaluations, which play whole games that end."""
-    return make_envs(
-        replace(config, env=bounded(config.env)), min(config.num_envs, config.eval_episodes)
-    )
+    whole = replace(config, env=bounded(config.env))
+    return make_envs(whole, min(config.num_envs, config.eval_episodes), stops=stops)
 
 
 def make_recorder(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
 from agents.device import choose_precision, precision_name
 from envs.doctor import check_engines
 from evaluation.printing import print_line
-from storage.provenance import PACKAGES, hardware
+from storage.provenance import PACKAGES, hardware, installed_version
 
 Check = tuple[bool, str, str]
 """Whether all is well, what was checked, and what was found or is to be done."""
@@ -37,7 +36,5 @@ def check_packages() -> Iterator[Check]:
 
 
 def _check_package(name: str) -> Check:
-    try:
-        return True, name, version(name)
-    except PackageNotFoundError:
-        return False, name, 'is not installed; pip install -e "."'
+    installed = installed_version(name)
+    return installed is not None, name, installed or 'is not installed; pip install -e "."'

@@ -11,7 +11,7 @@ from typing import Any
 
 from agents import Agent, OverlappedSampler
 from agents.collector import Collected, Collector
-from envs import EnvError, SharedVectorEnv
+from envs import EnvError, SharedVectorEnv, StoppedError
 from envs.registry import frames_per_env_step, needs_trust
 from evaluation.printing import print_line
 from storage.run_folder import RunFolder
@@ -176,7 +176,9 @@ class Training:
         try:
             for callback in self.callbacks:
                 callback.on_start(self)
-            yield
+            # A rollout that is interrupted is collected again when the training resumes.
+            with contextlib.suppress(StoppedError):
+                yield
             for callback in self.callbacks:
                 callback.on_end(self)
         except (EnvError, TrainingError) as error:
@@ -184,6 +186,9 @@ class Training:
             raise TrainingError(
                 f"{error}; what was learned in {self.progress.env_steps:,} env steps is saved"
             ) from error
+        except Exception:  # An error of ours costs no work either.
+            self.save(resumes_episodes=False)
+            raise
         if not self.save():
             raise TrainingError(f"{self.folder.path} holds only what could be written before")
 

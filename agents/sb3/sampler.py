@@ -134,7 +134,7 @@ class SB3Sampler:
     ) -> None:
         self.envs = envs
         self.stopwatch = Stopwatch()
-        self._agent = agent
+        self._agent, self._is_collecting = agent, False
         self._vec_env = _LearnedRewards(vec_env, agent, self.stopwatch)
         self._tape = _Tape(envs, self._vec_env)
         self._tape.init_callback(agent.model)
@@ -151,8 +151,10 @@ class SB3Sampler:
         """See `Collector.collect`."""
         model, tape = self._agent.model, self._tape
         tape.clear()
+        self._is_collecting = True
         memory_state = self._memory_state().clone()
         model.collect_rollouts(self._vec_env, tape, model.rollout_buffer, model.n_steps)
+        self._is_collecting = False
         rollout = self._rollout(memory_state)
         episodes = self._traces.episodes(rollout, tape.ended)
         self.stopwatch.lap("inference")
@@ -164,7 +166,9 @@ class SB3Sampler:
         )
 
     def state(self) -> dict[str, Tensor]:
-        """See `Collector.state`."""
+        """See `Collector.state`; empty if a rollout was interrupted."""
+        if self._is_collecting:
+            return {}
         _, keys, position, *_ = np.random.get_state()  # noqa: NPY002
         return {
             "numpy_keys": torch.from_numpy(np.asarray(keys).astype(np.int64)),
@@ -184,7 +188,9 @@ class SB3Sampler:
             )
         keys, position = state["numpy_keys"].numpy().astype(np.uint32), state["numpy_position"]
         np.random.set_state(("MT19937", keys, int(position), 0, 0.0))  # noqa: NPY002
+        self._is_collecting = True
         lost = repeat_episodes(self.envs, state)
+        self._is_collecting = False
         self._traces.load_state(state)
         starts = state["starts"].numpy().copy()
         for lane in lost:

@@ -23,7 +23,6 @@ from envs.doom.actions import ActionSet
 from envs.doom.cfg import GameSpec, game_spec
 from envs.doom.engine import (
     ENGINE_ERRORS,
-    abandon_engine,
     end_engine,
     kill_engine,
     smallest_resolution,
@@ -269,11 +268,6 @@ class DoomEnv(gym.Env[Any, Any]):
         """Kill an engine that hangs; the method that waits for it in another thread then raises."""
         if self._game is not None:
             kill_engine(self._scratch)
-
-    def abandon(self) -> None:
-        """Kill the engine and remove its files; for any thread, just before the process ends."""
-        if self._game is not None:
-            abandon_engine(self._scratch)
 
     def close(self) -> None:
         """End the engine."""

@@ -20,6 +20,7 @@ from envs.doom.cfg import ENGINE_FOLDER, GameSpec, game_spec, split_file, strang
 from envs.doom.engine import MAX_MEMORY_KB, remove_leftovers
 from envs.doom.wad import check_start, check_textures, maps
 from envs.errors import EnvError
+from processes.child import start_python
 
 # An environment variable, which worker processes inherit, so that none repeats a trial: hashes of
 # what was played successfully.
@@ -31,7 +32,6 @@ _STEPS = 5
 _REFUSED = 2  # exit status of a trial that found a reason
 _LONGEST_REASON = 300
 _MOST_PRINTED_BLOCKS = 128  # of 512 bytes each
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 def check_playable(env: str) -> None:
@@ -78,27 +78,28 @@ def _try(env: str, spec: GameSpec, played: str) -> None:
     Raises:
         EnvError: If the engine ends or hangs.
     """
-    path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
     with tempfile.TemporaryDirectory(prefix="doomgrad-trial-") as folder:
+        trial = start_python(
+            _TRIAL,
+            [env],
+            environment={_PLAYED: played},
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C reaches the main process only.
+        )
         try:
-            trial = subprocess.run(
-                [sys.executable, "-c", _TRIAL, env],
-                cwd=folder,  # An empty one: nothing is imported from the current folder.
-                env={**os.environ, "PYTHONPATH": path, _PLAYED: played},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                timeout=_WITHIN_S,
-                start_new_session=True,  # Ctrl-C reaches the main process only.
-                check=False,
-            )
+            _, said = trial.communicate(timeout=_WITHIN_S)
         except subprocess.TimeoutExpired:
+            trial.kill()
+            trial.communicate()
             remove_leftovers()
             raise EnvError(f"{env} cannot be played: the engine hangs when it starts") from None
         if trial.returncode == 0:
             return
         remove_leftovers()
-        reason = trial.stderr.decode(errors="replace") if trial.returncode == _REFUSED else ""
+        reason = said.decode(errors="replace") if trial.returncode == _REFUSED else ""
         reason = reason or _complaint(spec, folder) or f"the engine ended when {spec.map} started"
     reason = " ".join(reason.split()).removeprefix(f"{env}: ")[:_LONGEST_REASON]
     raise EnvError(f"{env} cannot be played: {reason}")

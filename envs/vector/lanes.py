@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 
 from envs.config import EnvConfig
 from envs.doom.env import DoomEnv
-from envs.errors import ActionError, ContractError, EnvError
+from envs.errors import ActionError, ContractError, EnvError, describe_error
 from envs.pixels import lost_life
 from envs.registry import make
 from envs.vector.memory import Arrays, map_arrays, numeric_keys
-from envs.vector.messages import HUNG, Job, as_json, describe_error
+from envs.vector.messages import HUNG, Job, as_json
 
 _START_ATTEMPTS = 3  # to start an episode
 _MAX_FAILURES = 20  # of one episode, which is restarted each time
@@ -254,12 +254,6 @@ class Lanes:
         """Close every environment."""
         for env in self._envs.values():
             env.close()
-
-    def abandon(self) -> None:
-        """Kill every engine and remove its files, without waiting for any; the worker then ends."""
-        for env in self._envs.values():
-            if doom := _doom_of(env):
-                doom.abandon()
 
     def _work_at(self, lane: int) -> None:
         self._current = lane

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -87,6 +87,8 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         num_groups: number of groups of equal size into which the environments are split.
         hang_after_s: a step that takes more seconds than this counts as hung.
         max_restarts: more restarts than this within a minute raise EnvError.
+        stops: returns whether to stop; methods that wait for environments then raise StoppedError,
+            and the environments can only be closed.
 
     Attributes:
         num_restarts: how many environments, engines and workers were restarted.
@@ -108,6 +110,7 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         *,
         hang_after_s: float = 30.0,
         max_restarts: int = 100,
+        stops: Callable[[], bool] = lambda: False,
     ) -> None:
         if num_envs < 1:
             raise EnvError(f"num_envs must be at least 1, got {num_envs}")
@@ -120,7 +123,7 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         self.num_workers = min(num_workers or len(pool.usable_cores()), num_envs)
         self.num_groups = num_groups
         self.num_restarts, self.last_restart = 0, ""
-        self._max_restarts = max_restarts
+        self._max_restarts, self._stops = max_restarts, stops
         self._restart_times: deque[float] = deque(maxlen=max_restarts + 1)
         self._restart_lock = threading.Lock()
         remove_leftovers()
@@ -148,7 +151,7 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
             restore_seeds=self._restore_seeds,
         )
         patience_s = _START_WITHIN_S + num_envs * _START_ENGINE_WITHIN_S + 2 * hang_after_s
-        self._teams = pool.form_teams(self._workers, patience_s, self._count_restart)
+        self._teams = pool.form_teams(self._workers, patience_s, self._count_restart, stops)
         self._team_of = {group: team for team in self._teams for group in team.groups}
 
     @property
@@ -257,6 +260,8 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
             self.ask([lane], name, value=value)
 
     def _command_all(self, command: int, payload: bytes = b"") -> None:
+        if self._stops():
+            raise pool.StoppedError  # Groups may be in flight.
         for group in range(self.num_groups):
             self._team_of[group].command(command, group, payload)
         for group in range(self.num_groups):
@@ -341,9 +346,11 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         workers = getattr(self, "_workers", [])
         for worker in workers:
             worker.close()
-        deadline = time.monotonic() + pool.CLOSE_WITHIN_S
+        now = time.monotonic()
         for worker in workers:
-            worker.end(deadline)
+            # Whoever has been told to stop does not wait for one that is in the middle of a step.
+            hurries = self._stops() and worker.unanswered
+            worker.end(now + (pool.HURRY_S if hurries else pool.CLOSE_WITHIN_S))
         if hasattr(self, "_memory"):
             os.close(self._memory)
             del self._memory

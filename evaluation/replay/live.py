@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -30,6 +29,7 @@ from evaluation.protocol import Protocol, check_fits, native, play
 from evaluation.replay.overlay import Caption
 from evaluation.replay.recorded import ShownEpisode
 from evaluation.replay.video import together, with_captions
+from processes.child import start_python
 from storage.policy_file import PolicyFile
 from storage.recording import Recording
 from storage.run_folder import find_policy
@@ -116,8 +116,13 @@ def window() -> Iterator[Show]:
         EvaluationError: If no window can be opened.
     """
     # Qt ends a process in which it cannot open a window, so another process tries first.
-    probe = [sys.executable, "-c", "import cv2; cv2.namedWindow('doomgrad')"]
-    if subprocess.run(probe, capture_output=True, check=False).returncode:
+    probe = start_python(
+        "import cv2; cv2.namedWindow('doomgrad')",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    if probe.wait():
         raise EvaluationError("no window can be opened on this display; add --terminal")
     # The Qt of OpenCV has no fonts, and prints a warning for each one that is missing. Any folder
     # of fonts prevents that; none of them is used.

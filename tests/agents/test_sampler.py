@@ -10,7 +10,7 @@ import torch
 
 from agents import AgentError, Sampler, observation_specs
 from agents.device import single_thread
-from envs import EnvConfig, SharedVectorEnv
+from envs import EnvConfig, SharedVectorEnv, StoppedError
 from perception import MEMORIES, VectorSpec
 from tests.agents.synthetic import assert_same, assert_same_episodes, make_policy
 from tests.agents.toy import ACTION_SPACES, LocalEnvs, counter_length, gauge_info
@@ -446,3 +446,27 @@ def test_a_state_that_no_sampler_returned_is_refused(name):
         with pytest.raises(AgentError, match="start over with --fresh") as error:
             s.load_state(state)
         assert "\n" not in str(error.value)
+
+
+class InterruptedEnvs(LocalEnvs):
+    """Environments that are no longer waited for after a number of results."""
+
+    left = 1000
+
+    def receive(self, group):
+        self.left -= 1
+        if self.left < 0:
+            raise StoppedError
+        return super().receive(group)
+
+
+@pytest.mark.parametrize("left", [0, 1, 2 * STEPS - 1])
+def test_the_state_of_an_interrupted_rollout_is_the_one_before_it(left):
+    envs = InterruptedEnvs(COUNTER, NUM_ENVS, 2)
+    sampler = Sampler(envs, counter_policy("lstm"), rollout_length=STEPS, seed=SEED)
+    sampler.collect()
+    before = {name: part.clone() for name, part in sampler.state().items()}
+    envs.left = left
+    with pytest.raises(StoppedError):
+        sampler.collect()
+    assert_same(sampler.state(), before)

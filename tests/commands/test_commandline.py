@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import re
 import sys
 from dataclasses import dataclass, field
@@ -14,9 +16,11 @@ import tyro
 from agents import AGENTS, OBJECTIVES, AgentError
 from agents.extras import MissingExtraError
 from agents.objectives import VariablesConfig
+from commands import commandline
 from commands.commandline import (
     UsageError,
     as_arguments,
+    execute,
     expand_home,
     given_fields,
     given_values,
@@ -359,3 +363,37 @@ def test_whatever_is_printed_fits_a_terminal_without_utf_8(monkeypatch, encoding
 
     assert run_with(monkeypatch, program) == 0
     assert buffer.getvalue().decode("ascii", "replace").startswith(r"run-\u4e2d")
+
+
+def execute_with(monkeypatch, program, error=None):
+    """Return the exit status of a program to whose output an error happens."""
+    monkeypatch.setattr(sys, "argv", ["program"])
+    monkeypatch.setattr(commandline, "lost_output", lambda: error)
+    monkeypatch.setattr(commandline, "protect_streams", lambda *, drops_output: None)
+    with pytest.raises(SystemExit) as ended:
+        execute(program)
+    return ended.value.code
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "said"),
+    [
+        (errno.EPIPE, 0, ""),
+        (errno.ETIMEDOUT, 0, ""),
+        (errno.ENOSPC, 1, "error: output could not be written (No space left on device)\n"),
+    ],
+)
+def test_output_that_cannot_be_written_is_an_error_unless_nobody_reads_it(
+    capsys, monkeypatch, number, status, said
+):
+    error = OSError(number, os.strerror(number))
+    assert execute_with(monkeypatch, lambda words: 0, error) == status
+    assert capsys.readouterr() == ("", said)
+    assert execute_with(monkeypatch, lambda words: 3, error) == 3
+
+
+def test_an_interrupted_program_ends_without_a_traceback(monkeypatch):
+    def program(words):
+        raise KeyboardInterrupt
+
+    assert run_with(monkeypatch, program) == 130

@@ -10,6 +10,7 @@ from stable_baselines3.common.atari_wrappers import AtariWrapper, EpisodicLifeEn
 
 from envs import EnvConfig, EnvError, make
 from envs.pixels import lost_life
+from processes.streams import say_once
 from tests.envs.toy import LENGTH, Lives, Scene
 
 TOY = "tests.envs.toy"
@@ -470,3 +471,11 @@ def test_options_of_atari_are_refused_if_they_do_not_apply(env, options, message
 def test_max_pool_is_refused_with_one_frame_per_env_step():
     with pytest.raises(EnvError, match="max_pool needs two frames"):
         make(EnvConfig(env="ALE/Pong-v5", frame_skip=1, max_pool=True))
+
+
+def test_an_environment_that_cannot_be_closed_is_reported_once(capsys):
+    say_once.cache_clear()
+    for _ in range(2):
+        make(EnvConfig(env="tests.envs.toy:Unseen-v0")).close()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("tests.envs.toy:Unseen-v0 was not closed: RuntimeError: it ")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from envs import EnvConfig, EnvError, make
-from envs.playback import ActionNames, playback_fps, resimulate
+from envs.playback import ActionNames, picture, playback_fps, resimulate
 from tests.envs import processes
 from tests.envs.raw import NATIVE, doom, random_actions
 
@@ -154,3 +154,26 @@ def test_an_engine_that_hangs_is_killed_and_reported(monkeypatch):
     os.kill(engine, signal.SIGSTOP)
     with pytest.raises(EnvError, match="the Doom engine died"):
         next(moments)
+
+
+class Drawn:
+    def __init__(self, image):
+        self.image = image
+
+    def render(self):
+        return self.image
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (None, "returned NoneType"),
+        ([np.zeros((4, 4, 3), np.uint8)], r"returned uint8 of shape \(1, 4, 4, 3\)"),
+        (np.zeros((4, 4), np.uint8), r"returned uint8 of shape \(4, 4\)"),
+        (np.zeros((4, 4, 3)), r"returned float64 of shape \(4, 4, 3\)"),
+        (np.zeros((0, 4, 3), np.uint8), r"returned uint8 of shape \(0, 4, 3\)"),
+    ],
+)
+def test_what_is_no_picture_is_refused(image, said):
+    with pytest.raises(EnvError, match=rf"^render\(\) {said}; a picture is \(height, width, 3\)"):
+        picture(Drawn(image), (8, 8))

@@ -68,6 +68,22 @@ class Toy(gym.Env[Any, Any]):
         return np.array([*np.atleast_1d(action), self.count, self.seed], np.float64)
 
 
+class Unseen(Toy):
+    """Cannot be drawn, stepped where it would be, or closed."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, render_mode: str | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.render_mode = render_mode
+
+    def render(self) -> Any:
+        raise RuntimeError("there is no display")
+
+    def close(self) -> None:
+        raise RuntimeError("it stays open")
+
+
 class Scene(gym.Env[Any, Any]):
     """Observes one sample after another of a given space."""
 
@@ -248,6 +264,7 @@ gym.register(
 )
 gym.register("Chaos-v0", entry_point=Chaos)
 gym.register("Claiming-v0", entry_point=Claiming, kwargs={"action": spaces.Discrete(2)})
+gym.register("Unseen-v0", entry_point=Unseen, kwargs={"action": spaces.Discrete(2)})
 for _breach in ("shape", "dtype", "paying"):
     _id = f"{_breach.capitalize()}Breach-v0"
     gym.register(_id, entry_point=Breaching, kwargs={"breach": _breach})

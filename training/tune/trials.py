@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from rich.table import Table
 from stable_baselines3.common.logger import KVWriter
 
 from agents.search_space import SearchSpace
-from envs import EnvError
+from envs import EnvError, StoppedError
 from evaluation.playing import play_episodes, score_episodes
 from evaluation.printing import print_line
 from evaluation.protocol import vector_env
@@ -23,6 +24,7 @@ from evaluation.statistics import Score
 from storage.files import FileError
 from storage.run_folder import RunFolder, find_policy
 from training.errors import TrainingError
+from training.signals import stops_after
 from training.tune.search import Plan, SearchResults, Trial, open_study
 
 _SCORING_FACTOR = 5  # A score is over this many times the episodes of an evaluation in training.
@@ -188,7 +190,10 @@ def _score(folder: RunFolder, plan: Plan, signals: Sequence[int]) -> Score | Non
     """Return the score of a trial's best policy with sampled actions, or None after a signal."""
     file, _ = find_policy(folder.path, trust=True)
     num_episodes = _SCORING_FACTOR * plan.eval_episodes
-    with vector_env(plan.env, plan.num_envs, num_episodes) as envs:
+    with (
+        contextlib.suppress(StoppedError),
+        vector_env(plan.env, plan.num_envs, num_episodes, stops_after(signals)) as envs,
+    ):
         played = play_episodes(
             file.policy, envs, num_episodes=num_episodes, seed=TUNING, greedy=False
         )
