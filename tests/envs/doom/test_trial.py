@@ -2,7 +2,7 @@
 
 import os
 import shutil
-import subprocess
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,11 +18,11 @@ def trials(monkeypatch):
     """Return the trials that are made, as a list of command lines; they succeed at once."""
     made = []
 
-    def run(command, **_):
-        made.append(command)
-        return subprocess.CompletedProcess(command, 0, b"", b"")
+    def start(code, arguments, **_):
+        made.append([code, *arguments])
+        return SimpleNamespace(communicate=lambda timeout: (None, b""), returncode=0)
 
-    monkeypatch.setattr(trial.subprocess, "run", run)
+    monkeypatch.setattr(trial, "start_python", start)
     monkeypatch.delenv(trial._PLAYED, raising=False)
     return made
 
@@ -89,9 +89,7 @@ def test_what_is_found_without_an_engine_needs_no_trial(tmp_path, trials):
 
 
 def test_an_engine_that_hangs_is_said(tmp_path, monkeypatch):
-    def run(command, *, timeout, **_):
-        raise subprocess.TimeoutExpired(command, timeout)
-
-    monkeypatch.setattr(trial.subprocess, "run", run)
+    monkeypatch.setattr(trial, "_TRIAL", "import time; time.sleep(60)")
+    monkeypatch.setattr(trial, "_WITHIN_S", 0.1)
     with pytest.raises(EnvError, match="cannot be played: the engine hangs when it starts"):
         check_playable(str(write_wad(tmp_path / "own.wad", room())))
