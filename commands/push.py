@@ -32,9 +32,10 @@ def run(options: PushOptions) -> None:
     """Push a run to the hub, with its score, a video and a card."""
     from deploy.card import card, read_evaluation
     from deploy.hub import CARD, Repository
+    from envs.doom.cfg import split_file
     from envs.registry import needs_trust
     from evaluation.entries import is_run, locate
-    from evaluation.protocol import native
+    from evaluation.protocol import named_env, native
     from storage.run_folder import CONFIG, EVALUATION, POLICY, VIDEO, find_policy
 
     repository = Repository(options.repository)
@@ -42,12 +43,13 @@ def run(options: PushOptions) -> None:
     file, folder = find_policy(locate(options.run), trust=options.trust)
     if not is_run(options.run, folder):
         raise UsageError(f"{options.run} is not a run folder; push one that train.py wrote")
-    config = native(file, options.run, trust=options.trust)
-    if config.env.lower().endswith((".cfg", ".wad")):
+    named = named_env(file.env, options.run).env
+    if split_file(named) is not None:
         raise UsageError(
-            f"{config.env} is a file that others do not have; only policies of scenarios and "
+            f"{named} is a file that others do not have; only policies of scenarios and "
             "Gymnasium environments can be pushed"
         )
+    config = native(file, options.run, trust=options.trust)
     record = folder.read_record()
     scored, video = folder.evaluation_file, folder.path / VIDEO
     evaluation = read_evaluation(scored, file, config)

@@ -101,9 +101,12 @@ def native(file: PolicyFile, path: Path, *, trust: bool) -> EnvConfig:
         FileError: If there is no such environment, or it needs `trust`.
     """
     config = env_config(file.env, path, trust=trust).whole_games()
-    if config.time_limit is not None and _own_time_limit(config, path) is not None:
-        config = replace(config, time_limit=None)
-    return bounded(replace(config, skill=None))
+    try:
+        if config.time_limit is not None and own_time_limit(config.env) is not None:
+            config = replace(config, time_limit=None)
+        return bounded(replace(config, skill=None))
+    except EnvError as error:
+        raise FileError(f"{path} names an environment that cannot be made: {error}") from error
 
 
 def bounded(config: ConfigT) -> ConfigT:
@@ -139,13 +142,6 @@ def report_bound(
             f"{LONGEST_EPISODE:,} env steps, because {config.env} has no time limit; train with "
             "--time-limit to set one"
         )
-
-
-def _own_time_limit(config: EnvConfig, path: Path) -> int | None:
-    try:
-        return own_time_limit(config.env)
-    except EnvError as error:
-        raise FileError(f"{path} names an environment that cannot be made: {error}") from error
 
 
 def named_env(fields: dict[str, Any], path: Path) -> EnvConfig:

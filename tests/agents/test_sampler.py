@@ -357,10 +357,11 @@ def test_workers_report_the_same_targets_before_and_after_resuming():
     with contextlib.ExitStack() as stack:
 
         def make_sampler(seed):
-            config = EnvConfig(env=GAUGE, **SIZE)
+            config = EnvConfig(env="health_gathering", variables=True, **SIZE)
             envs = stack.enter_context(contextlib.closing(SharedVectorEnv(config, NUM_ENVS, 1, 2)))
             specs = observation_specs(envs.single_observation_space, envs.metadata)
-            policy = make_policy(specs=specs, encoder="mlp")
+            actions = envs.single_action_space
+            policy = make_policy(specs=specs, actions=actions, encoder="mlp")
             sampler = Sampler(envs, policy, rollout_length=STEPS, seed=seed, targets=["HEALTH"])
             return stack.enter_context(contextlib.closing(sampler))
 
@@ -369,12 +370,13 @@ def test_workers_report_the_same_targets_before_and_after_resuming():
         state = {name: part.clone() for name, part in whole.state().items()}
         whole.collect()
         for lost in (0, 1):
-            state["obs/obs"][:lost, 5, 5] += 1  # An episode is lost, and the next one starts.
+            state["obs/screen"][:lost, 5, 5] += 1  # An episode is lost, and the next one starts.
             assert resumed.load_state(state) == lost
             for sampler in (whole, resumed):
                 rollout = sampler.collect().rollout
-                expected = expected_targets(rollout.obs["obs"])["HEALTH"]
-                assert torch.equal(rollout.targets["HEALTH"], expected)
+                # It is a part of the observation, too: as a share of 100.
+                expected = 100 * rollout.obs["variables"][..., 0]
+                torch.testing.assert_close(rollout.targets["HEALTH"], expected)
 
 
 def test_infos_are_not_requested_without_targets():
