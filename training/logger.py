@@ -12,16 +12,16 @@ import threading
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from stable_baselines3.common.logger import (
-    CSVOutputFormat,
     HParam,
     KVWriter,
     Logger,
     TensorBoardOutputFormat,
+    filter_excluded_keys,
 )
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
@@ -137,6 +137,45 @@ class _TensorBoardWriter(TensorBoardOutputFormat):
             self._excepthook(args)
 
 
+class _CSVWriter(KVWriter):
+    """Writes a row for each record; columns are in the order in which they first appear.
+
+    Args:
+        file: an empty file, open for reading and writing; it is closed with the writer.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+        self.columns: list[str] = []
+
+    def write(
+        self,
+        key_values: dict[str, Any],
+        key_excluded: dict[str, tuple[str, ...]],
+        step: int = 0,
+    ) -> None:
+        """Write one record.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        row = filter_excluded_keys(key_values, key_excluded, "csv")
+        if new := [name for name in row if name not in self.columns]:
+            self.file.seek(0)
+            rows = list(csv.DictReader(self.file))
+            self.columns += new
+            self.file.seek(0)
+            writer = csv.DictWriter(self.file, self.columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        csv.DictWriter(self.file, self.columns, lineterminator="\n").writerow(row)
+        self.file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
 class RunLogger(Logger):
     """Stable-Baselines3's Logger for a run folder; a run that resumes adds to its files.
 
@@ -231,7 +270,7 @@ def _mean(values: Collection[float]) -> float:
         return float(np.mean(list(values)))
 
 
-def _resumed_csv(path: Path, start: int) -> CSVOutputFormat:
+def _resumed_csv(path: Path, start: int) -> _CSVWriter:
     """Open progress.csv, keeping the rows up to env step `start`.
 
     Raises:
@@ -251,7 +290,7 @@ def _resumed_csv(path: Path, start: int) -> CSVOutputFormat:
         rows = [(step, row) for step, row in numbered if step <= start]
     # Written under another name and then renamed, so that it is never incomplete; it stays open.
     with replacing(path) as temporary:
-        output = CSVOutputFormat(str(temporary))
+        output = _CSVWriter(temporary.open("w+", newline=""))
         for step, row in rows:
             output.write({k: v for k, v in row.items() if k}, {}, step)
     return output

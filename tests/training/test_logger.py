@@ -257,3 +257,25 @@ def test_a_mean_that_is_not_finite_ends_nothing(tmp_path, values):
         logger.restore_episodes(values, values)
         log(logger, [10])
     assert rows(tmp_path)[0]["rollout/ep_kills_mean"] in ("inf", "nan")
+
+
+def test_columns_are_in_the_order_in_which_they_first_appear(tmp_path):
+    records = [{"b": 1, "a": 2.5}, {"c": "x, y", "a": 3, "d": 4}, {"b": 5, "e": 6}]
+
+    def log(logger, numbers):
+        for number in numbers:
+            for name, value in records[number].items():
+                logger.record(name, value)
+            logger.record("time/total_timesteps", number)
+            logger.dump(number)
+        logger.close()
+
+    log(RunLogger(tmp_path, total=10, start=0), (0, 1))
+    log(RunLogger(tmp_path, total=10, start=1), (2,))  # It resumes.
+    lines = (tmp_path / "progress.csv").read_text().splitlines()
+    assert lines == [
+        "b,a,time/total_timesteps,c,d,e",
+        "1,2.5,0,,,",
+        ',3,1,"x, y",4,',
+        "5,,2,,,6",
+    ]
