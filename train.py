@@ -24,7 +24,6 @@ from typing import Annotated, Any, Generic
 import tyro
 from stable_baselines3.common.logger import KVWriter
 
-from agents import AGENTS, OBJECTIVES
 from commands.commandline import (
     UsageError,
     as_arguments,
@@ -37,7 +36,7 @@ from commands.commandline import (
 from commands.config_file import as_yaml, with_config_file
 from envs import StoppedError, canonical_name, portable_name
 from evaluation.printing import PlainConsole, print_line
-from perception import ENCODERS, MEMORIES
+from evaluation.protocol import pasteable
 from storage.extensions import import_extensions
 from storage.run_folder import RunFolder
 from training.assemble import open_training
@@ -46,10 +45,12 @@ from training.callbacks import Callback
 from training.config import (
     AgentT,
     AnyTrainConfig,
+    Choices,
     EncoderT,
     MemoryT,
     ObjectivesT,
     TrainConfig,
+    choices_of,
     default_config,
     dotted,
     dotted_fields,
@@ -64,30 +65,6 @@ from training.tracking import load_service
 from training.training import Training
 from training.tune.search import Plan
 from training.tune.trials import TuningConfig, choose_space, print_results, tune
-
-
-def _choices(registry: Mapping[str, Any]) -> str:
-    return ", ".join(registry)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choices:
-    """Which entries of the registries a training run is made of."""
-
-    agent: Annotated[str, tyro.conf.arg(help=f"The agent: {_choices(AGENTS)}.")] = "ppo"
-    encoder: Annotated[str, tyro.conf.arg(help=f"Encoder of images: {_choices(ENCODERS)}.")] = (
-        "nature"
-    )
-    memory: Annotated[
-        str, tyro.conf.arg(help=f"Memory between env steps: {_choices(MEMORIES)}.")
-    ] = "none"
-    objectives: Annotated[
-        tuple[str, ...],
-        tyro.conf.arg(
-            help=f"Losses beside the agent's own, of: {_choices(OBJECTIVES)}.",
-            help_behavior_hint="(default: none)",
-        ),
-    ] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +84,7 @@ def main(arguments: Sequence[str]) -> int:
     """Train as a command line says, and return the exit status."""
     if "--doctor" in arguments:
         return check_machine()
+    given = given_fields(arguments)
     arguments = with_config_file(arguments)
     command = read_command_line(arguments)
     config = command.training
@@ -114,13 +92,13 @@ def main(arguments: Sequence[str]) -> int:
         print(as_yaml(config.env.env, command.choices, config), end="")  # noqa: T201
         return 0
     if command.tuning.tune:
-        return search(command, given_fields(arguments))
+        return search(command, given)
     folder = RunFolder(config.run_dir or config.default_run_dir)
     if config.track:
         load_service(config.track, folder.path)
     resumes = folder.config_file.exists() and not config.fresh
     if config.autotune:
-        best = folder.read_config() if resumes else fastest_setting(config, given_fields(arguments))
+        best = folder.read_config() if resumes else fastest_setting(config, given)
         config = with_setting(config, best)
     if resumes:
         check_resumable(folder, config)
@@ -213,8 +191,8 @@ def search(command: Command[Any, Any, Any, Any], given: set[str]) -> int:
         run_dir = plan.folder.with_name(f"{plan.folder.name}-best-seed{config.seed}")
         tuned = replace(_with_agent(config, best.values), run_dir=run_dir, fresh=False)
         arguments = command_line_of(replace(command, training=tuned), always=("seed", *plan.space))
-        path = shlex.quote(str(plan.run_folder(best.number).path))
-        print_line(f"score it:  python evaluate.py score {path}")
+        found = pasteable(plan.run_folder(best.number).path, config.env, config.import_)
+        print_line(f"score it:  python evaluate.py score {found}")
         print_line(f"train it:  python train.py {shlex.join(arguments)}")
     return 128 + signals[0] if signals else 0
 
@@ -261,16 +239,6 @@ def read_command_line(arguments: Sequence[str]) -> Command[Any, Any, Any, Any]:
         default=Command(choices=choices, training=default),
     )
     return replace(command, training=replace(command.training, import_=imports))
-
-
-def choices_of(config: AnyTrainConfig) -> Choices:
-    """Return the choices that a configuration is made of."""
-    return Choices(
-        agent=config.agent_name,
-        encoder=config.perception.encoder_name,
-        memory=config.perception.memory_name,
-        objectives=tuple(config.objective_configs),
-    )
 
 
 def command_line_of(

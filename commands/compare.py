@@ -11,7 +11,8 @@ import tyro
 from rich.text import Text
 
 from commands.options import CONSOLE, ScoringOptions, check_folder
-from evaluation.printing import print_line, printable
+from evaluation.printing import print_line
+from processes.streams import printable
 from storage.files import check_writable
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +24,7 @@ class PullOptions(ReadingOptions):
 def run(options: PullOptions) -> None:
     """Fetch a policy from the hub, and print what to do next."""
     from deploy.hub import Repository, one_line
-    from envs.registry import needs_trust
-    from evaluation.protocol import env_config
+    from evaluation.protocol import named_env, pasteable
 
     repository = Repository(options.repository)
     out = options.out or repository.folder
@@ -35,7 +33,6 @@ def run(options: PullOptions) -> None:
     about, env = file.about, file.env["env"]
     learned = f"{env}, trained with {about.agent} for {about.env_steps:,} env steps"
     print_line(f"{out}: {one_line(learned)}")
-    trust = " --trust" if needs_trust(env_config(file.env, out, trust=True)) else ""
-    place = shlex.quote(str(out))
-    print_line(f"watch it:  python evaluate.py watch {place}{trust}")
-    print_line(f"score it:  python evaluate.py score {place}{trust}")
+    place = pasteable(out, named_env(file.env, out), file.imports)
+    print_line(f"watch it:  python evaluate.py watch {place}")
+    print_line(f"score it:  python evaluate.py score {place}")

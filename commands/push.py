@@ -43,6 +43,11 @@ def run(options: PushOptions) -> None:
     file, folder = find_policy(locate(options.run), trust=options.trust)
     if not is_run(options.run, folder):
         raise UsageError(f"{options.run} is not a run folder; push one that train.py wrote")
+    if file.imports:
+        raise UsageError(
+            f"{options.run} needs {' '.join(file.imports)}, which others do not have; only "
+            "policies that were trained without --import can be pushed"
+        )
     named = named_env(file.env, options.run).env
     if split_file(named) is not None:
         raise UsageError(

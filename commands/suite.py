@@ -34,7 +34,11 @@ SCENARIOS = (
     "deadly_corridor",
 )
 """What is trained by default."""
-_OWN_FLAGS = ("agent", "seed", "run-dir", "total-env-steps")
+# Of train.py: set by suite itself, or not those of a training.
+_OWN_FLAGS = (
+    *("agent", "seed", "run-dir", "total-env-steps", "fresh"),
+    *("config", "print-config", "tune", "autotune", "doctor"),
+)
 _TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 _INTERRUPTED = [128 + number for number in STOPPING]
 _RUN_FILE = "import runpy; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
@@ -74,18 +78,18 @@ class SuiteOptions(ScoringOptions):
         if self.total_env_steps is not None:
             check_at_least_one(self, "total_env_steps")
         for flag in self.sweep:
-            name, _, values = flag.partition("=")
-            if not name.strip("-") or not all(values.split(",")):
+            name, _, values = flag.lstrip("-").partition("=")
+            if not name or not all(values.split(",")):
                 raise ValueError(
                     f"--sweep {flag}: give a flag and its values, as in memory=none,lstm"
                 )
-            if name.strip("-") in _OWN_FLAGS:
-                raise ValueError(f"--sweep {flag}: suite sets {name.strip('-')} itself")
+            if name.replace("_", "-") in _OWN_FLAGS:
+                raise ValueError(f"--sweep {flag}: {name} cannot be swept")
 
     @property
     def settings(self) -> list[tuple[str, ...]]:
         """Every combination of values to sweep, each as `flag=value`; one without any if none."""
-        flags = [flag.strip("-").partition("=") for flag in self.sweep]
+        flags = [flag.lstrip("-").partition("=") for flag in self.sweep]
         return list(product(*([f"{n}={v}" for v in values.split(",")] for n, _, values in flags)))
 
     def run_dir(self, scenario: str, agent: str, seed: int, setting: Sequence[str] = ()) -> Path:
@@ -160,8 +164,8 @@ def train_all(options: SuiteOptions) -> list[Path]:
     runs = []
     settings = options.settings
     if options.sweep:
-        for scenario, agent, setting in product(scenarios, options.agents, settings):
-            _check(options.train_arguments(scenario, agent, 0, setting))
+        for agent, setting in product(options.agents, settings):
+            _check(options.train_arguments(scenarios[0], agent, 0, setting))
     trainings = dict.fromkeys(product(options.seeds, scenarios, options.agents, settings))
     for seed, scenario, agent, setting in trainings:
         arguments = options.train_arguments(scenario, agent, seed, setting)
@@ -184,7 +188,7 @@ def _check(arguments: list[str]) -> None:
     with start_python(_RUN_FILE, words, when_orphaned=signal.SIGTERM, **pipes) as process:
         _, said = process.communicate()
     if process.returncode:
-        raise UsageError(said.decode().strip().removeprefix("error: "))
+        raise UsageError(said.decode().strip().rpartition("error: ")[2])
 
 
 def _train(arguments: list[str]) -> int:

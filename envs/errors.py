@@ -5,13 +5,7 @@ from __future__ import annotations
 import os
 import traceback
 
-
-def printable(text: str) -> str:
-    """Return a text as one line, with escapes for what may not be printed as it is.
-
-    Names and files of strangers may contain line feeds and the escape sequences of terminals.
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+from processes.streams import printable
 
 
 class EnvError(ValueError):

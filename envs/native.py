@@ -22,20 +22,12 @@ class Native(gym.Wrapper[Any, Any, Any, Any]):
     Args:
         env: the environment.
         name: its name, for messages.
-
-    Attributes:
-        episode_return: the sum of the episode's rewards so far.
     """
 
     def __init__(self, env: gym.Env[Any, Any], name: str) -> None:
         super().__init__(env)
         self._name = name
-        self.episode_return = 0.0
-
-    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        """Start an episode."""
-        self.episode_return = 0.0
-        return self.env.reset(**kwargs)
+        self._untaken = 0.0
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Step, and return the reward as a number.
@@ -45,8 +37,13 @@ class Native(gym.Wrapper[Any, Any, Any, Any]):
         """
         observation, reward, terminated, truncated, info = self.env.step(action)
         paid = as_number(reward, self._name)
-        self.episode_return += paid
+        self._untaken += paid
         return observation, paid, terminated, truncated, info
+
+    def take_reward(self) -> float:
+        """Return the sum of the rewards since the last call, also across episodes."""
+        taken, self._untaken = self._untaken, 0.0
+        return taken
 
 
 def as_number(reward: Any, name: str) -> float:
@@ -71,8 +68,11 @@ def as_number(reward: Any, name: str) -> float:
 class Reported(gym.Wrapper[Any, Any, Any, Any]):
     """The outermost wrapper: reports native statistics as `statistics` in an episode's last info.
 
-    They are the return `r` and the length `l` in env steps, and in Doom those of `DoomEnv`. The
-    metadata name only channels, palettes and parts that this project knows of.
+    They are the return `r` and the length `l` in env steps, and in Doom those of `DoomEnv`. An
+    episode is what the wrappers make of it: they may start one with the same game, as at the loss
+    of a life, and step or reset the environment in between.
+
+    The metadata name only channels, palettes and parts that this project knows of.
 
     Args:
         env: the wrapped environment.
@@ -96,21 +96,24 @@ class Reported(gym.Wrapper[Any, Any, Any, Any]):
         is_doom = isinstance(native, DoomEnv)
         own = {key: native.metadata[key] if is_doom else () for key in ("channels", "palette")}
         self.metadata = {**env.metadata, **own, "left_out": left_out}
-        self._length, self._paid = 0, 0.0
+        self._length, self._return = 0, 0.0
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Start an episode."""
-        self._length, self._paid = 0, 0.0
-        return self.env.reset(**kwargs)
+        result = self.env.reset(**kwargs)
+        self._length, self._return = 0, 0.0
+        self._native.take_reward()  # What wrappers earn while they reset belongs to no episode.
+        return result
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Step, and report an episode that has ended."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         reward = as_number(reward, self._name)
         self._length += 1
+        paid = self._native.take_reward()
+        self._return += paid
         if self._returns_native:
-            before, self._paid = self._paid, self._native.episode_return
-            reward = self._paid - before
+            reward = paid
         if terminated or truncated:
             info = {**info, "statistics": self._statistics()}
         return observation, reward, terminated, truncated, info
@@ -124,4 +127,4 @@ class Reported(gym.Wrapper[Any, Any, Any, Any]):
 
     def _statistics(self) -> dict[str, float]:
         doom = self._native.episode_statistics() if isinstance(self._native, DoomEnv) else {}
-        return {**doom, "r": self._native.episode_return, "l": self._length}
+        return {**doom, "r": self._return, "l": self._length}

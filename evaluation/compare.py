@@ -19,7 +19,7 @@ from envs.registry import frames_per_env_step
 from evaluation.entries import Contestant, Entry
 from evaluation.errors import EvaluationError
 from evaluation.playing import score_episodes
-from evaluation.protocol import Protocol, baselines, check_fits, play, vector_env
+from evaluation.protocol import Protocol, baselines, check_fits, is_bounded, play, vector_env
 from evaluation.statistics import Interval, Score, Strata, probability_of_improvement
 from evaluation.verdicts import ALPHA, Evidence, correct, weigh
 from storage.policy_file import PolicyFile
@@ -135,7 +135,8 @@ def by_env(entries: Sequence[Entry]) -> list[list[Entry]]:
     for entry in entries:
         config = entry.config
         # With other arguments, or another limit where it has none, it is another environment.
-        key = (config.env, config.env_kwargs, config.time_limit)
+        limit = None if is_bounded(config) else config.time_limit
+        key = (config.env, config.env_kwargs, limit)
         groups.setdefault(key, []).append(entry)
     for (env, *_), group in groups.items():
         skips = sorted({frames_per_env_step(entry.config) for entry in group})

@@ -12,8 +12,8 @@ from pathlib import Path
 from envs import EnvConfig
 from envs.doom.cfg import game_spec
 from evaluation.errors import EvaluationError
-from evaluation.printing import printable
 from evaluation.protocol import native
+from processes.streams import printable
 from storage.policy_file import PolicyFile
 from storage.run_folder import CHECKPOINTS, RunFolder, find_policy
 
@@ -121,7 +121,7 @@ def find_entries(runs: Sequence[str], *, trust: bool) -> list[Entry]:
         config = replace(config, env=envs.setdefault(config.files or config.env, config.env))
         contestant = Contestant(path=path, file=file, config=config)
         key: tuple[object, ...]
-        key = (_family(path), config, file.about.agent, file.policy.config)
+        key = (family(path), config, file.about.agent, file.policy.config)
         seeds = groups.setdefault(key, [])
         if any(other.file.about.seed == file.about.seed for other in seeds):
             key = (*key, path)  # The same seed again is a separate entry.
@@ -173,7 +173,7 @@ def own_names(names: Sequence[str], labels: Sequence[str]) -> list[str]:
 def names_of(groups: Sequence[Sequence[Path]]) -> list[str]:
     """Return a unique name for each group of paths, which are the seeds of one agent."""
     paths = [[str(path) for path in seeds] for seeds in groups]
-    short = [own[0] if len(own) == 1 else _family(Path(own[0])) for own in paths]
+    short = [own[0] if len(own) == 1 else family(Path(own[0])) for own in paths]
     count = Counter(short)
     names = [
         name if name and count[name] == 1 else ", ".join(own)
@@ -226,5 +226,6 @@ def holds_policy(named: Path) -> bool:
     return path.suffix == ".safetensors" and not other
 
 
-def _family(path: Path) -> str:
+def family(path: Path) -> str:
+    """Return a path without the seed, which all training seeds of one agent share."""
     return re.sub(r"-seed\d+(?=$|/)", "", str(path))

@@ -13,10 +13,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-
-def printable(text: str) -> str:
-    """Return a text in which every character that is not visible is written as in Python."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+from processes.streams import printable
 
 
 def print_line(text: str = "", file: TextIO | None = None) -> None:

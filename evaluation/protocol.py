@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from envs import EnvConfig, EnvError, SharedVectorEnv
 from envs.doom.cfg import game_spec, strange_wads
 from envs.filmed import FilmedEnv
 from envs.moved import find_moved
-from envs.registry import check_no_import, frames_per_env_step, own_time_limit
+from envs.registry import check_no_import, frames_per_env_step, needs_trust, own_time_limit
 from evaluation.playing import play_episodes
 from evaluation.printing import print_line
 from storage.files import FileError, decode
@@ -123,6 +124,23 @@ def bounded(config: ConfigT) -> ConfigT:
     return config
 
 
+def is_bounded(config: EnvConfig) -> bool:
+    """Return whether the time limit of an environment is that of `bounded`."""
+    return config.time_limit == LONGEST_EPISODE * frames_per_env_step(config)
+
+
+def pasteable(run: Path, config: EnvConfig, imports: Sequence[str] = ()) -> str:
+    """Return a run as an argument of printed commands, with `--trust` where it is needed.
+
+    Args:
+        run: run folder or policy file.
+        config: its environment.
+        imports: modules of the user's own that its training imported.
+    """
+    trust = " --trust" if imports or needs_trust(config) else ""
+    return f"{shlex.quote(str(run))}{trust}"
+
+
 def report_bound(
     episodes: Sequence[Episode], config: EnvConfig, say: Callable[[str], None]
 ) -> None:
@@ -133,7 +151,7 @@ def report_bound(
         config: its configuration.
         say: is called with the line.
     """
-    if config.time_limit != LONGEST_EPISODE * frames_per_env_step(config):
+    if not is_bounded(config):
         return
     ended = sum(len(e.rewards) >= LONGEST_EPISODE and not e.terminated for e in episodes)
     if ended:
@@ -288,5 +306,5 @@ def play(
         value_unit=about.value_unit,
     )
     episodes = sorted(played, key=lambda episode: episode.seed)
-    report_bound(episodes, envs.config, functools.partial(print, file=sys.stderr))
+    report_bound(episodes, envs.config, functools.partial(print_line, file=sys.stderr))
     return episodes

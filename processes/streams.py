@@ -108,12 +108,19 @@ def lost_output() -> OSError | None:
     return raw.lost if isinstance(raw, LossyStream) else None
 
 
+def printable(text: str) -> str:
+    """Return a text as one line, with escapes for what a terminal would not show as it is.
+
+    Names and files of strangers may contain line feeds and the escape sequences of terminals.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 @functools.cache
 def say_once(line: str) -> None:
     """Print a line to standard error, unless this process has printed it before."""
     if not _is_silent and sys.stderr is not None:
-        visible = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-        sys.stderr.write("".join(visible) + "\n")
+        sys.stderr.write(printable(line) + "\n")
 
 
 def be_silent() -> None:

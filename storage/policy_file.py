@@ -161,7 +161,7 @@ def load_policy(path: Path, *, trust: bool = False) -> PolicyFile:
             raise FileError(f"{path} is not a policy of doomgrad: {error}") from error
         raise FileError(
             f"{path} has an {error}; it was trained with --import {' '.join(imports)}: if you "
-            "trust that code, add --trust"
+            "trust that code, add --trust to evaluate.py, or this --import to train.py"
         ) from error
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         reason = one_line(error)

@@ -87,6 +87,7 @@ def autotune(
     make_agent: Callable[[EnvsT, Setting], Agent[Any]],
     *,
     shapes: Sequence[tuple[int, int]] = (),
+    groups: Sequence[int] = (2, 4, 1),
     seconds: float = 45.0,
 ) -> list[Measurement]:
     """Measure settings, each of which differs in one value from the best one so far.
@@ -96,6 +97,7 @@ def autotune(
         open_envs: makes the environments for a setting.
         make_agent: makes an agent for these environments; it is discarded after the measurement.
         shapes: other numbers of environments and rollout lengths to measure.
+        groups: numbers of groups to measure.
         seconds: after this time, no further measurement is started.
 
     Returns:
@@ -106,7 +108,7 @@ def autotune(
     envs: EnvsT | None = None
     opened: tuple[int, int, int] | None = None
     try:
-        for setting in _proposals(first, measured, shapes):
+        for setting in _proposals(first, measured, shapes, groups):
             if measured and time.monotonic() > deadline:
                 break
             if opened != setting.env_counts:
@@ -136,7 +138,10 @@ def _best(measured: list[Measurement]) -> Measurement:
 
 
 def _proposals(
-    first: Setting, measured: list[Measurement], shapes: Sequence[tuple[int, int]] = ()
+    first: Setting,
+    measured: list[Measurement],
+    shapes: Sequence[tuple[int, int]],
+    groups: Sequence[int],
 ) -> Iterator[Setting]:
     """Yield settings, each of which differs in one value from the best one measured so far.
 
@@ -159,7 +164,7 @@ def _proposals(
     cores = os.cpu_count() or 1
     for num_threads in (max(1, cores // 2), cores):
         yield from changed(num_threads=num_threads)
-    for num_groups in (2, 4, 1):
+    for num_groups in groups:
         if first.num_envs % num_groups == 0:
             yield from changed(num_groups=num_groups)
     if cores > 2:
@@ -222,6 +227,7 @@ def fastest_setting(config: AnyTrainConfig, given: Collection[str] = ()) -> dict
         lambda setting: SharedVectorEnv(config.env, *setting.env_counts),
         lambda envs, setting: make_agent(with_setting(config, asdict(setting)), envs, device),
         shapes=other_shapes(config, given),
+        groups=(1,) if config.eval_envs == "shared" else (2, 4, 1),
     )
     names = list(asdict(first))
     print_line(" ".join(f"{name:>15}" for name in (*names, "env steps/s")))

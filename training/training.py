@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +11,9 @@ from typing import Any
 from agents import Agent, OverlappedSampler
 from agents.collector import Collected, Collector
 from envs import EnvError, SharedVectorEnv, StoppedError
-from envs.registry import frames_per_env_step, needs_trust
+from envs.registry import frames_per_env_step
 from evaluation.printing import print_line
+from evaluation.protocol import pasteable
 from storage.run_folder import RunFolder
 from training.callbacks import Callback
 from training.config import AnyTrainConfig
@@ -70,6 +70,7 @@ class Training:
         self._first_env_steps, self._first_seconds = self.progress.env_steps, self.progress.seconds
         self._first_other_seconds = self.progress.other_seconds
         self._restarts_before = self.progress.restarts
+        self._frame_skip = frames_per_env_step(self.config.env)
         self._saved_at = time.monotonic()
 
     @property
@@ -126,7 +127,7 @@ class Training:
             callback.on_update(self, collected, metrics)
         logger.record("train/skipped_updates", progress.skipped_updates)
         logger.record_update(metrics)
-        logger.record("time/fps", frames_per_env_step(self.config.env) * env_steps_per_s)
+        logger.record("time/fps", self._frame_skip * env_steps_per_s)
         logger.record("time/env_steps_per_s", env_steps_per_s)
         logger.record("time/total_timesteps", progress.env_steps)
         logger.record("time/time_elapsed", progress.seconds)
@@ -204,8 +205,7 @@ class Training:
         )
         if progress.best_score is not None:
             print_line(f"best evaluation during training: {progress.best_score:,.2f}")
-        trust = " --trust" if self.config.import_ or needs_trust(self.config.env) else ""
-        run = f"{shlex.quote(str(self.folder.path))}{trust}"
+        run = pasteable(self.folder.path, self.config.env, self.config.import_)
         print_line(f"score it:  python evaluate.py score {run}")
         print_line(f"replay it: python evaluate.py replay {run}")
         seconds = progress.seconds - self._first_seconds

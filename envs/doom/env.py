@@ -138,7 +138,7 @@ class DoomEnv(gym.Env[Any, Any]):
         self._destination: Mapping[str, NDArray[Any]] | None = None
         self._observed: Mapping[str, NDArray[Any]] = {}
         self._game: Any = None
-        self._done, self._return = True, 0.0
+        self._done, self._return, self._untaken = True, 0.0, 0.0
         # Only a player that can walk swings its weapon.
         moves = any(button.startswith("MOVE_") for button in spec.buttons)
         self._swings = moves and spec.settings.get("render_weapon", True)
@@ -214,6 +214,7 @@ class DoomEnv(gym.Env[Any, Any]):
             reward: float = game.make_action(self._actions.buttons(action), tics)
             self._tics += tics
             self._return += reward
+            self._untaken += reward
             self._length += 1
             terminated: bool = game.is_episode_finished()
             truncated = not terminated and self._tics == self.time_limit
@@ -251,10 +252,10 @@ class DoomEnv(gym.Env[Any, Any]):
             **{name: now[name] - self._first[name] for name in COUNTERS},
         }
 
-    @property
-    def episode_return(self) -> float:
-        """The sum of the episode's native rewards so far."""
-        return self._return
+    def take_reward(self) -> float:
+        """Return the sum of the rewards since the last call, also across episodes."""
+        taken, self._untaken = self._untaken, 0.0
+        return taken
 
     def render(self) -> NDArray[np.uint8] | None:
         """Return the screen as the engine drew it, (height, width, 3) uint8 RGB."""

@@ -43,13 +43,13 @@ def check_playable(env: str) -> None:
         EnvError: If the map has no start for a single player, a texture is too large, or the engine
             ends or hangs in the first env steps.
     """
-    spec = game_spec(env)
-    if spec is None or split_file(env) is None:
+    spec = None if split_file(env) is None else game_spec(env)
+    if spec is None:
         return
-    strange = strange_wads(env)
     key, played = _key(spec), os.environ.get(_PLAYED, "").split()
     if key in played:
         return
+    strange = strange_wads(env)
     for wad in strange:
         check_textures(wad)
     has_map = spec.wad is not None and spec.map.upper() in maps(spec.wad)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import re
@@ -33,12 +34,23 @@ _TEXTURE = re.compile(
 )
 
 
-def read_directory(path: Path) -> list[tuple[str, int, int]]:
+def read_directory(path: Path) -> tuple[tuple[str, int, int], ...]:
     """Return the lumps of a WAD as (name, offset in bytes, size in bytes), in file order.
 
     Raises:
         EnvError: If the file cannot be read or is not a WAD.
     """
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise EnvError(f"there is no WAD at {path}") from None
+    except (OSError, ValueError):
+        raise EnvError(f"{path} is not a WAD, or is damaged") from None
+    return _read_directory(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=16)
+def _read_directory(path: Path, size: int, mtime_ns: int) -> tuple[tuple[str, int, int], ...]:
     try:
         with open_regular(path, MAX_WAD_BYTES) as file:
             magic, count, offset = struct.unpack("<4sii", file.read(12))
@@ -51,18 +63,16 @@ def read_directory(path: Path) -> list[tuple[str, int, int]]:
             file.seek(offset)
             entries = [struct.unpack("<ii8s", file.read(16)) for _ in range(count)]
             end = file.seek(0, os.SEEK_END)
-    except FileNotFoundError:
-        raise EnvError(f"there is no WAD at {path}") from None
     except EnvError:
         raise
     except (struct.error, OSError, ValueError):
         raise EnvError(f"{path} is not a WAD, or is damaged") from None
     if any(size > 0 and not 0 <= start <= end - size for start, size, _ in entries):
         raise EnvError(f"{path} is damaged: some of its lumps lie outside the file")
-    return [
+    return tuple(
         (name.rstrip(b"\0").decode("ascii", "replace"), start, size)
         for start, size, name in entries
-    ]
+    )
 
 
 def read_palette(iwad: Path, wad: Path | None) -> NDArray[np.uint8]:

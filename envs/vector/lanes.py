@@ -104,7 +104,7 @@ class ArrayEnv:
     def _write(self, obs: Any) -> None:
         for name, array in self._destination.items():
             part = obs[name] if isinstance(obs, dict) else obs
-            if not np.isfinite(part).all():
+            if part.dtype.kind == "f" and not np.isfinite(part).all():
                 raise EnvError("its observation contains NaN or infinity")
             array[...] = part
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 from evaluation.entries import is_run, locate
@@ -50,7 +51,8 @@ def chosen_episodes(
         recorded = recorded_episodes(folder.episodes, name=name, trust=trust)
         if not recorded:
             raise EvaluationError(
-                f"{name} holds no recorded episodes; record some: python evaluate.py score {name}"
+                f"{name} holds no recorded episodes; record some: "
+                f"python evaluate.py score {shlex.quote(name)}"
             )
         return choose(recorded, wanted, count), folder
     if wanted == HIGHLIGHT and count == 1:
@@ -109,6 +111,7 @@ def story_of(run: Path, *, trust: bool) -> list[tuple[str, ShownEpisode]]:
             story.append((caption, read(named[stem], name=name, trust=trust)))
     if not story:
         raise EvaluationError(
-            f"{name} holds no recorded episodes; record some: python evaluate.py score {name}"
+            f"{name} holds no recorded episodes; record some: "
+            f"python evaluate.py score {shlex.quote(name)}"
         )
     return story

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.video import half_blocks
-from evaluation.printing import printable
 from evaluation.replay.live import Show
 from evaluation.replay.overlay import Caption
+from processes.streams import printable
 
 _BESIDE = 26  # Columns of the text beside a picture, if the terminal is wide enough.
 _GAP = 2

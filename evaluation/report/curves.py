@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.compare import Comparison
-from evaluation.entries import expand, locate, names_of
+from evaluation.entries import expand, family, locate, names_of
 from evaluation.errors import EvaluationError
 from evaluation.statistics import Floats
 from storage.files import read_regular
@@ -22,7 +22,8 @@ from storage.run_folder import RunFolder
 _STEPS, RETURN = "time/total_timesteps", "rollout/ep_rew_mean"
 """Columns of progress.csv; the second one is what is drawn by default."""
 _MAX_BYTES = 2**28
-_SAME = ("env", "perception", "agent", "objectives")  # In all training seeds of one agent.
+# In all training seeds of one agent, whose folders have the same name but for the seed.
+_SAME = ("env", "perception", "agent", "objectives", "num_envs", "overlap", "init_from")
 
 Curve = tuple[Floats, Floats]
 """(P,) env steps, and (P,) values: by default, mean returns of the last 100 training episodes."""
@@ -69,7 +70,8 @@ def curves_of_runs(runs: Sequence[str], tag: str) -> dict[str, dict[str, list[Cu
         curve = read_curve(path / "progress.csv", tag)
         if curve is None:
             raise EvaluationError(f"{path} has no curve of {tag}; {_there_is(path, tag)}")
-        key = (str(config["env"]["env"]), *(repr(config.get(part)) for part in _SAME))
+        same = (repr(config.get(part)) for part in _SAME)
+        key = (str(config["env"]["env"]), family(path), *same)
         if config.get("seed") in seeds.setdefault(key, set()):
             key = (*key, str(path))  # The same seed again is a separate entry.
         seeds.setdefault(key, set()).add(config.get("seed"))

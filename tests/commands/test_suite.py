@@ -123,7 +123,8 @@ def test_flags_are_swept(tmp_path, in_process):
         ("memroy=none", "no --memroy; did you mean --memory?"),
         ("memory", "--sweep memory: give a flag and its values, as in memory=none,lstm"),
         ("memory=none,", "--sweep memory=none,: give a flag and its values"),
-        ("seed=1,2", "--sweep seed=1,2: suite sets seed itself"),
+        ("seed=1,2", "--sweep seed=1,2: seed cannot be swept"),
+        ("run_dir=a,b", "--sweep run_dir=a,b: run_dir cannot be swept"),
     ],
 )
 def test_a_sweep_that_train_py_does_not_accept_is_refused_at_once(

@@ -3,10 +3,11 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from envs import EnvConfig, make
 from envs.errors import ContractError
-from envs.native import as_number
+from envs.native import Native, Reported, as_number
 from tests.envs.toy import LENGTH
 
 TOY = "tests.envs.toy"
@@ -82,3 +83,53 @@ def test_gymnasiums_statistics_are_left_alone():
     for _ in range(LENGTH):
         info = env.step(0)[4]
     assert info["episode"]["r"] == info["statistics"]["r"]
+
+
+class LivesAsEpisodes(gym.Wrapper):
+    """Ends an episode with each life, and resets the game only after the last one."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.over = True
+
+    def reset(self, **kwargs):
+        if not self.over:
+            return self.env.step(0)[0], {}  # The game goes on.
+        self.over = False
+        return self.env.reset(**kwargs)
+
+    def step(self, action):
+        observation, reward, self.over, truncated, info = self.env.step(action)
+        self.steps = getattr(self, "steps", 0) + 1
+        return observation, reward, self.over or self.steps % 3 == 0, truncated, info
+
+
+class Generous(gym.Env):
+    """Pays 1, 2, 3, ... and ends after nine steps."""
+
+    observation_space, action_space = spaces.Box(-1, 1, (2,)), spaces.Discrete(2)
+
+    def reset(self, **_):
+        self.paid = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, _):
+        self.paid += 1
+        return np.zeros(2, np.float32), float(self.paid), self.paid == 11, False, {}
+
+
+@pytest.mark.parametrize("native_reward", [False, True])
+def test_an_episode_of_wrappers_has_the_rewards_that_were_paid_during_it(native_reward):
+    native = Native(Generous(), "Generous")
+    env = Reported(LivesAsEpisodes(native), native, "Generous", native_reward=native_reward)
+    env.reset()
+    returns, rewards = [], []
+    for _ in range(9):
+        _, reward, terminated, _, info = env.step(0)
+        rewards.append(reward)
+        if terminated:
+            returns.append((info["statistics"]["r"], info["statistics"]["l"]))
+            env.reset()
+    # What the wrapper earns between two episodes, 4 and 8, belongs to neither.
+    assert rewards == [1, 2, 3, 5, 6, 7, 9, 10, 11]
+    assert returns == [(6, 3), (18, 3), (30, 3)]

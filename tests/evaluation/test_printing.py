@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
 
-from evaluation.printing import PlainConsole, print_line, printable
+from evaluation.printing import PlainConsole, print_line
+from processes.streams import printable
 
 HOSTILE = "\x1b]0;title\x07\x1b[2Jerror: all is well\nscore 99\r\x9b31m\u202e\ud800[red]:smile:"
 

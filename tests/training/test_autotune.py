@@ -151,7 +151,7 @@ def propose(speed, *, first=FIRST, shapes=()):
     # Each proposal depends on the measurements before it.
     measured.extend(
         Measurement(setting, speed(setting))
-        for setting in module._proposals(first, measured, shapes)
+        for setting in module._proposals(first, measured, shapes, (2, 4, 1))
     )
     return measured
 

@@ -16,7 +16,7 @@ COLOURS = bytes(range(256)) * 3
 
 def test_lists_lumps_in_file_order(tmp_path):
     path = write_wad(tmp_path / "a.wad", [("ONE", b"abc"), ("EMPTY", b""), ("EIGHTCHR", b"defg")])
-    assert read_directory(path) == [("ONE", 12, 3), ("EMPTY", 15, 0), ("EIGHTCHR", 15, 4)]
+    assert read_directory(path) == (("ONE", 12, 3), ("EMPTY", 15, 0), ("EIGHTCHR", 15, 4))
 
 
 def test_lists_maps_of_every_format(tmp_path):
