@@ -27,8 +27,8 @@ class GalleryOptions(ReadingOptions):
     learned."""
     out: Path = Path("gallery.html")
     """The .html file to write."""
-    episode: str = "highlight"
-    """Which episode of each entry: highlight, best, worst, last or a seed, as for replay."""
+    episode: str | None = None
+    """Which episode of each entry: highlight (the default), best, worst, last or a seed."""
     size: str = "320x240"
     """Width and height of the videos in pixels, both even."""
 
@@ -47,13 +47,15 @@ def run(options: GalleryOptions) -> None:
     from evaluation.protocol import counted
     from evaluation.replay.chosen import chosen_episodes, story_of
     from evaluation.replay.gallery import exhibit, gallery
-    from storage.files import write_atomically
+    from storage.files import check_writable, write_atomically
     from storage.run_folder import RunFolder
 
-    size = parse_size(options.size)
+    size, wanted = parse_size(options.size), options.episode or "highlight"
+    check_writable(options.out.parent)
     named = ["zoo/*" if entry.rstrip("/") == "zoo" else entry for entry in options.entries]
     paths = expand(named, holds_policy)
-    is_story = len(paths) == 1 and is_run(paths[0], RunFolder(locate(paths[0])))
+    is_run_alone = len(paths) == 1 and is_run(paths[0], RunFolder(locate(paths[0])))
+    is_story = is_run_alone and options.episode is None
     exhibits = []
     for path in paths:
         with CONSOLE.status(f"replaying {path}"):
@@ -63,7 +65,7 @@ def run(options: GalleryOptions) -> None:
                     for caption, shown in story_of(path, trust=options.trust)
                 ]
                 continue
-            (shown, *_), _ = chosen_episodes(path, options.episode, 1, trust=options.trust)
+            (shown, *_), _ = chosen_episodes(path, wanted, 1, trust=options.trust)
             exhibits.append(exhibit(shown, str(path), size))
     policies = "1 policy" if len(exhibits) == 1 else f"{len(exhibits)} policies"
     title = f"{paths[0]}: how it learned" if is_story else policies

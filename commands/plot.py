@@ -50,8 +50,9 @@ def run(options: PlotOptions) -> None:
     from evaluation.report.layout import rendered
     from evaluation.report.looks import looks_of, renamed, short_names
     from evaluation.report.report import folder_names
-    from storage.files import write_atomically
+    from storage.files import check_writable, write_atomically
 
+    check_writable(options.out.parent)
     by_env = curves_of_runs(options.runs, options.tag)
     entries = [name for of_env in by_env.values() for name in of_env]
     if options.labels:

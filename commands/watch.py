@@ -31,7 +31,7 @@ class WatchOptions(ReadingOptions):
     greedy: bool = False
     """Take the most likely actions instead of sampling them."""
     speed: float = 1.0
-    """1 is the game's own speed, 2 twice that."""
+    """1 is the environment's own speed, 2 twice that."""
     terminal: bool = False
     """Show episodes in the terminal even if there is a display."""
     overlay: bool = True

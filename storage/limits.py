@@ -33,13 +33,15 @@ def check_limits(policy: Policy) -> None:
     """
     weights = sum(tensor.numel() for tensor in policy.state_dict().values())
     if weights > MOST_WEIGHTS:
-        raise AgentError(f"a policy of {weights:,} weights is too large; {MOST_WEIGHTS:,} can be")
+        raise AgentError(f"a policy of {weights:,} weights is too large; at most {MOST_WEIGHTS:,}")
     if sum(policy.actor.sizes) > MOST_CHOICES:
         raise AgentError(
-            f"{sum(policy.actor.sizes):,} choices are too many; {MOST_CHOICES:,} can be"
+            f"{sum(policy.actor.sizes):,} choices are too many; at most {MOST_CHOICES:,}"
         )
     if len(policy.specs) > MOST_PARTS:
-        raise AgentError(f"observations have {len(policy.specs):,} parts; {MOST_PARTS} can be")
+        raise AgentError(
+            f"observations have {len(policy.specs):,} parts; at most {MOST_PARTS} are possible"
+        )
     for name, spec in policy.specs.items():
         size = math.prod(spec.shape) if isinstance(spec, ImageSpec) else spec.size
         if size > MOST_OBSERVED:

@@ -241,7 +241,7 @@ def parse_named(
 
 def _parse_specs(description: Mapping[str, Any]) -> Specs:
     if len(description) > MOST_PARTS:
-        raise ValueError(f"observations have {len(description):,} parts; {MOST_PARTS} can be")
+        raise ValueError(f"observations have {len(description):,} parts; at most {MOST_PARTS}")
     specs: Specs = {
         name: decode(ImageSpec, spec) if "shape" in spec else decode(VectorSpec, spec)
         for name, spec in description.items()
