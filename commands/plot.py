@@ -31,7 +31,7 @@ class PlotOptions:
     tag: str = "rollout/ep_rew_mean"
     """The column of progress.csv to draw, as in eval/mean_reward."""
     labels: tuple[str, ...] = ()
-    """Names for the curves, in the order in which they are named."""
+    """Names for the curves, in the order of the runs; those of a pattern are in that of `ls`."""
 
     def __post_init__(self) -> None:
         """Check the names."""
@@ -67,4 +67,5 @@ def run(options: PlotOptions) -> None:
         stem = options.out.stem if len(by_env) == 1 else f"{options.out.stem}-{place}"
         out = options.out.with_name(f"{stem}{options.out.suffix}")
         write_atomically(out, rendered(figure, out.suffix[1:]))
-        print_line(f"{out}: {env}, {', '.join(shown[entry] for entry in of_env)}")
+        names = [f"{shown[e]} = {e}" if options.labels else shown[e] for e in of_env]
+        print_line(f"{out}: {env}, {', '.join(names)}")

@@ -6,6 +6,7 @@ This module imports nothing else of the project.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import signal
 
@@ -19,6 +20,10 @@ def prepare(name: str, **variables: str) -> None:
     """
     if name == "__main__":
         exit_when_interrupted()
+    # Matplotlib would read settings in the current folder, which may be a stranger's.
+    if os.path.lexists("matplotlibrc") and (found := importlib.util.find_spec("matplotlib")):
+        own = os.path.join(os.path.dirname(found.origin or ""), "mpl-data", "matplotlibrc")
+        os.environ.setdefault("MATPLOTLIBRC", own)
     # Threads that wait for each other soon sleep instead of taking the cores from the environments:
     # a lower value slows recurrent networks down, a higher one the environments.
     for variable, value in {"GOMP_SPINCOUNT": "10000", **variables}.items():

@@ -37,7 +37,7 @@ SCENARIOS = (
 # Of train.py: set by suite itself, or not those of a training.
 _OWN_FLAGS = (
     *("agent", "seed", "run-dir", "total-env-steps", "fresh"),
-    *("config", "print-config", "tune", "autotune", "doctor"),
+    *("config", "print-config", "tune", "trials", "search", "autotune", "doctor", "help"),
 )
 _TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 _INTERRUPTED = [128 + number for number in STOPPING]
@@ -83,6 +83,10 @@ class SuiteOptions(ScoringOptions):
                 raise ValueError(
                     f"--sweep {flag}: give a flag and its values, as in memory=none,lstm"
                 )
+            try:
+                shlex.split(values)
+            except ValueError as error:
+                raise ValueError(f"--sweep {flag}: {error}") from None
             if name.replace("_", "-") in _OWN_FLAGS:
                 raise ValueError(f"--sweep {flag}: {name} cannot be swept")
 
@@ -128,8 +132,7 @@ def run(options: SuiteOptions) -> None:
     comparison = compare.CompareOptions(
         runs=tuple(map(str, runs)),
         out=options.out / "compare",
-        # The environments were named on the command line, and imported for the training.
-        trust=True,
+        trust=options.trust,
         episodes=options.episodes,
         seed=options.seed,
         greedy=options.greedy,
@@ -156,13 +159,22 @@ def train_all(options: SuiteOptions) -> list[Path]:
     """
     from agents import AGENTS
     from envs import canonical_name
+    from envs.registry import is_imported
     from perception.lookup import check_name
 
     for agent in options.agents:
         check_name(AGENTS, agent, "agent")
     scenarios = [canonical_name(scenario) for scenario in options.scenarios]
+    swept = {flag.lstrip("-").partition("=")[0] for flag in options.sweep}
+    if not options.trust and (any(map(is_imported, scenarios)) or swept & {"import", "wrappers"}):
+        raise UsageError("the policies are scored with code of your own: add --trust")
     runs = []
     settings = options.settings
+    folders = {options.run_dir("", "", 0, setting) for setting in settings}
+    if len(folders) < len(set(settings)):
+        raise UsageError(
+            "--sweep: two values would have the same run folder; write them differently"
+        )
     if options.sweep:
         for agent, setting in product(options.agents, settings):
             _check(options.train_arguments(scenarios[0], agent, 0, setting))

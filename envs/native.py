@@ -100,10 +100,9 @@ class Reported(gym.Wrapper[Any, Any, Any, Any]):
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Start an episode."""
-        result = self.env.reset(**kwargs)
         self._length, self._return = 0, 0.0
-        self._native.take_reward()  # What wrappers earn while they reset belongs to no episode.
-        return result
+        self._native.take_reward()  # What is earned from now on belongs to the new episode.
+        return self.env.reset(**kwargs)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Step, and report an episode that has ended."""

@@ -1,7 +1,7 @@
 """Play Doom with an exported policy: with ONNX Runtime, NumPy and `envs`, but without PyTorch.
 
     python evaluate.py export zoo/basic
-    python examples/play_onnx.py policy.onnx --episodes 10
+    python examples/play_onnx.py runs/zoo/basic/policy.onnx --episodes 10
 
 The returns are those of `python evaluate.py score`: the same seed is the same episode.
 """
@@ -43,15 +43,19 @@ try:
     about = json.loads(session.get_modelmeta().custom_metadata_map["doomgrad"])
     config = msgspec.convert(about["env"], EnvConfig)
     check_no_import(config)  # A file does not decide what is imported.
+    sizes = [int(size) for size in about["actions"]["sizes"]]
+    inputs = {part.name: part.shape for part in session.get_inputs()}
+    outputs = [part.name for part in session.get_outputs()]
+    needed = ["greedy_actions", *(["probabilities"] if args.sample else [])]
+    if not set(needed) <= set(outputs):
+        raise ValueError(f"it has no {' and '.join(needed)}")
+    state = np.zeros((1, *inputs.get("memory_state", [])[1:]), np.float32)
     env = make(config)
 except Exception as error:  # The errors of ONNX Runtime have no common base class.
     reason = ascii(str(error))[:300]  # It may quote what the file contains.
     parser.exit(2, f"error: {args.policy} is not a policy that evaluate.py exported: {reason}\n")
 
-inputs = {part.name: part.shape for part in session.get_inputs()}
-outputs = [part.name for part in session.get_outputs()]
-state = np.zeros((1, *inputs.get("memory_state", [])[1:]), np.float32)
-ends = np.cumsum(about["actions"]["sizes"])  # Ends of the groups of choices.
+ends = np.cumsum(sizes)  # Ends of the groups of choices.
 returns = np.zeros(args.episodes)
 with contextlib.closing(env):
     for episode, seed in enumerate(range(args.seed, args.seed + args.episodes)):

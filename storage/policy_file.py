@@ -120,6 +120,7 @@ def check_can_be_read(policy: Policy) -> None:
     Raises:
         AgentError: If it could not, or if the policy is too large.
     """
+    check_limits(policy)
     try:
         described = _described(json.loads(json.dumps(_describe(policy))))
         kinds = {name: kind_of(tensor) for name, tensor in policy.state_dict().items()}

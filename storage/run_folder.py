@@ -160,7 +160,8 @@ class RunFolder:
             self._inside(name)
         for pattern in _WRITTEN:
             for file in self.path.glob(pattern):
-                file.unlink()
+                if file.is_symlink() or not file.is_dir():  # No run writes such a folder.
+                    file.unlink()
 
     def remove_leftovers(self) -> None:
         """Remove unfinished files of programs that were killed while they wrote into the folder."""

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import evaluate
 from tests.agents.files import rewrite
-from tests.programs import refused
+from tests.programs import refused, status_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -107,4 +107,4 @@ def test_ctrl_c_ends_a_command_with_its_status(monkeypatch):
 
     (kind, *_) = evaluate.RUN
     monkeypatch.setitem(evaluate.RUN, kind, interrupted)
-    assert evaluate.main(["score", "nowhere"]) == 130
+    assert status_of(evaluate, "score", "nowhere") == 130

@@ -33,6 +33,7 @@ from envs.vector.messages import HUNG, Job, as_json
 
 _START_ATTEMPTS = 3  # to start an episode
 _MAX_FAILURES = 20  # of one episode, which is restarted each time
+_MAX_FIRST_FAILURES = 3  # of a worker's environments, before any env step has succeeded
 
 
 class UnrecoverableError(EnvError):
@@ -148,6 +149,7 @@ class Lanes:
         # Lanes whose episode was lost with the worker's predecessor, which is not reported yet.
         self._lost = set(lanes) if job.is_successor else set()
         self._failures = dict.fromkeys(lanes, 0)  # in the current episode of each lane
+        self._has_stepped = job.is_successor  # Whether any env step has succeeded.
         self.busy, self.count, self._current = False, 0, lanes[0]
 
     def reset(self, lanes: list[int]) -> None:
@@ -193,6 +195,7 @@ class Lanes:
                     result = self._truncate(lane)
                 else:
                     result = self._envs[lane].advance(action)
+                    self._has_stepped = True
                     if result[1] or result[2]:
                         self._start_next(lane)
                     elif self._config.terminal_on_life_loss:
@@ -201,6 +204,10 @@ class Lanes:
                 raise
             except Exception as error:  # Environments can raise anything.
                 self._failures[lane] += 1
+                if not self._has_stepped and sum(self._failures.values()) == _MAX_FIRST_FAILURES:
+                    raise UnrecoverableError(
+                        f"{self._config.env} fails in its first env step: {describe_error(error)}"
+                    ) from error
                 if self._failures[lane] == _MAX_FAILURES:
                     seed = arrays.seeds[lane]
                     raise UnrecoverableError(

@@ -23,12 +23,14 @@ from numpy.typing import NDArray
 
 from envs.config import EnvConfig
 from envs.doom.engine import remove_leftovers
+from envs.doom.env import DoomEnv
 from envs.errors import EnvError
 from envs.registry import doom_config, make
 from envs.vector import pool
 from envs.vector.infos import current_infos, final_infos
 from envs.vector.memory import Arrays, create_memory, map_arrays, numeric_keys
 from envs.vector.messages import ACT, ASK, RESET, RESTORE, STEP, as_json
+from processes.streams import say_once
 
 # Workers watch their own environments. A worker itself counts as hung if it does not reply within
 # the time that it needs to start every engine and to wait for two that hang.
@@ -140,7 +142,7 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         self._slices = [slice(int(g[0]), int(g[-1]) + 1) for g in self.groups]
         self._memory = create_memory(example, num_envs)
         self._arrays: Arrays = map_arrays(self._memory, example, num_envs)
-        example.close()
+        _close(example, hang_after_s)
         self._transitions = [self._views(lanes) for lanes in self._slices]
         self._workers = pool.start_workers(
             config,
@@ -426,3 +428,15 @@ def make_doom_vec(
             f'render_mode {render_mode!r} is not supported here; use vectorization_mode="sync"'
         )
     return SharedVectorEnv(doom_config(env, options), num_envs, num_workers)
+
+
+def _close(env: gym.Env[Any, Any], patience_s: float) -> None:
+    """Close an environment, and continue without waiting for one that hangs."""
+    if isinstance(env.unwrapped, DoomEnv):
+        env.close()
+        return
+    closing = threading.Thread(target=env.close, daemon=True)
+    closing.start()
+    closing.join(patience_s)
+    if closing.is_alive():
+        say_once(f"an environment was not closed within {patience_s:g} s; it is left alone")

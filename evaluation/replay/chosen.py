@@ -99,7 +99,7 @@ def story_of(run: Path, *, trust: bool) -> list[tuple[str, ShownEpisode]]:
     named = {file.stem: file for file in files}
     story = []
     for stem, caption in (
-        ("training-first", "first episode of the training"),
+        ("training-first", "first episode of the training that ended"),
         *((steps, f"after {steps:,} env steps") for steps in kept),
         ("training-worst", "worst episode of the training"),
         ("training-best", "best episode of the training"),

@@ -55,7 +55,8 @@ def terminal(names: Sequence[str], *, text: bool) -> Iterator[Show]:
     try:
         yield show
     finally:
-        sys.stdout.write("\x1b[?25h")
+        # An interruption may have come in the middle of an escape sequence: CAN ends it.
+        sys.stdout.write("\x18\x1b[0m\x1b[?25h\n")
         sys.stdout.flush()
 
 

@@ -6,22 +6,25 @@ Axes: P points of a curve.
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from evaluation.compare import Comparison
 from evaluation.entries import expand, family, locate, names_of
 from evaluation.errors import EvaluationError
+from evaluation.printing import print_line
 from evaluation.statistics import Floats
-from storage.files import read_regular
+from storage.files import FileError, read_regular
 from storage.run_folder import RunFolder
 
 _STEPS, RETURN = "time/total_timesteps", "rollout/ep_rew_mean"
 """Columns of progress.csv; the second one is what is drawn by default."""
 _MAX_BYTES = 2**28
+_LARGEST = 1e100  # What is larger cannot be drawn.
+_LONGEST_NAME = 1000
 # In all training seeds of one agent, whose folders have the same name but for the seed.
 _SAME = ("env", "perception", "agent", "objectives", "num_envs", "overlap", "init_from")
 
@@ -59,23 +62,33 @@ def curves_of_runs(runs: Sequence[str], tag: str) -> dict[str, dict[str, list[Cu
         Curves by entry, for each environment.
 
     Raises:
-        EvaluationError: If a pattern matches no run folder, or a run has no such curve.
+        EvaluationError: If a pattern matches no run folder, or no run has such a curve.
         FileError: If a folder is no run.
     """
+    missing: list[Path] = []
     groups: dict[tuple[str, ...], dict[Path, Curve]] = {}
-    seeds: dict[tuple[str, ...], set[Any]] = {}
+    seeds: dict[tuple[str, ...], set[int]] = {}
     for path in expand(runs, _holds_run):
         folder = RunFolder(path)
         config = folder.read_config()
+        env, seed = config["env"].get("env"), config.get("seed")
+        if not (isinstance(env, str) and len(env) <= _LONGEST_NAME and isinstance(seed, int)):
+            raise FileError(f"{folder.config_file} is damaged: it names no environment or seed")
         curve = read_curve(path / "progress.csv", tag)
         if curve is None:
-            raise EvaluationError(f"{path} has no curve of {tag}; {_there_is(path, tag)}")
+            missing.append(path)
+            continue
         same = (repr(config.get(part)) for part in _SAME)
-        key = (str(config["env"]["env"]), family(path), *same)
-        if config.get("seed") in seeds.setdefault(key, set()):
+        key = (env, family(path), *same)
+        if seed in seeds.setdefault(key, set()):
             key = (*key, str(path))  # The same seed again is a separate entry.
-        seeds.setdefault(key, set()).add(config.get("seed"))
+        seeds.setdefault(key, set()).add(seed)
         groups.setdefault(key, {})[path] = curve
+    if not groups:
+        path = missing[0]
+        raise EvaluationError(f"{path} has no curve of {tag}; {_there_is(path, tag)}")
+    for path in missing:
+        print_line(f"{path} is left out: it has no curve of {tag}", sys.stderr)
     for key, group in list(groups.items()):
         if not _overlap(list(group.values())):  # There is no step at which they have a mean.
             del groups[key]
@@ -122,6 +135,6 @@ def read_curve(path: Path, tag: str = RETURN) -> Curve | None:
         return None
     if not len(curve):
         return None
-    curve = curve[np.isfinite(curve).all(axis=1)]
+    curve = curve[(np.abs(curve) < _LARGEST).all(axis=1)]  # A NaN is not.
     steps, places = np.unique(curve[:, 0], return_index=True)
     return (steps, curve[places, 1]) if len(steps) else None

@@ -47,7 +47,7 @@ def test_curves_are_drawn_for_each_environment(runs, capsys, suffix, start):
 
 def test_a_picture_of_one_environment_has_the_given_name(runs, capsys):
     succeed(evaluate, "plot", "runs/ppo-seed0", "runs/ppo-seed1", "--labels", "mine")
-    assert capsys.readouterr().out == "curves.png: CartPole-v1, mine\n"
+    assert capsys.readouterr().out == "curves.png: CartPole-v1, mine = runs/ppo\n"
     with Image.open(io.BytesIO((runs / "curves.png").read_bytes())) as image:
         assert image.width == 1440
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import sys
 import time
 from typing import Any, ClassVar
 
@@ -209,6 +210,21 @@ class Chaos(gym.Wrapper[Any, Any, Any, Any]):
         return obs, float(reward), terminated, truncated, info
 
 
+class Lingering(Toy):
+    """Never ends to be closed, in the process of the tests."""
+
+    def close(self) -> None:
+        if "pytest" in sys.modules:
+            time.sleep(600)
+
+
+class Broken(Toy):
+    """Has a mistake in its step."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        raise KeyError("HELTH")
+
+
 def _pixels(*shape: int) -> spaces.Box:
     return spaces.Box(0, 255, shape, np.uint8)
 
@@ -263,6 +279,8 @@ gym.register(
     entry_point=lambda **options: Tripled(gym.make("envs:doomgrad/Basic-v0", **options)),
 )
 gym.register("Chaos-v0", entry_point=Chaos)
+for _kind in (Lingering, Broken):
+    gym.register(f"{_kind.__name__}-v0", entry_point=_kind, kwargs={"action": spaces.Discrete(2)})
 gym.register("Claiming-v0", entry_point=Claiming, kwargs={"action": spaces.Discrete(2)})
 gym.register("Unseen-v0", entry_point=Unseen, kwargs={"action": spaces.Discrete(2)})
 for _breach in ("shape", "dtype", "paying"):

@@ -55,7 +55,7 @@ def basic(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("onnx"))
         assert evaluate.main(["export", "zoo/basic"]) == 0
-        return Path("policy.onnx").resolve()
+        return Path("runs/zoo/basic/policy.onnx").resolve()
 
 
 def scored(run: str | Path, scores: Path) -> dict[str, list[float]]:

@@ -543,3 +543,17 @@ def test_a_script_needs_neither_a_main_guard_nor_close(tmp_path, end):
     output = processes.run_file(script, tmp_path)
     assert output == "[-4.0, -4.0]\n"
     assert list(tmp_path.iterdir()) == [script]
+
+
+def test_an_environment_that_hangs_as_it_is_closed_is_left_alone(open_envs, capsys):
+    envs = open_envs(f"{TOY}:Lingering-v0", 2, num_workers=1, hang_after_s=0.2)
+    envs.reset(seed=0)
+    assert "an environment was not closed within 0.2 s; it is left alone" in capsys.readouterr().err
+
+
+def test_environments_that_fail_in_their_first_env_step_are_reported_at_once(open_envs):
+    envs = open_envs(f"{TOY}:Broken-v0", 4, num_workers=1)
+    envs.reset(seed=0)
+    # The third of four environments that fail ends it.
+    with pytest.raises(EnvError, match=r"Broken-v0 fails in its first env step: KeyError: 'HELTH'"):
+        envs.step(np.zeros(4, int))

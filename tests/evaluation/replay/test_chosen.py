@@ -48,7 +48,7 @@ def run(cartpole_run, tmp_path):
 def test_a_story_is_told_from_the_first_episode_to_the_best(run):
     story = story_of(run, trust=False)
     assert [(caption, shown.episode.episode_return) for caption, shown in story] == [
-        ("first episode of the training", 0),
+        ("first episode of the training that ended", 0),
         ("after 1,000 env steps", 5),  # The better one of two.
         ("after 3,000 env steps", 9),
         ("after 5,000 env steps", 13),

@@ -80,7 +80,8 @@ def test_the_screen_is_cleared_when_its_size_changes(monkeypatch, capsys):
             written.append(capsys.readouterr().out)
     assert ["\x1b[2J" in text for text in written] == [True, False, True]
     assert written[0].startswith("\x1b[?25l")  # The cursor is hidden,
-    assert capsys.readouterr().out == "\x1b[?25h"  # and shown again.
+    # and shown again, in plain colours, also after half an escape sequence.
+    assert capsys.readouterr().out == "\x18\x1b[0m\x1b[?25h\n"
 
 
 @pytest.mark.parametrize(
