@@ -146,7 +146,7 @@ class PeriodicEvaluation:
 
     def _say_once(self, line: str) -> None:
         if not self._has_said:
-            self._logger.progress.say(f"{line}; this is said once")
+            self._logger.progress.say(f"{line} (reported once)")
         self._has_said = True
 
     def record_episodes(self, episodes: Sequence[Episode], env_steps: int) -> None:

@@ -21,7 +21,7 @@ def initialize_from(path: Path, agent: Agent[Any], config: AnyTrainConfig) -> st
     """Copy a trained policy's weights into a new agent, as far as they fit its task.
 
     Perception is copied always, with its statistics of observations; the actor if the actions are
-    the same; the critic if the environment is the same. The optimiser starts anew.
+    the same; the critic if the environment is the same. The state of the optimiser is new.
 
     Args:
         path: a run folder, a policy file, or `zoo/NAME`.
