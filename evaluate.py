@@ -6,21 +6,18 @@ RUN is a run folder or a policy file, or zoo/NAME for a policy that comes with t
 
 from __future__ import annotations
 
-import os
+from commands.start import prepare
 
-# Before torch is imported. Threads that wait for each other soon sleep instead of taking the cores
-# from the environments: a lower value slows recurrent networks down, a higher one the environments.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+prepare(__name__)
 
-import sys
+import signal
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-import torch
 import tyro
 
-from commands import compare, export, pull, push, replay, score, suite, watch
-from commands.commandline import parse, run
+from commands import compare, export, gallery, plot, pull, push, replay, score, suite, watch
+from commands.commandline import execute, parse
 
 RUN: dict[type[Any], Callable[[Any], None]] = {
     score.ScoreOptions: score.run,
@@ -28,6 +25,8 @@ RUN: dict[type[Any], Callable[[Any], None]] = {
     watch.WatchOptions: watch.run,
     compare.CompareOptions: compare.run,
     suite.SuiteOptions: suite.run,
+    plot.PlotOptions: plot.run,
+    gallery.GalleryOptions: gallery.run,
     export.ExportOptions: export.run,
     push.PushOptions: push.run,
     pull.PullOptions: pull.run,
@@ -38,6 +37,8 @@ Command = (
     | Annotated[watch.WatchOptions, tyro.conf.subcommand("watch")]
     | Annotated[compare.CompareOptions, tyro.conf.subcommand("compare")]
     | Annotated[suite.SuiteOptions, tyro.conf.subcommand("suite")]
+    | Annotated[plot.PlotOptions, tyro.conf.subcommand("plot")]
+    | Annotated[gallery.GalleryOptions, tyro.conf.subcommand("gallery")]
     | Annotated[export.ExportOptions, tyro.conf.subcommand("export")]
     | Annotated[push.PushOptions, tyro.conf.subcommand("push")]
     | Annotated[pull.PullOptions, tyro.conf.subcommand("pull")]
@@ -47,17 +48,18 @@ Command = (
 def main(arguments: Sequence[str]) -> int:
     """Run what a command line says, and return the exit status."""
     options = parse(Command, arguments, program="python evaluate.py", description=__doc__)
-    try:
+    import torch  # Here, as in `commands`, so that --help and mistakes need not wait for it.
+
+    with torch.no_grad():
         RUN[type(options)](options)
-    except KeyboardInterrupt:
-        return 130
     return 0
 
 
 def command() -> None:
-    """Run as the console script `doomgrad-evaluate`."""
-    torch.set_grad_enabled(False)
-    sys.exit(run(main))
+    """Run as a program."""
+    # Ctrl-C ends a command like an error: what it has opened is closed.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    execute(main)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,9 @@ of basic where ENV has none. The same command on a run folder that exists resume
 
 from __future__ import annotations
 
-import os
+from commands.start import prepare
 
-# Before torch is imported. Threads that wait for each other soon sleep instead of taking the cores
-# from the environments: a lower value slows recurrent networks down, a higher one the environments.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # Large pages for large tensors.
+prepare(__name__, THP_MEM_ALLOC_ENABLE="1")  # Large pages for large tensors.
 
 import contextlib
 import shlex
@@ -25,21 +22,21 @@ from pathlib import Path
 from typing import Annotated, Any, Generic
 
 import tyro
-from rich.console import Console
 from stable_baselines3.common.logger import KVWriter
 
-from agents import AGENTS, OBJECTIVES
 from commands.commandline import (
     UsageError,
     as_arguments,
+    execute,
     given_fields,
     given_values,
+    join_repeated,
     parse,
-    run,
 )
 from commands.config_file import as_yaml, with_config_file
-from envs import canonical_name
-from perception import ENCODERS, MEMORIES
+from envs import StoppedError, canonical_name, portable_name
+from evaluation.printing import PlainConsole, print_line
+from evaluation.protocol import pasteable
 from storage.extensions import import_extensions
 from storage.run_folder import RunFolder
 from training.assemble import open_training
@@ -48,10 +45,12 @@ from training.callbacks import Callback
 from training.config import (
     AgentT,
     AnyTrainConfig,
+    Choices,
     EncoderT,
     MemoryT,
     ObjectivesT,
     TrainConfig,
+    choices_of,
     default_config,
     dotted,
     dotted_fields,
@@ -66,30 +65,6 @@ from training.tracking import load_service
 from training.training import Training
 from training.tune.search import Plan
 from training.tune.trials import TuningConfig, choose_space, print_results, tune
-
-
-def _choices(registry: Mapping[str, Any]) -> str:
-    return ", ".join(registry)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choices:
-    """Which entries of the registries a training run is made of."""
-
-    agent: Annotated[str, tyro.conf.arg(help=f"The agent: {_choices(AGENTS)}.")] = "ppo"
-    encoder: Annotated[str, tyro.conf.arg(help=f"Encoder of images: {_choices(ENCODERS)}.")] = (
-        "nature"
-    )
-    memory: Annotated[
-        str, tyro.conf.arg(help=f"Memory between env steps: {_choices(MEMORIES)}.")
-    ] = "none"
-    objectives: Annotated[
-        tuple[str, ...],
-        tyro.conf.arg(
-            help=f"Losses beside the agent's own, of: {_choices(OBJECTIVES)}.",
-            help_behavior_hint="(default: none)",
-        ),
-    ] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,22 +84,22 @@ def main(arguments: Sequence[str]) -> int:
     """Train as a command line says, and return the exit status."""
     if "--doctor" in arguments:
         return check_machine()
+    given = given_fields(arguments)
     arguments = with_config_file(arguments)
     command = read_command_line(arguments)
+    config = command.training
     if command.print_config:
-        print(as_yaml(command.training.env.env, command.choices, command.training), end="")
+        print(as_yaml(config.env.env, command.choices, config), end="")  # noqa: T201
         return 0
     if command.tuning.tune:
-        return search(command, given_fields(arguments))
-    config = command.training
+        return search(command, given)
     folder = RunFolder(config.run_dir or config.default_run_dir)
-    if folder.path.is_file():
-        raise UsageError(f"--run-dir {folder.path} is a file; name a folder")
     if config.track:
         load_service(config.track, folder.path)
     resumes = folder.config_file.exists() and not config.fresh
     if config.autotune:
-        config = with_setting(config, folder.read_config() if resumes else fastest_setting(config))
+        best = folder.read_config() if resumes else fastest_setting(config, given)
+        config = with_setting(config, best)
     if resumes:
         check_resumable(folder, config)
     with until_interrupted() as signals:
@@ -148,11 +123,12 @@ def train(
         writers: receive each record that is logged.
         callbacks: are called while the training runs.
     """
-    with open_training(config, folder, signals, writers, callbacks) as training:
-        if training is None:
-            return
-        learn(training)
-    training.report()
+    with contextlib.suppress(StoppedError):  # It was interrupted before it began.
+        with open_training(config, folder, signals, writers, callbacks) as training:
+            if training is None:
+                return
+            learn(training)
+        training.report()
 
 
 def learn(training: Training) -> None:
@@ -183,9 +159,10 @@ def search(command: Command[Any, Any, Any, Any], given: set[str]) -> int:
         raise UsageError("--tune and --autotune exclude each other; pass what --autotune chose")
     free = set(dotted_fields(config, _may_differ_between_trials))
     start = {f.name: getattr(config.agent, f.name) for f in fields(config.agent)}
+    facts = {n: v for n, v in dotted(config.as_dict()).items() if n not in free}
     plan = Plan(
         folder=config.run_dir or config.default_run_dir.with_name(f"{config.agent_name}-tune"),
-        facts={n: v for n, v in dotted(config.as_dict()).items() if n not in free},
+        facts=facts | {"env.env": portable_name(config.env.env)},
         start=start,
         space=choose_space(config.agent.search_space, start, given, command.tuning.search),
         num_trials=command.tuning.trials,
@@ -208,14 +185,15 @@ def search(command: Command[Any, Any, Any, Any], given: set[str]) -> int:
 
     with until_interrupted() as signals:
         results = tune(plan, train_trial, signals, fresh=config.fresh, failures=(TrainingError,))
-    print_results(Console(markup=False, emoji=False), results)
+    print_results(PlainConsole(), results)
     if results.complete:
         best = results.complete[0]
         run_dir = plan.folder.with_name(f"{plan.folder.name}-best-seed{config.seed}")
         tuned = replace(_with_agent(config, best.values), run_dir=run_dir, fresh=False)
         arguments = command_line_of(replace(command, training=tuned), always=("seed", *plan.space))
-        print(f"score it:  python evaluate.py score {plan.run_folder(best.number).path}")
-        print(f"train it:  python train.py {shlex.join(arguments)}")
+        found = pasteable(plan.run_folder(best.number).path, config.env, config.import_)
+        print_line(f"score it:  python evaluate.py score {found}")
+        print_line(f"train it:  python train.py {shlex.join(arguments)}")
     return 128 + signals[0] if signals else 0
 
 
@@ -235,6 +213,7 @@ def read_command_line(arguments: Sequence[str]) -> Command[Any, Any, Any, Any]:
         EnvError: If there is no such environment.
         UnknownNameError: If a registry has no entry of a name.
     """
+    arguments = join_repeated(arguments)
     asks_help = any(a in ("-h", "--help") for a in arguments)
     named = bool(arguments) and not arguments[0].startswith("-")
     if not named and not asks_help:
@@ -262,16 +241,6 @@ def read_command_line(arguments: Sequence[str]) -> Command[Any, Any, Any, Any]:
     return replace(command, training=replace(command.training, import_=imports))
 
 
-def choices_of(config: AnyTrainConfig) -> Choices:
-    """Return the choices that a configuration is made of."""
-    return Choices(
-        agent=config.agent_name,
-        encoder=config.perception.encoder_name,
-        memory=config.perception.memory_name,
-        objectives=tuple(config.objective_configs),
-    )
-
-
 def command_line_of(
     command: Command[Any, Any, Any, Any], *, always: Sequence[str] = ()
 ) -> list[str]:
@@ -290,8 +259,8 @@ def command_line_of(
 
 
 def command() -> None:
-    """Run as the console script `doomgrad-train`."""
-    sys.exit(run(main))
+    """Run as a program."""
+    execute(main, drops_output=True)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,13 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
+from agents.errors import AgentError
 from agents.rollout import Rollout
 from agents.stopwatch import Stopwatch
-from agents.traces import Trace
+from agents.traces import TRACED, Trace
 from agents.transfer import Array
+
+_MOST_STEPS = 2**20  # Of an episode in progress that is repeated.
 
 
 class StepResult(Protocol):
@@ -217,6 +220,40 @@ def episodes_in_progress(envs: BatchedEnvs) -> dict[str, Tensor]:
         "episode_seeds": torch.from_numpy(envs.episode_seeds),
         **{f"obs/{name}": part for name, part in current_obs(envs).items()},
     }
+
+
+def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Check that the state of a collector has the names, shapes and types that it should have.
+
+    Args:
+        state: the state, which may come from a stranger.
+        expected: the state of the collector that is to resume from it, at its start. The steps of
+            the episodes in progress, see `Traces.state`, may differ in number.
+
+    Raises:
+        AgentError: If it does not.
+    """
+    wrong = state.keys() ^ expected.keys()
+    lengths: dict[str, set[int]] = {}
+    for name, tensor in state.items():
+        kind, _, lane = name.partition("/")
+        traced = kind in TRACED and name in expected
+        begin = 1 if traced else 0
+        right = expected.get(name, tensor)
+        if tensor.dtype != right.dtype or tensor.shape[begin:] != right.shape[begin:]:
+            wrong = wrong | {name}
+        elif traced:
+            lengths.setdefault(lane, set()).add(len(tensor))
+    if any(len(of_lane) > 1 or max(of_lane) > _MOST_STEPS for of_lane in lengths.values()):
+        wrong = wrong | {"rewards"}
+    seeds = state.get("episode_seeds")
+    if seeds is not None and not ((seeds >= 0) & (seeds < 2**31)).all():
+        wrong = wrong | {"episode_seeds"}
+    if wrong:
+        raise AgentError(
+            f"the checkpoint's episodes in progress are not those of this training "
+            f"({min(wrong)!a:.40}); start over with --fresh"
+        )
 
 
 def repeat_episodes(envs: GroupedEnvs, state: Mapping[str, Tensor]) -> list[int]:

@@ -19,6 +19,7 @@ from agents.collector import (
     Collected,
     GroupedEnvs,
     as_numpy,
+    check_state,
     current_obs,
     episodes_in_progress,
     is_lost,
@@ -27,6 +28,7 @@ from agents.collector import (
 )
 from agents.device import single_thread
 from agents.distributions import num_draws
+from agents.errors import AgentError
 from agents.inference import Inference, InferencePolicy
 from agents.policy import Decision, Policy
 from agents.rollout import Rollout
@@ -132,6 +134,9 @@ class Sampler:
         self._truncations: list[_Truncation] = []
         self._seeds = envs.episode_seeds
         self._traces = Traces(self._storage)
+        # The state before the rollout that is being collected, without the traces, which change at
+        # its end only.
+        self._before: dict[str, Tensor] | None = None
         self._threads = ThreadPoolExecutor(len(envs.teams), thread_name_prefix="team")
         self.stopwatch = Stopwatch()
         lanes = self._lanes[0]
@@ -155,6 +160,7 @@ class Sampler:
             return self._run(version)
 
     def _run(self, version: int) -> Collected:
+        self._before = self._state()
         self._buffers.append(storage := self._buffers.pop(0))
         self._storage = storage
         storage.memory_state.copy_(self._memory_state)
@@ -178,6 +184,7 @@ class Sampler:
         )
         episodes = self._traces.episodes(rollout, ended)
         self._ended.clear()
+        self._before = None
         self.stopwatch.lap("transfer")
         return Collected(
             rollout=rollout,
@@ -189,19 +196,30 @@ class Sampler:
     def state(self) -> dict[str, Tensor]:
         """See `Collector.state`.
 
-        Episodes in progress are stored as seeds, traces and current observations.
+        Episodes in progress are stored as seeds, traces and current observations. If a rollout was
+        interrupted, it is the state before it.
         """
+        return {**(self._before or self._state()), **self._traces.state()}
+
+    def _state(self) -> dict[str, Tensor]:
+        """Return copies of what changes while a rollout is collected."""
         return {
             "generator": self._generator.get_state(),
-            "starts": torch.from_numpy(self._starts),
-            "memory_state": self._memory_state,
+            "starts": torch.from_numpy(self._starts.copy()),
+            "memory_state": self._memory_state.clone(),
             **episodes_in_progress(self.envs),
-            **self._traces.state(),
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> int:
         """See `Collector.load_state`; the actions of episodes in progress are repeated."""
-        self._generator.set_state(state["generator"])
+        check_state(state, self.state())
+        try:
+            self._generator.set_state(state["generator"])
+        except RuntimeError as error:
+            raise AgentError(
+                "the checkpoint's random generator is damaged; start over with --fresh"
+            ) from error
+        self._before = dict(state)  # Until the environments are in this state.
         self._starts[:] = state["starts"].numpy()
         self._memory_state.copy_(state["memory_state"])
         self._traces.load_state(state)
@@ -210,6 +228,7 @@ class Sampler:
         for lane in lost:
             self._traces.forget(lane)
         self._seeds = self.envs.episode_seeds
+        self._before = None
         return len(lost)
 
     def close(self) -> None:

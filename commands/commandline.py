@@ -1,10 +1,16 @@
-"""Command lines: flags from dataclasses, and one clear line for what is wrong."""
+"""Command lines: flags from dataclasses, and one clear line for what is wrong.
+
+Nothing of the project is imported at the top, here or in the modules of commands, so that `--help`
+takes no seconds.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import difflib
+import errno
+import functools
 import io
 import itertools
 import os
@@ -15,15 +21,9 @@ from typing import Any
 
 import tyro
 
-from agents import AgentError, ObjectiveConfig
-from agents.extras import MissingExtraError
-from deploy.errors import DeployError
-from envs import EnvError
-from evaluation.errors import EvaluationError
-from perception import PerceptionError
-from perception.lookup import UnknownNameError
-from storage.files import FileError
-from training.errors import TrainingError
+from commands.elsewhere import flag_for
+from evaluation.printing import print_line
+from processes.streams import lost_output, protect_streams
 
 
 class UsageError(ValueError):
@@ -97,15 +97,36 @@ def parse(
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise UsageError(_one_line(output.getvalue(), program)) from None
+        # The first word may be a subcommand, which has flags of its own.
+        first = [argument for argument in arguments[:1] if not argument.startswith("-")]
+        names = functools.partial(_flags, kind, first, program=program, **kwargs)
+        line = _one_line(output.getvalue(), program, names)
+        if " needs " in line:  # The word that is missing may be after an option that is unknown.
+            flags = (a.partition("=")[0] for a in arguments if a.startswith("--"))
+            unknown = next((f for f in flags if f.replace("_", "-") not in names()), None)
+            line = _unknown_option(unknown, program, "", names) if unknown else line
+        raise UsageError(line) from None
 
 
-def _one_line(box: str, program: str) -> str:
+def _flags(kind: Any, words: Sequence[str], *, program: str, **kwargs: Any) -> set[str]:
+    """Return the options that there are after some words of a command line."""
+    output = io.StringIO()
+    silent = contextlib.redirect_stderr(io.StringIO())
+    with contextlib.redirect_stdout(output), silent, contextlib.suppress(SystemExit):
+        config = (tyro.conf.OmitSubcommandPrefixes,)
+        tyro.cli(
+            kind, args=[*words, "--help"], prog=program, config=config, registry=_NUMBERS, **kwargs
+        )
+    return set(re.findall(r"--[\w.-]+", output.getvalue()))
+
+
+def _one_line(box: str, program: str, flags: Callable[[], set[str]]) -> str:
     """Return tyro's boxed explanation as one line that says what would work.
 
     Args:
         box: what tyro printed.
         program: the program's name.
+        flags: returns the options of the command.
     """
     lines = [line.strip(" │") for line in box.splitlines() if not line.startswith(("╭", "╰"))]
     if "╭" not in box:
@@ -115,9 +136,9 @@ def _one_line(box: str, program: str) -> str:
     unknown = re.match(r"Unrecognized options: ([^,\s]+)", text)
     misplaced = re.match(r"Unrecognized or misplaced options: (\S+) \(applied to (.+?)\)", text)
     if misplaced:
-        return _unknown_option(misplaced[1], misplaced[2], below)
+        return _unknown_option(misplaced[1], misplaced[2], below, flags)
     if unknown and unknown[1].startswith("-"):
-        return _unknown_option(unknown[1], program, below)
+        return _unknown_option(unknown[1], program, below, flags)
     if unknown:
         subcommands = re.search(r"Available subcommands: ([\w, -]+?) (?:───|---)", below)
         if subcommands:
@@ -151,14 +172,22 @@ _REWRITTEN = (
 )
 
 
-def _unknown_option(option: str, program: str, suggestions: str) -> str:
+def _unknown_option(
+    option: str, program: str, suggestions: str, flags: Callable[[], set[str]]
+) -> str:
     """Return the line about an option that a program does not have.
 
     Args:
         option: as it was given.
         program: the program's name, with the subcommand.
         suggestions: options that tyro suggests, with their descriptions.
+        flags: returns the options of the program.
     """
+    meant = flag_for(option, flags())
+    if not meant and not suggestions:
+        meant = next(iter(difflib.get_close_matches(option, sorted(flags()), n=1)), None)
+    if meant:
+        return f"{program} has no {option}; did you mean {meant}?"
     names = set(re.findall(r"--[\w.-]+", suggestions.partition("Perhaps you meant:")[2]))
     if option in names:
         # Another command has an option of this name: only a longer one can be meant.
@@ -191,8 +220,11 @@ def flag_values(
         always: names of fields whose values are returned even if they do not differ.
         prefix: prefix of the flags.
     """
+    from agents import ObjectiveConfig
+
     values: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
+    fields = [f for f in dataclasses.fields(config) if f.metadata.get("has_flag", True)]
+    for field in fields:
         value, before = getattr(config, field.name), getattr(default, field.name, None)
         if dataclasses.is_dataclass(value):
             # Fields of objectives have dotted flags, because their names are not unique.
@@ -239,29 +271,108 @@ def given_values(arguments: Sequence[str], name: str) -> list[str]:
     return values
 
 
-USER_ERRORS = (
-    UsageError,
-    AgentError,
-    DeployError,
-    EnvError,
-    EvaluationError,
-    FileError,
-    MissingExtraError,
-    PerceptionError,
-    TrainingError,
-    UnknownNameError,
-)
-"""What a user can cause or has to know; each message is one line that says what would work."""
+_REPEATED = ("import", "objectives", "extra_channels", "env_kwargs", "wrappers")
+
+
+def join_repeated(arguments: Sequence[str]) -> list[str]:
+    """Return a command line on which flags of several values are given once, with all values."""
+    values: dict[str, list[str]] = {}
+    joined: list[str] = []
+    current = None
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if flag.startswith("--") and flag[2:].replace("-", "_") in _REPEATED:
+            if flag not in values:
+                joined.append(flag)
+            values.setdefault(flag, []).extend([value] if equals else [])
+            current = None if equals else flag
+        elif argument.startswith("-") or current is None:
+            current = None
+            joined.append(argument)
+        else:
+            values[current].append(argument)
+    return [word for part in joined for word in (part, *values.get(part, ()))]
+
+
+_ERRORS = {
+    "agents.errors": "AgentError",
+    "agents.extras": "MissingExtraError",
+    "deploy.errors": "DeployError",
+    "envs.errors": "EnvError",
+    "evaluation.errors": "EvaluationError",
+    "perception.encoders.encoder": "PerceptionError",
+    "perception.lookup": "UnknownNameError",
+    "storage.files": "FileError",
+    "training.errors": "TrainingError",
+}
+"""What a user can cause or has to know, by module; each message says what would work."""
+
+
+def user_errors() -> tuple[type[Exception], ...]:
+    """Return the classes of errors that are reported in one line.
+
+    Only those of modules that are imported: others cannot have been raised, and importing them
+    takes seconds, which `--help` and mistakes on the command line need not.
+    """
+    modules = ((sys.modules.get(module), name) for module, name in _ERRORS.items())
+    return (UsageError, *(getattr(module, name) for module, name in modules if module))
+
+
+_NOT_READ = (errno.EPIPE, errno.ETIMEDOUT)  # Whoever read the output has seen enough.
+
+
+def execute(program: Callable[[Sequence[str]], int], *, drops_output: bool = False) -> None:
+    """Run a program, and exit: see `run`. Output that nobody reads any more stops nothing.
+
+    Args:
+        program: takes the command line, and returns the exit status.
+        drops_output: see `protect_streams`.
+    """
+    protect_streams(drops_output=drops_output)
+    status = run(program)
+    lost = lost_output()
+    if status == 0 and lost is not None and lost.errno not in _NOT_READ:
+        print_line(f"error: output could not be written ({lost.strerror})", sys.stderr)
+        status = 1
+    if status == 130:
+        os._exit(130)  # Threads may be in the middle of anything, and are not waited for.
+    sys.exit(status)
 
 
 def run(program: Callable[[Sequence[str]], int]) -> int:
-    """Run a program, and report an error that a user can cause as one line and exit status 2."""
+    """Run a program, and return its exit status.
+
+    An error that a user can cause is reported as one line, with status 2.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # Terminals without UTF-8 show \\xb7 for a dot.
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return program(sys.argv[1:])
+        return program(expand_home(sys.argv[1:]))
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:
         # The reader of the output, `head` for example, has seen enough.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 # closed with the process
         return 0
-    except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
+    except user_errors() as error:
+        print_line(f"error: {error}", sys.stderr)
         return 2
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            raise
+        # A file of the user's: a full disk, a folder that cannot be written.
+        print_line(f"error: {os.fsdecode(error.filename)}: {error.strerror}", sys.stderr)
+        return 2
+
+
+def expand_home(arguments: Sequence[str]) -> list[str]:
+    """Replace `~` at the beginning of arguments, and of values as in `--out=~/x`, as shells do."""
+    expanded = []
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if argument.startswith("--") and equals:
+            expanded.append(f"{flag}={os.path.expanduser(value)}")
+        else:
+            expanded.append(os.path.expanduser(argument))
+    return expanded

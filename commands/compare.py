@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,13 +11,9 @@ import tyro
 from rich.text import Text
 
 from commands.options import CONSOLE, ScoringOptions, check_folder
-from envs.registry import folder_name
-from evaluation.compare import by_env, compare
-from evaluation.entries import find_entries
-from evaluation.report import report
-from evaluation.report.tensorboard import write_board
-from evaluation.report.terminal import print_comparison, print_summary
-from storage.files import write_json
+from evaluation.printing import print_line
+from processes.streams import printable
+from storage.files import check_writable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +31,8 @@ class CompareOptions(ScoringOptions):
     """Run folders, policy files, or patterns for them in quotes."""
     out: Path = Path("runs/compare")
     """The folder to write to."""
+    labels: tuple[str, ...] = ()
+    """Names for the entries in tables and pictures, in the order in which they are named."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -45,8 +44,19 @@ class CompareOptions(ScoringOptions):
 
 def run(options: CompareOptions) -> None:
     """Compare policies, environment by environment."""
+    from envs.registry import folder_name
+    from evaluation.compare import by_env, compare
+    from evaluation.entries import find_entries, labelled
+    from evaluation.protocol import counted
+    from evaluation.report import report
+    from evaluation.report.tensorboard import write_board
+    from evaluation.report.terminal import print_comparison, print_summary
+    from storage.files import write_json
+
+    options.check_writable()
+    check_writable(options.out)
     comparisons = []
-    groups = by_env(find_entries(options.runs, trust=options.trust))
+    groups = by_env(labelled(find_entries(options.runs, trust=options.trust), options.labels))
     # The environments of two files may have the same name.
     names = report.folder_names(folder_name(entries[0].config.env) for entries in groups)
     for entries, name in zip(groups, names, strict=True):
@@ -56,19 +66,22 @@ def run(options: CompareOptions) -> None:
                 options.protocol,
                 modes=options.modes,
                 progress=lambda name: status.update(
-                    Text(f"{name}: playing {options.episodes} episodes")
+                    Text(printable(f"{name}: playing {counted(options.episodes, 'episode')}"))
                 ),
             )
         print_comparison(CONSOLE, comparison)
         folder = options.out / name
         report.write_report(comparison, folder)
         write_board(comparison, folder)
-        print(f"written to {folder}: compare.md, compare.json, pictures, and for TensorBoard\n")
+        print_line(f"written to {folder}: compare.md, compare.json, pictures, and for TensorBoard")
+        print_line()
         comparisons.append(comparison)
     if len(comparisons) > 1:
         report.write_summary(comparisons, options.out)
         print_summary(CONSOLE, comparisons)
-        print(f"written to {options.out}: summary.md, summary.json\n")
+        print_line(f"written to {options.out}: summary.md, summary.json")
+        print_line()
     if options.json:
         write_json(options.json, [report.as_dict(comparison) for comparison in comparisons])
-    print(f"see it:  tensorboard --logdir {options.out} --samples_per_plugin scalars=100000")
+    out = shlex.quote(str(options.out))
+    print_line(f"see it:  tensorboard --logdir {out} --samples_per_plugin scalars=100000")

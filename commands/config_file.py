@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import yaml  # type: ignore[import-untyped] # it has no types of its own
 
 from commands.commandline import UsageError, as_flag, flag_values, given_fields, given_values
+from storage.files import FileError, read_regular
 
-_LARGEST = 2**20  # bytes
+_LARGEST = 2**16  # bytes
+_MOST = 500  # settings, several times as many as there are
 _ONCE = ("fresh", "autotune")
+_COMMANDS = ("config", "print-config", "tune", "doctor", "help")
 
 
 def with_config_file(arguments: Sequence[str]) -> list[str]:
@@ -36,7 +40,12 @@ def with_config_file(arguments: Sequence[str]) -> list[str]:
     """
     if not (files := given_values(arguments, "config")):
         return list(arguments)
-    values = _read(Path(files[0]).expanduser())
+    file = Path(files[0]).expanduser()
+    if file.suffix == ".json":
+        raise UsageError(
+            f"--config {file} is not YAML; print one with the flags of that run and --print-config"
+        )
+    values = _read(file)
     given = given_fields(arguments)
     flags: list[str] = []
     env = values.pop("env", None)
@@ -65,19 +74,31 @@ def as_yaml(env: str, *configs: Any) -> str:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        with file.open("rb") as opened:
-            content = opened.read(_LARGEST + 1)
-        if len(content) > _LARGEST:
-            raise UsageError(f"--config {file} is too large; it is a list of flags and values")
-        values = msgspec.yaml.decode(content, type=dict[str, Any])
+        content = read_regular(file, _LARGEST)
+        if any(
+            isinstance(event, yaml.AliasEvent) for event in yaml.parse(content, yaml.SafeLoader)
+        ):
+            raise UsageError(f"--config {file} has aliases (*name); write the values themselves")
+        values = dict(_flat(msgspec.yaml.decode(content, type=dict[str, Any])))
     except OSError as error:
         raise UsageError(f"--config {file} cannot be read: {error.strerror}") from error
-    except (msgspec.DecodeError, RecursionError) as error:
-        reason = " ".join(str(error).split())
+    except FileError as error:
+        raise UsageError(f"--config: {error}") from error
+    except (msgspec.DecodeError, yaml.YAMLError, RecursionError, UnicodeError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise UsageError(
             f"--config {file} is not YAML of flags and values, as in learning-rate: 3e-4 ({reason})"
         ) from error
-    return dict(_flat(values))
+    if len(values) > _MOST:
+        raise UsageError(
+            f"--config {file} has {len(values):,} settings; at most {_MOST} are possible"
+        )
+    for name, value in values.items():
+        if name.replace("_", "-") in (*_ONCE, *_COMMANDS):
+            raise UsageError(f"--config {file}: {name} belongs on the command line")
+        if "\0" in f"{name}{value}":
+            raise UsageError(f"--config {file}: {name!r} has a character that no setting may have")
+    return values
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

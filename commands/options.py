@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 
-from evaluation.compare import MODES
-from evaluation.protocol import Protocol
+from evaluation.printing import PlainConsole
 from evaluation.seeds import MAX_SCORING, SCORING
+from storage.files import check_writable
 
-CONSOLE = Console(markup=False, emoji=False)  # Names of files may look like either.
+if TYPE_CHECKING:
+    from evaluation.protocol import Protocol
+
+CONSOLE = PlainConsole()
 
 RunPath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
 RepositoryName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OWNER/NAME")]
@@ -51,9 +53,20 @@ class ScoringOptions(ReadingOptions):
         if self.json is not None and self.json.is_dir():
             raise ValueError(f"--json {self.json} is a folder; name a file")
 
+    def check_writable(self) -> None:
+        """Check that the scores can be written, before anything starts.
+
+        Raises:
+            FileError: If they cannot.
+        """
+        if self.json is not None:
+            check_writable(self.json.parent)
+
     @property
     def protocol(self) -> Protocol:
         """Which episodes are played."""
+        from evaluation.protocol import Protocol
+
         return Protocol(
             episodes=self.episodes, seed=self.seed, num_envs=self.num_envs, device=self.device
         )
@@ -61,6 +74,8 @@ class ScoringOptions(ReadingOptions):
     @property
     def modes(self) -> list[str]:
         """How actions are chosen, names in `MODES`."""
+        from evaluation.compare import MODES
+
         return ["greedy"] if self.greedy else list(MODES)
 
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from commands.options import CONSOLE, ReadingOptions, RepositoryName
-from deploy.hub import Repository, one_line
-from envs.registry import is_imported
+from evaluation.printing import print_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +23,16 @@ class PullOptions(ReadingOptions):
 
 def run(options: PullOptions) -> None:
     """Fetch a policy from the hub, and print what to do next."""
+    from deploy.hub import Repository, one_line
+    from evaluation.protocol import named_env, pasteable
+
     repository = Repository(options.repository)
     out = options.out or repository.folder
     with CONSOLE.status(f"pulling {options.repository}"):
         file = repository.pull(out, revision=options.revision, trust=options.trust)
     about, env = file.about, file.env["env"]
     learned = f"{env}, trained with {about.agent} for {about.env_steps:,} env steps"
-    print(f"{out}: {one_line(learned)}")
-    trust = " --trust" if is_imported(env) else ""
-    print(f"watch it:  python evaluate.py watch {out}{trust}")
-    print(f"score it:  python evaluate.py score {out}{trust}")
+    print_line(f"{out}: {one_line(learned)}")
+    place = pasteable(out, named_env(file.env, out), file.imports)
+    print_line(f"watch it:  python evaluate.py watch {place}")
+    print_line(f"score it:  python evaluate.py score {place}")

@@ -10,12 +10,7 @@ import tyro
 from commands import replay, score
 from commands.commandline import UsageError
 from commands.options import CONSOLE, ReadingOptions, RepositoryName, RunPath
-from deploy.card import card, read_evaluation
-from deploy.hub import CARD, Repository
-from envs.registry import is_imported
-from evaluation.entries import is_run, locate
-from evaluation.protocol import native
-from storage.run_folder import CONFIG, EVALUATION, POLICY, VIDEO, find_policy
+from evaluation.printing import print_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,17 +30,31 @@ class PushOptions(ReadingOptions):
 
 def run(options: PushOptions) -> None:
     """Push a run to the hub, with its score, a video and a card."""
+    from deploy.card import card, read_evaluation
+    from deploy.hub import CARD, Repository
+    from envs.doom.cfg import split_file
+    from envs.registry import needs_trust
+    from evaluation.entries import is_run, locate
+    from evaluation.protocol import named_env, native
+    from storage.run_folder import CONFIG, EVALUATION, POLICY, VIDEO, find_policy
+
     repository = Repository(options.repository)
     repository.check_token()
     file, folder = find_policy(locate(options.run), trust=options.trust)
     if not is_run(options.run, folder):
         raise UsageError(f"{options.run} is not a run folder; push one that train.py wrote")
-    config = native(file, options.run, trust=options.trust)
-    if config.env.lower().endswith((".cfg", ".wad")):
+    if file.imports:
         raise UsageError(
-            f"{config.env} is a file that others do not have; only policies of scenarios and "
+            f"{options.run} needs {' '.join(file.imports)}, which others do not have; only "
+            "policies that were trained without --import can be pushed"
+        )
+    named = named_env(file.env, options.run).env
+    if split_file(named) is not None:
+        raise UsageError(
+            f"{named} is a file that others do not have; only policies of scenarios and "
             "Gymnasium environments can be pushed"
         )
+    config = native(file, options.run, trust=options.trust)
     record = folder.read_record()
     scored, video = folder.evaluation_file, folder.path / VIDEO
     evaluation = read_evaluation(scored, file, config)
@@ -62,11 +71,11 @@ def run(options: PushOptions) -> None:
         about=file.about,
         record=record,
         evaluation=evaluation,
-        trust=" --trust" if is_imported(config.env) else "",
+        trust=" --trust" if needs_trust(config) else "",
     )
     policy = folder.chosen_policy_file
     assert policy is not None
     files = {POLICY: policy, CONFIG: folder.config_file, EVALUATION: scored, VIDEO: video}
     with CONSOLE.status(f"pushing to {options.repository}"):
         url = repository.push({**files, CARD: readme.encode()}, private=options.private)
-    print(f"pushed to {url}; to fetch it: python evaluate.py pull {options.repository}")
+    print_line(f"pushed to {url}; to fetch it: python evaluate.py pull {options.repository}")

@@ -6,22 +6,16 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from commands.commandline import UsageError
 from commands.options import CONSOLE, ReadingOptions, RunPath, check_at_least_one
-from envs.playback import pictures_per_env_step, playback_fps
-from envs.video import write_gif, write_mp4
-from evaluation.entries import is_run, locate, output_folder
-from evaluation.protocol import Protocol
-from evaluation.replay.live import opponent, play_new
-from evaluation.replay.page import page
-from evaluation.replay.recorded import ShownEpisode, choose, read, recorded_episodes
-from evaluation.replay.video import pictures, side_by_side, track
-from storage.files import write_atomically
-from storage.run_folder import PAGE, VIDEO, RunFolder, find_policy
+from storage.files import check_writable
+
+if TYPE_CHECKING:
+    from evaluation.replay.recorded import ShownEpisode
 
 _STANDSTILL_S = 0.5  # How long the last picture of an episode is shown.
 
@@ -32,8 +26,9 @@ class ReplayOptions(ReadingOptions):
 
     run: RunPath
     """A run folder or a policy file; for a file, a new episode is played."""
-    episode: str = "best"
-    """best, worst, last, a seed that was scored, or a name in episodes/ such as training-first."""
+    episode: str = "highlight"
+    """highlight (the best of at least 10 env steps, else the longest), best, worst, last, a seed
+    that was scored, or a name in episodes/ such as training-first."""
     html: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write a page that shows the video beside the policy's actions and values, step by step."""
     against: Path | None = None
@@ -43,7 +38,8 @@ class ReplayOptions(ReadingOptions):
     seconds: float | None = None
     """Show only this much of each episode."""
     out: Path | None = None
-    """The file to write: .mp4, .gif or .html. None: replay.mp4 or replay.html in the run folder."""
+    """The file to write: .mp4, .gif or .html. None: replay.mp4 or replay.html in the run folder, or
+    in runs/zoo/NAME."""
     size: str = "640x480"
     """Width and height in pixels, both even."""
     overlay: bool = True
@@ -64,51 +60,44 @@ class ReplayOptions(ReadingOptions):
 
 def run(options: ReplayOptions) -> None:
     """Write a video of recorded episodes, or a page about one."""
+    from envs.playback import playback_fps
+    from envs.video import write_gif, write_mp4
+    from evaluation.entries import output_folder
+    from evaluation.replay.chosen import chosen_episodes
+    from evaluation.replay.live import opponent
+    from evaluation.replay.video import page_of
+    from storage.files import replacing, write_atomically
+    from storage.run_folder import PAGE, VIDEO
+
     size = parse_size(options.size)
-    shown, folder = shown_episodes(options)
+    if options.out is not None:
+        check_writable(options.out.parent)
+    shown, folder = chosen_episodes(
+        options.run, options.episode, options.count, trust=options.trust
+    )
     if options.against:
         shown += [opponent(options.against, episode, options.trust) for episode in shown]
     name = PAGE if options.html else VIDEO
     out = options.out or output_folder(options.run, folder) / name
+    check_writable(out.parent)
     fps = playback_fps(shown[0].config)
     with CONSOLE.status(f"writing {out}"):
         if options.html:
-            write_page(out, shown, size, fps)
+            write_atomically(out, page_of(shown, size).encode())
         else:
             write = write_gif if out.suffix == ".gif" else write_mp4
-            write(out, frames(options, shown, size, fps), fps)
+            with replacing(out) as temporary:
+                write(temporary, frames(options, shown, size, fps), fps)
     returns = ", ".join(f"{s.name} {s.episode.episode_return:,.2f}" for s in shown)
     CONSOLE.print(f"{out}: return of {returns}", highlight=False)
-
-
-def shown_episodes(options: ReplayOptions) -> tuple[list[ShownEpisode], RunFolder]:
-    """Choose recorded episodes of a run, or play new ones with a policy file.
-
-    Raises:
-        UsageError: If nothing is recorded.
-        EvaluationError: If no episode of that name is recorded.
-    """
-    file, folder = find_policy(locate(options.run), trust=options.trust)
-    name, trust = str(options.run), options.trust
-    if is_run(options.run, folder):
-        named = folder.episodes / f"{options.episode}.npz"
-        if re.fullmatch(r"[\w-]+", options.episode) and named.is_file():
-            return [read(named, name=name, trust=trust)], folder
-        recorded = recorded_episodes(folder.episodes, name=name, trust=trust)
-        if not recorded:
-            raise UsageError(
-                f"{name} holds no recorded episodes; record some: python evaluate.py score {name}"
-            )
-        return choose(recorded, options.episode, options.count), folder
-    seed = int(options.episode) if options.episode.isdecimal() else 0
-    protocol = Protocol(episodes=options.count, seed=seed, num_envs=1)
-    return play_new(file, options.run, protocol, greedy=False, trust=trust), folder
 
 
 def frames(
     options: ReplayOptions, shown: Sequence[ShownEpisode], size: tuple[int, int], fps: float
 ) -> Iterator[Any]:
     """Yield the pictures of episodes one after another, or of each beside its opponent's."""
+    from evaluation.replay.video import pictures, side_by_side
+
     half = len(shown) // 2 if options.against else len(shown)
     for number in range(half):
         videos = [pictures(s, size, overlay=options.overlay) for s in shown[number::half]]
@@ -116,18 +105,6 @@ def frames(
             if options.seconds is None or count < options.seconds * fps:
                 yield image
         yield from [image] * round(fps * _STANDSTILL_S)
-
-
-def write_page(out: Path, shown: Sequence[ShownEpisode], size: tuple[int, int], fps: float) -> None:
-    """Write the page about an episode, or about the same episode of two policies."""
-    config = shown[0].config
-    tracks = []
-    for s in shown:
-        mode = "greedy" if s.episode.greedy else "sampled"
-        tracks.append(track(s, f"seed {s.episode.seed} · {mode}", size, fps))
-    each = pictures_per_env_step(config)
-    content = page(config.env, tracks, fps=fps, pictures_per_step=each)
-    write_atomically(out, content.encode())
 
 
 def parse_size(text: str) -> tuple[int, int]:

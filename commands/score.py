@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
-from agents import Player
 from commands.options import CONSOLE, RunPath, ScoringOptions
-from envs.fingerprint import fingerprint
-from evaluation.compare import MODES
-from evaluation.entries import is_run, locate
-from evaluation.playing import score_episodes
-from evaluation.protocol import baselines, check_fits, native, play, vector_env
-from evaluation.report.terminal import print_scores
-from evaluation.statistics import Score
-from storage.files import write_json
-from storage.policy_file import PolicyFile
-from storage.recording import Recording, save_recording
-from storage.run_folder import find_policy
+from evaluation.printing import print_line
+from storage.files import check_writable
+
+if TYPE_CHECKING:
+    from envs import EnvConfig
+    from storage.recording import Episode
+    from storage.run_folder import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,30 +29,40 @@ class ScoreOptions(ScoringOptions):
 
 def run(options: ScoreOptions) -> None:
     """Score a policy, beside random actions and doing nothing, on the same episodes."""
+    from agents import Player
+    from evaluation.compare import MODES
+    from evaluation.entries import is_run, locate
+    from evaluation.playing import score_episodes
+    from evaluation.protocol import baselines, check_fits, counted, native, play, vector_env
+    from evaluation.report.terminal import print_scores
+    from evaluation.statistics import Score
+    from storage.files import write_json
+    from storage.policy_file import PolicyFile
+    from storage.run_folder import find_policy
+
+    options.check_writable()
     file, folder = find_policy(locate(options.run), trust=options.trust)
     belongs_to_run = is_run(options.run, folder)
+    if belongs_to_run:
+        check_writable(folder.episodes)
     config = native(file, options.run, trust=options.trust)
-    protocol, game = options.protocol, fingerprint(config.env)
+    protocol = options.protocol
     scores: dict[str, Score] = {}
     returns: dict[str, list[float]] = {}
+    recorded: dict[str, list[Episode]] = {}
     with vector_env(config, protocol.num_envs, protocol.episodes) as envs:
         check_fits(file, envs, options.run)
-        if belongs_to_run:
-            for old in folder.episodes.glob("score-*.npz"):
-                old.unlink()
         players: list[tuple[str, Player | PolicyFile]] = [(mode, file) for mode in options.modes]
         for name, player in (*players, *baselines(envs).items()):
-            with CONSOLE.status(f"{name}: playing {options.episodes} episodes"):
+            with CONSOLE.status(f"{name}: playing {counted(options.episodes, 'episode')}"):
                 episodes = play(player, envs, protocol, greedy=MODES.get(name, False))
             scores[name] = score_episodes(episodes)
             returns[name] = [episode.episode_return for episode in episodes]
             if player is file and belongs_to_run:
-                for episode in episodes:
-                    path = folder.episodes / f"score-{name}-{episode.seed:09d}.npz"
-                    recording = Recording(episode=episode, env=vars(config), game=game)
-                    save_recording(path, recording)
+                recorded[name] = episodes
+    # First printed, then written: the disk may be full by now.
     print_scores(CONSOLE, scores, config.env)
-    print(protocol.sentence(config))
+    print_line(protocol.sentence(config))
     headline = next(iter(scores.values()))
     result = {
         "env": config.env,
@@ -65,7 +72,31 @@ def run(options: ScoreOptions) -> None:
         "scores": {name: score.as_dict() for name, score in scores.items()},
         "returns": returns,
     }
-    targets = [options.json] if options.json else []
-    targets += [folder.evaluation_file] if belongs_to_run else []
-    for path in targets:
-        write_json(path, result)
+    if options.json:
+        write_json(options.json, result)
+    if belongs_to_run:
+        write_json(folder.evaluation_file, result)
+        replace_recordings(folder, config, recorded)
+
+
+def replace_recordings(
+    folder: RunFolder, config: EnvConfig, recorded: Mapping[str, Sequence[Episode]]
+) -> None:
+    """Record episodes in a run folder, and then remove those of earlier scores.
+
+    Args:
+        folder: the run folder.
+        config: the environment.
+        recorded: the episodes by mode.
+    """
+    from envs.fingerprint import fingerprint
+    from storage.recording import Recording, save_recording
+
+    game, written = fingerprint(config.env), set()
+    for name, episodes in recorded.items():
+        for episode in episodes:
+            path = folder.episodes / f"score-{name}-{episode.seed:09d}.npz"
+            save_recording(path, Recording(episode=episode, env=vars(config), game=game))
+            written.add(path)
+    for old in set(folder.episodes.glob("score-*.npz")) - written:
+        old.unlink()

@@ -9,22 +9,21 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from agents import AGENTS
 from commands import compare
 from commands.commandline import UsageError, as_flag
 from commands.options import ScoringOptions, check_at_least_one, check_folder
-from envs import canonical_name, folder_name
-from perception.lookup import check_name
-from training.signals import handling_signals
+from evaluation.printing import print_line
+from processes.child import start_python
+from storage.files import check_writable
+from training.signals import STOPPING, handling_signals
 
 SCENARIOS = (
     "basic",
@@ -35,8 +34,14 @@ SCENARIOS = (
     "deadly_corridor",
 )
 """What is trained by default."""
-_OWN_FLAGS = ("agent", "seed", "run-dir", "total-env-steps")
+# Of train.py: set by suite itself, or not those of a training.
+_OWN_FLAGS = (
+    *("agent", "seed", "run-dir", "total-env-steps", "fresh"),
+    *("config", "print-config", "tune", "trials", "search", "autotune", "doctor", "help"),
+)
 _TRAIN = Path(__file__).resolve().parent.parent / "train.py"
+_INTERRUPTED = [128 + number for number in STOPPING]
+_RUN_FILE = "import runpy; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,22 +78,28 @@ class SuiteOptions(ScoringOptions):
         if self.total_env_steps is not None:
             check_at_least_one(self, "total_env_steps")
         for flag in self.sweep:
-            name, _, values = flag.partition("=")
-            if not name.strip("-") or not all(values.split(",")):
+            name, _, values = flag.lstrip("-").partition("=")
+            if not name or not all(values.split(",")):
                 raise ValueError(
                     f"--sweep {flag}: give a flag and its values, as in memory=none,lstm"
                 )
-            if name.strip("-") in _OWN_FLAGS:
-                raise ValueError(f"--sweep {flag}: suite sets {name.strip('-')} itself")
+            try:
+                shlex.split(values)
+            except ValueError as error:
+                raise ValueError(f"--sweep {flag}: {error}") from None
+            if name.replace("_", "-") in _OWN_FLAGS:
+                raise ValueError(f"--sweep {flag}: {name} cannot be swept")
 
     @property
     def settings(self) -> list[tuple[str, ...]]:
         """Every combination of values to sweep, each as `flag=value`; one without any if none."""
-        flags = [flag.strip("-").partition("=") for flag in self.sweep]
+        flags = [flag.lstrip("-").partition("=") for flag in self.sweep]
         return list(product(*([f"{n}={v}" for v in values.split(",")] for n, _, values in flags)))
 
     def run_dir(self, scenario: str, agent: str, seed: int, setting: Sequence[str] = ()) -> Path:
         """Return the run folder of one training run."""
+        from envs import folder_name
+
         name = "-".join((agent, *(re.sub(r"[^\w.=-]+", "_", value) for value in setting)))
         return self.out / folder_name(scenario) / f"{name}-seed{seed}"
 
@@ -115,12 +126,13 @@ class SuiteOptions(ScoringOptions):
 
 def run(options: SuiteOptions) -> None:
     """Train what is not trained yet, then compare everything."""
+    options.check_writable()
+    check_writable(options.out)
     runs = train_all(options)
     comparison = compare.CompareOptions(
         runs=tuple(map(str, runs)),
         out=options.out / "compare",
-        # The environments were named on the command line, and imported for the training.
-        trust=True,
+        trust=options.trust,
         episodes=options.episodes,
         seed=options.seed,
         greedy=options.greedy,
@@ -143,20 +155,34 @@ def train_all(options: SuiteOptions) -> list[Path]:
         UnknownNameError: If there is no such agent.
         UsageError: If a training run fails.
         EnvError: If there is no such environment.
-        KeyboardInterrupt: If a training run was interrupted; it is saved.
+        SystemExit: If a training run was interrupted; it is saved.
     """
+    from agents import AGENTS
+    from envs import canonical_name
+    from envs.registry import is_imported
+    from perception.lookup import check_name
+
     for agent in options.agents:
         check_name(AGENTS, agent, "agent")
     scenarios = [canonical_name(scenario) for scenario in options.scenarios]
+    swept = {flag.lstrip("-").partition("=")[0] for flag in options.sweep}
+    if not options.trust and (any(map(is_imported, scenarios)) or swept & {"import", "wrappers"}):
+        raise UsageError("the policies are scored with code of your own: add --trust")
     runs = []
     settings = options.settings
+    folders = {options.run_dir("", "", 0, setting) for setting in settings}
+    if len(folders) < len(set(settings)):
+        raise UsageError(
+            "--sweep: two values would have the same run folder; write them differently"
+        )
     if options.sweep:
-        for scenario, agent, setting in product(scenarios, options.agents, settings):
-            _check(options.train_arguments(scenario, agent, 0, setting))
+        for agent, setting in product(options.agents, settings):
+            _check(options.train_arguments(scenarios[0], agent, 0, setting))
     trainings = dict.fromkeys(product(options.seeds, scenarios, options.agents, settings))
     for seed, scenario, agent, setting in trainings:
         arguments = options.train_arguments(scenario, agent, seed, setting)
-        print(f"\n$ python train.py {shlex.join(arguments)}", flush=True)
+        print_line()
+        print_line(f"$ python train.py {shlex.join(arguments)}")
         if _train(arguments):
             raise UsageError(f"training {scenario} with {agent}, seed {seed}, failed; see above")
         runs.append(options.run_dir(scenario, agent, seed, setting))
@@ -169,36 +195,39 @@ def _check(arguments: list[str]) -> None:
     Raises:
         UsageError: If it does not.
     """
-    command = [sys.executable, str(_TRAIN), *arguments, "--print-config"]
-    checked = subprocess.run(command, capture_output=True, text=True, check=False)
-    if checked.returncode:
-        raise UsageError(checked.stderr.strip().removeprefix("error: "))
+    words = [str(_TRAIN), *arguments, "--print-config"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with start_python(_RUN_FILE, words, when_orphaned=signal.SIGTERM, **pipes) as process:
+        _, said = process.communicate()
+    if process.returncode:
+        raise UsageError(said.decode().strip().rpartition("error: ")[2])
 
 
 def _train(arguments: list[str]) -> int:
     """Train in a process of its own, and return its exit status.
 
-    Signals are handled when it has ended: Ctrl-C reaches all processes of a terminal, and SIGTERM,
-    which only reaches this one, is passed on.
+    Signals are handled when it has ended: Ctrl-C reaches all processes of a terminal, and others,
+    which may reach only this one, are passed on. If this process is killed, the training saves and
+    ends too.
 
     Raises:
-        KeyboardInterrupt: If it was interrupted; it has ended by itself, and is saved.
+        SystemExit: If it was interrupted; it has ended by itself, and is saved.
     """
     received: list[int] = []
     processes: list[subprocess.Popen[bytes]] = []
 
     def remember(number: int, frame: object) -> None:
         received.append(number)
-        if number == signal.SIGTERM:
+        if number != signal.SIGINT:
             for process in processes:
-                process.terminate()
+                process.send_signal(number)
 
     with (
         handling_signals(remember),
-        subprocess.Popen([sys.executable, str(_TRAIN), *arguments]) as process,
+        start_python(_RUN_FILE, [str(_TRAIN), *arguments], when_orphaned=signal.SIGTERM) as process,
     ):
         processes.append(process)
         status = process.wait()
-    if received or status in (130, 143):
-        raise KeyboardInterrupt
+    if received or status in _INTERRUPTED:
+        raise SystemExit(128 + received[0] if received else status)
     return status

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from commands.commandline import UsageError
 from commands.options import ReadingOptions, RunPath, check_at_least_one, check_seed
-from evaluation.entries import locate
-from evaluation.protocol import Protocol
-from evaluation.replay.live import opponent, play_new, show_live, show_terminal, window
+from evaluation.printing import print_line
 from evaluation.seeds import MAX_SCORING
-from storage.run_folder import find_policy
+from processes.streams import lost_output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +31,11 @@ class WatchOptions(ReadingOptions):
     greedy: bool = False
     """Take the most likely actions instead of sampling them."""
     speed: float = 1.0
-    """1 is the game's own speed, 2 twice that."""
+    """1 is the environment's own speed, 2 twice that."""
     terminal: bool = False
     """Show episodes in the terminal even if there is a display."""
     overlay: bool = True
-    """Draw return, action, probabilities and values on the pictures."""
+    """Show return, action, probabilities and values: on the pictures, in a terminal as text."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -50,12 +49,25 @@ class WatchOptions(ReadingOptions):
 
 def run(options: WatchOptions) -> None:
     """Play episode after episode, and show each at the game's speed."""
+    from evaluation.entries import locate
+    from evaluation.protocol import Protocol
+    from evaluation.replay.live import opponent, play_new, show_live, window
+    from evaluation.replay.terminal import is_terminal, terminal
+    from storage.run_folder import find_policy
+
     displays = ("DISPLAY", "WAYLAND_DISPLAY")
     windowed = not options.terminal and any(name in os.environ for name in displays)
+    if not windowed and not is_terminal():
+        raise UsageError(
+            "watch shows episodes in a window or a terminal, and there is neither; write a video: "
+            f"python evaluate.py replay {shlex.quote(str(options.run))}"
+        )
     seed = int(time.time()) % MAX_SCORING if options.seed is None else options.seed
     file, _ = find_policy(locate(options.run), trust=options.trust)
     numbers = itertools.count() if options.episodes is None else range(options.episodes)
-    with window() if windowed else contextlib.nullcontext(show_terminal) as show:
+    names = [str(path) for path in (options.run, options.against) if path]
+    overlay = options.overlay and windowed
+    with window() if windowed else terminal(names, text=options.overlay) as show:
         for number in numbers:
             protocol = Protocol(episodes=1, seed=(seed + number) % MAX_SCORING, num_envs=1)
             shown = play_new(
@@ -63,8 +75,10 @@ def run(options: WatchOptions) -> None:
             )
             if options.against:
                 shown.append(opponent(options.against, shown[0], options.trust))
-            if not show_live(shown, show, speed=options.speed, overlay=options.overlay):
+            if not show_live(shown, show, speed=options.speed, overlay=overlay):
                 return
             for s in shown:
                 episode_return = f"{s.episode.episode_return:,.2f}"
-                print(f"{s.name}: episode with seed {s.episode.seed}: return {episode_return}")
+                print_line(f"{s.name}: episode with seed {s.episode.seed}: return {episode_return}")
+            if lost_output():
+                return

@@ -17,7 +17,7 @@ from typing import Any
 
 from agents.extras import import_extra
 from deploy.errors import DeployError
-from evaluation.protocol import native
+from evaluation.protocol import env_config
 from storage.files import FileError, read_json
 from storage.policy_file import PolicyFile, load_policy
 from storage.run_folder import CONFIG, EVALUATION, POLICY, VIDEO, RunFolder
@@ -185,7 +185,7 @@ class Repository:
         policy, video = folder / POLICY, folder / VIDEO
         try:
             file = load_policy(policy, trust=trust)
-            native(file, policy, trust=trust)
+            env_config(file.env, policy, trust=trust)  # It need not exist here.
             if (folder / CONFIG).exists():
                 RunFolder(folder).read_config()
             if (folder / EVALUATION).exists():

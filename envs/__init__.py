@@ -7,8 +7,9 @@ and so on.
 from envs.config import EnvConfig
 from envs.doom import SCENARIOS, DoomEnv, Scenario
 from envs.errors import EnvError
+from envs.moved import portable_name
 from envs.registry import canonical_name, folder_name, make, register
-from envs.vector import SharedVectorEnv, Transition
+from envs.vector import SharedVectorEnv, StoppedError, Transition
 
 __all__ = [
     "SCENARIOS",
@@ -17,10 +18,12 @@ __all__ = [
     "EnvError",
     "Scenario",
     "SharedVectorEnv",
+    "StoppedError",
     "Transition",
     "canonical_name",
     "folder_name",
     "make",
+    "portable_name",
 ]
 
 register()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
+from envs.own import check_wrappers, parse_kwargs
+
 Observation = Literal["palette", "rgb", "gray"]
 ExtraChannel = Literal["depth", "labels", "automap"]
 Actions = Literal["auto", "combinations", "groups"]
@@ -57,7 +59,15 @@ class EnvConfig:
     skill: int | None = None
     """Doom only: difficulty, 1 to 5. None: the scenario's own, which is part of the task."""
     time_limit: int | None = None
-    """Doom only: tics until an episode is truncated. None: the scenario's own."""
+    """Frames (tics in Doom, steps elsewhere) until truncation. None: the environment's limit."""
+    env_kwargs: tuple[str, ...] = ()
+    """Not in Doom: arguments with which the environment is made, as KEY=VALUE KEY=VALUE ..."""
+    wrappers: tuple[str, ...] = ()
+    """Wrappers around the environment, as MODULE:NAME ..., the first innermost, for learning."""
+    native_reward: bool = False
+    """Return the reward of the environment itself, not that of the wrappers."""
+    files: tuple[str, ...] = ()
+    """Not an option: the content of the user's own files, see `envs.moved.own_files`."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -85,7 +95,12 @@ class EnvConfig:
             raise ValueError(f"skill must be between 1 and 5, got {self.skill}")
         if len(set(self.extra_channels)) != len(self.extra_channels):
             raise ValueError(f"extra_channels lists a channel twice: {self.extra_channels}")
+        parse_kwargs(self.env_kwargs)
+        check_wrappers(self.wrappers)
 
     def whole_games(self: ConfigT) -> ConfigT:
-        """Return this configuration for evaluation, where losing a life does not end an episode."""
-        return replace(self, terminal_on_life_loss=False)
+        """Return this configuration for evaluation.
+
+        Losing a life does not end an episode, and rewards are native.
+        """
+        return replace(self, terminal_on_life_loss=False, native_reward=bool(self.wrappers))

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from envs.doom.engine import SHARED_MEMORY, remove_leftovers
+from envs.doom.cfg import game_spec
+from envs.doom.engine import (
+    RESOLUTIONS,
+    SHARED_MEMORY,
+    end_engine,
+    remove_leftovers,
+    start_engine,
+)
+from envs.errors import EnvError
 
 # The shared memory that an engine really uses.
 _BYTES_PER_ENGINE = 11 * 2**20
@@ -27,8 +36,20 @@ def check_engines(folder: Path = SHARED_MEMORY) -> Iterator[tuple[bool, str, str
         yield True, "setpriv", "engines die with the process that started them"
     else:
         yield False, "setpriv", "is missing (package util-linux): engines outlive a killed process"
+    yield _check_start()
     count = remove_leftovers()
     yield True, "leftovers", f"of {count} engines, now removed" if count else "none"
+
+
+def _check_start() -> tuple[bool, str, str]:
+    """Check that an engine starts, which nothing but a start can tell."""
+    spec, started = game_spec("basic"), time.monotonic()
+    assert spec is not None, "it is a scenario"
+    try:
+        end_engine(*start_engine(spec, resolution=RESOLUTIONS[0], variables=()))
+    except (EnvError, OSError) as error:
+        return False, "engine", str(error)
+    return True, "engine", f"starts in {time.monotonic() - started:.1f} s"
 
 
 def _check_shared_memory(folder: Path) -> tuple[bool, str, str]:

@@ -6,7 +6,7 @@ then be kept while it is played. Axes: H, W a picture.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import cv2
@@ -18,6 +18,7 @@ from envs.playback import picture
 from envs.registry import make
 from envs.spaces import observation_parts
 from envs.vector.memory import numeric_keys
+from envs.vector.pool import StoppedError
 from envs.vector.vector import Transition
 
 _JPEG_QUALITY = 95  # Hundreds of uncompressed pictures would take more memory than the training.
@@ -29,12 +30,15 @@ class FilmedEnv:
     Args:
         config: configuration of the environment.
         size: (W, H) of the pictures.
+        stops: returns whether to stop; `send` then raises StoppedError.
     """
 
     num_envs = num_groups = 1
 
-    def __init__(self, config: EnvConfig, size: tuple[int, int]) -> None:
-        self.config = config
+    def __init__(
+        self, config: EnvConfig, size: tuple[int, int], stops: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.config, self._stops = config, stops
         self._env = make(config, render_mode="rgb_array")
         self._size = size
         self.single_observation_space = self._env.observation_space
@@ -64,6 +68,8 @@ class FilmedEnv:
 
     def send(self, group: int, actions: NDArray[Any], *, with_info: bool = False) -> None:
         """Take (1, ...) actions; numeric infos are not reported."""
+        if self._stops():
+            raise StoppedError
         obs, reward, terminated, truncated, info = self._env.step(actions[0])
         self._obs = self._batch(obs)
         self._keep_picture()

@@ -17,11 +17,14 @@ from pathlib import Path
 import gymnasium as gym
 
 from envs.doom.cfg import game_spec
+from envs.doom.wad import MAX_WAD_BYTES
 from envs.errors import EnvError
+from envs.files import open_regular
 from envs.registry import canonical_name
 
-_FILES = ("cfg", "wad", "iwad")
+FILES = ("cfg", "wad", "iwad")
 _DIGITS = 12  # of a hash, in messages
+_PART = 2**20  # Bytes of a file that are hashed at a time.
 
 
 def fingerprint(env: str) -> dict[str, str]:
@@ -36,7 +39,7 @@ def fingerprint(env: str) -> dict[str, str]:
     spec = game_spec(env)
     if spec is None:
         return _versions("gymnasium", _package(env))
-    files = {name: getattr(spec, name) for name in _FILES}
+    files = {name: getattr(spec, name) for name in FILES}
     try:
         hashes = {
             name: _sha256(path, path.stat().st_mtime_ns) for name, path in files.items() if path
@@ -57,7 +60,7 @@ def refuse_other_files(env: str, recorded: Mapping[str, str]) -> None:
         EnvError: If a file has changed since.
     """
     now, spec = fingerprint(env), game_spec(env)
-    for name in _FILES:
+    for name in FILES:
         then, here = (hashes.get(name, "nothing")[:_DIGITS] for hashes in (recorded, now))
         if then != here:
             path = getattr(spec, name, None) or f"its .{name}"
@@ -70,14 +73,18 @@ def refuse_other_files(env: str, recorded: Mapping[str, str]) -> None:
 def changed_versions(env: str, recorded: Mapping[str, str]) -> str:
     """Return which versions differ from the recorded ones, such as `vizdoom 1.2.4, now 1.3.2`."""
     now = fingerprint(env)
-    names = [name for name in now if name not in _FILES and name in recorded]
+    names = [name for name in now if name not in FILES and name in recorded]
     changed = [n for n in names if recorded[n] != now[n]]
     return ", ".join(f"{name} {recorded[name]}, now {now[name]}" for name in changed)
 
 
 @functools.lru_cache(maxsize=64)
 def _sha256(path: Path, mtime_ns: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    content = hashlib.sha256()
+    with open_regular(path, MAX_WAD_BYTES) as file:
+        while part := file.read(_PART):
+            content.update(part)
+    return content.hexdigest()
 
 
 def _package(env: str) -> str:

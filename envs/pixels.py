@@ -1,8 +1,7 @@
 """Adapts any Gymnasium environment to the observations and actions that agents here support.
 
-Images are resized, converted to gray and stacked with OpenCV; small grids of categories (MiniGrid)
-and nested observations become vectors; a dictionary with one image becomes `screen` and
-`variables`; bounded continuous actions are rescaled to -1 to 1 and clipped.
+Observations are arranged by `envs.observations` and actions by `envs.actions`; images are then
+resized, converted to gray and stacked with OpenCV.
 
 Axes: H, W, C an image's height, width and channels; D numbers of a vector.
 """
@@ -16,38 +15,45 @@ from typing import Any
 import cv2
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces, wrappers
+from gymnasium import spaces
 from numpy.typing import NDArray
 
+from envs.actions import check_actions, with_plain_actions
 from envs.config import EnvConfig
 from envs.errors import EnvError
+from envs.native import Native, Reported
+from envs.observations import Observations
 
-# Images with a side smaller than this are grids of categories, not pixels.
-_SMALLEST_IMAGE = 32
 # Options that apply to images only.
 _IMAGE_OPTIONS = ("observation", "height", "width", "frame_stack", "max_pool")
 # Atari's numbers of actions.
 _NOOP, _FIRE, _AFTER_FIRE = 0, 1, 2
+_MOST_CHANNELS = 4  # that OpenCV resizes at once
 
 
-def adapt(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[Any, Any]:
+def adapt(env: gym.Env[Any, Any], config: EnvConfig, native: Native) -> gym.Env[Any, Any]:
     """Wrap a Gymnasium environment so that its spaces are ones an agent here supports.
 
     Args:
         env: any environment.
         config: its frame skip, and how pixels are observed.
+        native: the environment beneath the user's wrappers, which may be the same one.
 
     Returns:
         An environment whose observation space is a (H, W, C) uint8 or a (D,) float32 Box, or a Dict
         of both as `screen` and `variables`; whose action space is Discrete, MultiDiscrete,
-        MultiBinary or Box; and whose info at the end of an episode contains `statistics` with its
-        native return `r` and length `l` in env steps.
+        MultiBinary or Box, of one axis; and whose info at the end of an episode contains
+        `statistics` with its native return `r` and length `l` in env steps.
 
     Raises:
         EnvError: If a space is not supported, or an option does not apply.
     """
     _check_actions(env, config)
-    env = _arrange_observations(env, config)
+    env = observed = Observations(env, config.env)
+    if isinstance(env.observation_space, spaces.Box) and env.observation_space.dtype != np.uint8:
+        for option in _IMAGE_OPTIONS:
+            if getattr(config, option) != getattr(EnvConfig(), option):
+                raise EnvError(f"{option} is an option for images; {config.env} observes numbers")
     if config.max_pool and (config.frame_skip or 1) < 2:
         raise EnvError("max_pool needs two frames per env step; set frame_skip to 2 or more")
     if (config.frame_skip or 1) > 1 or config.max_pool or config.noop_max:
@@ -55,105 +61,26 @@ def adapt(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[Any, Any]:
         env = kind(env, config)
     if config.fire_reset:
         env = LifeStart(env)
-    if not isinstance(env.observation_space, spaces.Box) or _is_image(env.observation_space):
+    if env.observation_space.dtype != np.float32:
         env = Pixels(env, config)
-    if isinstance(env.action_space, spaces.Box):
-        if env.action_space.is_bounded():
-            env = wrappers.RescaleAction(env, np.float32(-1.0), np.float32(1.0))
-        env = wrappers.ClipAction(env)
-    if isinstance(env.action_space, spaces.Discrete) and env.action_space.start != 0:
-        # A policy numbers its choices from 0.
-        start = env.action_space.start
-        choices = spaces.Discrete(int(env.action_space.n))
-        env = wrappers.TransformAction(env, lambda action: action + start, choices)
-    # Not under Gymnasium's default key, which the environment itself may use.
-    return wrappers.RecordEpisodeStatistics(env, stats_key="statistics")
-
-
-def _arrange_observations(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[Any, Any]:
-    """Turn observations into an image, a vector, or a dictionary of both."""
-    space = env.observation_space
-    if _is_image(space):
-        return env
-    parts = dict(space.items()) if isinstance(space, spaces.Dict) else {}
-    images = [name for name, part in parts.items() if _is_image(part)]
-    if not images and _is_flattenable(space):
-        for option in _IMAGE_OPTIONS:
-            if getattr(config, option) != getattr(EnvConfig(), option):
-                raise EnvError(f"{option} is an option for images; {config.env} observes numbers")
-        vector = _vector_space(space)
-        return wrappers.TransformObservation(env, lambda obs: _vector(space, obs), vector)
-    numbers = spaces.Dict({name: part for name, part in parts.items() if name not in images})
-    if len(images) != 1 or not _is_flattenable(numbers):
-        raise EnvError(
-            f"{config.env} observes {space}, which is not supported; supported are numbers, a "
-            "uint8 image (height, width) or (height, width, 1 or 3), and dictionaries of numbers "
-            "and at most one such image"
-        )
-    image = images[0]
-    if len(parts) == 1:
-        return wrappers.TransformObservation(env, lambda obs: obs[image], parts[image])
-    both = {"screen": parts[image], "variables": _vector_space(numbers)}
-
-    def split(obs: Any) -> dict[str, NDArray[Any]]:
-        rest = {name: obs[name] for name in numbers}
-        return {"screen": obs[image], "variables": _vector(numbers, rest)}
-
-    return wrappers.TransformObservation(env, split, spaces.Dict(both))
-
-
-def _vector_space(space: spaces.Space[Any]) -> spaces.Box:
-    """Return the space of float32 vectors into which a nested space is flattened."""
-    flat = spaces.flatten_space(space)
-    assert isinstance(flat, spaces.Box)
-    return spaces.Box(flat.low.astype(np.float32), flat.high.astype(np.float32))
-
-
-def _vector(space: spaces.Space[Any], observation: Any) -> NDArray[np.float32]:
-    return np.asarray(spaces.flatten(space, observation), np.float32)
+    return Reported(
+        with_plain_actions(env),
+        native,
+        config.env,
+        native_reward=config.native_reward,
+        left_out=observed.left_out,
+    )
 
 
 def _check_actions(env: gym.Env[Any, Any], config: EnvConfig) -> None:
     space = env.action_space
-    supported = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary, spaces.Box)
-    if not isinstance(space, supported) or (
-        isinstance(space, spaces.Box) and len(space.shape) != 1
-    ):
-        raise EnvError(
-            f"{config.env} has the action space {space}, which is not supported; Discrete, "
-            "MultiDiscrete, MultiBinary and one-dimensional Box are"
-        )
+    check_actions(space, config.env)
     if config.noop_max and not (isinstance(space, spaces.Discrete) and space.start == _NOOP):
         raise EnvError(
             f"noop_max needs Discrete actions, of which 0 does nothing; {config.env} has {space}"
         )
     if config.fire_reset and not hasattr(env.unwrapped, "get_action_meanings"):
         raise EnvError(f"fire_reset is an option for Atari games; {config.env} is not one")
-
-
-def _is_image(space: spaces.Space[Any]) -> bool:
-    if not _is_pixels(space):
-        return False
-    shape = space.shape or ()
-    return len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
-
-
-def _is_pixels(space: spaces.Space[Any]) -> bool:
-    """Return whether a space is one of pixels, in any order of axes, not a grid of categories."""
-    if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or len(space.shape) < 2:
-        return False
-    return sorted(space.shape)[-2] >= _SMALLEST_IMAGE
-
-
-def _is_flattenable(space: spaces.Space[Any]) -> bool:
-    if _is_pixels(space):
-        return False  # As a vector, pixels could be learned from only poorly, without any error.
-    if isinstance(space, spaces.Dict):
-        return all(_is_flattenable(part) for part in space.values())
-    if isinstance(space, spaces.Tuple):
-        return all(_is_flattenable(part) for part in space)
-    flat = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
-    return isinstance(space, flat)
 
 
 class Frames(gym.Wrapper[Any, Any, Any, Any]):
@@ -289,20 +216,32 @@ def lost_life(lives: int, info: Mapping[str, Any]) -> bool:
 class Pixels(gym.Wrapper[Any, Any, Any, Any]):
     """Resizes images, converts them to gray (unless `rgb` is set) and stacks them: (H, W, C) uint8.
 
-    The image is the whole observation, or `screen` in a dictionary.
+    The image is the whole observation, or `screen` in a dictionary. Images whose number of channels
+    is neither 1 nor 3, such as stacked frames, keep all of them.
+
+    Raises:
+        EnvError: If a colour is asked for, and the channels are not colours.
     """
 
     def __init__(self, env: gym.Env[Any, Any], config: EnvConfig) -> None:
         super().__init__(env)
         self._size = (config.width, config.height)
         self._rgb = config.observation == "rgb"
-        channels = ("red", "green", "blue") if self._rgb else ("gray",)
-        self.channels = channels * config.frame_stack
-        self._frames: deque[NDArray[np.uint8]] = deque(maxlen=config.frame_stack)
-        shape = (config.height, config.width, len(self.channels))
-        stack = spaces.Box(0, 255, shape, np.uint8)
         whole = env.observation_space
         self._in_dict = isinstance(whole, spaces.Dict)
+        image = whole["screen"] if isinstance(whole, spaces.Dict) else whole
+        given = (*(image.shape or ()), 1)[2]
+        self._keeps_channels = given not in (1, 3)
+        if self._keeps_channels and config.observation != EnvConfig().observation:
+            raise EnvError(
+                f"observation is an option for images with 1 or 3 channels; those of {config.env} "
+                f"have {given}, which are observed as they are"
+            )
+        self._starts_lives = config.fire_reset
+        self._frames: deque[NDArray[np.uint8]] = deque(maxlen=config.frame_stack)
+        channels = given if self._keeps_channels else 3 if self._rgb else 1
+        shape = (config.height, config.width, channels * config.frame_stack)
+        stack = spaces.Box(0, 255, shape, np.uint8)
         self.observation_space = stack
         if isinstance(whole, spaces.Dict):
             self.observation_space = spaces.Dict({**whole.spaces, "screen": stack})
@@ -316,7 +255,7 @@ class Pixels(gym.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Step, and add the new frame to the stack."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        if info.get("life_began", False):
+        if self._starts_lives and info["life_began"]:
             self._frames.clear()
         return self._stack(observation), float(reward), terminated, truncated, info
 
@@ -327,12 +266,16 @@ class Pixels(gym.Wrapper[Any, Any, Any, Any]):
         stack = np.concatenate(self._frames, -1)
         return {**observation, "screen": stack} if self._in_dict else stack
 
-    def _process(self, image: Any) -> NDArray[np.uint8]:
+    def _process(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if image.ndim == 3 and image.shape[2] == 1:
             image = image[..., 0]
-        if image.ndim == 3 and image.shape[2] == 3 and not self._rgb:
-            image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        if image.ndim == 3 and not self._keeps_channels and not self._rgb:
+            image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
         elif image.ndim == 2 and self._rgb:
-            image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-        resized: NDArray[Any] = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
-        return resized.reshape(*self._size[::-1], -1)
+            image = np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), np.uint8)
+        channels = 1 if image.ndim == 2 else image.shape[2]
+        cuts = range(_MOST_CHANNELS, channels, _MOST_CHANNELS)
+        few = np.split(image, cuts, axis=-1) if cuts else [image]
+        parts = [cv2.resize(part, self._size, interpolation=cv2.INTER_AREA) for part in few]
+        shape = (*self._size[::-1], -1)
+        return np.concatenate([part.reshape(shape) for part in parts], -1, dtype=np.uint8)

@@ -22,8 +22,8 @@ from envs.config import EnvConfig
 from envs.doom.cfg import game_spec
 from envs.doom.engine import smallest_resolution
 from envs.doom.env import FRAMES_PER_SECOND, DoomEnv
-from envs.errors import EnvError
-from envs.registry import frames_per_env_step, make
+from envs.errors import EnvError, describe_error
+from envs.registry import frames_per_env_step, is_plain_doom, make
 
 _FALLBACK_FPS = 30.0
 _HANG_AFTER_S = 30.0
@@ -65,7 +65,10 @@ class ActionNames:
     def __init__(self, config: EnvConfig) -> None:
         env = make(config)  # This starts no engine; the first reset would.
         env.close()
-        self._doom = env if isinstance(env, DoomEnv) else None
+        doom = env.unwrapped
+        # A user's wrapper may have other actions.
+        is_doom = isinstance(doom, DoomEnv) and env.action_space == doom.action_space
+        self._doom = doom if isinstance(doom, DoomEnv) and is_doom else None
         space, meanings = env.action_space, getattr(env.unwrapped, "get_action_meanings", None)
         if self._doom:
             names: Iterable[object] = itertools.chain.from_iterable(self._doom.action_names)
@@ -97,7 +100,7 @@ def env_steps_per_second(config: EnvConfig) -> float:
     """Return the number of env steps per second of the environment's own time."""
     env = make(config, render_mode="rgb_array")
     env.close()
-    doom = isinstance(env, DoomEnv)
+    doom = game_spec(config.env) is not None
     fps = FRAMES_PER_SECOND if doom else env.metadata.get("render_fps") or _FALLBACK_FPS
     return float(fps) / frames_per_env_step(config)
 
@@ -108,8 +111,11 @@ def playback_fps(config: EnvConfig) -> float:
 
 
 def pictures_per_env_step(config: EnvConfig) -> int:
-    """Return how many pictures `resimulate` yields per env step: in Doom, one for every frame."""
-    return frames_per_env_step(config) if game_spec(config.env) is not None else 1
+    """Return how many pictures `resimulate` yields per env step: in Doom, one for every frame.
+
+    In a user's wrappers, it is one: they may do anything between two env steps.
+    """
+    return frames_per_env_step(config) if is_plain_doom(config) else 1
 
 
 def resimulate(
@@ -146,17 +152,17 @@ def resimulate(
             height=height,
         )
         env = DoomEnv(rendered, render_mode="rgb_array")
-        variables: Callable[[], Mapping[str, float]] = env.info
     else:
         frame_skip = 1
-        variables = dict
+    doom = env.unwrapped if isinstance(env.unwrapped, DoomEnv) else None
+    variables: Callable[[], Mapping[str, float]] = doom.info if doom else dict
     try:
-        with _kill_if_hanging(env):
+        with _kill_if_hanging(doom):
             env.reset(seed=seed)
         yield Moment(image=picture(env, size), step=0, reward=0.0, variables=variables())
         for step, action in enumerate(actions):
             for _ in range(frame_skip):
-                with _kill_if_hanging(env):
+                with _kill_if_hanging(doom):
                     _, reward, terminated, truncated, _ = env.step(action)
                 image = picture(env, size)
                 yield Moment(
@@ -164,7 +170,7 @@ def resimulate(
                     step=step,
                     reward=float(reward),
                     terminated=terminated,
-                    died=isinstance(env, DoomEnv) and env.player_died(),
+                    died=doom is not None and doom.player_died(),
                     variables=variables(),
                 )
                 if terminated or truncated:
@@ -174,12 +180,12 @@ def resimulate(
 
 
 @contextlib.contextmanager
-def _kill_if_hanging(env: Any) -> Iterator[None]:
+def _kill_if_hanging(doom: DoomEnv | None) -> Iterator[None]:
     """Kill a Doom engine that hangs within this context; the call that waits for it then raises."""
-    if not isinstance(env, DoomEnv):
+    if doom is None:
         yield
         return
-    watchdog = threading.Timer(_HANG_AFTER_S, env.kill)
+    watchdog = threading.Timer(_HANG_AFTER_S, doom.kill)
     watchdog.daemon = True
     watchdog.start()
     try:
@@ -194,8 +200,19 @@ def picture(env: Any, size: tuple[int, int]) -> NDArray[np.uint8]:
     Args:
         env: made with the render mode `rgb_array`.
         size: (W, H).
+
+    Raises:
+        EnvError: If it renders no such picture.
     """
-    return resized(np.asarray(env.render()), size)
+    try:
+        image = np.asarray(env.render())
+    except Exception as error:  # Environments can raise anything.
+        raise EnvError(f"render() failed: {describe_error(error)}") from error
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        array = f"{image.dtype} of shape {image.shape}"
+        returned = array if image.ndim else type(image.item()).__name__
+        raise EnvError(f"render() returned {returned}; a picture is (height, width, 3) uint8")
+    return resized(image, size)
 
 
 def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -6,19 +6,21 @@ import difflib
 import importlib
 import os
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 
+from envs.actions import check_actions, with_plain_actions
 from envs.config import EnvConfig
-from envs.doom.cfg import game_spec
+from envs.doom.cfg import game_spec, split_file
 from envs.doom.env import FRAME_SKIP, DoomEnv
-from envs.doom.scenarios import FREEDOOM_MAPS, SCENARIOS, camel_case
+from envs.doom.scenarios import FREEDOOM_MAPS, SCENARIOS, camel_case, name_here
 from envs.errors import EnvError
+from envs.native import Native, Reported
+from envs.observations import Checked
+from envs.own import are_simple, import_own, parse_kwargs, wrapped
 from envs.pixels import adapt
 
 # Gymnasium ids that another package registers: pattern -> (module, this project's extra).
@@ -34,11 +36,14 @@ _DOOM_OPTIONS = (
     "variables",
     "enemy_in_view",
     "skill",
-    "time_limit",
     "actions",
     "delta_bins",
 )
-_OTHER_OPTIONS = ("max_pool", "noop_max", "fire_reset", "terminal_on_life_loss")
+_OTHER_OPTIONS = ("max_pool", "noop_max", "fire_reset", "terminal_on_life_loss", "env_kwargs")
+# Options of an environment that is Doom in a wrapper of its own.
+_OWN_DOOM_OPTIONS = ("env", "time_limit", "env_kwargs", "wrappers", "native_reward")
+# Names of Atari games before ALE/..., such as PongNoFrameskip-v4, Pong-ram-v0, Pong-v4 and pong.
+_OLD_ATARI = re.compile(r"(\w+?)(-ram)?(Deterministic|NoFrameskip)?(-v\d+)?")
 
 
 def _doomgrad_ids() -> dict[str, str]:
@@ -79,7 +84,9 @@ def make_doom(*, env: str, render_mode: str | None = None, **options: Any) -> Do
     Raises:
         EnvError: If an option does not exist, or does not apply to Doom.
     """
-    return DoomEnv(doom_config(env, options), render_mode)
+    config = doom_config(env, options)
+    _refuse_options(("wrappers",), config, "for `train.py`; wrap what gymnasium.make returns")
+    return DoomEnv(config, render_mode)
 
 
 # Gymnasium reads it from the entry point, to know which render modes it must add.
@@ -129,16 +136,23 @@ def canonical_name(env: str) -> str:
         game, separator, map_name = env.partition(":")
         if game in FREEDOOM_MAPS:
             return game + separator + map_name.upper()
+        file = split_file(env)
+        if file is None:
+            return env
         # An absolute path, so that the file is found from any working directory.
-        return env if env in SCENARIOS else str(Path(env).resolve())
-    _import_package(env)
+        return f"{file[0].resolve()}:{file[1].upper()}".removesuffix(":")
     module, colon, name = env.rpartition(":")
+    if module in ("gymnasium", _module_of(name)):  # `minigrid:MiniGrid-...` is `MiniGrid-...`
+        env, module, colon = name, "", ""
+    _import_package(env)
     if module:  # `package:Name-v0`: importing the package registers the id
-        _import_own(module)
+        import_own(module)
     try:
-        gym.spec(name)
+        spec = gym.spec(name)
     except gym.error.Error as error:
         raise EnvError(_unknown(name, module + colon)) from error
+    if _is_old_atari(spec):
+        raise EnvError(_unknown(name, ""))
     return env
 
 
@@ -151,23 +165,38 @@ def is_imported(env: str) -> bool:
     return ":" in env and game_spec(env) is None
 
 
-def check_no_import(env: str) -> None:
-    """Check that making an environment whose name comes from a file imports no package.
+def needs_trust(config: EnvConfig) -> bool:
+    """Return whether an environment is made by code, or from arguments, that a user must trust.
 
     Raises:
-        EnvError: If the name is of the form `package:Name-v0`.
+        EnvError: If it names a file or a map that does not exist.
     """
-    if is_imported(env):
-        raise EnvError(
-            f"{env} is made by importing {env.rpartition(':')[0]}, which a file may not ask for; "
-            "if you trust it, add --trust"
-        )
+    simple = are_simple(config.env_kwargs)
+    return is_imported(config.env) or bool(config.wrappers) or not simple
+
+
+def check_no_import(config: EnvConfig) -> None:
+    """Check that making an environment that a file describes needs no trust.
+
+    Raises:
+        EnvError: If it imports a module, or has arguments that may be harmful.
+    """
+    if not needs_trust(config):
+        return
+    modules = [config.env.rpartition(":")[0]] if is_imported(config.env) else []
+    modules += [wrapper.partition(":")[0] for wrapper in config.wrappers]
+    by = f"by importing {' and '.join(dict.fromkeys(modules))}"
+    if not modules:
+        by = f"with the arguments {' '.join(config.env_kwargs)!r:.60}"
+    raise EnvError(
+        f"{config.env} is made {by}, which a file may not ask for; if you trust it, add --trust"
+    )
 
 
 def folder_name(env: str) -> str:
     """Return a folder name for an environment: `freedoom2-map01` for `freedoom2:MAP01`."""
-    if env.lower().endswith((".cfg", ".wad")):
-        env = Path(env).stem
+    if file := split_file(env):
+        env = f"{file[0].stem}:{file[1]}".removesuffix(":")
     return re.sub(r"[^\w.-]+", "-", env.lower() if ":" in env else env)
 
 
@@ -181,49 +210,101 @@ def make(config: EnvConfig, render_mode: str | None = None) -> gym.Env[Any, Any]
     name = canonical_name(config.env)
     if game_spec(name) is not None:
         _refuse_options(_OTHER_OPTIONS, config, f"not an option of {name}, which is Doom")
-        return DoomEnv(replace(config, env=name), render_mode)
+        doom = DoomEnv(replace(config, env=name), render_mode)
+        return _wrapped_doom(doom, config) if config.wrappers else doom
     _refuse_options(_DOOM_OPTIONS, config, f"an option of Doom environments; {name} is not one")
+    env = _make_other(name, config, render_mode)
+    if isinstance(env.unwrapped, DoomEnv):
+        for field in fields(EnvConfig):
+            if field.name not in _OWN_DOOM_OPTIONS and getattr(config, field.name) != field.default:
+                raise EnvError(f"{field.name} is decided by {config.env} itself; leave it out")
+        env.unwrapped.time_limit = config.time_limit or env.unwrapped.time_limit
+        return _wrapped_doom(env, config)
+    if name.startswith("ALE/"):
+        frames = frames_per_env_step(config) if _needs_frames(config) else 1
+        config = replace(config, frame_skip=frames)
+    native = Native(env, name)
+    return adapt(wrapped(native, config.wrappers), replace(config, env=name), native)
+
+
+def _make_other(name: str, config: EnvConfig, render_mode: str | None) -> gym.Env[Any, Any]:
+    """Make a Gymnasium environment, as it is registered.
+
+    Raises:
+        EnvError: If a package for it is missing, or it cannot be made.
+    """
     # Not every environment takes a render mode.
     options: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+    options |= parse_kwargs(config.env_kwargs)
     if name.startswith("ALE/"):
         # The emulator itself skips frames, which is faster, unless they are needed here.
-        frames = frames_per_env_step(config)
-        needs_frames = config.max_pool or config.noop_max > 0
-        options["frameskip"] = 1 if needs_frames else frames
-        config = replace(config, frame_skip=frames if needs_frames else 1)
+        options["frameskip"] = 1 if _needs_frames(config) else frames_per_env_step(config)
+    if config.time_limit is not None:
+        # The emulator counts frames. Gymnasium counts steps, which are frames elsewhere.
+        is_atari = name.startswith("ALE/")
+        options["max_num_frames_per_episode" if is_atari else "max_episode_steps"] = (
+            config.time_limit
+        )
     if render_mode == "rgb_array":
         # SDL, which draws the classic environments, must not look for a display.
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     try:
-        env = gym.make(name, **options)
+        return gym.make(name, **options)
     except gym.error.DependencyNotInstalled as error:
         extra = next((e for pattern, e in _EXTRAS.items() if re.match(pattern, name)), None)
         command = f'pip install -e ".[{extra}]"' if extra else str(error)
         raise EnvError(f"{name} needs a package that is missing: {command}") from error
     except Exception as error:
-        raise EnvError(f"{name} could not be made: {error}") from error
-    if isinstance(env.unwrapped, DoomEnv):
-        _check_wrapped_doom(env, config)
-        return env
-    if re.match(r"MiniGrid-|BabyAI-", name):
-        env = importlib.import_module("minigrid.wrappers").ImgObsWrapper(env)
-    return adapt(env, config)
+        raise EnvError(f"{name} could not be made: {' '.join(str(error).split())}") from error
 
 
-def _check_wrapped_doom(env: gym.Env[Any, Any], config: EnvConfig) -> None:
-    """Check that neither options nor wrappers change the observations of a wrapped Doom.
+def _needs_frames(config: EnvConfig) -> bool:
+    """Return whether an Atari game's frames are stepped here, not by the emulator."""
+    return config.max_pool or config.noop_max > 0
+
+
+def _wrapped_doom(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[Any, Any]:
+    """Return Doom in a user's wrappers.
 
     Raises:
-        EnvError: If an option is set, or a wrapper changes the observation space.
+        EnvError: If a wrapper fails, or changes the observation space.
     """
-    for field in fields(EnvConfig):
-        if field.name != "env" and getattr(config, field.name) != field.default:
-            raise EnvError(f"{field.name} is decided by {config.env} itself; leave it out")
-    if env.observation_space != env.unwrapped.observation_space:
+    doom = env.unwrapped
+    assert isinstance(doom, DoomEnv)
+    env = wrapped(env, config.wrappers)
+    if env.observation_space != doom.observation_space:
         raise EnvError(
-            f"{config.env} wraps Doom so that it observes {env.observation_space}; give options to "
-            "gymnasium.make instead, such as frame_stack"
+            f"{config.env} wraps Doom so that it observes {env.observation_space}; wrappers may "
+            "change what Doom observes, but not its shape; give options instead, such as "
+            "frame_stack"
         )
+    check_actions(env.action_space, config.env)
+    env = with_plain_actions(Checked(env, config.env))
+    return Reported(env, doom, config.env, native_reward=config.native_reward)
+
+
+def is_plain_doom(config: EnvConfig) -> bool:
+    """Return whether an environment is Doom without a user's wrappers, so deterministic.
+
+    Raises:
+        EnvError: If it names a file or a map that does not exist.
+    """
+    return game_spec(config.env) is not None and not config.wrappers
+
+
+def own_time_limit(env: str) -> int | None:
+    """Return after how many frames an environment itself truncates an episode, if that is known.
+
+    Raises:
+        EnvError: If there is no such environment.
+    """
+    name = canonical_name(env)
+    doom = game_spec(name)
+    if doom is not None:
+        return doom.time_limit
+    spec = gym.spec(name.rpartition(":")[2])
+    limit: int | None = spec.kwargs.get("max_num_frames_per_episode", spec.max_episode_steps)
+    return limit
 
 
 def frames_per_env_step(config: EnvConfig) -> int:
@@ -248,31 +329,39 @@ def _import_package(env: str) -> None:
             gym.register_envs(package)
 
 
-def _import_own(module: str) -> None:
-    """Import a user's module, which is installed or in the current folder.
-
-    Raises:
-        EnvError: If it does not exist, or importing it fails.
-    """
-    # Scripts have their own folder on the path, not the current one. Workers inherit the path.
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.append(here)
-    try:
-        importlib.import_module(module)
-    except Exception as error:  # A user's code can raise anything.
-        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
-            reason = "it is neither installed nor in the current folder"
-        else:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise EnvError(f"the module {module} cannot be imported: {reason}") from error
+def _module_of(name: str) -> str | None:
+    """Return the module that registers an id of one of the extras, or None."""
+    return next((m for pattern, (m, _) in _PACKAGES.items() if re.match(pattern, name)), None)
 
 
 def _unknown(name: str, prefix: str) -> str:
     """Return the message for an unknown name, with the closest one; a prefix ends with a colon."""
-    names = [*gym.registry] if prefix else [*SCENARIOS, *DOOMGRAD_IDS, *gym.registry]
+    if not prefix and (ours := name_here(name)):
+        return f"there is no environment called {name!r}; did you mean {ours}?"
+    atari = None if prefix else _atari_name(name)
+    known = [env_id for env_id, spec in gym.registry.items() if not _is_old_atari(spec)]
+    names = known if prefix else [*SCENARIOS, *DOOMGRAD_IDS, *known]
     lowered = {name.lower(): name for name in reversed(names)}
     close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.4)
     hint = f"try one of {', '.join(SCENARIOS)}"
-    if close:
-        hint = f"did you mean {prefix + lowered[close[0]]}?"
+    if atari or close:
+        hint = f"did you mean {atari or prefix + lowered[close[0]]}?"
     return f"there is no environment called {prefix + name!r}; {hint}"
+
+
+def _is_old_atari(spec: Any) -> bool:
+    """Return whether an id is one of those of Atari games that newer ones have replaced."""
+    return str(spec.entry_point).startswith("ale_py") and not spec.id.startswith("ALE/")
+
+
+def _atari_name(name: str) -> str | None:
+    """Return today's name of an Atari game that is called as in OpenAI Gym, or None."""
+    old = _OLD_ATARI.fullmatch(name)
+    if not old:
+        return None
+    env = f"ALE/{old[1]}-v5"
+    try:
+        _import_package(env)
+    except EnvError:  # Without the emulator, only these endings tell that it is a game.
+        return env if old[2] or old[3] else None
+    return next((known for known in gym.registry if known.lower() == env.lower()), None)

@@ -25,6 +25,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices
 from envs.config import EnvConfig
 from envs.doom.cfg import game_spec
 from envs.errors import EnvError
+from envs.own import as_pairs
 from envs.registry import canonical_name
 from envs.vector.vector import SharedVectorEnv
 
@@ -46,13 +47,16 @@ def make_vec_env(
         n_envs: N.
         seed: environment i has the episodes with seeds seed + i, seed + i + N, ...
         num_workers: worker processes; default: one for each CPU core.
-        **options: fields of `EnvConfig`, such as frame_skip=4, width=84, height=84.
+        **options: fields of `EnvConfig`, such as frame_skip=4, width=84, height=84; `env_kwargs`
+            may be a dictionary.
 
     Raises:
         EnvError: If there is no such environment, or the numbers do not fit.
     """
     if game_spec(canonical_name(env_id)) is not None:
         options = {"observation": "rgb", **options}
+    if isinstance(kwargs := options.get("env_kwargs"), Mapping):
+        options["env_kwargs"] = as_pairs(kwargs)
     config = EnvConfig(env=env_id, **options)
     vec_env = SharedVecEnv(SharedVectorEnv(config, n_envs, num_workers))
     if seed is not None:

@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from envs.errors import EnvError
+
 _GIF_STRIDE = 3
 _PALETTE_FRAMES = 8
+_MOST_PIXELS = 2**21  # Of a video that is read: 1600x1200; those of evaluations are smaller.
 
 
 def write_mp4(
@@ -28,10 +34,10 @@ def write_mp4(
     crf: int = 20,
     key_frame_every: int = 250,
 ) -> float:
-    """Write an H.264 video that every browser plays.
+    """Write an H.264 video that every browser plays while it is still loading it.
 
     Args:
-        path: path of the file; an existing one is replaced once the video is complete.
+        path: path of the file; an existing one is overwritten.
         frames: (H, W, 3) uint8 RGB, all of one size with even H and W.
         fps: frames per second.
         crf: x264's constant rate factor; a higher one makes the file smaller and the quality worse.
@@ -40,18 +46,39 @@ def write_mp4(
 
     Returns:
         The length of the video in seconds.
+
+    Raises:
+        OSError: If the file cannot be written.
     """
+    options = {"preset": "veryfast", "crf": str(crf), "g": str(key_frame_every)}
+    return _encode(str(path), frames, fps, options, {"movflags": "faststart"})
+
+
+def mp4_bytes(
+    frames: Iterable[NDArray[np.uint8]], fps: float, *, crf: int = 20, key_frame_every: int = 250
+) -> bytes:
+    """Return an H.264 video; the arguments are those of `write_mp4`."""
+    buffer = io.BytesIO()
+    options = {"preset": "veryfast", "crf": str(crf), "g": str(key_frame_every)}
+    _encode(buffer, frames, fps, options, {})
+    return buffer.getvalue()
+
+
+def _encode(
+    target: Any,
+    frames: Iterable[NDArray[np.uint8]],
+    fps: float,
+    options: dict[str, str],
+    of_container: dict[str, str],
+) -> float:
     import av  # Imported here, because training without videos does not need it.
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
     count = 0
     try:
-        options = {"movflags": "faststart"}
-        with av.open(str(temporary), "w", format="mp4", options=options) as container:
+        with av.open(target, "w", format="mp4", options=of_container) as container:
             stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
             stream.pix_fmt = "yuv420p"
-            stream.options = {"preset": "veryfast", "crf": str(crf), "g": str(key_frame_every)}
+            stream.options = options
             for frame in frames:
                 if count == 0:
                     stream.height, stream.width = frame.shape[:2]
@@ -59,9 +86,8 @@ def write_mp4(
                 container.mux(stream.encode(picture))
                 count += 1
             container.mux(stream.encode())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    except av.FFmpegError as error:
+        raise OSError(error.errno, error.strerror) from error
     return count / fps
 
 
@@ -69,16 +95,30 @@ def read_mp4(path: Path) -> Iterator[NDArray[np.uint8]]:
     """Yield the (H, W, 3) uint8 RGB pictures of a video.
 
     Raises:
-        OSError: If the file is not a video, or is damaged.
+        EnvError: If the file is not a video, is damaged, or has too many pixels.
     """
     import av
 
+    damaged = f"{path} is not a video of at most {_MOST_PIXELS:,} pixels, or is damaged"
     try:
-        with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
-                yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-    except (av.FFmpegError, IndexError) as error:
-        raise OSError(f"{path} is not a video, or is damaged") from error
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(file, "rb") as opened:
+            if not stat.S_ISREG(os.fstat(file).st_mode):
+                raise EnvError(damaged)
+            with av.open(opened, format="mp4") as container:
+                stream = container.streams.video[0]
+                if not 0 < stream.width * stream.height <= _MOST_PIXELS:
+                    raise EnvError(damaged)
+                # Pictures may be larger than the container says.
+                stream.codec_context.options = {"max_pixels": str(_MOST_PIXELS)}
+                for frame in container.decode(stream):
+                    if frame.width * frame.height > _MOST_PIXELS:
+                        raise EnvError(damaged)
+                    yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    except (av.FFmpegError, OSError, IndexError, ValueError) as error:
+        if isinstance(error, EnvError):
+            raise
+        raise EnvError(damaged) from error
 
 
 def gif_bytes(frames: Sequence[NDArray[np.uint8]], fps: float) -> bytes:
@@ -101,7 +141,6 @@ def write_gif(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> fl
     The arguments and the result are those of `write_mp4`; H and W may be odd.
     """
     kept = list(itertools.islice(frames, 0, None, _GIF_STRIDE))
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gif_bytes(kept, fps / _GIF_STRIDE))
     return len(kept) * _GIF_STRIDE / fps
 

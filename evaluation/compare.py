@@ -19,7 +19,7 @@ from envs.registry import frames_per_env_step
 from evaluation.entries import Contestant, Entry
 from evaluation.errors import EvaluationError
 from evaluation.playing import score_episodes
-from evaluation.protocol import Protocol, baselines, check_fits, play, vector_env
+from evaluation.protocol import Protocol, baselines, check_fits, is_bounded, play, vector_env
 from evaluation.statistics import Interval, Score, Strata, probability_of_improvement
 from evaluation.verdicts import ALPHA, Evidence, correct, weigh
 from storage.policy_file import PolicyFile
@@ -131,10 +131,14 @@ def by_env(entries: Sequence[Entry]) -> list[list[Entry]]:
     Raises:
         EvaluationError: If entries of one environment have different frame skips.
     """
-    groups: dict[str, list[Entry]] = {}
+    groups: dict[tuple[object, ...], list[Entry]] = {}
     for entry in entries:
-        groups.setdefault(entry.config.env, []).append(entry)
-    for env, group in groups.items():
+        config = entry.config
+        # With other arguments, or another limit where it has none, it is another environment.
+        limit = None if is_bounded(config) else config.time_limit
+        key = (config.env, config.env_kwargs, limit)
+        groups.setdefault(key, []).append(entry)
+    for (env, *_), group in groups.items():
         skips = sorted({frames_per_env_step(entry.config) for entry in group})
         if len(skips) > 1:
             raise EvaluationError(
@@ -169,6 +173,7 @@ def compare(
     ]
     config = entries[0].config
     with vector_env(config, protocol.num_envs, protocol.episodes) as envs:
+        _start(envs, protocol)
         for name, player in baselines(envs).items():
             progress(name)
             played = _timed(player, envs, protocol, greedy=False)
@@ -225,11 +230,17 @@ def _play_entry(
     for contestant in entry.contestants:
         with vector_env(contestant.config, protocol.num_envs, protocol.episodes) as envs:
             check_fits(contestant.file, envs, contestant.path)
+            _start(envs, protocol)
             for mode in modes:
                 progress(f"{contestant.path} ({mode})")
                 played[mode].append(_timed(contestant.file, envs, protocol, greedy=MODES[mode]))
     for mode in modes:
         yield _result(entry.name, mode, entry.contestants, played[mode])
+
+
+def _start(envs: SharedVectorEnv, protocol: Protocol) -> None:
+    """Start the engines, so that the speed of the first player does not include it."""
+    envs.reset(seed=protocol.seed)
 
 
 def _timed(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import glob
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from envs import EnvConfig
 from envs.doom.cfg import game_spec
 from evaluation.errors import EvaluationError
 from evaluation.protocol import native
+from processes.streams import printable
 from storage.policy_file import PolicyFile
 from storage.run_folder import CHECKPOINTS, RunFolder, find_policy
 
@@ -78,12 +79,15 @@ def output_folder(run: Path, folder: RunFolder) -> Path:
     """Return the folder into which a command writes by default.
 
     It is the run folder or the folder of the policy file. For a policy that comes with the project,
-    it is the current folder.
+    it is `runs/zoo/NAME`, so that nothing is written into the project itself.
 
     Args:
         run: the path that was named.
         folder: the folder that `find_policy` returned for it.
     """
+    place = locate(run).resolve()
+    if place.is_relative_to(ZOO):
+        return Path("runs", "zoo", *place.relative_to(ZOO).parts[:1])
     return folder.path if folder.holds_run or run.is_file() else Path()
 
 
@@ -109,12 +113,15 @@ def find_entries(runs: Sequence[str], *, trust: bool) -> list[Entry]:
             "random and noop are part of every comparison; name a run or a policy as well"
         )
     groups: dict[tuple[object, ...], list[Contestant]] = {}
-    for path in _expand(named):
+    envs: dict[object, str] = {}
+    for path in expand(named, holds_policy):
         file, _ = find_policy(locate(path), trust=trust)
         config = native(file, path, trust=trust)
+        # Copies of the same files are one environment.
+        config = replace(config, env=envs.setdefault(config.files or config.env, config.env))
         contestant = Contestant(path=path, file=file, config=config)
         key: tuple[object, ...]
-        key = (_family(path), config, file.about.agent, file.policy.config)
+        key = (family(path), config, file.about.agent, file.policy.config)
         seeds = groups.setdefault(key, [])
         if any(other.file.about.seed == file.about.seed for other in seeds):
             key = (*key, path)  # The same seed again is a separate entry.
@@ -124,38 +131,73 @@ def find_entries(runs: Sequence[str], *, trust: bool) -> list[Entry]:
             raise EvaluationError(
                 f"noop exists only in Doom: no action of {config.env} does nothing; leave noop out"
             )
-    names = _names(list(groups.values()))
+    names = names_of([[seed.path for seed in seeds] for seeds in groups.values()])
     return [
         Entry(name=name, contestants=tuple(seeds))
         for name, seeds in zip(names, groups.values(), strict=True)
     ]
 
 
-def _names(groups: Sequence[Sequence[Contestant]]) -> list[str]:
-    """Return a unique name for each group of seeds."""
-    paths = [[str(contestant.path) for contestant in seeds] for seeds in groups]
-    short = [own[0] if len(own) == 1 else _family(Path(own[0])) for own in paths]
+def labelled(entries: Sequence[Entry], labels: Sequence[str]) -> list[Entry]:
+    """Return entries with other names; the arguments and errors are those of `own_names`."""
+    names = own_names([entry.name for entry in entries], labels)
+    return [replace(entry, name=name) for entry, name in zip(entries, names, strict=True)]
+
+
+def own_names(names: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """Return the names of entries: the user's own, if there are any.
+
+    Args:
+        names: names of the entries.
+        labels: another name for each of them, or none at all.
+
+    Raises:
+        EvaluationError: If there are not as many labels as entries, or labels are not unique.
+    """
+    if not labels:
+        return list(names)
+    if len(labels) != len(names):
+        raise EvaluationError(
+            f"--labels: name each of the {len(names)} entries ({', '.join(names)}), "
+            f"got {len(labels)}"
+        )
+    taken = [*labels, *BASELINES]
+    for label in labels:
+        if taken.count(label) > 1 or not label.strip():
+            raise EvaluationError(
+                f"--labels {label!r}: labels must differ, also from the baselines"
+            )
+    return [printable(label) for label in labels]
+
+
+def names_of(groups: Sequence[Sequence[Path]]) -> list[str]:
+    """Return a unique name for each group of paths, which are the seeds of one agent."""
+    paths = [[str(path) for path in seeds] for seeds in groups]
+    short = [own[0] if len(own) == 1 else family(Path(own[0])) for own in paths]
     count = Counter(short)
     names = [
         name if name and count[name] == 1 else ", ".join(own)
         for name, own in zip(short, paths, strict=True)
     ]
-    return [_printable(f"./{name}" if name in BASELINES else name) for name in names]
+    return [printable(f"./{name}" if name in BASELINES else name) for name in names]
 
 
-def _printable(name: str) -> str:
-    # Names of files may contain line feeds and escape sequences.
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+def expand(runs: Sequence[str], is_wanted: Callable[[Path], bool]) -> list[Path]:
+    """Resolve patterns.
 
+    Args:
+        runs: paths and patterns.
+        is_wanted: whether a path that matches a pattern is meant; others are ignored.
 
-def _expand(runs: Sequence[str]) -> list[Path]:
-    """Resolve patterns; files that match a pattern but are not policies are ignored."""
+    Raises:
+        EvaluationError: If a pattern matches nothing, or a path is named twice.
+    """
     paths: list[Path] = []
     for run in runs:
         if not glob.has_magic(run) or Path(run).exists():
             paths.append(Path(run))
             continue
-        found = [path for path in map(Path, _matches(run)) if _holds_policy(locate(path))]
+        found = [path for path in map(Path, _matches(run)) if is_wanted(path)]
         if not found:
             raise EvaluationError(f"{run} matches no run folder and no policy file")
         paths += found
@@ -174,7 +216,9 @@ def _matches(pattern: str) -> list[str]:
     return sorted(found)
 
 
-def _holds_policy(path: Path) -> bool:
+def holds_policy(named: Path) -> bool:
+    """Return whether a path is a run folder or a policy file."""
+    path = locate(named)
     if path.is_dir():
         return RunFolder(path).chosen_policy_file is not None
     # A training run also writes these files with the same suffix, which are not policies.
@@ -182,5 +226,6 @@ def _holds_policy(path: Path) -> bool:
     return path.suffix == ".safetensors" and not other
 
 
-def _family(path: Path) -> str:
+def family(path: Path) -> str:
+    """Return a path without the seed, which all training seeds of one agent share."""
     return re.sub(r"-seed\d+(?=$|/)", "", str(path))

@@ -1,7 +1,7 @@
 """Play Doom with an exported policy: with ONNX Runtime, NumPy and `envs`, but without PyTorch.
 
     python evaluate.py export zoo/basic
-    python examples/play_onnx.py policy.onnx --episodes 10
+    python examples/play_onnx.py runs/zoo/basic/policy.onnx --episodes 10
 
 The returns are those of `python evaluate.py score`: the same seed is the same episode.
 """
@@ -9,6 +9,8 @@ The returns are those of `python evaluate.py score`: the same seed is the same e
 import argparse
 import contextlib
 import json
+import os
+import resource
 
 import msgspec
 import numpy as np
@@ -31,19 +33,29 @@ parser.add_argument(
 args = parser.parse_args()
 if args.episodes < 1 or args.seed < 0:
     parser.exit(2, "error: --episodes must be at least 1, and --seed at least 0\n")
+# A file of a few bytes may ask for any memory; ONNX Runtime then fails, and prints nothing itself.
+resource.setrlimit(resource.RLIMIT_DATA, (2**30, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+onnxruntime.set_default_logger_severity(4)
 try:
+    if not os.path.isfile(args.policy):
+        raise FileNotFoundError("there is no such file")
     session = onnxruntime.InferenceSession(args.policy)
     about = json.loads(session.get_modelmeta().custom_metadata_map["doomgrad"])
     config = msgspec.convert(about["env"], EnvConfig)
-    check_no_import(config.env)  # A file does not decide what is imported.
+    check_no_import(config)  # A file does not decide what is imported.
+    sizes = [int(size) for size in about["actions"]["sizes"]]
+    inputs = {part.name: part.shape for part in session.get_inputs()}
+    outputs = [part.name for part in session.get_outputs()]
+    needed = ["greedy_actions", *(["probabilities"] if args.sample else [])]
+    if not set(needed) <= set(outputs):
+        raise ValueError(f"it has no {' and '.join(needed)}")
+    state = np.zeros((1, *inputs.get("memory_state", [])[1:]), np.float32)
     env = make(config)
 except Exception as error:  # The errors of ONNX Runtime have no common base class.
-    parser.exit(2, f"error: {args.policy} is not a policy that evaluate.py exported: {error}\n")
+    reason = ascii(str(error))[:300]  # It may quote what the file contains.
+    parser.exit(2, f"error: {args.policy} is not a policy that evaluate.py exported: {reason}\n")
 
-inputs = {part.name: part.shape for part in session.get_inputs()}
-outputs = [part.name for part in session.get_outputs()]
-state = np.zeros((1, *inputs.get("memory_state", [])[1:]), np.float32)
-ends = np.cumsum(about["actions"]["sizes"])  # Ends of the groups of choices.
+ends = np.cumsum(sizes)  # Ends of the groups of choices.
 returns = np.zeros(args.episodes)
 with contextlib.closing(env):
     for episode, seed in enumerate(range(args.seed, args.seed + args.episodes)):
@@ -53,7 +65,11 @@ with contextlib.closing(env):
             parts = obs if isinstance(obs, dict) else {"obs": obs}
             batch = {name: part[None] for name, part in parts.items()}
             batch |= {"memory_state": state, "episode_starts": np.array([start])}
-            results = session.run(outputs, {name: batch[name] for name in inputs})
+            try:
+                results = session.run(outputs, {name: batch[name] for name in inputs})
+            except Exception as error:
+                reason = ascii(str(error))[:300]
+                parser.exit(2, f"error: {args.policy} cannot be run: {reason}\n")
             decision = dict(zip(outputs, results, strict=True))
             action = decision["greedy_actions"][0]
             if args.sample:

@@ -12,7 +12,14 @@ from torch import Tensor
 from agents.agent import Agent
 from perception.encoders import BlockConv2d
 from storage.files import DamagedError, FileError
-from storage.tensor_file import FORMAT, TensorFile, one_line, write_tensors
+from storage.tensor_file import (
+    FORMAT,
+    TensorFile,
+    expect_kinds,
+    kind_of,
+    one_line,
+    write_tensors,
+)
 from storage.upgrade import upgraded_tensor_name
 
 # Whether gradients had the memory layout of their parameters; older checkpoints do not say so.
@@ -84,25 +91,13 @@ def load_training(
         raise DamagedError(f"{path} is too large to be a checkpoint of this agent")
     tensors, counters = content.tensors(), content.description
     try:
-        weights = _under("policy/", tensors)
         if counters["format"] < FORMAT:
-            weights = {upgraded_tensor_name(name): tensor for name, tensor in weights.items()}
-        agent.policy.load_state_dict(weights)
+            tensors = {_upgraded(name): tensor for name, tensor in tensors.items()}
+        optimizer = _expect_state_of(agent, tensors, counters)
+        agent.policy.load_state_dict(_under("policy/", tensors))
         for objective, module in agent.objectives.items():
             module.load_state_dict(_under(f"objectives/{objective}/", tensors))
         agent.reward_scaler.load_state_dict(_under("reward_scaler/", tensors))
-        if counters["optimizer"] != type(agent.optimizer).__name__:
-            raise ValueError(f"its optimiser is {counters['optimizer']}")
-        optimizer = agent.optimizer.state_dict()
-        parameters = [p for group in agent.optimizer.param_groups for p in group["params"]]
-        optimizer["state"] = {}
-        for name, tensor in _under("optimizer/", tensors).items():
-            index, _, key = name.partition("/")
-            parameter = parameters[int(index)]
-            if tensor.shape == parameter.shape:
-                # In the memory layout of the parameter, which fused optimisers assume.
-                tensor = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
-            optimizer["state"].setdefault(int(index), {})[key] = tensor
         agent.optimizer.load_state_dict(optimizer)
         if not counters.get(_ALIGNED) and (names := _reset_scrambled(agent)):
             say(
@@ -117,6 +112,101 @@ def load_training(
         raise FileError(
             f"{path} belongs to another configuration ({reason}); use --fresh to start over"
         ) from error
+
+
+def _expect_state_of(
+    agent: Agent[Any], tensors: Mapping[str, Tensor], counters: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Check that a checkpoint has exactly what the state of an agent consists of.
+
+    The state of a collector is not checked here, see `Collector.load_state`.
+
+    Args:
+        agent: the agent.
+        tensors: those of the checkpoint.
+        counters: its description.
+
+    Returns:
+        The state of the optimiser.
+
+    Raises:
+        ValueError: If a name, a shape or a type differs.
+    """
+    expected = {"generator": torch.get_rng_state()}
+    modules = {"policy": agent.policy, "reward_scaler": agent.reward_scaler}
+    modules |= {f"objectives/{name}": module for name, module in agent.objectives.items()}
+    for prefix, module in modules.items():
+        expected |= {f"{prefix}/{name}": t for name, t in module.state_dict().items()}
+    others = ("optimizer/", "sampler/")
+    expect_kinds(
+        {name: kind_of(t) for name, t in tensors.items() if not name.startswith(others)}, expected
+    )
+    torch.Generator().set_state(tensors["generator"])  # Raises if it is not the state of one.
+    updates = counters["num_updates"]
+    if type(updates) is not int or not 0 <= updates < 2**63 or type(counters["state"]) is not dict:
+        raise ValueError("its counters are damaged")
+    if counters["optimizer"] != type(agent.optimizer).__name__:
+        raise ValueError(f"its optimiser is {counters['optimizer']!s:.40}")
+    return _optimizer_state(agent.optimizer, _under("optimizer/", tensors))
+
+
+def _optimizer_state(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """Return the state of an optimiser with tensors such as `3/exp_avg`.
+
+    Fused optimisers write beyond the end of a tensor of another shape or type, so these must be
+    exactly those that the optimiser makes: like the parameter, or a scalar. A parameter that has
+    never had a gradient has no state.
+
+    Raises:
+        ValueError: If a name, a shape or a type differs.
+    """
+    parameters = {str(i): p for i, p in enumerate(_parameters(optimizer))}
+    state: dict[int, dict[str, Tensor]] = {}
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        number, _, key = name.partition("/")
+        found.setdefault(number, {})[key] = tensor
+    for number, values in found.items():
+        if number not in parameters:
+            raise ValueError(f"the optimiser has no parameter {number:.20}")
+        parameter = parameters[number]
+        like = {
+            key: parameter if is_like else torch.zeros((), dtype=torch.float32)
+            for key, is_like in _statistics(optimizer).items()
+        }
+        expect_kinds({key: kind_of(tensor) for key, tensor in values.items()}, like)
+        state[int(number)] = {
+            # In the memory layout of the parameter, which fused optimisers assume.
+            key: torch.empty_like(parameter, requires_grad=False).copy_(tensor)
+            if like[key] is parameter
+            else tensor
+            for key, tensor in values.items()
+        }
+    return {**optimizer.state_dict(), "state": state}
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _statistics(optimizer: torch.optim.Optimizer) -> dict[str, bool]:
+    """Return the names of what an optimiser keeps of a parameter, and whether it is as large."""
+    example = torch.nn.Parameter(torch.zeros(2))
+    example.grad = torch.zeros(2)
+    group = {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
+    alike = type(optimizer)([{"params": [example], **group}], **optimizer.defaults)
+    alike.step()
+    return {key: value.ndim > 0 for key, value in alike.state[example].items()}
+
+
+def _upgraded(name: str) -> str:
+    """Return the present name of a tensor in a checkpoint of format 3."""
+    prefix = "policy/"
+    if not name.startswith(prefix):
+        return name
+    return prefix + upgraded_tensor_name(name.removeprefix(prefix))
 
 
 def _reset_scrambled(agent: Agent[Any]) -> list[str]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,16 +14,26 @@ from typing import Any
 
 import torch
 from gymnasium import spaces
-from torch import Tensor
 
+from agents.errors import AgentError
 from agents.policy import Policy, Specs
 from perception import ENCODERS, MEMORIES, ImageSpec, PerceptionConfig, VectorSpec
 from perception.encoders import VectorConfig
 from perception.lookup import UnknownNameError, check_name
 from storage.extensions import import_extensions
 from storage.files import FileError, decode
-from storage.tensor_file import FORMAT, Kind, TensorFile, kind_of, one_line, write_tensors
+from storage.limits import MOST_CHOICES, MOST_PARTS, check_limits
+from storage.tensor_file import (
+    FORMAT,
+    TensorFile,
+    expect_kinds,
+    kind_of,
+    one_line,
+    write_tensors,
+)
 from storage.upgrade import upgraded_perception, upgraded_tensor_name
+
+_LONGEST_NAME = 100  # Characters of the name of an agent.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +67,8 @@ class About:
             raise ValueError(
                 f"env_steps ({self.env_steps}) and seconds ({self.seconds}) must not be negative"
             )
+        if not (self.seed >= 0 and len(self.agent) <= _LONGEST_NAME):
+            raise ValueError(f"seed {self.seed} or agent {self.agent:.20} is not one of a training")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +108,27 @@ def save_policy(
     description = {
         "env": dict(env),
         "about": asdict(about),
-        "perception": policy.config.as_dict(),
-        "specs": {name: asdict(spec) for name, spec in policy.specs.items()},
-        "actions": describe_space(policy.action_space),
-        "normalize_obs": policy.normalize_obs,
+        **_describe(policy),
         "imports": list(imports),
     }
     write_tensors(path, policy.state_dict(), description)
+
+
+def check_can_be_read(policy: Policy) -> None:
+    """Check that a file of a policy could be read: before its training, not after.
+
+    Raises:
+        AgentError: If it could not, or if the policy is too large.
+    """
+    check_limits(policy)
+    try:
+        described = _described(json.loads(json.dumps(_describe(policy))))
+        kinds = {name: kind_of(tensor) for name, tensor in policy.state_dict().items()}
+        expect_kinds(kinds, described.state_dict())
+    except AgentError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise AgentError(f"a file of this policy could not be read: {one_line(error)}") from error
 
 
 def load_policy(path: Path, *, trust: bool = False) -> PolicyFile:
@@ -122,33 +149,59 @@ def load_policy(path: Path, *, trust: bool = False) -> PolicyFile:
     if trust:
         import_extensions(imports, path.parent)
     try:
-        perception = description["perception"]
-        parts = (
-            _parse_specs(description["specs"]),
-            _parse_space(description["actions"]),
-            parse_perception(upgraded_perception(perception) if is_old else perception),
-            bool(description["normalize_obs"]),
-        )
+        if is_old:
+            perception = upgraded_perception(description["perception"])
+            description = {**description, "perception": perception}
         # First without allocating memory: a file may describe a network of any size, whatever
         # weights it contains.
-        with torch.device("meta"):
-            described = Policy(*parts).state_dict()
-        _expect_same_kinds({renamed(n): kind for n, kind in file.kinds.items()}, described)
+        policy = _described(description)
+        expect_kinds({renamed(n): k for n, k in file.kinds.items()}, policy.state_dict())
         env, about = dict(description["env"]), decode(About, description["about"])
     except UnknownNameError as error:
         if not imports:
             raise FileError(f"{path} is not a policy of doomgrad: {error}") from error
         raise FileError(
             f"{path} has an {error}; it was trained with --import {' '.join(imports)}: if you "
-            "trust that code, add --trust"
+            "trust that code, add --trust to evaluate.py, or this --import to train.py"
         ) from error
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         reason = one_line(error)
         raise FileError(f"{path} is not a policy of doomgrad: {reason}") from error
+    # The tensors of the file become those of the policy, which is not initialised first.
     tensors = {renamed(name): tensor for name, tensor in file.tensors().items()}
-    policy = Policy(*parts)
-    policy.load_state_dict(tensors)
+    if imports:  # Modules of others may hold tensors that are not in their state.
+        policy = _described(description, "cpu")
+    policy.load_state_dict(tensors, assign=True)
     return PolicyFile(policy=policy.eval(), env=env, about=about, imports=imports)
+
+
+def _describe(policy: Policy) -> dict[str, Any]:
+    """Return the description of a policy, as JSON."""
+    return {
+        "perception": policy.config.as_dict(),
+        "specs": {name: asdict(spec) for name, spec in policy.specs.items()},
+        "actions": describe_space(policy.action_space),
+        "normalize_obs": policy.normalize_obs,
+    }
+
+
+def _described(description: Mapping[str, Any], device: str = "meta") -> Policy:
+    """Return the policy that `_describe` described, without its weights.
+
+    Raises:
+        AgentError: If it is too large.
+        ValueError: If it does not describe one.
+    """
+    parts = (
+        _parse_specs(description["specs"]),
+        _parse_space(description["actions"]),
+        parse_perception(description["perception"]),
+        bool(description["normalize_obs"]),
+    )
+    with torch.device(device):
+        policy = Policy(*parts)
+    check_limits(policy)
+    return policy
 
 
 def _parse_imports(path: Path, description: Mapping[str, Any]) -> tuple[str, ...]:
@@ -189,6 +242,8 @@ def parse_named(
 
 
 def _parse_specs(description: Mapping[str, Any]) -> Specs:
+    if len(description) > MOST_PARTS:
+        raise ValueError(f"observations have {len(description):,} parts; at most {MOST_PARTS}")
     specs: Specs = {
         name: decode(ImageSpec, spec) if "shape" in spec else decode(VectorSpec, spec)
         for name, spec in description.items()
@@ -196,16 +251,6 @@ def _parse_specs(description: Mapping[str, Any]) -> Specs:
     if not specs:
         raise ValueError("it observes nothing")
     return specs
-
-
-def _expect_same_kinds(kinds: Mapping[str, Kind], described: Mapping[str, Tensor]) -> None:
-    if kinds.keys() != described.keys():
-        name = min(kinds.keys() ^ described.keys())
-        raise ValueError(f"{name} is {'missing' if name in described else 'not described'}")
-    for name, kind in kinds.items():
-        expected = kind_of(described[name])
-        if kind != expected:
-            raise ValueError(f"{name} is {kind}, described as {expected}")
 
 
 def describe_space(space: spaces.Space[Any]) -> dict[str, Any]:
@@ -220,7 +265,9 @@ def describe_space(space: spaces.Space[Any]) -> dict[str, Any]:
 
 
 def _parse_space(description: Mapping[str, Any]) -> spaces.Space[Any]:
-    kind, sizes = description["kind"], [int(n) for n in description["sizes"]]
+    kind, sizes = description["kind"], description["sizes"]
+    if not (sizes and all(type(n) is int and 0 < n <= MOST_CHOICES for n in sizes)):
+        raise ValueError(f"actions have sizes {sizes!s:.40}")
     if kind == "discrete":
         return spaces.Discrete(sizes[0])
     if kind == "multi_discrete":
@@ -229,4 +276,4 @@ def _parse_space(description: Mapping[str, Any]) -> spaces.Space[Any]:
         return spaces.MultiBinary(sizes[0])
     if kind == "box":
         return spaces.Box(-float("inf"), float("inf"), (sizes[0],))
-    raise ValueError(f"unknown kind of actions {kind!r}")
+    raise ValueError(f"unknown kind of actions {kind!r:.40}")

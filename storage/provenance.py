@@ -14,15 +14,29 @@ import torch
 
 PACKAGES = ("torch", "numpy", "gymnasium", "vizdoom", "stable-baselines3", "opencv-python")
 """The packages whose versions are recorded."""
+# Packages that are installed by one of several names.
+_NAMES = {
+    "opencv-python": (
+        "opencv-python",
+        "opencv-python-headless",
+        "opencv-contrib-python",
+        "opencv-contrib-python-headless",
+    )
+}
+
+
+def installed_version(package: str) -> str | None:
+    """Return the version of a package by any of its names; None if it is not installed."""
+    for name in _NAMES.get(package, (package,)):
+        with contextlib.suppress(PackageNotFoundError):
+            return version(name)
+    return None
 
 
 def versions() -> dict[str, str]:
     """Return the versions of the main packages; packages that are not installed are left out."""
-    found = {}
-    for name in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):  # OpenCV has several names.
-            found[name] = version(name)
-    return found
+    found = {name: installed_version(name) for name in PACKAGES}
+    return {name: installed for name, installed in found.items() if installed}
 
 
 def git_revision() -> str | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import struct
 import zipfile
 import zlib
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.files import FileError, write_atomically
+from storage.files import DamagedError, FileError, decode, open_regular, write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,31 @@ class Recording:
     game: dict[str, str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _About:
+    """What a recording contains beside its arrays; see `Episode` and `Recording`.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    format: int
+    seed: int
+    greedy: bool
+    terminated: bool
+    gamma: float
+    statistics: dict[str, float]
+    env: dict[str, Any]
+    game: dict[str, str]
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if not (0 <= self.seed < 2**31 and 0 <= self.gamma <= 1):
+            raise ValueError(f"seed {self.seed} or gamma {self.gamma} is out of range")
+        if not math.isfinite(self.statistics.get("r", math.nan)):
+            raise ValueError("there is no finite return")
+
+
 # What NumPy and the standard library raise for archives that are truncated, foreign or corrupt.
 _DAMAGE = (
     OSError,
@@ -98,6 +124,7 @@ _DAMAGE = (
     RuntimeError,
     MemoryError,
     OverflowError,
+    RecursionError,
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
@@ -105,7 +132,11 @@ _DAMAGE = (
 _FORMAT = 1
 _ARRAYS = ("actions", "rewards", "values", "probabilities")
 _PLAIN = ("seed", "greedy", "terminated", "gamma", "statistics")
-_MAX_BYTES = 2**26  # Of all arrays; half an hour of Doom needs less than a hundredth of it.
+# An hour of Doom needs about a hundredth of each of these.
+_MAX_BYTES = 2**26  # Of all arrays, and of the file.
+MOST_STEPS = 2**20
+"""Env steps of an episode; recordings of longer ones are not read."""
+_MOST_NUMBERS = 2**16  # Of an action, or of choices.
 
 
 def save_recording(path: Path, recording: Recording) -> None:
@@ -130,28 +161,20 @@ def load_recording(path: Path) -> Recording:
         FileError: If it is not a recording, is damaged, or is of another format.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path, _MAX_BYTES) as file, zipfile.ZipFile(file) as archive:
             if sum(member.file_size for member in archive.infolist()) > _MAX_BYTES:
                 raise ValueError("it is too large")
-        with np.load(path, allow_pickle=False) as file:
-            about = json.loads(str(file["about"]))
-            if about.get("format") != _FORMAT:
-                raise FileError(
-                    f"{path} is of format {about.get('format')!r:.20}; this program reads {_FORMAT}"
-                )
-            arrays = {name: file[name] for name in _ARRAYS}
-        episode = Episode(
-            seed=int(about["seed"]),
-            greedy=bool(about["greedy"]),
-            terminated=bool(about["terminated"]),
-            gamma=float(about["gamma"]),
-            statistics={k: float(v) for k, v in about["statistics"].items()},
-            **arrays,
-        )
-        _expect_shapes(episode)
-        game = {str(name): str(text) for name, text in about["game"].items()}
-        return Recording(episode=episode, env=dict(about["env"]), game=game)
-    except FileNotFoundError:
+            parsed = json.loads(str(_read_array(archive, "about")))
+            found = parsed.get("format")
+            if found != _FORMAT:
+                raise FileError(f"{path} is of format {found!a:.20}; this program reads {_FORMAT}")
+            about = _decode_about(parsed)
+            arrays: dict[str, Any] = {name: _read_array(archive, name) for name in _ARRAYS}
+        plain = {name: getattr(about, name) for name in _PLAIN}
+        episode = Episode(**plain, **arrays)
+        _expect_numbers(episode)
+        return Recording(episode=episode, env=about.env, game=about.game)
+    except DamagedError:
         raise FileError(f"there is no episode at {path}") from None
     except FileError:
         raise
@@ -159,9 +182,49 @@ def load_recording(path: Path) -> Recording:
         raise FileError(f"{path} is not a recorded episode, or is damaged") from error
 
 
-def _expect_shapes(episode: Episode) -> None:
-    steps = len(episode.actions)
+def _decode_about(parsed: Any) -> _About:
+    try:
+        return decode(_About, parsed)
+    except FileError as error:
+        raise ValueError(str(error)) from error  # Its message does not name the file.
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """Read an array from an archive, if its header does not claim more than there is.
+
+    Raises:
+        ValueError: If it does, or if it contains objects.
+    """
+    content = archive.read(f"{name}.npy")
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[version]
+    shape, _, dtype = read_header(file)
+    if dtype.hasobject or file.tell() + math.prod(shape) * dtype.itemsize != len(content):
+        raise ValueError(f"{name} is of another size than its header says")
+    file.seek(0)
+    array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return array
+
+
+def _expect_numbers(episode: Episode) -> None:
+    """Check shapes, types and values of the arrays.
+
+    Raises:
+        ValueError: If they are not those of an episode.
+    """
+    actions, steps = episode.actions, len(episode.actions)
     shapes = {(n, getattr(episode, n).shape[:1], getattr(episode, n).ndim) for n in _ARRAYS[1:]}
     wanted = {(name, (steps,), 1 + (name == "probabilities")) for name in _ARRAYS[1:]}
-    if shapes != wanted or not steps:
+    if shapes != wanted or not 0 < steps <= MOST_STEPS or actions.ndim > 2:
         raise ValueError(f"arrays of {sorted(shapes)}")
+    for name in _ARRAYS:
+        array = getattr(episode, name)
+        kinds = "if" if name == "actions" else "f"
+        if array.dtype.kind not in kinds or not np.isfinite(array).all():
+            raise ValueError(f"{name} are not numbers")
+        if array.size > steps * _MOST_NUMBERS:
+            raise ValueError(f"{name} are too many")

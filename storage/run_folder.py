@@ -17,8 +17,9 @@ import contextlib
 import fcntl
 import os
 import platform
+import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from typing import Any
 import torch
 
 from agents.device import precision_name
-from storage.files import FileError, read_json, write_json
+from storage.files import FileError, check_no_link, read_json, remove_leftovers, write_json
 from storage.policy_file import PolicyFile, load_policy
 from storage.provenance import git_revision, hardware, versions
 from storage.upgrade import upgraded_config
@@ -89,11 +90,20 @@ class RunFolder:
     @property
     def checkpoints(self) -> list[Path]:
         """The checkpoints, newest first: at most two, because one may be damaged."""
-        return sorted((self.path / CHECKPOINTS).glob("*.safetensors"), reverse=True)
+        return sorted(self._inside(CHECKPOINTS).glob("*.safetensors"), reverse=True)
 
     def checkpoint_file(self, env_steps: int) -> Path:
         """Return the checkpoint file for a number of env steps."""
-        return self.path / CHECKPOINTS / f"{env_steps:012d}.safetensors"
+        return self._inside(CHECKPOINTS) / f"{env_steps:012d}.safetensors"
+
+    def _inside(self, name: str) -> Path:
+        """Return a folder in this one.
+
+        Raises:
+            FileError: If it is a link to another place.
+        """
+        check_no_link(self.path / name)
+        return self.path / name
 
     @property
     def not_finite_file(self) -> Path:
@@ -103,7 +113,7 @@ class RunFolder:
     @property
     def episodes(self) -> Path:
         """The folder of recorded episodes."""
-        return self.path / EPISODES
+        return self._inside(EPISODES)
 
     @property
     def evaluation_file(self) -> Path:
@@ -111,8 +121,11 @@ class RunFolder:
         return self.path / EVALUATION
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
         """Lock the folder against other training runs; the end of the process releases the lock.
+
+        Args:
+            say: is called with a line if the file system has no locks.
 
         Raises:
             FileError: If another training run holds the lock.
@@ -120,22 +133,53 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         folder = os.open(self.path, os.O_RDONLY)
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise FileError(
+                    f"another training writes into {self.path}; choose another --run-dir"
+                ) from None
+            except OSError as error:
+                say(
+                    f"{self.path} cannot be locked ({error.strerror}); take care that no other "
+                    "training writes into it"
+                )
             yield
-        except BlockingIOError:
-            raise FileError(
-                f"another training writes into {self.path}; choose another --run-dir"
-            ) from None
         finally:
             os.close(folder)
 
     def clear(self) -> None:
-        """Remove what a run wrote; nothing is removed from a folder that holds no run."""
+        """Remove what a run wrote; nothing is removed from a folder that holds no run.
+
+        Raises:
+            FileError: If a folder in it is a link to another place.
+        """
         if not self.config_file.exists():
             return
+        for name in (CHECKPOINTS, EPISODES):
+            self._inside(name)
         for pattern in _WRITTEN:
             for file in self.path.glob(pattern):
-                file.unlink()
+                if file.is_symlink() or not file.is_dir():  # No run writes such a folder.
+                    file.unlink()
+
+    def remove_leftovers(self) -> None:
+        """Remove unfinished files of programs that were killed while they wrote into the folder."""
+        if self.holds_run:
+            for folder in (self.path, self._inside(CHECKPOINTS), self._inside(EPISODES)):
+                remove_leftovers(folder)
+
+    def check_complete(self) -> None:
+        """Check that a folder with checkpoints also holds their configuration.
+
+        Raises:
+            FileError: If it does not: nothing says then which run they belong to.
+        """
+        if self.checkpoints and not self.holds_run:
+            raise FileError(
+                f"{self.path} holds checkpoints, but no {CONFIG} that says of which run; restore "
+                "it, or choose another --run-dir"
+            )
 
     def write_config(self, config: Mapping[str, Any], precision: torch.dtype) -> None:
         """Write a configuration with everything else that is needed to repeat the run.
@@ -147,7 +191,7 @@ class RunFolder:
         """
         content = {
             "config": config,
-            "command": " ".join(sys.argv),
+            "command": shlex.join(sys.argv),
             "python": platform.python_version(),
             "versions": versions(),
             "git": git_revision(),

@@ -13,13 +13,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from storage.files import DamagedError, FileError, write_atomically
+from storage.files import DamagedError, FileError, open_regular, write_atomically
 
 FORMAT = 4
 OLDEST_FORMAT = 3
 """Files of formats from here on are read; see `storage.upgrade`."""
 
 _METADATA_KEY, _CHECKSUM_KEY = "doomgrad", "sha256"
+_LONGEST_REASON = 300  # Characters; a file may contain any number of them.
 _MAX_HEADER = 2**20  # Bytes; a file that claims to have a larger header is not read.
 _TYPES = {
     torch.float64: "F64",
@@ -36,7 +37,7 @@ Kind = tuple[tuple[int, ...], str]
 
 def kind_of(tensor: Tensor) -> Kind:
     """Return the shape and type of a tensor."""
-    return tuple(tensor.shape), _TYPES[tensor.dtype]
+    return tuple(tensor.shape), _TYPES.get(tensor.dtype, str(tensor.dtype))
 
 
 def write_tensors(
@@ -68,9 +69,29 @@ def checksum(tensors: Mapping[str, Tensor], description: str) -> str:
     return digest.hexdigest()
 
 
+def expect_kinds(kinds: Mapping[str, Kind], expected: Mapping[str, Tensor]) -> None:
+    """Check that tensors have exactly the names, shapes and types that they should have.
+
+    Args:
+        kinds: shape and type of each tensor.
+        expected: tensors of the right shapes and types, by name.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    if kinds.keys() != expected.keys():
+        name = min(kinds.keys() ^ expected.keys())
+        raise ValueError(f"{name} is {'missing' if name in expected else 'not described'}")
+    for name, kind in kinds.items():
+        right = kind_of(expected[name])
+        if kind != right:
+            raise ValueError(f"{name} is {kind}, described as {right}")
+
+
 def one_line(error: Exception) -> str:
     """Return an error's message as one line; PyTorch puts what is wrong below a heading."""
-    return str(error).splitlines()[-1].strip()
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[-1].strip()[:_LONGEST_REASON]
 
 
 class TensorFile:
@@ -81,15 +102,15 @@ class TensorFile:
         kinds: shape and type of each tensor, as stated in the header.
 
     Raises:
-        DamagedError: If it is not a safetensors file.
-        FileError: If doomgrad did not write it.
+        DamagedError: If it is not a safetensors file that doomgrad wrote.
+        FileError: If it is not a regular file.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         beginning = b""
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 beginning = file.read(8)
             if int.from_bytes(beginning, "little") > _MAX_HEADER:
                 raise SafetensorError("its header is too large")
@@ -104,20 +125,20 @@ class TensorFile:
             self._text, self._checksum = metadata[_METADATA_KEY], metadata.get(_CHECKSUM_KEY)
             self.description: dict[str, Any] = json.loads(self._text)
             found = self.description["format"]
-        except FileNotFoundError:
-            raise DamagedError(f"there is no file at {path}") from None
+        except FileError:
+            raise
         except (SafetensorError, OSError) as error:
             reason = str(error).splitlines()[0]
             if beginning.startswith((b"PK", b"\x80")):
                 reason = "it may hold pickled code, as SB3 and PyTorch write it, which is not run"
             raise DamagedError(f"{path} is damaged, or no safetensors file: {reason}") from error
         except (LookupError, TypeError, ValueError, RecursionError) as error:
-            raise FileError(
+            raise DamagedError(
                 f"{path} was not written by doomgrad: it lacks its description"
             ) from error
-        if not (isinstance(found, int) and OLDEST_FORMAT <= found <= FORMAT):
-            raise FileError(
-                f"{path} is of format {found}; this program reads {OLDEST_FORMAT} to {FORMAT}"
+        if not (type(found) is int and OLDEST_FORMAT <= found <= FORMAT):
+            raise DamagedError(
+                f"{path} is of format {found!s:.20}; this program reads {OLDEST_FORMAT} to {FORMAT}"
             )
 
     def tensors(self) -> dict[str, Tensor]:
@@ -126,8 +147,12 @@ class TensorFile:
         Raises:
             DamagedError: If they are not what was written.
         """
-        with safe_open(self._path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in self.kinds}
+        try:
+            with safe_open(self._path, "pt") as file:
+                # Copies, because the tensors of `safe_open` change with the file.
+                tensors = {name: file.get_tensor(name).clone() for name in self.kinds}
+        except (SafetensorError, OSError, RuntimeError, TypeError) as error:
+            raise DamagedError(f"{self._path} is damaged: {one_line(error)}") from error
         if self._checksum != checksum(tensors, self._text):
             raise DamagedError(
                 f"{self._path} is damaged: its content is not what its checksum says"

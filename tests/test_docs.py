@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import os
 import re
 import shlex
 import subprocess
@@ -20,6 +21,7 @@ from agents import AGENTS, OBJECTIVES
 from commands.commandline import parse
 from docs import flags, scenarios
 from envs import SCENARIOS
+from evaluation.replay import terminal
 from perception import ENCODERS, MEMORIES
 from tests.deploy.fake_hub import logged_in_hub
 from tests.envs.processes import run_script
@@ -35,6 +37,8 @@ SHORT = {
     "train.py": "--total-env-steps 64 --num-envs 4 --rollout-length 16 --eval-episodes 2",
     "score": "--episodes 2",
     "compare": "--episodes 2",
+    "plot": "",
+    "gallery": "--size 160x120",
     "suite": "--episodes 2 --seeds 0 --total-env-steps 16",
     "watch": "--episodes 1 --terminal --speed 1000",
     "replay": "--size 160x120",
@@ -105,6 +109,8 @@ def run_commands(page: Path, folder: Path, monkeypatch) -> None:
     """Run a page's commands, in order, in a folder."""
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(terminal, "is_terminal", lambda: True)
+    monkeypatch.setattr(terminal.os, "get_terminal_size", lambda: os.terminal_size((80, 24)))
     write_files(page, folder)
     for program, *arguments in shown_commands(page):
         # What a page takes for granted has been trained before.

@@ -5,7 +5,7 @@ import inspect
 
 import pytest
 
-from commands.commandline import USER_ERRORS
+from commands.commandline import user_errors
 
 PACKAGES = ("agents", "deploy", "envs", "evaluation", "training")
 
@@ -17,4 +17,4 @@ def test_every_error_is_reported_in_one_line_by_the_command_line(package):
         e for _, e in inspect.getmembers(module, inspect.isclass) if e.__module__ == module.__name__
     ]
     assert errors
-    assert all(issubclass(error, USER_ERRORS) for error in errors)
+    assert all(issubclass(error, user_errors()) for error in errors)

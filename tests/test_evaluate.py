@@ -13,13 +13,13 @@ from safetensors.torch import save_file
 
 import evaluate
 from tests.agents.files import rewrite
-from tests.programs import refused
+from tests.programs import refused, status_of
 
 ROOT = Path(__file__).parent.parent
 
 
 def test_bad_input_gets_one_line(capsys, tmp_path):
-    names = "score, replay, watch, compare, suite, export, push, pull"
+    names = "score, replay, watch, compare, suite, plot, gallery, export, push, pull"
     for arguments, expected in (
         ([], f"name a command; choose from {names}"),
         (["scor", "runs"], f"python evaluate.py has no command 'scor'; choose from {names}"),
@@ -29,6 +29,8 @@ def test_bad_input_gets_one_line(capsys, tmp_path):
         (["score", "x", "--episodes", "0"], "episodes must be at least 1"),
         (["score", "x", "--episode", "5"], "score has no --episode; did you mean --episodes?"),
         (["score", "x", "--json", tmp_path], "is a folder; name a file"),
+        (["score", "--episode", "x"], "has no --episode; did you mean --episodes?"),
+        (["score", "x", "--deterministic"], "has no --deterministic; did you mean --greedy?"),
     ):
         assert expected in refused(capsys, evaluate, *arguments), arguments
 
@@ -83,10 +85,26 @@ def test_the_real_command_reports_errors_without_a_traceback(tmp_path):
     assert done.stderr == "error: there is no run at nowhere; train one with train.py\n"
 
 
+def test_help_and_mistakes_need_not_wait_for_imports():
+    code = """
+import contextlib, io, sys, evaluate
+from commands.commandline import UsageError
+for words in (["--help"], ["score", "--help"], ["gallery", "--help"], ["scor"], ["plot", "--x"]):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit, UsageError):
+        evaluate.main(words)
+slow = {"torch", "scipy", "matplotlib", "stable_baselines3", "gymnasium", "vizdoom", "cv2", "numpy"}
+print(sorted(slow & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
 def test_ctrl_c_ends_a_command_with_its_status(monkeypatch):
     def interrupted(options):
         raise KeyboardInterrupt
 
     (kind, *_) = evaluate.RUN
     monkeypatch.setitem(evaluate.RUN, kind, interrupted)
-    assert evaluate.main(["score", "nowhere"]) == 130
+    assert status_of(evaluate, "score", "nowhere") == 130

@@ -81,6 +81,8 @@ def test_games_that_break_again_and_again_stop_the_training_saved(tmp_path, monk
     sour = tmp_path / "sour"
     monkeypatch.setenv("DOOMGRAD_SOUR", str(sour))
     arguments = ["tests.envs.toy:Souring-v0", *SHORT, "--total-env-steps", "100000000"]
+    # The worker has commands of the other group that it does not read any more.
+    arguments += ["--num-groups", "2", "--num-workers", "1"]
     process = start(tmp_path, *arguments)
     assert processes.wait_until((tmp_path / "run" / "progress.csv").exists, 60.0)
     sour.touch()
@@ -187,6 +189,20 @@ def test_a_second_training_does_not_write_into_the_same_folder(tmp_path):
     third = start(tmp_path, *arguments[:-1], "64")
     _, errors = third.communicate(timeout=60)
     assert third.returncode == 0, errors
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has none")
+def test_a_training_needs_no_standard_streams(tmp_path):
+    arguments = ["CartPole-v1", *SHORT, "--total-env-steps", "128", "--run-dir", str(tmp_path)]
+    arguments += ["--num-workers", "1", "--eval-envs", "none"]
+    # Standard input is closed, the other end of standard output too, and standard error is full.
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = ["sh", "-c", 'exec "$@" <&- 2>/dev/full', "sh", *TRAIN, *arguments]
+    done = subprocess.run(command, stdout=writing, check=False, timeout=120)
+    os.close(writing)
+    assert done.returncode == 0
+    assert load_policy(tmp_path / "policy.safetensors").about.env_steps == 128
 
 
 # Numbers.

@@ -22,11 +22,13 @@ import evaluate
 import train
 from envs import EnvError
 from envs.doom.cfg import BUNDLED, read_cfg
-from envs.doom.wad import first_map
+from envs.doom.wad import maps
+from envs.video import read_mp4
 from storage.files import FileError
 from storage.policy_file import load_policy
 from storage.recording import load_recording
 from storage.run_folder import RunFolder
+from storage.tensor_file import TensorFile
 from tests.agents.files import rewrite
 from tests.programs import SHARED, refused, status_of
 
@@ -385,7 +387,7 @@ READERS = {
     "policy.safetensors": load_policy,
     "config.json": lambda path: RunFolder(path.parent).read_config(),
     "mine.cfg": read_cfg,
-    "mine.wad": first_map,
+    "mine.wad": maps,
     "episode.npz": load_recording,
 }
 
@@ -418,3 +420,37 @@ def test_whatever_a_file_contains(tmp_path, doom_run, canary, kind, data):
     assert "\n" not in said
     assert peak_memory() - before < MOST_MEMORY
     assert not canary.exists()
+
+
+def make_odd(path, kind):
+    """Make something in place of a file that is none, or that is far too large."""
+    if kind == "a fifo":
+        os.mkfifo(path)
+    elif kind == "a device":
+        path.symlink_to("/dev/zero")
+    elif kind == "a loop":
+        path.symlink_to(path)
+    elif kind == "a folder":
+        path.mkdir()
+    else:
+        path.touch()
+        os.truncate(path, 2**33)
+
+
+@pytest.mark.parametrize("kind", ["a fifo", "a device", "a loop", "a folder", "gigabytes"])
+def test_what_is_no_regular_file_of_bounded_size(tmp_path, kind):
+    """Nothing waits for a writer that never comes, or reads without end."""
+    for name, read in {
+        "policy.safetensors": load_policy,
+        "config.json": lambda path: RunFolder(path.parent).read_config(),
+        "episode.npz": load_recording,
+        "checkpoint": lambda path: TensorFile(path).tensors(),
+        "video.mp4": lambda path: next(read_mp4(path)),
+    }.items():
+        path, before = tmp_path / name, peak_memory()
+        make_odd(path, kind)
+        with pytest.raises((FileError, EnvError)) as error:
+            read(path)
+        assert str(tmp_path) in str(error.value)
+        assert "\n" not in str(error.value)
+        assert peak_memory() - before < MOST_MEMORY

@@ -16,6 +16,7 @@ PACKAGES = (
     "envs",
     "evaluation",
     "perception",
+    "processes",
     "storage",
     "training",
 )

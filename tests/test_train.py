@@ -358,7 +358,7 @@ def help_of(capsys, *arguments):
 
 
 def test_help_shows_the_preset_of_the_environment(capsys, monkeypatch, tmp_path):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.chdir(tmp_path)
     shown = help_of(capsys, "basic")
     assert "Height of the observed screen in pixels. (default: 60)" in shown

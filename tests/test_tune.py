@@ -18,6 +18,7 @@ import torch
 
 import evaluate
 import train
+from agents import AGENTS
 from commands.commandline import run
 from storage.policy_file import load_policy
 from storage.run_folder import RunFolder
@@ -90,7 +91,7 @@ def test_the_best_trials_are_shown_with_their_hyper_parameters(searched):
     assert re.search(r"┃ trial .* start ┃", output)
     rows = dict(re.findall(r"│ (\w[\w ]*\w) +│ +(\S+) ", output))
     best = config_of(best_trial(output))
-    space = train.AGENTS["a2c"][0].search_space.keys() - {"gamma"}
+    space = AGENTS["a2c"][0].search_space.keys() - {"gamma"}
     assert space <= rows.keys()
     assert {name: rows[name] for name in space} == {n: str(best[f"agent.{n}"]) for n in space}
     assert "gamma" not in rows

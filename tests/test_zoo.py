@@ -1,6 +1,7 @@
 """The policies that come with the project are small, scored, and can be used at once."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 import evaluate
 from evaluation.entries import ZOO, find_entries
 from evaluation.protocol import Protocol, play, vector_env
+from evaluation.replay import terminal
 from storage.policy_file import load_policy
 
 ROOT = Path(__file__).parent.parent
@@ -58,6 +60,8 @@ def test_a_policy_scores_as_its_card_says(name):
 
 def test_one_is_watched_from_anywhere(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(terminal, "is_terminal", lambda: True)
+    monkeypatch.setattr(terminal.os, "get_terminal_size", lambda: os.terminal_size((80, 24)))
     options = ["--terminal", "--episodes", "1", "--seed", "3", "--speed", "1000"]
     assert evaluate.main(["watch", "zoo/basic", *options]) == 0
     assert "zoo/basic: episode with seed 3: return" in capsys.readouterr().out

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -25,12 +26,16 @@ from agents.device import choose_device, choose_precision, keep_memory
 from agents.sb3 import SB3Agent, SB3Sampler
 from envs import SharedVectorEnv
 from envs.fingerprint import fingerprint
+from envs.moved import own_files
 from envs.sb3 import SharedVecEnv
 from envs.speed import random_env_steps_per_second
-from evaluation.protocol import warn_of_wads
+from evaluation.printing import print_line
+from evaluation.protocol import bounded, warn_of_wads
+from storage.files import check_writable
+from storage.policy_file import check_can_be_read
 from storage.run_folder import RunFolder
 from training.callbacks import Callback
-from training.config import AnyTrainConfig, dotted
+from training.config import AnyTrainConfig, dotted, with_values
 from training.errors import TrainingError
 from training.evaluation import PeriodicEvaluation
 from training.initial import initialize_from
@@ -38,10 +43,13 @@ from training.logger import RunLogger
 from training.progress import Progress, is_finished
 from training.recorder import TrainingRecorder
 from training.resume import lost_episodes, resume
+from training.saving import bring_policy_up_to_date
+from training.signals import stops_after
 from training.tracking import Tracker
 from training.training import Training
 
 _LIMIT_STEPS = 100  # Env steps of each environment in which the limit without a policy is measured.
+_GRACE_S = 2.0  # A rollout that takes longer after a signal is interrupted.
 _RECORDED_OF_TRAINING = 20  # Episodes, evenly spaced, beside the first, the best and the worst.
 
 
@@ -70,22 +78,37 @@ def open_training(
         EnvError: If the environments cannot be made.
         FileError: If the run in the folder cannot be resumed, or another process is training in it.
         PerceptionError: If the encoder cannot encode the observations.
+        StoppedError: If it was interrupted before it began.
         TrainingError: If the device lacks what the configuration needs.
     """
+    check_writable(folder.path)  # Before anything starts.
     torch.manual_seed(config.seed)
+    config = with_values(config, {"env.files": own_files(config.env.env)})
     keep_memory()
     device = choose_device(config.device)
     if config.inference == "cuda-graph" and device.type != "cuda":
         raise TrainingError("--inference cuda-graph needs a GPU; use eager or compiled")
     torch.set_num_threads(config.num_threads or torch.get_num_threads())
+    say = functools.partial(print_line, file=sys.stderr)
     with contextlib.ExitStack() as stack:
-        envs = make_envs(config, config.num_envs, config.num_groups)
+        shares_envs = config.eval_envs == "shared"
+        played = replace(config, env=bounded(config.env)) if shares_envs else config
+        envs = make_envs(
+            played, config.num_envs, config.num_groups, stops=stops_after(signals, _GRACE_S)
+        )
         stack.enter_context(contextlib.closing(envs))
+        if left_out := envs.metadata.get("left_out"):
+            say(
+                f"{config.env.env} leaves out: {', '.join(left_out)}; --wrappers can turn it into "
+                "numbers"
+            )
         agent = make_agent(config, envs, device)
-        stack.enter_context(folder.locked())
+        stack.enter_context(folder.locked(say))
+        folder.remove_leftovers()
         progress, collector_state = resume(folder, agent, config)
         if is_finished(config, progress):
-            print(
+            bring_policy_up_to_date(folder, agent, config, progress)
+            print_line(
                 f"{folder.path} is already trained for {progress.env_steps:,} env steps; raise "
                 "--total-env-steps, or start over with --fresh"
             )
@@ -94,31 +117,32 @@ def open_training(
         # Nothing is removed before everything that can be refused has been checked.
         if progress.env_steps == 0:
             if config.init_from:
-                print(initialize_from(config.init_from, agent, config), file=sys.stderr)
+                say(initialize_from(config.init_from, agent, config))
             folder.clear()
         folder.write_config(config.as_dict(), agent.policy.perception.precision)
         limit = random_env_steps_per_second(envs, _LIMIT_STEPS)
         collector = make_collector(config, envs, agent, progress.next_episode_seed)
         stack.enter_context(contextlib.closing(collector))
         if collector_state and (lost := collector.load_state(collector_state)):
-            print(lost_episodes(lost), file=sys.stderr)
+            say(lost_episodes(lost))
         logger = make_logger(config, folder, progress, writers)
         stack.enter_context(contextlib.closing(logger))
         logger.record("time/limit_env_steps_per_s", limit)
         evaluation = None
         if config.eval_envs != "none":
-            shared = config.eval_envs == "shared"
-            evaluation_envs = envs if shared else make_evaluation_envs(config)
+            stops = stops_after(signals)
+            evaluation_envs = envs if shares_envs else make_evaluation_envs(config, stops)
             stack.enter_context(contextlib.closing(evaluation_envs))
             evaluation = PeriodicEvaluation(
                 agent,
                 evaluation_envs,
-                config.env,
+                evaluation_envs.config,
                 folder=folder,
                 logger=logger,
                 num_episodes=config.eval_episodes,
                 record=config.record,
-                collector=collector if shared else None,
+                collector=collector if shares_envs else None,
+                stops=stops,
             )
         yield Training(
             config=config,
@@ -136,8 +160,14 @@ def open_training(
         )
 
 
-def make_envs(config: AnyTrainConfig, num_envs: int, num_groups: int = 1) -> SharedVectorEnv:
-    """Return environments as configured."""
+def make_envs(
+    config: AnyTrainConfig,
+    num_envs: int,
+    num_groups: int = 1,
+    *,
+    stops: Callable[[], bool] = lambda: False,
+) -> SharedVectorEnv:
+    """Return environments as configured; for `stops`, see `SharedVectorEnv`."""
     warn_of_wads(config.env.env)
     return SharedVectorEnv(
         config.env,
@@ -146,6 +176,7 @@ def make_envs(config: AnyTrainConfig, num_envs: int, num_groups: int = 1) -> Sha
         num_groups,
         hang_after_s=config.hang_after_s,
         max_restarts=config.max_restarts,
+        stops=stops,
     )
 
 
@@ -159,6 +190,7 @@ def make_agent(config: AnyTrainConfig, envs: SharedVectorEnv, device: torch.devi
         device=device,
         precision=choose_precision(config.precision, device),
     )
+    check_can_be_read(policy)
     agent: Agent[Any] = AGENTS[config.agent_name][1](
         policy,
         config.agent,
@@ -211,10 +243,12 @@ def make_logger(
     return logger
 
 
-def make_evaluation_envs(config: AnyTrainConfig) -> SharedVectorEnv:
-    """Return the environments of evaluations, which play whole games."""
-    whole = replace(config, env=config.env.whole_games())
-    return make_envs(whole, min(config.num_envs, config.eval_episodes))
+def make_evaluation_envs(
+    config: AnyTrainConfig, stops: Callable[[], bool] = lambda: False
+) -> SharedVectorEnv:
+    """Return the environments of evaluations, which play whole games that end."""
+    whole = replace(config, env=bounded(config.env))
+    return make_envs(whole, min(config.num_envs, config.eval_episodes), stops=stops)
 
 
 def make_recorder(

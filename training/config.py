@@ -41,6 +41,14 @@ class EnvOptions(EnvConfig):
         tyro.conf.arg(metavar="ENV", help_behavior_hint="(required)"),
     ] = "basic"
     """The environment: a scenario, a Gymnasium id, a Freedoom map or a path to a .cfg."""
+    # Set for evaluations, by `whole_games`.
+    native_reward: Annotated[bool, tyro.conf.Suppress] = field(
+        default=False, metadata={"has_flag": False}
+    )
+    # Noted when a training starts, and compared when it resumes.
+    files: Annotated[tuple[str, ...], tyro.conf.Suppress] = field(
+        default=(), metadata={"resumable": True, "compares_trials": False, "has_flag": False}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,17 +172,15 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT]):
 
     def _check_shared_environments(self) -> None:
         """Check that evaluations can be played in the training's environments."""
-        for name, value in (
-            ("num_groups", self.num_groups > 1),
-            ("overlap", self.overlap),
-            ("terminal_on_life_loss", self.env.terminal_on_life_loss),
-            (f"agent {self.agent_name}", self.agent_name in SB3_AGENTS),
+        for remedy, is_needed in (
+            ("add --num-groups 1", self.num_groups > 1),
+            ("leave out --overlap", self.overlap),
+            ("add --no-terminal-on-life-loss", self.env.terminal_on_life_loss),
+            ("leave out --wrappers", bool(self.env.wrappers)),
+            ("choose an agent of this project", self.agent_name in SB3_AGENTS),
         ):
-            if value:
-                raise ValueError(
-                    "eval_envs shared needs one group of environments that play whole games, and "
-                    f"this project's sampler: not {name}"
-                )
+            if is_needed:
+                raise ValueError(f"with eval_envs shared, {remedy}")
 
     @property
     def agent_name(self) -> str:
@@ -211,6 +217,40 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT]):
 
 
 AnyTrainConfig = TrainConfig[Any, Any, Any, Any]
+
+
+def _choices(registry: Mapping[str, Any]) -> str:
+    return ", ".join(registry)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """Which entries of the registries a training run is made of."""
+
+    agent: Annotated[str, tyro.conf.arg(help=f"The agent: {_choices(AGENTS)}.")] = "ppo"
+    encoder: Annotated[str, tyro.conf.arg(help=f"Encoder of images: {_choices(ENCODERS)}.")] = (
+        "nature"
+    )
+    memory: Annotated[
+        str, tyro.conf.arg(help=f"Memory between env steps: {_choices(MEMORIES)}.")
+    ] = "none"
+    objectives: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            help=f"Losses beside the agent's own, of: {_choices(OBJECTIVES)}.",
+            help_behavior_hint="(default: none)",
+        ),
+    ] = ()
+
+
+def choices_of(config: AnyTrainConfig) -> Choices:
+    """Return the choices that a configuration is made of."""
+    return Choices(
+        agent=config.agent_name,
+        encoder=config.perception.encoder_name,
+        memory=config.perception.memory_name,
+        objectives=tuple(config.objective_configs),
+    )
 
 
 def part_types(
@@ -275,7 +315,7 @@ def default_config(
         TrainingError: If an objective is named twice.
     """
     check_name(AGENTS, agent, "agent")
-    values = preset(env, agent, objectives)
+    values = preset(env, agent, objectives, memory)
     encoder = encoder or values.get("encoder", "nature")
     memory = memory or values.get("memory", "none")
     parts = part_types(agent, encoder, memory, objectives)

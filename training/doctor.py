@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
 from agents.device import choose_precision, precision_name
 from envs.doctor import check_engines
-from storage.provenance import PACKAGES, hardware
+from evaluation.printing import print_line
+from storage.provenance import PACKAGES, hardware, installed_version
 
 Check = tuple[bool, str, str]
 """Whether all is well, what was checked, and what was found or is to be done."""
@@ -21,7 +21,7 @@ def check_machine() -> int:
     status = 0
     for is_well, name, text in (*check_packages(), *check_engines()):
         status |= not is_well
-        print(f"{'ok ' if is_well else 'BAD'}  {name:18} {text}")
+        print_line(f"{'ok ' if is_well else 'BAD'}  {name:18} {text}")
     return status
 
 
@@ -36,7 +36,5 @@ def check_packages() -> Iterator[Check]:
 
 
 def _check_package(name: str) -> Check:
-    try:
-        return True, name, version(name)
-    except PackageNotFoundError:
-        return False, name, 'is not installed; pip install -e "."'
+    installed = installed_version(name)
+    return installed is not None, name, installed or 'is not installed; pip install -e "."'

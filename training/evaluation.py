@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from agents.agent import Agent
 from agents.collector import BatchedEnvs, Collector
 from agents.inference import InferencePolicy
-from envs import EnvConfig, EnvError, SharedVectorEnv
+from envs import EnvConfig, SharedVectorEnv, StoppedError
+from envs.errors import describe_error
 from envs.filmed import FilmedEnv
 from envs.fingerprint import fingerprint
 from envs.playback import Moment, env_steps_per_second, playback_fps
 from envs.video import gif_bytes, write_mp4
 from evaluation.playing import play_episodes, score_episodes
+from evaluation.protocol import counted, report_bound
 from evaluation.replay.recorded import DivergedError, ShownEpisode, replay_recording
 from evaluation.seeds import EVALUATION
 from evaluation.statistics import Score
+from storage.files import replacing
 from storage.recording import Episode, Recording, save_recording
 from storage.run_folder import RunFolder
 from training.config import AnyTrainConfig
@@ -51,6 +54,7 @@ class PeriodicEvaluation:
         collector: the collector that these environments belong to; its episodes continue after an
             evaluation, and no further environment is made for pictures. None: they are used for
             nothing else.
+        stops: see `SharedVectorEnv`.
 
     Attributes:
         envs: the environments.
@@ -67,14 +71,17 @@ class PeriodicEvaluation:
         num_episodes: int,
         record: bool,
         collector: Collector | None = None,
+        stops: Callable[[], bool] = lambda: False,
     ) -> None:
         self.envs = envs
         self._agent, self._config, self._collector = agent, config, collector
         self._folder, self._logger = folder, logger
-        self._num_episodes, self._record = num_episodes, record
+        self._num_episodes, self._record, self._stops = num_episodes, record, stops
         self._player = InferencePolicy(agent.policy)
         self._game = fingerprint(config.env)
+        self._has_said = False
         self._is_repeatable = True  # Whether seed and actions determine an episode.
+        self._not_shown = ""  # Why the last episode was not shown.
 
     def run(
         self, config: AnyTrainConfig, progress: Progress, signals: Sequence[int]
@@ -89,12 +96,17 @@ class PeriodicEvaluation:
         Returns:
             The policy's score; None if the evaluation was stopped.
         """
-        episodes = self.play(signals)
+        try:
+            episodes = self.play(signals)
+        except StoppedError:
+            return None
         if signals:
             return None
         score, say = score_episodes(episodes), self._logger.progress.say
-        while progress.next_evaluation <= progress.env_steps:
-            progress.next_evaluation += config.evaluation_interval
+        report_bound(episodes, self._config, self._say_once)
+        behind = max(0, progress.env_steps - progress.next_evaluation + config.evaluation_interval)
+        passed = behind // config.evaluation_interval
+        progress.next_evaluation += passed * config.evaluation_interval
         best = progress.best_score
         progress.evaluations_since_best += 1
         if best is None or score.mean > best:
@@ -109,7 +121,7 @@ class PeriodicEvaluation:
         self._logger.record("eval/mean_ep_length", score.mean_length)
         say(
             f"{progress.env_steps:>9,} env steps · evaluation {score.mean:,.2f} "
-            f"± {score.std:,.2f} over {score.episodes} episodes"
+            f"± {score.std:,.2f} over {counted(score.episodes, 'episode')}"
         )
         return score
 
@@ -125,10 +137,17 @@ class PeriodicEvaluation:
         self._player.take_weights()
         before = self._collector.state() if self._collector else {}
         played = self._play(self.envs, self._num_episodes)
-        episodes = list(itertools.takewhile(lambda _: not signals, played))
-        if self._collector and (lost := self._collector.load_state(before)):
-            self._logger.progress.say(lost_episodes(lost))
+        try:
+            episodes = list(itertools.takewhile(lambda _: not signals, played))
+        finally:
+            if self._collector and (lost := self._collector.load_state(before)):
+                self._logger.progress.say(lost_episodes(lost))
         return sorted(episodes, key=lambda episode: episode.seed)
+
+    def _say_once(self, line: str) -> None:
+        if not self._has_said:
+            self._logger.progress.say(f"{line} (reported once)")
+        self._has_said = True
 
     def record_episodes(self, episodes: Sequence[Episode], env_steps: int) -> None:
         """Record the episodes of an evaluation, and show the first one in TensorBoard.
@@ -147,17 +166,28 @@ class PeriodicEvaluation:
         if self._collector or "rgb_array" not in self.envs.metadata.get("render_modes", ()):
             return
         try:
+            self._show(recordings[0], env_steps)
+        except StoppedError:
+            return
+        except OSError:
+            raise
+        except Exception as error:  # Environments can raise anything.
+            reason = describe_error(error)
+            if reason != self._not_shown:
+                self._logger.progress.say(f"{reason}; this episode is not shown")
+            self._not_shown = reason
+
+    def _show(self, recording: Recording, env_steps: int) -> None:
+        """Show an episode in TensorBoard, or another one if it cannot be repeated."""
+        try:
             if self._is_repeatable:
-                self._show_moments(
-                    replay_recording(recordings[0], self._config, _GIF_SIZE), env_steps
-                )
+                moments = replay_recording(recording, self._config, _GIF_SIZE)
+                self._show_moments(moments, env_steps)
         except DivergedError as error:
             self._is_repeatable = False
             self._logger.progress.say(
                 f"{error}; from now on, pictures are taken while an episode is played"
             )
-        except EnvError as error:
-            self._logger.progress.say(f"{error}; this episode is not shown")
         if not self._is_repeatable:
             self._record_video(env_steps)
 
@@ -179,12 +209,13 @@ class PeriodicEvaluation:
     def _record_video(self, env_steps: int) -> None:
         """Play one more episode, record it with a video, and show it in TensorBoard."""
         file = self._folder.episodes / f"evaluation-{env_steps:010d}-film.npz"
-        with contextlib.closing(FilmedEnv(self._config, _VIDEO_SIZE)) as env:
+        with contextlib.closing(FilmedEnv(self._config, _VIDEO_SIZE, self._stops)) as env:
             (episode,) = self._play(env, 1)
         recording = self._recording(episode)
         if self._record:
             save_recording(file, recording)
-            write_mp4(file.with_suffix(".mp4"), env.film(), playback_fps(self._config))
+            with replacing(file.with_suffix(".mp4")) as temporary:
+                write_mp4(temporary, env.film(), playback_fps(self._config))
         shown = ShownEpisode(name="", recording=recording, config=self._config, video=env.film)
         self._show_moments(shown.moments(_GIF_SIZE), env_steps)
 
@@ -192,6 +223,8 @@ class PeriodicEvaluation:
         """Show the beginning of an episode as an animated GIF with one picture per env step."""
         pictures: dict[int, Any] = {}
         for moment in moments:
+            if self._stops():
+                raise StoppedError
             if moment.step < _GIF_FRAMES:
                 pictures[moment.step] = moment.image
         gif = gif_bytes(list(pictures.values()), env_steps_per_second(self._config))

@@ -9,6 +9,7 @@ from typing import Any
 from agents import Agent
 from agents.agent import NotFiniteError
 from agents.collector import Collected
+from storage.files import FileError
 from storage.run_folder import RunFolder
 from storage.tensor_file import write_tensors
 from training.errors import TrainingError
@@ -67,6 +68,8 @@ def continuing_without_disk(say: Callable[[str], None]) -> Iterator[list[bool]]:
     reached: list[bool] = []
     try:
         yield reached
+    except FileError as error:
+        say(f"{error}; continuing, to try again later")
     except OSError as error:
         where = error.filename or "a file"
         say(f"{where} cannot be written ({error.strerror}); continuing, to try again later")

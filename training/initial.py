@@ -21,7 +21,7 @@ def initialize_from(path: Path, agent: Agent[Any], config: AnyTrainConfig) -> st
     """Copy a trained policy's weights into a new agent, as far as they fit its task.
 
     Perception is copied always, with its statistics of observations; the actor if the actions are
-    the same; the critic if the environment is the same. The optimiser starts anew.
+    the same; the critic if the environment is the same. The state of the optimiser is new.
 
     Args:
         path: a run folder, a policy file, or `zoo/NAME`.
@@ -35,8 +35,7 @@ def initialize_from(path: Path, agent: Agent[Any], config: AnyTrainConfig) -> st
         FileError: If there is no policy.
         TrainingError: If its perception differs from the agent's.
     """
-    # The path was named on the command line of a training, which may import what it likes.
-    file, _ = find_policy(locate(path), trust=True)
+    file, _ = find_policy(locate(path))
     ours, theirs = agent.policy, file.policy
     _check_same_perception(path, ours, theirs)
     ours.perception.load_state_dict(theirs.perception.state_dict())

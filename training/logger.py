@@ -10,29 +10,33 @@ import contextlib
 import csv
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
-from typing import Any
+from typing import Any, TextIO
 
-from rich.console import Console
+import numpy as np
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from stable_baselines3.common.logger import (
-    CSVOutputFormat,
     HParam,
     KVWriter,
     Logger,
     TensorBoardOutputFormat,
+    filter_excluded_keys,
 )
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 from torch.utils.tensorboard.writer import SummaryWriter
+
+from evaluation.printing import PlainConsole
+from storage.files import FileError, read_regular, replacing
 
 _NOT_IN_TEXT = ("stdout", "csv", "json", "log")
 _EPISODES = 100  # Episodes that a mean is over, as in Stable-Baselines3.
 _NOT_AVERAGED = ("r", "l", "t")  # Return and length are logged under other tags; t is wall time.
 # Without a terminal, a line is printed each time this share of the training has passed.
 _SHARE_PER_LINE = 0.05
+_STEPS = "time/total_timesteps"
+_MAX_CSV_BYTES = 2**28
 
 
 class ProgressWriter(KVWriter):
@@ -45,7 +49,7 @@ class ProgressWriter(KVWriter):
 
     def __init__(self, total: int, start: int) -> None:
         self._total, self._next_line = total, float(start)
-        self._console = Console(stderr=True)
+        self._console = PlainConsole(stderr=True)
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=None),
@@ -133,6 +137,45 @@ class _TensorBoardWriter(TensorBoardOutputFormat):
             self._excepthook(args)
 
 
+class _CSVWriter(KVWriter):
+    """Writes a row for each record; columns are in the order in which they first appear.
+
+    Args:
+        file: an empty file, open for reading and writing; it is closed with the writer.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+        self.columns: list[str] = []
+
+    def write(
+        self,
+        key_values: dict[str, Any],
+        key_excluded: dict[str, tuple[str, ...]],
+        step: int = 0,
+    ) -> None:
+        """Write one record.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        row = filter_excluded_keys(key_values, key_excluded, "csv")
+        if new := [name for name in row if name not in self.columns]:
+            self.file.seek(0)
+            rows = list(csv.DictReader(self.file))
+            self.columns += new
+            self.file.seek(0)
+            writer = csv.DictWriter(self.file, self.columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        csv.DictWriter(self.file, self.columns, lineterminator="\n").writerow(row)
+        self.file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
 class RunLogger(Logger):
     """Stable-Baselines3's Logger for a run folder; a run that resumes adds to its files.
 
@@ -178,11 +221,11 @@ class RunLogger(Logger):
         self._returns.extend(episode["r"] for episode in finished)
         self._lengths.extend(episode["l"] for episode in finished)
         if self._returns:
-            self.record("rollout/ep_rew_mean", fmean(self._returns))
-            self.record("rollout/ep_len_mean", fmean(self._lengths))
+            self.record("rollout/ep_rew_mean", _mean(self._returns))
+            self.record("rollout/ep_len_mean", _mean(self._lengths))
         for key in finished[0] if finished else ():
             if key not in _NOT_AVERAGED:
-                self.record(f"rollout/ep_{key}_mean", fmean(e[key] for e in finished))
+                self.record(f"rollout/ep_{key}_mean", _mean([e[key] for e in finished]))
 
     @property
     def last_episodes(self) -> tuple[list[float], list[float]]:
@@ -221,17 +264,33 @@ class RunLogger(Logger):
                 output_format.close()
 
 
-def _resumed_csv(path: Path, start: int) -> CSVOutputFormat:
-    """Open progress.csv, keeping the rows up to env step `start`."""
-    rows: list[dict[str, str]] = []
+def _mean(values: Collection[float]) -> float:
+    """Return a mean, which is infinite or NaN if a value is, or if the sum is too large."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.mean(list(values)))
+
+
+def _resumed_csv(path: Path, start: int) -> _CSVWriter:
+    """Open progress.csv, keeping the rows up to env step `start`.
+
+    Raises:
+        FileError: If it is not a file that a training wrote.
+    """
+    rows: list[tuple[int, dict[str, str]]] = []
     if path.exists():
         # The last line of a program that was killed may be incomplete.
-        lines = [line for line in path.read_text().splitlines(True) if line.endswith("\n")]
-        rows = [row for row in csv.DictReader(lines) if int(row["time/total_timesteps"]) <= start]
+        content = read_regular(path, _MAX_CSV_BYTES).decode(errors="replace")
+        lines = [line for line in content.splitlines(True) if line.endswith("\n")]
+        try:
+            numbered = [(int(row[_STEPS]), row) for row in csv.DictReader(lines, strict=True)]
+        except (LookupError, TypeError, ValueError, csv.Error) as error:
+            raise FileError(
+                f"{path} is not what a training wrote; move it elsewhere to continue without it"
+            ) from error
+        rows = [(step, row) for step, row in numbered if step <= start]
     # Written under another name and then renamed, so that it is never incomplete; it stays open.
-    temporary = path.with_name(f".{path.name}.tmp")
-    output = CSVOutputFormat(str(temporary))
-    for row in rows:
-        output.write(row, {}, int(row["time/total_timesteps"]))
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        output = _CSVWriter(temporary.open("w+", newline=""))
+        for step, row in rows:
+            output.write({k: v for k, v in row.items() if k}, {}, step)
     return output

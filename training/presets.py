@@ -75,6 +75,9 @@ _ATARI_PPO: dict[str, Any] = {
 # to predict, and is only reported if it is asked for.
 _DOOM_OBJECTIVES: dict[str, dict[str, Any]] = {"variables": {"env.enemy_in_view": True}}
 
+# What is set only where images are observed.
+_IMAGES = {"env.height", "env.width"}
+
 # Vectors: tanh layers, no images.
 _CLASSIC: dict[str, Any] = {"num_envs": 8, "num_groups": 1, "total_env_steps": 200_000}
 
@@ -91,13 +94,19 @@ _CAR_RACING: dict[str, Any] = {
     "total_env_steps": 2_000_000,
 }
 
+# Vectors and grids with memory. An update goes through its sequences env step by env step, which
+# takes hardly longer for many sequences than for a few: as many env steps of four times as many
+# environments take much less time.
+_RECURRENT_CLASSIC: dict[str, Any] = {"num_envs": 32}
+_RECURRENT_CLASSIC_PPO: dict[str, Any] = {"agent.rollout_length": 32, "agent.minibatch_size": 256}
+
 _FAMILIES: tuple[tuple[str, dict[str, Any]], ...] = (
     (r"ALE/", _ATARI),
     (r"CarRacing", _CAR_RACING),
     (r"MiniGrid-", {**_CLASSIC, "agent.normalize_obs": True, "total_env_steps": 500_000}),
     # A level of Freedoom may take an hour; learning needs episodes that end within five minutes.
     (r"freedoom\d:", {**_DOOM, "env.time_limit": 10_500}),
-    (r"(?i).*\.(cfg|wad)$", _DOOM),
+    (r"(?i).*\.(cfg|wad)(:\w+)?$", _DOOM),
     # Any other Gymnasium id, also with its module.
     (r".*(:|-v\d+$)", _CLASSIC),
     (r".*", _DOOM),
@@ -195,15 +204,31 @@ _AGENTS: dict[tuple[str, str], dict[str, Any]] = {
 }
 
 
-def preset(env: str, agent: str, objectives: tuple[str, ...] = ()) -> dict[str, Any]:
+def observes_little(env: str) -> bool:
+    """Return whether an environment observes vectors or grids, as most of Gymnasium's do.
+
+    Args:
+        env: the environment's canonical name.
+    """
+    return _family(env).keys() >= _CLASSIC.keys() and not _family(env).keys() & _IMAGES
+
+
+def _family(env: str) -> dict[str, Any]:
+    return next(values for pattern, values in _FAMILIES if re.match(pattern, env))
+
+
+def preset(
+    env: str, agent: str, objectives: tuple[str, ...] = (), memory: str | None = None
+) -> dict[str, Any]:
     """Return the fields in which a configuration differs from the defaults, by dotted name.
 
     Args:
         env: the environment's canonical name.
         agent: the agent's name.
         objectives: names of objectives.
+        memory: the memory's name. None: the preset's.
     """
-    family = next(values for pattern, values in _FAMILIES if re.match(pattern, env))
+    family = _family(env)
     is_doom = family.keys() >= _DOOM.keys()
     values = {**family, **_ENVS.get(env, {})}
     if is_doom:
@@ -217,4 +242,7 @@ def preset(env: str, agent: str, objectives: tuple[str, ...] = ()) -> dict[str, 
         values |= _DOOM_PPO if values.get("memory", "none") == "none" else _RECURRENT_PPO
     if ours == "ppo" and family is _ATARI:
         values |= _ATARI_PPO
-    return {**values, **_AGENTS.get((env, ours), {})}
+    values |= _AGENTS.get((env, ours), {})
+    if observes_little(env) and (memory or values.get("memory", "none")) != "none":
+        values |= _RECURRENT_CLASSIC | (_RECURRENT_CLASSIC_PPO if ours == "ppo" else {})
+    return values

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from evaluation.seeds import TRAINING
 from training.config import AnyTrainConfig
+
+_LAST_SEED = 2**31
 
 
 @dataclass
@@ -25,6 +28,9 @@ class Progress:
         lengths: lengths of the last episodes, in env steps.
         best_score: mean return of the best evaluation.
         evaluations_since_best: evaluations without improvement.
+
+    Raises:
+        ValueError: If a value is out of range.
     """
 
     env_steps: int = 0
@@ -39,6 +45,18 @@ class Progress:
     lengths: list[float] = field(default_factory=list)
     best_score: float | None = None
     evaluations_since_best: int = 0
+
+    def __post_init__(self) -> None:
+        """Check ranges: a checkpoint may come from a stranger."""
+        counters = {n: v for n, v in vars(self).items() if type(v) is int}
+        for name, value in counters.items():
+            if not 0 <= value < 2**53:
+                raise ValueError(f"{name} cannot be {value}")
+        if not TRAINING <= self.next_episode_seed < _LAST_SEED:
+            raise ValueError(f"next_episode_seed cannot be {self.next_episode_seed}")
+        for name in ("seconds", "other_seconds"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} cannot be {getattr(self, name)}")
 
 
 def is_finished(config: AnyTrainConfig, progress: Progress) -> bool:

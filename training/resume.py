@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from agents import Agent
+from envs.doom.cfg import split_file
+from envs.moved import difference
+from evaluation.printing import print_line
 from evaluation.seeds import first_training_seed
 from perception import PerceptionConfig
 from storage.checkpoint import load_training
@@ -30,8 +34,10 @@ def resume(
         The progress, and the collector's state, empty if none was saved.
 
     Raises:
-        FileError: If the folder holds a policy but no checkpoint, or only damaged ones.
+        FileError: If the folder holds a policy but no checkpoint, or only damaged ones, or
+            checkpoints but no configuration.
     """
+    folder.check_complete()
     if config.fresh or not folder.checkpoints:
         if folder.policy_file.exists() and not config.fresh:
             raise FileError(
@@ -41,7 +47,7 @@ def resume(
         first = first_training_seed(config.seed)
         return Progress(next_episode_seed=first, next_evaluation=config.evaluation_interval), {}
     newest, *older = folder.checkpoints
-    say = functools.partial(print, file=sys.stderr)
+    say = functools.partial(print_line, file=sys.stderr)
     try:
         state, collector_state = load_training(newest, agent, say)
     except DamagedError as error:
@@ -49,7 +55,13 @@ def resume(
             raise
         say(f"{error}; resuming from the checkpoint before it")
         state, collector_state = load_training(older[0], agent, say)
-    progress = decode(Progress, state)
+    try:
+        progress = decode(Progress, state)
+    except FileError as error:
+        raise FileError(
+            f"{folder.path} holds a checkpoint that no training wrote ({error}); use --fresh to "
+            "start over"
+        ) from error
     say(f"resuming at {progress.env_steps:,} env steps in {folder.path}")
     return progress, collector_state
 
@@ -82,10 +94,33 @@ def check_resumable(folder: RunFolder, config: AnyTrainConfig) -> None:
         objectives=type(config.objectives)(),
     )
     before = dotted(default.as_dict()) | before
+    _compare_files(folder, before, now)
     order = sorted(now, key=lambda name: not name.endswith((".name", "objectives")))
     for name in order:
         if name not in free and before.get(name) != now[name]:
             raise FileError(
-                f"{folder.path} holds a run with {name} {before.get(name)}, not {now[name]}; "
-                "choose another --run-dir, or start over with --fresh"
+                f"{folder.path} holds a run with {name} {before.get(name)!s:.100}, not "
+                f"{now[name]}; choose another --run-dir, or start over with --fresh"
             )
+
+
+def _compare_files(folder: RunFolder, before: dict[str, Any], now: Mapping[str, Any]) -> None:
+    """Take the files of an environment as the same, wherever they are, if their content is.
+
+    Args:
+        folder: the run folder.
+        before: the stored configuration by dotted name; its `env.env` is changed.
+        now: the configuration that is to resume it.
+
+    Raises:
+        FileError: If their content differs.
+    """
+    noted, env = before["env.files"], str(now["env.env"])
+    if not noted or not isinstance(noted, list) or split_file(env) is None:
+        return
+    if different := difference(env, [str(note) for note in noted]):
+        raise FileError(
+            f"{folder.path} holds a run with other files: {different}; restore them, choose "
+            "another --run-dir, or start over with --fresh"
+        )
+    before["env.env"] = env

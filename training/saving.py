@@ -10,7 +10,8 @@ from torch import Tensor
 
 from agents import Agent
 from storage.checkpoint import save_training
-from storage.policy_file import About, save_policy
+from storage.files import FileError
+from storage.policy_file import About, load_policy, save_policy
 from storage.run_folder import RunFolder
 from training.config import AnyTrainConfig
 from training.guard import continuing_without_disk
@@ -38,13 +39,31 @@ def save_all(
         say: is called with a line about what cannot be written.
     """
     with continuing_without_disk(say) as written:
+        if not folder.holds_run:  # Somebody removed it during the training.
+            precision = agent.policy.perception.precision
+            folder.write_config(config.as_dict(), precision)
         file = folder.checkpoint_file(progress.env_steps)
         save_training(file, agent, asdict(progress), collector_state)
-        for old in folder.checkpoints[_KEPT_CHECKPOINTS:]:
-            old.unlink()
+        # Checkpoints of more env steps are damaged ones: the training resumed from one before.
+        kept = [other for other in folder.checkpoints if other <= file][:_KEPT_CHECKPOINTS]
+        for old in folder.checkpoints:
+            if old not in kept:
+                old.unlink()
         save_as_policy_file(folder, agent, config, progress)
         written.append(True)
     return bool(written)
+
+
+def bring_policy_up_to_date(
+    folder: RunFolder, agent: Agent[Any], config: AnyTrainConfig, progress: Progress
+) -> None:
+    """Write the latest policy if a program was killed after its checkpoint, but before it."""
+    try:
+        written = load_policy(folder.policy_file).about.env_steps
+    except FileError:
+        written = None
+    if written != progress.env_steps:
+        save_as_policy_file(folder, agent, config, progress)
 
 
 def save_as_policy_file(

@@ -21,7 +21,7 @@ from typing import Any, Literal, TextIO
 from stable_baselines3.common.logger import KVWriter
 
 from agents.extras import import_extra
-from storage.files import write_atomically
+from storage.files import read_regular, write_atomically
 
 TrackerName = Literal["wandb", "trackio"]
 _PROJECT = "doomgrad"
@@ -84,7 +84,7 @@ class Tracker(KVWriter):
     def _start_wandb(self, folder: Path, about: dict[str, Any], resumed: bool) -> None:
         id_file = folder / "wandb" / "id"
         known = resumed and id_file.is_file()
-        identity = id_file.read_text() if known else secrets.token_hex(4)
+        identity = read_regular(id_file, 1000).decode() if known else secrets.token_hex(4)
         write_atomically(id_file, identity.encode())
         self._run = run = self._service.init(
             **about,

@@ -10,8 +10,10 @@ from typing import Any
 
 from agents import Agent, OverlappedSampler
 from agents.collector import Collected, Collector
-from envs import EnvError, SharedVectorEnv
+from envs import EnvError, SharedVectorEnv, StoppedError
 from envs.registry import frames_per_env_step
+from evaluation.printing import print_line
+from evaluation.protocol import pasteable
 from storage.run_folder import RunFolder
 from training.callbacks import Callback
 from training.config import AnyTrainConfig
@@ -68,6 +70,7 @@ class Training:
         self._first_env_steps, self._first_seconds = self.progress.env_steps, self.progress.seconds
         self._first_other_seconds = self.progress.other_seconds
         self._restarts_before = self.progress.restarts
+        self._frame_skip = frames_per_env_step(self.config.env)
         self._saved_at = time.monotonic()
 
     @property
@@ -124,7 +127,7 @@ class Training:
             callback.on_update(self, collected, metrics)
         logger.record("train/skipped_updates", progress.skipped_updates)
         logger.record_update(metrics)
-        logger.record("time/fps", frames_per_env_step(self.config.env) * env_steps_per_s)
+        logger.record("time/fps", self._frame_skip * env_steps_per_s)
         logger.record("time/env_steps_per_s", env_steps_per_s)
         logger.record("time/total_timesteps", progress.env_steps)
         logger.record("time/time_elapsed", progress.seconds)
@@ -157,11 +160,11 @@ class Training:
         )
         state = self.collector.state() if resumes_episodes else {}
         say = self.logger.progress.say
-        written = save_all(self.folder, self.agent, self.config, self.progress, state, say)
+        # Recordings first: a run that resumes from a checkpoint has had the episodes before it.
         if self.recorder:
             with continuing_without_disk(say):
                 self.recorder.save()
-        return written
+        return save_all(self.folder, self.agent, self.config, self.progress, state, say)
 
     @contextlib.contextmanager
     def saving_at_the_end(self) -> Iterator[None]:
@@ -174,7 +177,9 @@ class Training:
         try:
             for callback in self.callbacks:
                 callback.on_start(self)
-            yield
+            # A rollout that is interrupted is collected again when the training resumes.
+            with contextlib.suppress(StoppedError):
+                yield
             for callback in self.callbacks:
                 callback.on_end(self)
         except (EnvError, TrainingError) as error:
@@ -182,6 +187,9 @@ class Training:
             raise TrainingError(
                 f"{error}; what was learned in {self.progress.env_steps:,} env steps is saved"
             ) from error
+        except Exception:  # An error of ours costs no work either.
+            self.save(resumes_episodes=False)
+            raise
         if not self.save():
             raise TrainingError(f"{self.folder.path} holds only what could be written before")
 
@@ -189,32 +197,33 @@ class Training:
         """Print what came of the training, and what to do next."""
         progress = self.progress
         verb = "interrupted at" if self.signals else "trained for"
-        print(
+        print_line(
             f"{verb} {progress.env_steps:,} env steps in "
             f"{progress.seconds + progress.other_seconds:,.0f} s: {progress.seconds:,.0f} s "
             f"collecting and learning, {progress.other_seconds:,.0f} s evaluating, logging and "
             "saving"
         )
         if progress.best_score is not None:
-            print(f"best evaluation during training: {progress.best_score:,.2f}")
-        print(f"score it:  python evaluate.py score {self.folder.path}")
-        print(f"watch it:  python evaluate.py replay {self.folder.path}")
+            print_line(f"best evaluation during training: {progress.best_score:,.2f}")
+        run = pasteable(self.folder.path, self.config.env, self.config.import_)
+        print_line(f"score it:  python evaluate.py score {run}")
+        print_line(f"replay it: python evaluate.py replay {run}")
         seconds = progress.seconds - self._first_seconds
         if seconds > 0:
             self._report_speed((progress.env_steps - self._first_env_steps) / seconds)
 
     def _report_speed(self, env_steps_per_s: float) -> None:
         """Print the speed, beside that of the environments alone, and where the time went."""
-        print(
+        print_line(
             f"{env_steps_per_s:,.0f} env steps/s while collecting and learning; all the time went "
             f"to: {self.collector.stopwatch.summary()}"
         )
-        print(
+        print_line(
             f"environment-only limit (random actions): {self.env_limit:,.0f} env steps/s; this run "
             f"reaches {100 * env_steps_per_s / self.env_limit:.0f} %"
         )
         if isinstance(self.collector, OverlappedSampler):
-            print(f"the sampler's thread: {self.collector.sampler_stopwatch.summary()}")
+            print_line(f"the sampler's thread: {self.collector.sampler_stopwatch.summary()}")
 
     def _count_restarts(self) -> None:
         """Count restarted environments, and report the first one."""

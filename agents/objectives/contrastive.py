@@ -26,11 +26,7 @@ _SHORTEST = 1e-3  # Shorter projections are not scaled to length 1, so that grad
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastiveConfig(ObjectiveConfig):
-    """The configuration of contrastive learning.
-
-    Raises:
-        ValueError: If a value is out of range.
-    """
+    """The configuration of contrastive learning."""
 
     projection_size: int = 128
     """Width of the vectors that are compared."""

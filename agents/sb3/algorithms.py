@@ -236,6 +236,8 @@ class SB3Agent(Agent[ConfigT]):
         """Update the policy from SB3's buffer, of which the rollout is a copy."""
         model = self.model
         model._current_progress_remaining = max(0.0, 1.0 - self.num_updates / self.total_updates)
+        if not model._n_updates:  # After resuming, SB3 would count from the beginning.
+            model._n_updates = (self.num_updates - 1) * getattr(model, "n_epochs", 1)
         try:
             model.train()
         except ValueError:  # Torch's distributions raise it for NaN.
@@ -314,6 +316,18 @@ class SB3RecurrentPPO(SB3PPO):
 
     name = "sb3-recurrent-ppo"
     memory = "lstm"
+
+    def options(self, config: PPOConfig, num_envs: int) -> dict[str, Any]:
+        """See `SB3Agent.options`."""
+        options = super().options(config, num_envs)
+        samples, size = config.rollout_length * num_envs, options["batch_size"]
+        # The algorithm divides by the deviation of a minibatch's advantages, which is then NaN.
+        if size == 1 or samples % size == 1:
+            raise AgentError(
+                f"{self.name} needs minibatches of two env steps or more, and one of {samples:,} "
+                f"env steps in minibatches of {size:,} has a single one; change --minibatch-size"
+            )
+        return options
 
     def algorithm(self) -> type[OnPolicyAlgorithm]:
         """See `SB3Agent.algorithm`."""

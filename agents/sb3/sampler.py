@@ -20,11 +20,13 @@ from torch import Tensor
 from agents.collector import (
     Collected,
     GroupedEnvs,
+    check_state,
     current_obs,
     episodes_in_progress,
     next_episode_seed,
     repeat_episodes,
 )
+from agents.errors import AgentError
 from agents.rollout import Rollout
 from agents.sampler import allocate
 from agents.sb3.algorithms import SB3Agent
@@ -132,7 +134,7 @@ class SB3Sampler:
     ) -> None:
         self.envs = envs
         self.stopwatch = Stopwatch()
-        self._agent = agent
+        self._agent, self._is_collecting = agent, False
         self._vec_env = _LearnedRewards(vec_env, agent, self.stopwatch)
         self._tape = _Tape(envs, self._vec_env)
         self._tape.init_callback(agent.model)
@@ -149,8 +151,10 @@ class SB3Sampler:
         """See `Collector.collect`."""
         model, tape = self._agent.model, self._tape
         tape.clear()
+        self._is_collecting = True
         memory_state = self._memory_state().clone()
         model.collect_rollouts(self._vec_env, tape, model.rollout_buffer, model.n_steps)
+        self._is_collecting = False
         rollout = self._rollout(memory_state)
         episodes = self._traces.episodes(rollout, tape.ended)
         self.stopwatch.lap("inference")
@@ -162,7 +166,9 @@ class SB3Sampler:
         )
 
     def state(self) -> dict[str, Tensor]:
-        """See `Collector.state`."""
+        """See `Collector.state`; empty if a rollout was interrupted."""
+        if self._is_collecting:
+            return {}
         _, keys, position, *_ = np.random.get_state()  # noqa: NPY002
         return {
             "numpy_keys": torch.from_numpy(np.asarray(keys).astype(np.int64)),
@@ -175,9 +181,16 @@ class SB3Sampler:
 
     def load_state(self, state: Mapping[str, Tensor]) -> int:
         """See `Collector.load_state`; the actions of episodes in progress are repeated."""
+        check_state(state, self.state())
+        if not 0 <= int(state["numpy_position"]) <= len(state["numpy_keys"]):
+            raise AgentError(
+                "the checkpoint's random generator is damaged; start over with --fresh"
+            )
         keys, position = state["numpy_keys"].numpy().astype(np.uint32), state["numpy_position"]
         np.random.set_state(("MT19937", keys, int(position), 0, 0.0))  # noqa: NPY002
+        self._is_collecting = True
         lost = repeat_episodes(self.envs, state)
+        self._is_collecting = False
         self._traces.load_state(state)
         starts = state["starts"].numpy().copy()
         for lane in lost:

@@ -7,6 +7,8 @@ ignored, because this project sets those itself.
 
 from __future__ import annotations
 
+import codecs
+import os
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,8 +16,9 @@ from pathlib import Path
 import vizdoom
 
 from envs.doom.scenarios import FREEDOOM_BUTTONS, FREEDOOM_MAPS, SCENARIOS
-from envs.doom.wad import first_map, maps, read_directory
+from envs.doom.wad import maps, read_directory
 from envs.errors import EnvError
+from envs.files import open_regular
 
 BUNDLED = Path(vizdoom.scenarios_path).resolve()
 ENGINE_FOLDER = BUNDLED.parent
@@ -98,6 +101,11 @@ _IGNORED_KEYS = {
 _HARMLESS_ARGUMENTS = re.compile(r"(\+sv_noautoaim [01]\s*)*")
 # Keys may be written with or without underscores.
 _KEYS = {key.replace("_", ""): key for key in (*_SETTINGS, *_READ_KEYS, *_IGNORED_KEYS)}
+_PATHS = ("doom_scenario_path", "doom_game_path")
+# What names a file: with a map behind a colon, if it is not to be the file's own choice.
+_FILE = re.compile(r"(.+\.(?:cfg|wad|pk3|ipk3|pk7|zip))(?::(.*))?", re.IGNORECASE | re.DOTALL)
+_LEVEL = re.compile(r"E\dM\d|MAP\d\d", re.IGNORECASE)
+_ARCHIVES = (".pk3", ".ipk3", ".pk7", ".zip")
 _MAX_BYTES = 65_536  # Larger files are not .cfg files.
 _WAD_TIME_LIMIT = 10_500  # Tics, five minutes, for a WAD without a .cfg.
 _MAX_NUMBER = 1_000_000  # With a later `episode_start_time` the engine would hang for minutes.
@@ -153,23 +161,67 @@ def game_spec(env: str) -> GameSpec | None:
     game, _, map_name = env.partition(":")
     if game in FREEDOOM_MAPS:
         if map_name.upper() not in FREEDOOM_MAPS[game]:
-            maps = FREEDOOM_MAPS[game]
+            first, last = FREEDOOM_MAPS[game][0], FREEDOOM_MAPS[game][-1]
             raise EnvError(
-                f"{game} has no map {map_name!r}; it has {game}:{maps[0]} to {game}:{maps[-1]}"
+                f"{game} has no map {map_name!r}; it has {game}:{first} to {game}:{last}"
             )
         spec = read_cfg(BUNDLED / f"{game}.cfg")
         return replace(spec, map=map_name.upper(), variables=GameSpec().variables)
-    if env.lower().endswith(".cfg"):
-        return read_cfg(Path(env))
-    if env.lower().endswith(".wad"):
-        return GameSpec(
-            wad=Path(env).resolve(), map=first_map(Path(env)), time_limit=_WAD_TIME_LIMIT
+    if game in ("doom", "doom2") and _LEVEL.fullmatch(map_name):
+        raise EnvError(
+            f"{env} is of a game that is sold: name the file of its WAD, as {game}.wad:{map_name}"
         )
-    return None
+    file = split_file(env)
+    if file is None:
+        return None
+    path, own_map = file
+    if path.name in os.listdir(BUNDLED) and not os.path.exists(path):
+        is_scenario = path.stem in SCENARIOS
+        bundled = f"the scenario {path.stem}" if is_scenario else str(BUNDLED / path.name)
+        raise EnvError(f"there is no file {path}; did you mean {bundled}?")
+    if path.suffix.lower() == ".cfg":
+        return read_cfg(path, own_map)
+    names = maps(path)
+    if not names:
+        raise EnvError(f"{path} contains no map")
+    if own_map and own_map.upper() not in names:
+        raise EnvError(f"{path} has no map {own_map[:60]!r}; it has {', '.join(names[:40])}")
+    return GameSpec(
+        wad=path.resolve(),
+        map=own_map.upper() if own_map else names[0],
+        time_limit=_WAD_TIME_LIMIT,
+    )
 
 
-def read_cfg(path: Path) -> GameSpec:
+def split_file(env: str) -> tuple[Path, str] | None:
+    """Return the file that an environment's name names, and the map behind it, `""` if none.
+
+    Returns:
+        The path of a .cfg or .wad, and the map, as in `two.wad:MAP02`; None if it names no file.
+
+    Raises:
+        EnvError: If no file can have this name, or it is an archive, which is not supported.
+    """
+    match = _FILE.fullmatch(env)
+    if match is None:
+        return None
+    name, own_map = match[1], match[2] or ""
+    try:
+        if "\0" in name.encode().decode():
+            raise ValueError("no file's name contains it")
+    except ValueError:
+        raise EnvError(f"{name[:60]!r} is not the name of a file") from None
+    if name.lower().endswith(_ARCHIVES):
+        raise EnvError(f"{name}: {Path(name).suffix} is not supported; a .wad is")
+    return Path(name), own_map
+
+
+def read_cfg(path: Path, own_map: str = "") -> GameSpec:
     """Read a ViZDoom .cfg.
+
+    Args:
+        path: the file.
+        own_map: name of the map, if it is not the file's own.
 
     Raises:
         EnvError: If the file is missing or not a .cfg, names a WAD that is missing, or sets
@@ -196,7 +248,7 @@ def read_cfg(path: Path) -> GameSpec:
     own = (maps(wad) if wad else []) or maps(iwad)
     if not own:
         raise EnvError(f"{path}: its WADs contain no map")
-    map_name = values.get("doom_map", "map01" if "MAP01" in own else own[0])
+    map_name = own_map or values.get("doom_map", "map01" if "MAP01" in own else own[0])
     if map_name.upper() not in (*own, *maps(iwad)):
         raise EnvError(f"{path}: its WADs contain no map {map_name[:60]!r}; the first is {own[0]}")
     buttons = _names(path, values.get("available_buttons", ""), vizdoom.Button)
@@ -219,12 +271,13 @@ def read_cfg(path: Path) -> GameSpec:
 def _parse(path: Path) -> dict[str, str]:
     """Parse `key = value`, `key += value` and `key = { several values }`; the last value counts."""
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise EnvError(f"{path} is too large to be a ViZDoom .cfg")
-        text = path.read_text(encoding="utf-8")
+        with open_regular(path, _MAX_BYTES) as file:
+            text = _decode(file.read())
     except FileNotFoundError:
         raise EnvError(f"there is no ViZDoom .cfg at {path}") from None
-    except (UnicodeDecodeError, OSError):
+    except EnvError:
+        raise
+    except (ValueError, OSError):
         raise EnvError(f"{path} is not a ViZDoom .cfg: it is not readable text") from None
     text = re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE)
     # Values in braces may span lines.
@@ -241,12 +294,34 @@ def _parse(path: Path) -> dict[str, str]:
                 "keys are those of ViZDoom's own scenarios"
             )
         value = match.group(3).strip()
+        if "#" in value and key not in (*_PATHS, *_IGNORED_KEYS):
+            comment = value[value.index("#") :][:60]
+            raise EnvError(
+                f"{path}: the value of {key} is followed by {comment!r}; a comment needs a line of "
+                "its own"
+            )
         values[key] = (
             f"{values[key]} {value}" if match.group(2) == "+=" and key in values else value
         )
     if not values:
         raise EnvError(f"{path} is not a ViZDoom .cfg: it sets nothing")
     return values
+
+
+def _decode(content: bytes) -> str:
+    """Decode UTF-8 or UTF-16 with a byte order mark, UTF-8, or else Latin-1, as ViZDoom does.
+
+    Raises:
+        ValueError: If it is not text.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    if b"\0" in content:
+        raise ValueError("text has no null characters")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
 
 
 def _convert(path: Path, key: str, text: str, kind: type[int] | type[float] | type[bool]) -> float:
@@ -270,16 +345,38 @@ def _names(path: Path, text: str, kind: type) -> tuple[str, ...]:
 
 
 def _find_wad(path: Path, name: str) -> Path:
-    """Return the path of a WAD that is beside the .cfg that names it, or bundled with ViZDoom."""
+    """Return the path of a WAD that is beside the .cfg that names it, or bundled with ViZDoom.
+
+    A WAD that the .cfg names in another folder may also be beside the .cfg itself.
+    """
     folders = (path.resolve().parent, BUNDLED, ENGINE_FOLDER)
-    for folder in folders:
-        candidate = (folder / name.strip("'\"")).resolve()
-        if candidate.is_file():
-            if not any(map(candidate.is_relative_to, folders)):
-                raise EnvError(f"{path} names a WAD outside its folder: {name}; move it there")
-            read_directory(candidate)
-            return candidate
-    raise EnvError(f"{path} names a WAD that does not exist: {name}; put it beside the .cfg")
+    name = name.strip("'\"")
+    if name.lower().endswith(_ARCHIVES):
+        raise EnvError(f"{path} names {name}: {Path(name).suffix} is not supported; a .wad is")
+    outside, shown = False, name[:100]
+    for candidate in (*(folder / name for folder in folders), folders[0] / Path(name).name):
+        found = _file_at(candidate)
+        if found is None:
+            continue
+        if any(map(found.is_relative_to, folders)):
+            read_directory(found)
+            return found
+        outside = True
+    if outside:
+        raise EnvError(f"{path} names a WAD outside its folder: {shown}; move it there")
+    comment = ", and comments into lines of their own" if "#" in name else ""
+    raise EnvError(
+        f"{path} names a WAD that does not exist: {shown}; put it beside the .cfg{comment}"
+    )
+
+
+def _file_at(path: Path) -> Path | None:
+    """Return where a file really is; None if there is none, or none can have this name."""
+    try:
+        found = path.resolve()
+        return found if found.is_file() else None
+    except (OSError, RuntimeError):  # The latter for links that lead in a circle.
+        return None
 
 
 def strange_wads(env: str) -> list[Path]:

@@ -4,13 +4,16 @@ Workarounds for the engine's faults are collected here:
 
 - It writes files into its working directory and silently obeys files found there, so it starts in
   an empty scratch folder.
-- It outlives a parent that is killed, so on Linux it is started through `setpriv --pdeathsig KILL`,
-  which kills it when its parent dies.
+- It outlives a parent that is killed, so it is started by `start_engine.sh`, which on Linux has it
+  killed when its parent dies. The script is part of the project, not written into the scratch
+  folder: programs may not be run in some folders for temporary files.
 - Its named shared memory would outlive both processes, so the names are removed as soon as both
   have opened it. If the parent is killed before that, the scratch folder remains, and
   `remove_leftovers` removes both.
 - Commands to it may not contain paths longer than about 100 characters, so no path is ever sent.
 - If it hangs, calls to it never return, unless another thread calls `kill_engine`.
+- A WAD can make it need gigabytes, or print pages when it crashes: its memory is limited, and what
+  it prints is discarded.
 """
 
 from __future__ import annotations
@@ -48,9 +51,14 @@ RESOLUTIONS: tuple[tuple[int, int], ...] = (
     (1600, 1200),
 )
 
+# Of an engine's addresses: it needs 260 MB, whatever the screen and the map.
+MAX_MEMORY_KB = 2**20
 _START_ATTEMPTS = 3  # Starting many engines at once can fail; the next attempt succeeds.
 _SCRATCH_PREFIX = "doomgrad-engine-"
-# Files in the scratch folder: the engine's process id and arguments; a lock that its owner holds.
+_START = Path(__file__).with_name("start_engine.sh")
+_ENGINE = ENGINE_FOLDER / "vizdoom"
+# Files in the scratch folder: the engine's process id and arguments, written by the script; its
+# owner's process id and what to start, on which the owner holds a lock.
 _RECORD, _OWNER = "engine", "owner"
 _INSTANCE = re.compile(r"viz_instance_id (\w+)")
 _LOCKED_WITHIN_S = 60.0  # A scratch folder that has no lock for longer than this has no owner.
@@ -62,7 +70,8 @@ ENGINE_ERRORS = (
     vizdoom.SharedMemoryException,
 )
 SHARED_MEMORY = Path("/dev/shm")  # Where Linux keeps it; other systems have no such folder.
-_working_directory = threading.Lock()
+_STARTED_WITHIN_S = 10.0  # A process that ends waits no longer for an engine that starts.
+_working_directory = threading.Lock()  # Held while an engine starts.
 _locks: dict[Path, int] = {}  # File descriptors of this process's locks, by scratch folder.
 
 
@@ -93,6 +102,7 @@ def start_engine(
     Raises:
         EnvError: If the engine could not be started.
     """
+    check_executable()
     scratch = _scratch_folder()
     game = DoomGame()
     try:
@@ -101,6 +111,7 @@ def start_engine(
             try:
                 with _inside(scratch):
                     game.init()
+                    _remove_shared_memory_names(game.get_instance_id())
                 break
             except vizdoom.ViZDoomErrorException:
                 if attempt == _START_ATTEMPTS - 1:
@@ -108,8 +119,21 @@ def start_engine(
     except ENGINE_ERRORS as error:
         end_engine(game, scratch)
         raise EnvError(f"the Doom engine did not start: {error}") from error
-    _remove_shared_memory_names(game.get_instance_id())
     return game, scratch
+
+
+def check_executable() -> None:
+    """Check that the files which start an engine may be executed.
+
+    Raises:
+        EnvError: If one may not.
+    """
+    for file in (_START, _ENGINE):
+        if not os.access(file, os.X_OK):
+            raise EnvError(
+                f"{file} may not be executed; allow it (chmod +x), or install where programs may "
+                "be run (not on a file system mounted with noexec)"
+            )
 
 
 def end_engine(game: DoomGame, scratch: Path) -> None:
@@ -136,13 +160,28 @@ def kill_engine(scratch: Path) -> None:
 def abandon_engine(scratch: Path) -> None:
     """Kill an engine and remove its files, if its owner ends without calling `end_engine`."""
     kill_engine(scratch)
+    with contextlib.suppress(OSError):
+        for instance_id in _INSTANCE.findall((scratch / _RECORD).read_text()):
+            _remove_shared_memory_names(instance_id)
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+def abandon_engines() -> None:
+    """Abandon every engine of this process, which then ends; also one that is just being started.
+
+    Until an engine has started, nobody knows the names of its shared memory.
+    """
+    is_free = _working_directory.acquire(timeout=_STARTED_WITHIN_S)
+    for scratch in list(_locks):
+        abandon_engine(scratch)
+    if is_free:
+        _working_directory.release()
 
 
 def _leftovers() -> list[Path]:
     """Return the scratch folders of this user's engines whose owners are dead."""
     found = []
-    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH_PREFIX}*"):
+    for folder in _temporary_folder().glob(f"{_SCRATCH_PREFIX}*"):
         with contextlib.suppress(OSError):
             status = folder.stat()
             if status.st_uid != os.getuid():
@@ -165,19 +204,22 @@ def remove_leftovers() -> int:
     """
     folders = _leftovers()
     for folder in folders:
-        kill_engine(folder)  # Without `setpriv` it outlives its owner.
-        with contextlib.suppress(OSError):
-            for instance_id in _INSTANCE.findall((folder / _RECORD).read_text()):
-                _remove_shared_memory_names(instance_id)
-        shutil.rmtree(folder, ignore_errors=True)
+        abandon_engine(folder)  # Without `setpriv` it outlives its owner.
     return len(folders)
+
+
+def _temporary_folder() -> Path:
+    """Return the absolute path of the folder for temporary files, which may be given as `.`."""
+    with _working_directory:
+        return Path(tempfile.gettempdir()).absolute()
 
 
 def _scratch_folder() -> Path:
     """Create a folder with a file that stays locked as long as this process lives."""
-    scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH_PREFIX))
+    scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH_PREFIX, dir=_temporary_folder()))
     temporary = scratch / f"{_OWNER}.tmp"
-    _locks[scratch] = os.open(temporary, os.O_CREAT | os.O_RDWR)
+    temporary.write_text(f"{os.getpid()}\n{MAX_MEMORY_KB}\n{_ENGINE}\n")
+    _locks[scratch] = os.open(temporary, os.O_RDWR)
     fcntl.flock(_locks[scratch], fcntl.LOCK_EX)
     temporary.rename(scratch / _OWNER)  # It never has this name without being locked.
     return scratch
@@ -191,7 +233,7 @@ def _configure(
     variables: tuple[str, ...],
     buffers: tuple[str, ...],
 ) -> None:
-    game.set_vizdoom_path(str(_engine_command(scratch)))
+    game.set_vizdoom_path(str(_START))
     game.set_doom_config_path(str(scratch / "_vizdoom.ini"))
     game.set_doom_game_path(str(spec.iwad))
     if spec.wad is not None:
@@ -222,19 +264,6 @@ def _remove_shared_memory_names(instance_id: str) -> None:
     """
     for kind in ("SM", "MQCtr", "MQDoom"):
         (SHARED_MEMORY / f"ViZDoom{kind}{instance_id}").unlink(missing_ok=True)
-
-
-def _engine_command(scratch: Path) -> Path:
-    """Write the command that starts the engine; it is killed when the starting thread ends."""
-    setpriv = shutil.which("setpriv")
-    prefix = f'"{setpriv}" --pdeathsig KILL ' if setpriv else ""
-    command = scratch / "vizdoom"
-    command.write_text(
-        f'#!/bin/sh\necho "$$ $*" > "{scratch / _RECORD}"\n'
-        f'exec {prefix}"{ENGINE_FOLDER / "vizdoom"}" "$@"\n'
-    )
-    command.chmod(0o700)
-    return command
 
 
 @contextlib.contextmanager

@@ -23,12 +23,12 @@ from envs.doom.actions import ActionSet
 from envs.doom.cfg import GameSpec, game_spec
 from envs.doom.engine import (
     ENGINE_ERRORS,
-    abandon_engine,
     end_engine,
     kill_engine,
     smallest_resolution,
     start_engine,
 )
+from envs.doom.trial import check_playable
 from envs.doom.variables import BOUND, scales
 from envs.doom.wad import read_palette
 from envs.errors import EnvError
@@ -83,7 +83,7 @@ class DoomEnv(gym.Env[Any, Any]):
         render_mode: None or `rgb_array`.
 
     Raises:
-        EnvError: If there is no such scenario or map, or its files cannot be read.
+        EnvError: If there is no such scenario or map, or its files cannot be read or played.
     """
 
     def __init__(self, config: EnvConfig, render_mode: str | None = None) -> None:
@@ -93,6 +93,7 @@ class DoomEnv(gym.Env[Any, Any]):
                 f"{config.env} is not a Doom environment; those are scenarios, Freedoom maps, and "
                 ".cfg and .wad files"
             )
+        check_playable(config.env)
         self.config = config
         self.game_spec: GameSpec = spec
         self.frame_skip = config.frame_skip or FRAME_SKIP
@@ -137,7 +138,7 @@ class DoomEnv(gym.Env[Any, Any]):
         self._destination: Mapping[str, NDArray[Any]] | None = None
         self._observed: Mapping[str, NDArray[Any]] = {}
         self._game: Any = None
-        self._done = True
+        self._done, self._return, self._untaken = True, 0.0, 0.0
         # Only a player that can walk swings its weapon.
         moves = any(button.startswith("MOVE_") for button in spec.buttons)
         self._swings = moves and spec.settings.get("render_weapon", True)
@@ -168,7 +169,9 @@ class DoomEnv(gym.Env[Any, Any]):
             self._settle_weapon()
             self._game.set_seed(seed % 2**32)
             self._game.new_episode()
-            variables = self._game.get_state().game_variables
+            if (state := self._game.get_state()) is None:
+                raise EnvError(f"{self.config.env}: an episode ends before its first frame")
+            variables = state.game_variables
             self._carried_over = np.where(self._is_counter, variables, 0.0)
             self._observe(first=True)
             self._first = self._counters()
@@ -211,6 +214,7 @@ class DoomEnv(gym.Env[Any, Any]):
             reward: float = game.make_action(self._actions.buttons(action), tics)
             self._tics += tics
             self._return += reward
+            self._untaken += reward
             self._length += 1
             terminated: bool = game.is_episode_finished()
             truncated = not terminated and self._tics == self.time_limit
@@ -248,6 +252,11 @@ class DoomEnv(gym.Env[Any, Any]):
             **{name: now[name] - self._first[name] for name in COUNTERS},
         }
 
+    def take_reward(self) -> float:
+        """Return the sum of the rewards since the last call, also across episodes."""
+        taken, self._untaken = self._untaken, 0.0
+        return taken
+
     def render(self) -> NDArray[np.uint8] | None:
         """Return the screen as the engine drew it, (height, width, 3) uint8 RGB."""
         return self.palette[self._state.screen_buffer] if self.render_mode == "rgb_array" else None
@@ -260,11 +269,6 @@ class DoomEnv(gym.Env[Any, Any]):
         """Kill an engine that hangs; the method that waits for it in another thread then raises."""
         if self._game is not None:
             kill_engine(self._scratch)
-
-    def abandon(self) -> None:
-        """Kill the engine and remove its files; for any thread, just before the process ends."""
-        if self._game is not None:
-            abandon_engine(self._scratch)
 
     def close(self) -> None:
         """End the engine."""

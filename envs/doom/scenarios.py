@@ -6,6 +6,7 @@ documentation is wrong about several rewards. Rewards are per tic (35 tics a sec
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -294,3 +295,31 @@ FREEDOOM_MAPS: dict[str, tuple[str, ...]] = {
 def camel_case(name: str) -> str:
     """Return a snake_case name in CamelCase, as in Gymnasium ids."""
     return "".join(part.capitalize() for part in name.split("_"))
+
+
+# ViZDoom's Gymnasium ids, and what its names for scenarios are here where they differ.
+_VIZDOOM_ID = re.compile(r"Vizdoom(\w+?)(?:-S([1-5]))?(?:-MultiBinary)?-v\d+")
+_LEVEL = re.compile(r"(Freedoom[12])(E\dM\d|MAP\d\d)")
+_ELSEWHERE = {
+    "corridor": "deadly_corridor",
+    "defendcenter": "defend_the_center",
+    "defendline": "defend_the_line",
+}
+
+
+def name_here(name: str) -> str | None:
+    """Return what an environment of ViZDoom or Sample Factory is called here, None if it is not.
+
+    `VizdoomFreedoom2MAP01-S3-v0` is `freedoom2:MAP01 --skill 3`, and `doom_my_way_home` is
+    `my_way_home`.
+    """
+    if match := _VIZDOOM_ID.fullmatch(name):
+        skill = f" --skill {match[2]}" if match[2] else ""
+        if level := _LEVEL.fullmatch(match[1]):
+            return f"{level[1].lower()}:{level[2]}{skill}"
+        name = match[1]
+    elif not name.startswith("doom_"):
+        return None
+    squeezed = name.removeprefix("doom_").replace("_", "").lower()
+    ours = {scenario.replace("_", ""): scenario for scenario in SCENARIOS}
+    return _ELSEWHERE.get(squeezed, ours.get(squeezed))

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -25,14 +25,15 @@ from numpy.typing import NDArray
 
 from envs.config import EnvConfig
 from envs.doom.env import DoomEnv
-from envs.errors import ActionError, EnvError
+from envs.errors import ActionError, ContractError, EnvError, describe_error
 from envs.pixels import lost_life
 from envs.registry import make
 from envs.vector.memory import Arrays, map_arrays, numeric_keys
-from envs.vector.messages import HUNG, Job, as_json, describe_error
+from envs.vector.messages import HUNG, Job, as_json
 
 _START_ATTEMPTS = 3  # to start an episode
 _MAX_FAILURES = 20  # of one episode, which is restarted each time
+_MAX_FIRST_FAILURES = 3  # of a worker's environments, before any env step has succeeded
 
 
 class UnrecoverableError(EnvError):
@@ -40,12 +41,15 @@ class UnrecoverableError(EnvError):
 
 
 class ArrayEnv:
-    """Any environment but Doom's, with the methods by which `DoomEnv` writes into given arrays."""
+    """Any environment but plain Doom, with the methods by which `DoomEnv` writes into given arrays.
 
-    lost_life = False  # whether the last step lost a life in a game that continues
+    Args:
+        env: the environment, which may be Doom in a user's wrappers.
+    """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         self._env = env
+        self.doom = env.unwrapped if isinstance(env.unwrapped, DoomEnv) else None
 
     def write_to(self, destination: dict[str, NDArray[Any]]) -> None:
         """From now on, write every observation into these arrays, one for each part."""
@@ -54,7 +58,7 @@ class ArrayEnv:
     def reset(self, *, seed: int) -> None:
         """Start an episode."""
         obs, self._info = self._env.reset(seed=seed)
-        self.lost_life = False
+        self._previous_info = self._info
         self._write(obs)
 
     def advance(self, action: Any) -> tuple[float, bool, bool]:
@@ -63,21 +67,27 @@ class ArrayEnv:
         Raises:
             EnvError: If the reward or the observation is NaN or infinite.
         """
-        lives = self._info.get("lives", 0)
+        self._previous_info = self._info
         obs, reward, terminated, truncated, self._info = self._env.step(action)
-        self.lost_life = lost_life(lives, self._info)
         if not math.isfinite(reward):
             raise EnvError(f"its reward is {reward}")
         self._write(obs)
         return float(reward), terminated, truncated
 
-    def info(self) -> dict[str, Any]:
-        """Return the info of the last step."""
-        return self._info
+    @property
+    def lost_life(self) -> bool:
+        """Whether the last step lost a life in a game that continues."""
+        return lost_life(self._previous_info.get("lives", 0), self._info)
+
+    def info(self) -> Mapping[str, Any]:
+        """Return the info of the last step, and in Doom its own."""
+        return self.doom.info() if self.doom else self._info
 
     def episode_statistics(self) -> dict[str, float]:
         """Return an ended episode's statistics by name."""
         statistics: dict[str, float] = self._info["statistics"]
+        if not math.isfinite(statistics["r"]):
+            raise EnvError(f"its reward is {statistics['r']}")
         return statistics
 
     def close(self) -> None:
@@ -95,9 +105,14 @@ class ArrayEnv:
     def _write(self, obs: Any) -> None:
         for name, array in self._destination.items():
             part = obs[name] if isinstance(obs, dict) else obs
-            if not np.isfinite(part).all():
+            if part.dtype.kind == "f" and not np.isfinite(part).all():
                 raise EnvError("its observation contains NaN or infinity")
             array[...] = part
+
+
+def _doom_of(env: DoomEnv | ArrayEnv) -> DoomEnv | None:
+    """Return the Doom that an environment is, or wraps."""
+    return env if isinstance(env, DoomEnv) else env.doom
 
 
 class Lanes:
@@ -134,6 +149,7 @@ class Lanes:
         # Lanes whose episode was lost with the worker's predecessor, which is not reported yet.
         self._lost = set(lanes) if job.is_successor else set()
         self._failures = dict.fromkeys(lanes, 0)  # in the current episode of each lane
+        self._has_stepped = job.is_successor  # Whether any env step has succeeded.
         self.busy, self.count, self._current = False, 0, lanes[0]
 
     def reset(self, lanes: list[int]) -> None:
@@ -179,14 +195,19 @@ class Lanes:
                     result = self._truncate(lane)
                 else:
                     result = self._envs[lane].advance(action)
+                    self._has_stepped = True
                     if result[1] or result[2]:
                         self._start_next(lane)
                     elif self._config.terminal_on_life_loss:
                         result = self._check_lives(lane, result)
-            except (ActionError, UnrecoverableError):
+            except (ActionError, ContractError, UnrecoverableError):
                 raise
             except Exception as error:  # Environments can raise anything.
                 self._failures[lane] += 1
+                if not self._has_stepped and sum(self._failures.values()) == _MAX_FIRST_FAILURES:
+                    raise UnrecoverableError(
+                        f"{self._config.env} fails in its first env step: {describe_error(error)}"
+                    ) from error
                 if self._failures[lane] == _MAX_FAILURES:
                     seed = arrays.seeds[lane]
                     raise UnrecoverableError(
@@ -230,9 +251,9 @@ class Lanes:
 
     def end_hanging(self) -> None:
         """Kill the current environment's engine, or exit if it has none; for another thread."""
-        env = self._envs[self._current]
-        if isinstance(env, DoomEnv):
-            env.kill()
+        doom = _doom_of(self._envs[self._current])
+        if doom:
+            doom.kill()
         else:
             os._exit(HUNG)
 
@@ -240,12 +261,6 @@ class Lanes:
         """Close every environment."""
         for env in self._envs.values():
             env.close()
-
-    def abandon(self) -> None:
-        """Kill every engine and remove its files, without waiting for any; the worker then ends."""
-        for env in self._envs.values():
-            if isinstance(env, DoomEnv):
-                env.abandon()
 
     def _work_at(self, lane: int) -> None:
         self._current = lane
@@ -265,6 +280,8 @@ class Lanes:
             try:
                 self._envs[lane].reset(seed=int(self._arrays.seeds[lane]))
                 return
+            except ContractError:
+                raise
             except Exception as error:  # Environments can raise anything.
                 if attempt == _START_ATTEMPTS - 1:
                     raise UnrecoverableError(

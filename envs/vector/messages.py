@@ -18,15 +18,14 @@ Commands:
 Further replies:
     FAULT: an environment failed and was replaced; the second byte is the length of the text that
         follows.
-    FAILED: the worker cannot continue; the text that follows extends to the end of the stream.
+    FAILED: followed by JSON: the worker cannot continue, and the `reason`. Its length is sent
+        too, because the stream ends with an error where commands were not read.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import socket
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -83,12 +82,3 @@ def _to_builtin(value: Any) -> Any:
     raise EnvError(
         f"{value!r} cannot be sent between processes; numbers, strings, lists and arrays can"
     )
-
-
-def describe_error(error: Exception) -> str:
-    """Return what went wrong in one line, with the place in the code unless it is an EnvError."""
-    if isinstance(error, EnvError):
-        return str(error)
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text} ({os.path.basename(where.filename)}:{where.lineno})"

@@ -11,9 +11,9 @@ import contextlib
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -37,10 +37,17 @@ from envs.vector.messages import (
     Job,
     receive_json,
 )
+from processes.child import start_python
 
-CLOSE_WITHIN_S = 5.0  # after which a worker that was told to close is killed
+# Seconds after which a worker that was told to close is killed; also if it is in a step then.
+CLOSE_WITHIN_S, HURRY_S = 5.0, 1.0
+_CHECK_EVERY_S = 0.25  # how often whoever waits looks whether to stop
 _MAX_DEATHS = 3  # of a worker in a row, without a reply in between
 _START_WORKER = "from envs.vector.worker import main; main()"
+
+
+class StoppedError(Exception):
+    """Environments are no longer waited for, because whoever waits has been told to stop."""
 
 
 class WorkerDiedError(Exception):
@@ -83,14 +90,14 @@ class WorkerHandle:
 
     def _start(self, job: Job) -> None:
         self.connection, theirs = socket.socketpair()
-        # It can import whatever this process can, and numerical libraries use one thread.
-        environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
-        environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _START_WORKER, str(theirs.fileno()), str(self._memory)],
-                pass_fds=(theirs.fileno(), self._memory),
-                env=environment,
+            self.process = start_python(
+                _START_WORKER,
+                [str(os.getpid())],
+                descriptors=(theirs.fileno(), self._memory),
+                # One that is stopped continues, and then notices that it is to end.
+                when_orphaned=signal.SIGCONT,
+                environment={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C reaches the main process only.
             )
@@ -126,7 +133,7 @@ class WorkerHandle:
         """
         try:
             reply = self.connection.recv(2, socket.MSG_WAITALL)
-        except ConnectionResetError:  # It died before it read what it was sent.
+        except ConnectionError:  # It died before it read what it was sent.
             reply = b""
         if len(reply) < 2:
             how = self._wait_for_end()
@@ -136,8 +143,7 @@ class WorkerHandle:
             raise WorkerDiedError(f"a worker process died: {how}")
         command, group = reply
         if command == FAILED:
-            with self.connection.makefile("rb") as report:
-                raise EnvError(report.read().decode(errors="replace"))
+            raise EnvError(receive_json(self.connection)["reason"])
         if command == FAULT:
             text = self.connection.recv(group, socket.MSG_WAITALL)
             self.fault = text.decode(errors="replace")
@@ -169,7 +175,7 @@ class WorkerHandle:
         remove_leftovers()
 
     def _transmit(self, message: bytes) -> None:
-        with contextlib.suppress(BrokenPipeError):  # receive() reports why.
+        with contextlib.suppress(ConnectionError):  # receive() reports why.
             self.connection.sendall(message)
 
     def _wait_for_end(self) -> str:
@@ -192,6 +198,7 @@ class Team:
         holders: for each of the team's groups, the workers that hold lanes of it.
         patience_s: seconds after which a worker that does not reply is replaced.
         count_restart: is called with the reason whenever an environment or a worker was replaced.
+        stops: returns whether environments are no longer to be waited for.
     """
 
     def __init__(
@@ -199,10 +206,12 @@ class Team:
         holders: dict[int, list[WorkerHandle]],
         patience_s: float,
         count_restart: Callable[[str], None],
+        stops: Callable[[], bool],
     ) -> None:
         self.groups = list(holders)
         self._holders = holders
         self._patience_s, self._count_restart = patience_s, count_restart
+        self._stops = stops
         self._workers: dict[int, WorkerHandle] = {}  # by file descriptor
         self._poll = select.poll()
         for worker in {id(w): w for group in holders.values() for w in group}.values():
@@ -274,8 +283,17 @@ class Team:
             self.finish(group)
 
     def _receive_replies(self) -> None:
-        """Wait until some workers reply; replace those that are dead or do not reply in time."""
-        ready = self._poll.poll(self._patience_s * 1000)
+        """Wait until some workers reply; replace those that are dead or do not reply in time.
+
+        Raises:
+            StoppedError: If they are no longer to be waited for.
+        """
+        since = time.monotonic()
+        ready: list[tuple[int, int]] = []
+        while not ready and time.monotonic() - since < self._patience_s:
+            if self._stops():
+                raise StoppedError
+            ready = self._poll.poll(1000 * min(_CHECK_EVERY_S, self._patience_s))
         if not ready:
             for worker in [w for w in self._workers.values() if w.unanswered]:
                 self._replace(worker, f"a worker did not answer for {self._patience_s:g} s")
@@ -339,7 +357,10 @@ def start_workers(
 
 
 def form_teams(
-    workers: Sequence[WorkerHandle], patience_s: float, count_restart: Callable[[str], None]
+    workers: Sequence[WorkerHandle],
+    patience_s: float,
+    count_restart: Callable[[str], None],
+    stops: Callable[[], bool],
 ) -> list[Team]:
     """Return the teams of workers: groups that have a worker in common belong to the same team.
 
@@ -347,6 +368,7 @@ def form_teams(
         workers: all of them.
         patience_s: see `Team`.
         count_restart: see `Team`.
+        stops: see `Team`.
     """
     num_groups = len(workers[0].job.groups)
     holders = [[w for w in workers if w.job.groups[group]] for group in range(num_groups)]
@@ -354,7 +376,7 @@ def form_teams(
     for group in range(num_groups):
         if all(group not in team.groups for team in teams):
             mates = [g for g in range(num_groups) if set(holders[g]) & set(holders[group])]
-            teams.append(Team({g: holders[g] for g in mates}, patience_s, count_restart))
+            teams.append(Team({g: holders[g] for g in mates}, patience_s, count_restart, stops))
     return teams
 
 

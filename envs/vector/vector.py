@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -23,12 +23,14 @@ from numpy.typing import NDArray
 
 from envs.config import EnvConfig
 from envs.doom.engine import remove_leftovers
+from envs.doom.env import DoomEnv
 from envs.errors import EnvError
 from envs.registry import doom_config, make
 from envs.vector import pool
 from envs.vector.infos import current_infos, final_infos
 from envs.vector.memory import Arrays, create_memory, map_arrays, numeric_keys
 from envs.vector.messages import ACT, ASK, RESET, RESTORE, STEP, as_json
+from processes.streams import say_once
 
 # Workers watch their own environments. A worker itself counts as hung if it does not reply within
 # the time that it needs to start every engine and to wait for two that hang.
@@ -87,6 +89,8 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         num_groups: number of groups of equal size into which the environments are split.
         hang_after_s: a step that takes more seconds than this counts as hung.
         max_restarts: more restarts than this within a minute raise EnvError.
+        stops: returns whether to stop; methods that wait for environments then raise StoppedError,
+            and the environments can only be closed.
 
     Attributes:
         num_restarts: how many environments, engines and workers were restarted.
@@ -108,6 +112,7 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         *,
         hang_after_s: float = 30.0,
         max_restarts: int = 100,
+        stops: Callable[[], bool] = lambda: False,
     ) -> None:
         if num_envs < 1:
             raise EnvError(f"num_envs must be at least 1, got {num_envs}")
@@ -120,7 +125,7 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         self.num_workers = min(num_workers or len(pool.usable_cores()), num_envs)
         self.num_groups = num_groups
         self.num_restarts, self.last_restart = 0, ""
-        self._max_restarts = max_restarts
+        self._max_restarts, self._stops = max_restarts, stops
         self._restart_times: deque[float] = deque(maxlen=max_restarts + 1)
         self._restart_lock = threading.Lock()
         remove_leftovers()
@@ -137,7 +142,7 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         self._slices = [slice(int(g[0]), int(g[-1]) + 1) for g in self.groups]
         self._memory = create_memory(example, num_envs)
         self._arrays: Arrays = map_arrays(self._memory, example, num_envs)
-        example.close()
+        _close(example, hang_after_s)
         self._transitions = [self._views(lanes) for lanes in self._slices]
         self._workers = pool.start_workers(
             config,
@@ -148,7 +153,7 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
             restore_seeds=self._restore_seeds,
         )
         patience_s = _START_WITHIN_S + num_envs * _START_ENGINE_WITHIN_S + 2 * hang_after_s
-        self._teams = pool.form_teams(self._workers, patience_s, self._count_restart)
+        self._teams = pool.form_teams(self._workers, patience_s, self._count_restart, stops)
         self._team_of = {group: team for team in self._teams for group in team.groups}
 
     @property
@@ -257,6 +262,8 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
             self.ask([lane], name, value=value)
 
     def _command_all(self, command: int, payload: bytes = b"") -> None:
+        if self._stops():
+            raise pool.StoppedError  # Groups may be in flight.
         for group in range(self.num_groups):
             self._team_of[group].command(command, group, payload)
         for group in range(self.num_groups):
@@ -341,9 +348,11 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         workers = getattr(self, "_workers", [])
         for worker in workers:
             worker.close()
-        deadline = time.monotonic() + pool.CLOSE_WITHIN_S
+        now = time.monotonic()
         for worker in workers:
-            worker.end(deadline)
+            # Whoever has been told to stop does not wait for one that is in the middle of a step.
+            hurries = self._stops() and worker.unanswered
+            worker.end(now + (pool.HURRY_S if hurries else pool.CLOSE_WITHIN_S))
         if hasattr(self, "_memory"):
             os.close(self._memory)
             del self._memory
@@ -419,3 +428,15 @@ def make_doom_vec(
             f'render_mode {render_mode!r} is not supported here; use vectorization_mode="sync"'
         )
     return SharedVectorEnv(doom_config(env, options), num_envs, num_workers)
+
+
+def _close(env: gym.Env[Any, Any], patience_s: float) -> None:
+    """Close an environment, and continue without waiting for one that hangs."""
+    if isinstance(env.unwrapped, DoomEnv):
+        env.close()
+        return
+    closing = threading.Thread(target=env.close, daemon=True)
+    closing.start()
+    closing.join(patience_s)
+    if closing.is_alive():
+        say_once(f"an environment was not closed within {patience_s:g} s; it is left alone")

@@ -1,12 +1,13 @@
 """A worker process: it holds some environments and steps them on command.
 
-Its arguments are two inherited file descriptors, of a socket and of the shared memory; see
-`envs.vector.messages`. When the socket closes, because the main process closed it or died, the
-worker closes its environments and exits.
+Its arguments are two inherited file descriptors, of a socket and of the shared memory, and the
+process id of the main process; see `envs.vector.messages`. When the socket closes, because the main
+process closed it or died, the worker closes its environments and exits.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -17,6 +18,8 @@ from collections.abc import Callable
 
 import cv2
 
+from envs.doom.engine import abandon_engines
+from envs.errors import describe_error
 from envs.vector.lanes import Lanes
 from envs.vector.messages import (
     ACT,
@@ -29,10 +32,11 @@ from envs.vector.messages import (
     RESULT,
     STEP,
     Job,
-    describe_error,
+    as_json,
     receive_json,
 )
-from envs.vector.watchdog import Watchdog
+from envs.vector.watchdog import ParentWatch, Watchdog
+from processes.streams import be_silent, protect_streams
 
 
 def serve(connection: socket.socket, memory: int) -> None:
@@ -66,7 +70,7 @@ def serve(connection: socket.socket, memory: int) -> None:
             lanes.busy = False
             connection.sendall(message)
     finally:
-        lanes.abandon()
+        abandon_engines()
 
 
 def main() -> None:
@@ -74,14 +78,17 @@ def main() -> None:
     # The main process handles Ctrl-C and the closing of the terminal.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    protect_streams(drops_output=True)  # What an environment prints stops nothing.
+    be_silent()  # The main process says the same.
+    ParentWatch(int(sys.argv[3])).start()
     cv2.setNumThreads(1)
     connection = socket.socket(fileno=int(sys.argv[1]))
     try:
         serve(connection, int(sys.argv[2]))
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # The main process is gone: nobody would read a report.
     except Exception as error:
-        connection.sendall(bytes((FAILED, 0)) + describe_error(error).encode())
+        with contextlib.suppress(ConnectionError):  # The main process is gone: nobody reads it.
+            report = as_json({"reason": describe_error(error)})
+            connection.sendall(bytes((FAILED, 0)) + report)
     # The interpreter's own clean-up is skipped: nothing is left to clean up, and it takes time.
     connection.close()
     os._exit(0)

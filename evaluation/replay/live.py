@@ -1,4 +1,4 @@
-"""Playing new episodes, and showing them in a window or a terminal.
+"""Playing new episodes, and showing them in a window; `terminal` shows them in a terminal.
 
 Axes: H, W a picture.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -19,26 +18,26 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
-from envs import SharedVectorEnv
-from envs.doom.cfg import game_spec
+from envs import EnvConfig, SharedVectorEnv
 from envs.filmed import FilmedEnv
 from envs.fingerprint import fingerprint
 from envs.playback import playback_fps
-from envs.registry import frames_per_env_step
-from envs.video import half_blocks
+from envs.registry import frames_per_env_step, is_plain_doom
 from evaluation.entries import locate
 from evaluation.errors import EvaluationError
 from evaluation.protocol import Protocol, check_fits, native, play
+from evaluation.replay.overlay import Caption
 from evaluation.replay.recorded import ShownEpisode
-from evaluation.replay.video import pictures, side_by_side
+from evaluation.replay.video import together, with_captions
+from processes.child import start_python
 from storage.policy_file import PolicyFile
 from storage.recording import Recording
 from storage.run_folder import find_policy
 
 WINDOW = (640, 480)
 """Width and height of pictures that are shown live, in pixels."""
-Show = Callable[[NDArray[np.uint8]], bool]
-"""Shows a (H, W, 3) picture, and returns whether to continue."""
+Show = Callable[[Sequence[NDArray[np.uint8]], Sequence[Caption]], bool]
+"""Shows (H, W, 3) pictures of several episodes, and returns whether to continue."""
 
 
 def play_new(
@@ -60,9 +59,10 @@ def play_new(
     game, shown = fingerprint(config.env), []
     for number in range(protocol.episodes):
         one = replace(protocol, episodes=1, seed=protocol.seed + number)
-        # Doom is deterministic: an episode can be simulated again at any size. Elsewhere, pictures
-        # are kept as the episode is played.
-        envs = SharedVectorEnv(config, 1) if game_spec(config.env) else FilmedEnv(config, WINDOW)
+        # Doom is deterministic: an episode can be simulated again at any size. Elsewhere, and in a
+        # user's wrappers, pictures are kept as the episode is played.
+        repeats = is_plain_doom(config)
+        envs = SharedVectorEnv(config, 1) if repeats else FilmedEnv(config, WINDOW)
         with contextlib.closing(envs):
             check_fits(file, envs, path)
             (episode,) = play(file, envs, one, greedy=greedy)
@@ -88,16 +88,24 @@ def opponent(path: Path, shown: ShownEpisode, trust: bool) -> ShownEpisode:
     """
     file, _ = find_policy(locate(path), trust=trust)
     theirs, ours = native(file, path, trust=trust), shown.config
-    if theirs.env != ours.env or frames_per_env_step(theirs) != frames_per_env_step(ours):
+    if theirs.files == ours.files != ():  # Copies of the same files are one environment.
+        theirs = replace(theirs, env=ours.env)
+    task, own_task = _task(theirs), _task(ours)
+    if task != own_task:
         raise EvaluationError(
-            f"{path} plays {theirs.env} with frame_skip {frames_per_env_step(theirs)}, but "
-            f"{shown.name} plays {ours.env} with frame_skip {frames_per_env_step(ours)}; name a "
-            "policy with the same environment and frame_skip"
+            f"{path} plays {task}, but {shown.name} plays {own_task}; name a policy with the same "
+            "environment and frame_skip"
         )
     episode = shown.episode
     protocol = Protocol(episodes=1, seed=episode.seed, num_envs=1)
     (other,) = play_new(file, path, protocol, greedy=episode.greedy, trust=trust)
     return other
+
+
+def _task(config: EnvConfig) -> str:
+    """Return what has to be the same if two policies are shown side by side."""
+    made = f" made with {' '.join(config.env_kwargs)}" if config.env_kwargs else ""
+    return f"{config.env}{made} with frame_skip {frames_per_env_step(config)}"
 
 
 @contextlib.contextmanager
@@ -108,8 +116,13 @@ def window() -> Iterator[Show]:
         EvaluationError: If no window can be opened.
     """
     # Qt ends a process in which it cannot open a window, so another process tries first.
-    probe = [sys.executable, "-c", "import cv2; cv2.namedWindow('doomgrad')"]
-    if subprocess.run(probe, capture_output=True, check=False).returncode:
+    probe = start_python(
+        "import cv2; cv2.namedWindow('doomgrad')",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    if probe.wait():
         raise EvaluationError("no window can be opened on this display; add --terminal")
     # The Qt of OpenCV has no fonts, and prints a warning for each one that is missing. Any folder
     # of fonts prevents that; none of them is used.
@@ -117,8 +130,8 @@ def window() -> Iterator[Show]:
     name = "doomgrad"
     cv2.namedWindow(name, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)
 
-    def show(image: NDArray[np.uint8]) -> bool:
-        cv2.imshow(name, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    def show(images: Sequence[NDArray[np.uint8]], captions: Sequence[Caption]) -> bool:
+        cv2.imshow(name, cv2.cvtColor(np.hstack(images), cv2.COLOR_RGB2BGR))
         key = cv2.waitKey(1) & 0xFF
         is_open = cv2.getWindowProperty(name, cv2.WND_PROP_VISIBLE) >= 1
         return is_open and key not in (ord("q"), 27)
@@ -127,17 +140,6 @@ def window() -> Iterator[Show]:
         yield show
     finally:
         cv2.destroyAllWindows()
-
-
-def show_terminal(image: NDArray[np.uint8]) -> bool:
-    """Show a picture in the terminal by half blocks, and return True: only Ctrl-C ends it."""
-    size = os.get_terminal_size() if sys.stdout.isatty() else os.terminal_size((80, 24))
-    height, width = image.shape[:2]
-    columns = max(16, min(size.columns, (size.lines - 2) * 2 * width // height))
-    # The cursor is moved instead of clearing the screen, because that would flicker.
-    sys.stdout.write("\x1b[H" + half_blocks(image, columns) + "\x1b[J\n")
-    sys.stdout.flush()
-    return True
 
 
 def show_live(shown: Sequence[ShownEpisode], show: Show, *, speed: float, overlay: bool) -> bool:
@@ -150,10 +152,10 @@ def show_live(shown: Sequence[ShownEpisode], show: Show, *, speed: float, overla
         overlay: whether the return, and the policy's actions and values, are drawn on the pictures.
     """
     fps = playback_fps(shown[0].config) * speed
-    videos = [pictures(s, WINDOW, overlay=overlay) for s in shown]
+    videos = [with_captions(s, WINDOW, overlay=overlay) for s in shown]
     started = time.monotonic()
-    for number, image in enumerate(side_by_side(videos)):
-        if not show(image):
+    for number, current in enumerate(together(videos)):
+        if not show([image for image, _ in current], [caption for _, caption in current]):
             return False
         time.sleep(max(0.0, started + number / fps - time.monotonic()))
     return True

@@ -6,6 +6,7 @@ Axes: T env steps, A choices, H, W a picture in pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -21,6 +22,25 @@ _DIM = 0.28
 _INK, _MUTED, _RAIL = (255, 255, 255), (176, 176, 182), (88, 88, 94)
 _ACCENT = (242, 157, 85)
 _SHIFT = 4  # fractional bits of coordinates: curves between pixels are smooth
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caption:
+    """What is written about a picture of an episode.
+
+    Attributes:
+        step: index of the env step that the picture belongs to.
+        total: the return so far.
+        action: the action of the env step, with its probability if it is a single choice.
+        value: the critic's value before the env step; None without a critic.
+        choices: name, probability from 0 to 1, and whether it was taken, of the likeliest choices.
+    """
+
+    step: int
+    total: str
+    action: str
+    value: str | None
+    choices: tuple[tuple[str, float, bool], ...]
 
 
 def taken_choices(choices: Sequence[str], action: str) -> tuple[int, ...]:
@@ -72,6 +92,20 @@ class Overlay:
         self._drawn: list[int] = sorted(likeliest.tolist())
         returns = np.abs(np.cumsum(np.nan_to_num(rewards)))
         self._decimals = 0 if not np.any(rewards % 1) else 1 if returns.max() >= 10 else 2
+
+    def caption(self, step: int, total: float) -> Caption:
+        """Return what is written about a picture; the arguments are those of `draw`."""
+        step = min(max(step, 0), self._last)
+        return Caption(
+            step=step,
+            total=f"{total:,.{self._decimals}f}",
+            action=self._action_text(step),
+            value=f"{self._values[step]:,.2f}" if self._has_values else None,
+            choices=tuple(
+                (self._choices[c], float(self._probabilities[step, c]), c in self._taken[step])
+                for c in self._drawn
+            ),
+        )
 
     def draw(self, image: NDArray[np.uint8], step: int, total: float) -> NDArray[np.uint8]:
         """Draw on a copy of a picture.

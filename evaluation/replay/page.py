@@ -117,9 +117,7 @@ def page(title: str, tracks: Sequence[Track], *, fps: float, pictures_per_step: 
             f"fps must be greater than 0 and pictures_per_step at least 1, got {fps} and "
             f"{pictures_per_step}"
         )
-    template = (
-        resources.files("evaluation.replay").joinpath("page.html").read_text(encoding="utf-8")
-    )
+    template = template_of("page.html")
     data = {
         "fps": fps,
         "picturesPerStep": pictures_per_step,
@@ -129,25 +127,44 @@ def page(title: str, tracks: Sequence[Track], *, fps: float, pictures_per_step: 
         f'<script type="text/plain" id="video-{number}">{_base64(track.video)}</script>'
         for number, track in enumerate(tracks)
     ]
-    content = {
-        "policy": _content_policy(template),
+    content = {"data": inert_json(data), "videos": "\n".join(videos)}
+    return filled(template, title, content, allowed=(template,))
+
+
+def template_of(name: str) -> str:
+    """Return a template of this package."""
+    return resources.files("evaluation.replay").joinpath(name).read_text(encoding="utf-8")
+
+
+def filled(template: str, title: str, content: Mapping[str, str], *, allowed: Sequence[str]) -> str:
+    """Fill the slots of a template.
+
+    Args:
+        template: the template.
+        title: title of the page, any text.
+        content: HTML for further slots.
+        allowed: templates whose scripts and styles may be used on the page.
+    """
+    slots = {
+        "policy": _content_policy(allowed),
         # Paths that are not valid UTF-8 contain lone surrogates, which cannot be written.
         "title": html.escape(title.encode("utf-8", "replace").decode()),
-        "data": _inert_json(data),
-        "videos": "\n".join(videos),
+        **content,
     }
     # All slots at once, so that a slot in a title is not filled.
-    return _SLOT.sub(lambda match: content[match[1]], template)
+    return _SLOT.sub(lambda match: slots[match[1]], template)
 
 
-def _content_policy(template: str) -> str:
-    """Return a content security policy for the page's own script, style and videos only."""
-    (style,) = re.findall(r"<style>(.*?)</style>", template, re.DOTALL)
-    (script,) = re.findall(r"<script>(.*?)</script>", template, re.DOTALL)
+def _content_policy(templates: Sequence[str]) -> str:
+    """Return a content security policy for the templates' scripts and styles, and videos, only."""
+    together = "\n".join(templates)
+    styles = re.findall(r"<style>(.*?)</style>", together, re.DOTALL)
+    scripts = re.findall(r"<script>(.*?)</script>", together, re.DOTALL)
+    assert len(styles) == len(scripts) == len(templates)
     rules = {
         "default-src": "'none'",
-        "script-src": _source_hash(script),
-        "style-src": _source_hash(style),
+        "script-src": " ".join(map(_source_hash, scripts)),
+        "style-src": " ".join(map(_source_hash, styles)),
         "media-src": "blob:",
         "img-src": "data:",
         "base-uri": "'none'",
@@ -164,7 +181,7 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def _inert_json(data: Any) -> str:
+def inert_json(data: Any) -> str:
     """Return JSON without characters that HTML could interpret as markup."""
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     for character in "<>&":

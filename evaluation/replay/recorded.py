@@ -22,6 +22,9 @@ from evaluation.protocol import env_config
 from storage.files import FileError
 from storage.recording import Episode, Recording, load_recording
 
+HIGHLIGHT = "highlight"
+"""Names the episode that is shown by default: the best one of at least `_LONG` env steps."""
+_LONG = 10  # Shorter episodes are over before one can see what the policy does.
 _TOLERANCE = 1e-5  # Rewards of training were float32.
 
 
@@ -52,18 +55,29 @@ class ShownEpisode:
         return self.recording.episode
 
     def moments(self, size: tuple[int, int]) -> Iterator[Moment]:
-        """Yield pictures of (W, H) pixels: those that were kept, or those of `replay_recording`."""
+        """Yield pictures of (W, H) pixels: those that were kept, or those of `replay_recording`.
+
+        Raises:
+            FileError: If those that were kept are too many or too few.
+        """
         if self.video is None:
             yield from replay_recording(self.recording, self.config, size)
             return
-        rewards = self.episode.rewards
+        rewards, number = self.episode.rewards, -1
         for number, image in enumerate(self.video()):
+            if number > len(rewards):
+                break
             step = max(0, number - 1)
             yield Moment(
                 image=resized(image, size),
                 step=step,
                 reward=float(rewards[step]) if number else 0.0,
                 terminated=self.episode.terminated and number == len(rewards),
+            )
+        if number != len(rewards):
+            raise FileError(
+                f"the video of {self.name}'s episode with seed {self.episode.seed} does not have "
+                f"one picture for each of its {len(rewards):,} env steps"
             )
 
 
@@ -109,17 +123,38 @@ def read(file: Path, *, name: str, trust: bool) -> ShownEpisode:
     )
 
 
+def is_long(shown: ShownEpisode) -> bool:
+    """Return whether an episode is long enough to see what the policy does."""
+    return len(shown.episode.rewards) >= _LONG
+
+
+def by_interest(recorded: Sequence[ShownEpisode]) -> list[ShownEpisode]:
+    """Sort episodes: first the long ones, best first, then the others, longest first.
+
+    The best episode alone may be one of two env steps, where a task is to be quick. Among equally
+    good episodes, and among equally long ones, the longer and the better one comes first.
+    """
+
+    def interest(shown: ShownEpisode) -> tuple[bool, float, float]:
+        steps, total = len(shown.episode.rewards), shown.episode.episode_return
+        return (True, total, steps) if is_long(shown) else (False, steps, total)
+
+    return sorted(recorded, key=interest, reverse=True)
+
+
 def choose(recorded: Sequence[ShownEpisode], wanted: str, count: int) -> list[ShownEpisode]:
     """Choose recorded episodes.
 
     Args:
         recorded: the episodes to choose from, at least one.
-        wanted: `best`, `worst`, `last`, or the seed of the first episode.
+        wanted: `highlight`, `best`, `worst`, `last`, or the seed of the first episode.
         count: number of episodes, if there are as many.
 
     Raises:
         EvaluationError: If there is no such episode.
     """
+    if wanted == HIGHLIGHT:
+        return by_interest(recorded)[:count]
     if wanted == "last":
         return list(recorded[-count:])
     if wanted in ("best", "worst"):
@@ -132,8 +167,9 @@ def choose(recorded: Sequence[ShownEpisode], wanted: str, count: int) -> list[Sh
             return list(recorded[place : place + count])
     seeds = sorted({shown.episode.seed for shown in recorded})
     raise EvaluationError(
-        f"no episode {wanted!r} is recorded; name best, worst, last, a seed from {seeds[0]} to "
-        f"{seeds[-1]}, or a file in episodes/ without its suffix, as in training-first"
+        f"no episode {wanted!r} is recorded; name highlight, best, worst, last, a seed "
+        f"from {seeds[0]} to {seeds[-1]}, or a file in episodes/ without its suffix, as in "
+        "training-first"
     )
 
 

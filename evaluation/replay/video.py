@@ -5,23 +5,23 @@ Axes: T env steps, H, W a picture.
 
 from __future__ import annotations
 
-import tempfile
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from envs.doom.env import COUNTERS
-from envs.playback import ActionNames
-from envs.video import write_mp4
-from evaluation.replay.overlay import Overlay
-from evaluation.replay.page import Event, Track
+from envs.playback import ActionNames, pictures_per_env_step, playback_fps
+from envs.video import mp4_bytes
+from evaluation.replay.overlay import Caption, Overlay
+from evaluation.replay.page import Event, Track, page
 from evaluation.replay.recorded import ShownEpisode
 from storage.files import FileError
 from storage.recording import Episode
 
+T = TypeVar("T")
 _PAGE_CRF = 27  # A page contains its videos: a minute of Doom at 640x480 takes about 10 MB.
 _SURPRISES, _APART = 3, 10  # Number of surprises that are events, and env steps between them.
 
@@ -36,6 +36,14 @@ def pictures(
         size: (W, H) of the pictures.
         overlay: whether the return, and the policy's actions and values, are drawn on them.
     """
+    for image, _ in with_captions(shown, size, overlay=overlay):
+        yield image
+
+
+def with_captions(
+    shown: ShownEpisode, size: tuple[int, int], *, overlay: bool
+) -> Iterator[tuple[NDArray[np.uint8], Caption]]:
+    """Yield what `pictures` yields, each with its caption."""
     episode, total = shown.episode, 0.0
     names = ActionNames(shown.config)
     layer = Overlay(
@@ -47,7 +55,8 @@ def pictures(
     )
     for moment in shown.moments(size):
         total += moment.reward
-        yield layer.draw(moment.image, moment.step, total) if overlay else moment.image
+        image = layer.draw(moment.image, moment.step, total) if overlay else moment.image
+        yield image, layer.caption(moment.step, total)
 
 
 def side_by_side(
@@ -57,17 +66,43 @@ def side_by_side(
 
     A video that has ended shows its last picture until all have ended.
     """
+    for images in together(videos):
+        yield np.hstack(images)
+
+
+def together(videos: Sequence[Iterable[T]]) -> Iterator[list[T]]:
+    """Yield what several videos show at the same time; one that has ended repeats its last item."""
     iterators = [iter(video) for video in videos]
     current = [next(iterator) for iterator in iterators]
     while True:
-        yield np.hstack(current)
+        yield current
         following = [next(iterator, None) for iterator in iterators]
-        if all(image is None for image in following):
+        if all(item is None for item in following):
             return
         current = [
-            before if image is None else image
-            for before, image in zip(current, following, strict=True)
+            before if item is None else item
+            for before, item in zip(current, following, strict=True)
         ]
+
+
+def page_of(shown: Sequence[ShownEpisode], size: tuple[int, int]) -> str:
+    """Return the page about an episode, or about the same episode of two policies.
+
+    Args:
+        shown: one or two episodes of one environment.
+        size: (W, H) of the videos.
+
+    Raises:
+        FileError: If a recording does not fit its environment, or its replay differs.
+    """
+    config = shown[0].config
+    fps = playback_fps(config)
+    tracks = []
+    for s in shown:
+        mode = "greedy" if s.episode.greedy else "sampled"
+        tracks.append(track(s, f"seed {s.episode.seed} · {mode}", size, fps))
+    each = pictures_per_env_step(config)
+    return page(config.env, tracks, fps=fps, pictures_per_step=each)
 
 
 def track(shown: ShownEpisode, about: str, size: tuple[int, int], fps: float) -> Track:
@@ -94,10 +129,7 @@ def track(shown: ShownEpisode, about: str, size: tuple[int, int], fps: float) ->
                 variables.setdefault(name, np.zeros(len(episode.rewards)))[moment.step] = value
             yield moment.image
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "episode.mp4"
-        write_mp4(path, images(), fps, crf=_PAGE_CRF, key_frame_every=round(fps))
-        video = path.read_bytes()
+    video = mp4_bytes(images(), fps, crf=_PAGE_CRF, key_frame_every=round(fps))
     return Track(
         name=shown.name,
         about=about,
@@ -157,4 +189,5 @@ def _choices(shown: ShownEpisode, names: ActionNames) -> tuple[str, ...]:
 
 
 def _readable(name: str) -> str:
-    return name.lower().replace("_", " ")
+    """Return the name of a game variable as words: `damage taken`, `ammo 2`."""
+    return re.sub(r"(?<=[a-z])(\d+)$", r" \1", name.lower().replace("_", " "))

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.compare import Comparison
-from evaluation.report import plots
+from evaluation.report import curve_plots, plots
 from evaluation.report.curves import learning_curves
+from evaluation.report.layout import FORMATS, rendered
+from evaluation.report.looks import looks_of, renamed, short_names
 from evaluation.report.markdown import markdown, summary_markdown
 from evaluation.report.tables import reference, summary
 from evaluation.verdicts import ALPHA, enough_seeds
@@ -73,29 +75,33 @@ def _circumstances() -> dict[str, Any]:
 
 
 def write_report(comparison: Comparison, folder: Path) -> None:
-    """Write compare.md, compare.json and figures into a folder."""
+    """Write compare.md, compare.json and figures, as SVG, PNG and PDF, into a folder."""
     title, unit = comparison.config.env, "native return"
     known = reference(comparison.config.env)
     line = (f"reference: {known.source}", known.mean) if known else None
-    scores = {result.name: result.score for result in comparison.results}
-    returns = {result.name: result.returns for result in comparison.results}
+    names = [result.name for result in comparison.results]
+    short = short_names([*names, *(result.entry for result in comparison.results)])
+    looks = looks_of(short[name] for name in names)
+    scores = {short[result.name]: result.score for result in comparison.results}
+    returns = {short[result.name]: result.returns for result in comparison.results}
     pairs = [
-        (pair.better.name, pair.worse.name, pair.probability, pair.is_significant)
+        (short[pair.better.name], short[pair.worse.name], pair.probability, pair.is_significant)
         for pair in comparison.neighbours
     ]
     figures = {
-        "scores.svg": plots.intervals(title, unit, scores, line),
-        "profiles.svg": plots.profiles(title, unit, returns),
-        "improvement.svg": plots.improvement(title, pairs),
+        "scores": plots.intervals(title, unit, scores, line, looks),
+        "profiles": plots.profiles(title, unit, returns, looks),
+        "improvement": plots.improvement(title, pairs),
     }
-    curves = learning_curves(comparison)
+    curves = renamed(learning_curves(comparison), short)
     if curves:
-        figures["curves.svg"] = plots.curves(title, unit, curves)
-    else:
-        (folder / "curves.svg").unlink(missing_ok=True)  # That of an earlier comparison.
-    for name, figure in figures.items():
-        write_atomically(folder / name, plots.svg(figure).encode())
-    write_atomically(folder / "compare.md", markdown(comparison, list(figures)).encode())
+        figures["curves"] = curve_plots.curves(title, unit, curves, looks)
+    for kind in FORMATS:
+        (folder / f"curves.{kind}").unlink(missing_ok=True)  # That of an earlier comparison.
+        for name, figure in figures.items():
+            write_atomically(folder / f"{name}.{kind}", rendered(figure, kind))
+    images = [f"{name}.svg" for name in figures]
+    write_atomically(folder / "compare.md", markdown(comparison, images).encode())
     write_json(folder / "compare.json", as_dict(comparison))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evaluation.compare import Comparison, Pair, Result
-from evaluation.report.tables import reference, with_interval
-from evaluation.verdicts import AGENTS, ALPHA, EACH_POLICY, FEWEST_SEEDS, enough_seeds
+from evaluation.report.tables import number, reference, with_interval
+from evaluation.verdicts import AGENTS, ALPHA, EACH_POLICY, FEWEST_SEEDS, POLICIES, enough_seeds
 
 
 def verdicts(comparison: Comparison) -> list[str]:
@@ -24,6 +24,9 @@ def verdict(pair: Pair, num_pairs: int) -> str:
     one, other = _subject(pair.better, pair), _subject(pair.worse, pair)
     if pair.is_significant:
         sentence = f"{one} is significantly better than {other}"
+    elif pair.evidence.about == POLICIES:
+        # Next to means that are far apart, the sentence would be surprising without what is tested.
+        sentence = f"{one} and {other} cannot be distinguished by whose episodes score higher"
     else:
         sentence = f"{one} and {other} cannot be distinguished"
     if not sentence.startswith(pair.better.name):
@@ -58,6 +61,9 @@ def _grounds(pair: Pair, num_pairs: int) -> list[str]:
     if evidence.can_decide:
         p_value = pair.p_corrected
         grounds.append("p < 0.001" if p_value < 0.001 else f"p = {_significant(p_value)}")
+    if not pair.is_significant and evidence.about == POLICIES:
+        means = " and ".join(number(result.score.mean) for result in (pair.better, pair.worse))
+        grounds.append(f"not tested: the means, {means}")
     if not pair.is_significant and evidence.least_p > ALPHA / num_pairs:
         seeds = f"{len(pair.better.returns)} seeds against {len(pair.worse.returns)}"
         cannot = (
@@ -116,7 +122,9 @@ def _about_verdicts(comparison: Comparison) -> str:
     notes = [
         "Verdicts on policies apply to these policies, not to how they were trained: they test "
         "whether an episode of one policy scores higher than an episode of the other more often "
-        "than lower (Brunner-Munzel and Mann-Whitney tests, which must agree)."
+        "than lower (Brunner-Munzel and Mann-Whitney tests, which must agree). They do not test "
+        "means: a few very low or very high returns move a mean, but not how often an episode "
+        "scores higher."
     ]
     if AGENTS in abouts:
         notes.append(

@@ -1,15 +1,21 @@
-"""A comparison in TensorBoard: tables, scalars, hyperparameters and bands over training seeds.
+"""A comparison in TensorBoard: tables, scalars and bands over training seeds.
 
 Every result is a separate run, so that TensorBoard lists it and shows it in its own colour.
+
+Nothing is written for the HParams tab: it has the columns of one run of the whole log folder, and
+those of a comparison would take the place of the hyper-parameters of the training runs. Tags sort
+after `eval/` and `rollout/`, and means before other statistics, because TensorBoard opens on the
+first tag.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
-from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from evaluation.compare import Comparison, Result
@@ -18,7 +24,7 @@ from evaluation.report.markdown import markdown
 from evaluation.report.report import folder_names
 from evaluation.statistics import band
 
-_METRICS = ("mean", "ci_low", "ci_high", "median", "iqm", "std", "mean_length")
+_STATISTICS = ("ci_low", "ci_high", "median", "iqm", "std", "mean_length")
 _BAND = ("mean", "low", "high")
 # Marks the files of comparisons: event files of training runs in the folder must not be removed.
 _SUFFIX = ".compare"
@@ -31,7 +37,35 @@ def write_board(comparison: Comparison, folder: Path) -> None:
         comparison: the comparison.
         folder: the folder to write to; `tensorboard --logdir` shows it, or a folder that contains
             it. Other files in it are not changed.
+
+    Raises:
+        OSError: If something cannot be written; it names the folder.
     """
+    with _naming(folder):
+        _write_board(comparison, folder)
+
+
+@contextlib.contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """Let errors of the disk name a folder, and not be printed by TensorBoard's thread as well."""
+    before = threading.excepthook
+
+    def excepthook(args: threading.ExceptHookArgs) -> None:
+        if not issubclass(args.exc_type, OSError):
+            before(args)
+
+    threading.excepthook = excepthook
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(folder)) from error
+    finally:
+        threading.excepthook = before
+
+
+def _write_board(comparison: Comparison, folder: Path) -> None:
     ours = f"events.out.tfevents*{_SUFFIX}"
     for old in [*folder.glob(ours), *folder.glob(f"*/{ours}")]:
         old.unlink()
@@ -58,30 +92,12 @@ def _writer(folder: Path) -> contextlib.closing[SummaryWriter]:
 
 
 def _write_result(writer: SummaryWriter, comparison: Comparison, result: Result) -> None:
-    """Write scores at the number of env steps of the training, and the HParams entry."""
+    """Write scores at the number of env steps of the training."""
     env, step = comparison.config.env, int(result.env_steps)
-    scores = {name: float(getattr(result.score, name)) for name in _METRICS}
-    metrics = {f"compare/{name}": value for name, value in scores.items()}
-    config: dict[str, bool | str | float] = {
-        "environment": env,
-        "player": result.entry,
-        "actions": result.mode or "-",
-        "seeds": len(result.returns),
-        "frames_trained": result.env_steps * comparison.frame_skip,
-        "minutes_trained": result.seconds / 60,
-    }
-    if result.contestants:
-        about, policy = result.contestants[0].file.about, result.contestants[0].file.policy
-        config |= {
-            "agent": about.agent,
-            "encoder": policy.config.encoder_name,
-            "memory": policy.config.memory_name,
-        }
-    for summary in hparams(config, metrics):
-        writer._get_file_writer().add_summary(summary)  # add_hparams would add another run.
-    for name, value in metrics.items():
-        writer.add_scalar(name, value, step)
-    writer.add_scalar(f"scenarios/{env}", result.score.mean, step)
+    writer.add_scalar(f"scores/{env}", result.score.mean, step)
+    for name in _STATISTICS:
+        value = float(getattr(result.score, name))
+        writer.add_scalar(f"scores_of_{_clean(env)}/{name}", value, step)
 
 
 def _write_band(writer: SummaryWriter, env: str, curves: list[Curve]) -> None:
@@ -91,4 +107,8 @@ def _write_band(writer: SummaryWriter, env: str, curves: list[Curve]) -> None:
 
 
 def _tag(env: str, part: str) -> str:
-    return f"seeds_of_{re.sub(r'[^A-Za-z0-9_.-]+', '_', env)}/{part}"
+    return f"seeds_of_{_clean(env)}/{part}"
+
+
+def _clean(env: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", env)

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from evaluation.compare import Comparison
+from evaluation.printing import print_line
 from evaluation.report import tables
 from evaluation.report.sentences import footnotes, summary_notes, verdicts
 from evaluation.statistics import Score
@@ -42,14 +44,14 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
         else:
             # Two lines, so that the heading does not make the column wider than its numbers.
             heading = column.replace(" over ", "\nover ")
-            table.add_column(heading, justify="right", no_wrap=column != "seeds' means")
+            table.add_column(Text(heading), justify="right", no_wrap=column != "seeds' means")
     for row in tables.rows(comparison):
         table.add_row(*(row[tables.COLUMNS.index(column)] for column in shown))
     console.print(table)
     for verdict in verdicts(comparison):
-        print(f"- {verdict}")
+        print_line(f"- {verdict}")
     for note in footnotes(comparison):
-        print(note)
+        print_line(note)
 
 
 def print_summary(console: Console, comparisons: Sequence[Comparison]) -> None:
@@ -65,4 +67,4 @@ def print_summary(console: Console, comparisons: Sequence[Comparison]) -> None:
         table.add_row(*row)
     console.print(table)
     for note in summary_notes(comparisons):
-        print(note)
+        print_line(note)

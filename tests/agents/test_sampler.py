@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from agents import Sampler, observation_specs
+from agents import AgentError, Sampler, observation_specs
 from agents.device import single_thread
-from envs import EnvConfig, SharedVectorEnv
+from envs import EnvConfig, SharedVectorEnv, StoppedError
 from perception import MEMORIES, VectorSpec
 from tests.agents.synthetic import assert_same, assert_same_episodes, make_policy
 from tests.agents.toy import ACTION_SPACES, LocalEnvs, counter_length, gauge_info
@@ -357,10 +357,11 @@ def test_workers_report_the_same_targets_before_and_after_resuming():
     with contextlib.ExitStack() as stack:
 
         def make_sampler(seed):
-            config = EnvConfig(env=GAUGE, **SIZE)
+            config = EnvConfig(env="health_gathering", variables=True, **SIZE)
             envs = stack.enter_context(contextlib.closing(SharedVectorEnv(config, NUM_ENVS, 1, 2)))
             specs = observation_specs(envs.single_observation_space, envs.metadata)
-            policy = make_policy(specs=specs, encoder="mlp")
+            actions = envs.single_action_space
+            policy = make_policy(specs=specs, actions=actions, encoder="mlp")
             sampler = Sampler(envs, policy, rollout_length=STEPS, seed=seed, targets=["HEALTH"])
             return stack.enter_context(contextlib.closing(sampler))
 
@@ -369,12 +370,13 @@ def test_workers_report_the_same_targets_before_and_after_resuming():
         state = {name: part.clone() for name, part in whole.state().items()}
         whole.collect()
         for lost in (0, 1):
-            state["obs/obs"][:lost, 5, 5] += 1  # An episode is lost, and the next one starts.
+            state["obs/screen"][:lost, 5, 5] += 1  # An episode is lost, and the next one starts.
             assert resumed.load_state(state) == lost
             for sampler in (whole, resumed):
                 rollout = sampler.collect().rollout
-                expected = expected_targets(rollout.obs["obs"])["HEALTH"]
-                assert torch.equal(rollout.targets["HEALTH"], expected)
+                # It is a part of the observation, too: as a share of 100.
+                expected = 100 * rollout.obs["variables"][..., 0]
+                torch.testing.assert_close(rollout.targets["HEALTH"], expected)
 
 
 def test_infos_are_not_requested_without_targets():
@@ -394,3 +396,79 @@ def test_environments_that_return_tensors_give_the_same_rollout(memory):
     for rollout, other in zip(rollouts, expected, strict=True):
         assert_same(rollout, other)
     assert also_finished == finished
+
+
+def wrong_states():
+    """Return changes of a state that no sampler returned, by what is wrong."""
+    return {
+        "nothing": lambda state: state.clear(),
+        "more": lambda state: state.update(more=torch.zeros(1)),
+        **{
+            f"no {name}": lambda state, name=name: state.pop(name)
+            for name in (
+                "generator",
+                "starts",
+                "memory_state",
+                "episode_seeds",
+                "obs/obs",
+                "actions/0",
+            )
+        },
+        "other starts": lambda state: state.update(starts=state["starts"][:1]),
+        "numbers for starts": lambda state: state.update(starts=state["starts"].float()),
+        "another memory": lambda state: state.update(memory_state=torch.zeros(1)),
+        "other observations": lambda state: state.update({"obs/obs": torch.zeros(1, 2)}),
+        "actions of another type": lambda state: state.update(
+            {"actions/0": state["actions/0"].double()}
+        ),
+        "actions of another shape": lambda state: state.update(
+            {"actions/0": torch.zeros(3, 3).long()}
+        ),
+        "more actions than rewards": lambda state: state.update(
+            {"actions/0": torch.zeros(999, dtype=torch.int64)}
+        ),
+        "a seed below zero": lambda state: state["episode_seeds"].fill_(-1),
+        "a seed beyond the last": lambda state: state["episode_seeds"].fill_(2**31),
+        "a generator of one byte": lambda state: state.update(
+            generator=torch.zeros(1, dtype=torch.uint8)
+        ),
+        "a generator of zeros": lambda state: state["generator"].zero_(),
+    }
+
+
+@pytest.mark.parametrize("name", wrong_states())
+def test_a_state_that_no_sampler_returned_is_refused(name):
+    envs = LocalEnvs(COUNTER, NUM_ENVS, 2)
+    with contextlib.closing(
+        Sampler(envs, counter_policy("lstm"), rollout_length=4, seed=SEED)
+    ) as s:
+        s.collect()
+        state = {name: part.clone() for name, part in s.state().items()}
+        wrong_states()[name](state)
+        with pytest.raises(AgentError, match="start over with --fresh") as error:
+            s.load_state(state)
+        assert "\n" not in str(error.value)
+
+
+class InterruptedEnvs(LocalEnvs):
+    """Environments that are no longer waited for after a number of results."""
+
+    left = 1000
+
+    def receive(self, group):
+        self.left -= 1
+        if self.left < 0:
+            raise StoppedError
+        return super().receive(group)
+
+
+@pytest.mark.parametrize("left", [0, 1, 2 * STEPS - 1])
+def test_the_state_of_an_interrupted_rollout_is_the_one_before_it(left):
+    envs = InterruptedEnvs(COUNTER, NUM_ENVS, 2)
+    sampler = Sampler(envs, counter_policy("lstm"), rollout_length=STEPS, seed=SEED)
+    sampler.collect()
+    before = {name: part.clone() for name, part in sampler.state().items()}
+    envs.left = left
+    with pytest.raises(StoppedError):
+        sampler.collect()
+    assert_same(sampler.state(), before)

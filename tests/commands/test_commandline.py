@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
+import re
 import sys
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -10,22 +13,26 @@ from typing import Annotated, Literal
 import pytest
 import tyro
 
-from agents import AgentError
+from agents import AGENTS, OBJECTIVES, AgentError
 from agents.extras import MissingExtraError
 from agents.objectives import VariablesConfig
+from commands import commandline
 from commands.commandline import (
-    USER_ERRORS,
     UsageError,
     as_arguments,
+    execute,
+    expand_home,
     given_fields,
     given_values,
+    join_repeated,
     parse,
     run,
+    user_errors,
 )
 from deploy.errors import DeployError
 from envs import EnvError
 from evaluation.errors import EvaluationError
-from perception import PerceptionError
+from perception import ENCODERS, MEMORIES, PerceptionError
 from perception.lookup import UnknownNameError
 from storage.files import DamagedError, FileError
 from training.errors import TrainingError
@@ -114,6 +121,8 @@ def test_subcommands_are_parsed():
         (["--lerning-rate", "1"], "prog has no --lerning-rate; did you mean --learning-rate?"),
         (["--learning-rat", "1"], "prog has no --learning-rat; did you mean --learning-rate?"),
         (["--sise", "1"], "prog has no --sise; did you mean --size?"),
+        (["--lr", "1"], "prog has no --lr; did you mean --learning-rate?"),
+        (["--alpha", "1"], "prog has no --alpha; did you mean --learning-rate?"),
         (["--xyzzy"], "prog has no --xyzzy; see prog --help"),
         (["--size", "three"], "--size: 'three' is not a whole number"),
         (["--limit", "three"], "--limit: 'three' is neither None nor a whole number"),
@@ -185,6 +194,13 @@ def run_with(monkeypatch, program, *words):
     return run(program)
 
 
+def test_descriptions_of_options_are_for_users():
+    registries = {**AGENTS, **OBJECTIVES, **ENCODERS, **MEMORIES}
+    for config, _ in registries.values():
+        # `--help` prints the whole docstring above the options.
+        assert not re.search(r"^\s*\w+:$", config.__doc__ or "", re.MULTILINE), config
+
+
 def test_a_program_gets_its_arguments_and_its_status_is_returned(monkeypatch):
     assert run_with(monkeypatch, len, "a", "b", "c") == 3
 
@@ -209,7 +225,7 @@ def test_a_users_error_is_one_line_and_status_2(monkeypatch, capsys, kind):
     def program(words):
         raise kind(f"no {words[0]} here")
 
-    assert issubclass(kind, USER_ERRORS)
+    assert issubclass(kind, user_errors())
     assert run_with(monkeypatch, program, "dragons") == 2
     assert capsys.readouterr() == ("", "error: no dragons here\n")
 
@@ -269,3 +285,115 @@ def test_flags_of_objectives_are_dotted():
     arguments = as_arguments(config, Outer())
     assert arguments == ["--variables.names", "HEALTH", "AMMO2"]
     assert parse_words(*arguments) == config
+
+
+@pytest.mark.parametrize(
+    ("given", "joined"),
+    [
+        ("E --wrappers 1 2 --n 3", "E --wrappers 1 2 --n 3"),
+        ("E --wrappers 1 --n 3 --wrappers 2", "E --wrappers 1 2 --n 3"),
+        (
+            "E --env-kwargs=a=1 --env-kwargs=b=-2 --import x --env-kwargs c=3",
+            "E --env-kwargs a=1 b=-2 c=3 --import x",
+        ),
+        ("E --wrappers --n 3", "E --wrappers --n 3"),
+        ("E --n 3 --n 4", "E --n 3 --n 4"),
+        ("E --wrappers 1 -h 2", "E --wrappers 1 -h 2"),
+    ],
+)
+def test_flags_of_several_values_may_be_repeated(given, joined):
+    assert join_repeated(given.split()) == joined.split()
+
+
+def test_an_error_of_the_disk_is_one_line_and_status_2(monkeypatch, capsys, tmp_path):
+    def program(words):
+        (tmp_path / "a\nb").write_text("")
+        (tmp_path / "a\nb" / "c").write_text("")
+
+    assert run_with(monkeypatch, program) == 2
+    assert capsys.readouterr() == ("", f"error: {tmp_path}/a\\nb/c: Not a directory\n")
+
+
+def test_an_error_of_the_system_that_names_no_file_is_not_hidden(monkeypatch):
+    def program(words):
+        raise OSError(5, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output"):
+        run_with(monkeypatch, program)
+
+
+def test_errors_are_printed_without_escape_sequences(monkeypatch, capsys):
+    def program(words):
+        raise FileError("\x1b]0;title\x07 \ud800\nerror: none")
+
+    assert run_with(monkeypatch, program) == 2
+    assert capsys.readouterr().err == r"error: \x1b]0;title\x07 \ud800\nerror: none" + "\n"
+
+
+def test_a_tilde_is_the_home_folder_wherever_shells_leave_it(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    given = [
+        "~/mine.cfg",
+        "--run-dir=~/x",
+        "--out",
+        "~",
+        "a~/b",
+        "--x=a~",
+        "~nobody-of-that-name/x",
+    ]
+    assert expand_home(given) == [
+        "/home/me/mine.cfg",
+        "--run-dir=/home/me/x",
+        "--out",
+        "/home/me",
+        "a~/b",
+        "--x=a~",
+        "~nobody-of-that-name/x",
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_whatever_is_printed_fits_a_terminal_without_utf_8(monkeypatch, encoding):
+    buffer = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(buffer, encoding, newline=""))
+
+    def program(words):
+        print("run-中·\udcfc", flush=True)  # Libraries print too.
+        return 0
+
+    assert run_with(monkeypatch, program) == 0
+    assert buffer.getvalue().decode("ascii", "replace").startswith(r"run-\u4e2d")
+
+
+def execute_with(monkeypatch, program, error=None):
+    """Return the exit status of a program to whose output an error happens."""
+    monkeypatch.setattr(sys, "argv", ["program"])
+    monkeypatch.setattr(commandline, "lost_output", lambda: error)
+    monkeypatch.setattr(commandline, "protect_streams", lambda *, drops_output: None)
+    with pytest.raises(SystemExit) as ended:
+        execute(program)
+    return ended.value.code
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "said"),
+    [
+        (errno.EPIPE, 0, ""),
+        (errno.ETIMEDOUT, 0, ""),
+        (errno.ENOSPC, 1, "error: output could not be written (No space left on device)\n"),
+    ],
+)
+def test_output_that_cannot_be_written_is_an_error_unless_nobody_reads_it(
+    capsys, monkeypatch, number, status, said
+):
+    error = OSError(number, os.strerror(number))
+    assert execute_with(monkeypatch, lambda words: 0, error) == status
+    assert capsys.readouterr() == ("", said)
+    assert execute_with(monkeypatch, lambda words: 3, error) == 3
+
+
+def test_an_interrupted_program_ends_without_a_traceback(monkeypatch):
+    def program(words):
+        raise KeyboardInterrupt
+
+    assert run_with(monkeypatch, program) == 130

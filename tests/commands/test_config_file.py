@@ -86,6 +86,12 @@ def test_a_printed_configuration_is_read_back(file, capsys, arguments):
         ("- env", "is not YAML of flags and values, as in learning-rate: 3e-4"),
         ("a: [", "is not YAML of flags and values"),
         ("num-envs: many", "--num-envs: 'many' is not a whole number"),
+        ("a: &a [1]\nb: *a", "has aliases (*name); write the values themselves"),
+        ("fresh: true", "fresh belongs on the command line"),
+        ("print_config: true", "print_config belongs on the command line"),
+        ('run-dir: "a\\0b"', "'run-dir' has a character that no setting may have"),
+        ("\n".join(f"k{i}: 1" for i in range(501)), "has 501 settings; at most 500 are possible"),
+        ("x: " + "[" * 5000, "is not YAML of flags and values"),
         ("", "is not YAML of flags and values"),
     ],
 )
@@ -94,7 +100,7 @@ def test_what_is_wrong_in_a_file_is_one_line(file, capsys, text, message):
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"missing.yaml cannot be read: No such file"):
+    with pytest.raises(UsageError, match=r"there is no file at .*missing.yaml"):
         with_config_file(["basic", "--config", str(tmp_path / "missing.yaml")])
-    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
+    with pytest.raises(UsageError, match="is not a regular file"):
         with_config_file(["basic", "--config", str(tmp_path)])

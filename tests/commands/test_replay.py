@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ import evaluate
 import train
 from commands.commandline import UsageError
 from commands.replay import parse_size
+from evaluation.replay import terminal
 from storage.recording import load_recording, save_recording
 from tests.programs import SHARED, refused, succeed
 
@@ -99,6 +101,8 @@ def test_episodes_that_are_not_deterministic_are_shown_by_pictures_taken_of_them
     monkeypatch.chdir(tmp_path)
     policy = folder / "policy.safetensors"
     succeed(evaluate, "replay", policy, "--trust", "--out", "x.mp4")
+    monkeypatch.setattr(terminal, "is_terminal", lambda: True)
+    monkeypatch.setattr(terminal.os, "get_terminal_size", lambda: os.terminal_size((80, 24)))
     succeed(evaluate, "watch", policy, "--trust", "--episodes", 1, "--speed", 99)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import evaluate
 from storage.recording import load_recording
 from tests.agents.files import rewrite
 from tests.evaluation.policies import save_run
-from tests.programs import succeed
+from tests.programs import refused, status_of, succeed
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +88,36 @@ def test_scores_are_at_native_skill_and_time_limit_whatever_was_trained(doom_run
     assert content["protocol"]["skill"] == 5
     assert content["protocol"]["time_limit_frames"] == 300
     assert content["scores"]["noop"]["mean"] == -300
+
+
+def test_scores_are_printed_before_anything_that_may_not_be_written(tmp_path, capsys, monkeypatch):
+    """What a full disk or a folder that was removed costs is the file, not the result."""
+    run = Path(save_run(tmp_path / "run"))
+    (run / "config.json").write_text("{}")  # It marks the folder as a run's.
+    old = run / "episodes" / "score-sampled-000000099.npz"
+    old.parent.mkdir(exist_ok=True)
+    old.write_bytes(b"of an earlier score")
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("storage.files.write_json", full)
+    capsys.readouterr()
+    assert status_of(evaluate, "score", run, "--episodes", 2, "--num-envs", 2) == 2
+    said = capsys.readouterr()
+    assert "sampled" in said.out
+    assert said.err == f"error: {run / 'evaluation.json'}: No space left on device\n"
+    assert old.exists()
+
+
+def test_what_cannot_be_written_is_refused_before_anything_is_played(tmp_path, capsys):
+    run = Path(save_run(tmp_path / "run"))
+    (run / "config.json").write_text("{}")  # It marks the folder as a run's.
+    line = refused(capsys, evaluate, "score", run, "--json", "/proc/nothing/scores.json")
+    assert "nothing can be written into /proc/nothing" in line
+    shutil.rmtree(run / "episodes", ignore_errors=True)
+    (run / "episodes").symlink_to(tmp_path)
+    assert "is a link to another place" in refused(capsys, evaluate, "score", run)
+    (run / "episodes").unlink()
+    (run / "episodes").touch()
+    assert "is a file; name a folder" in refused(capsys, evaluate, "score", run)

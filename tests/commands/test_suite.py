@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import evaluate
 import train
@@ -51,7 +52,8 @@ def in_process(monkeypatch):
 
     def train_here(arguments):
         trainings.append(arguments)
-        return train.main([*arguments, "--eval-episodes", "1", "--num-workers", "1"])
+        with torch.enable_grad():  # As in a process of its own; the commands need no gradients.
+            return train.main([*arguments, "--eval-episodes", "1", "--num-workers", "1"])
 
     monkeypatch.setattr(suite, "_train", train_here)
     return trainings
@@ -121,7 +123,8 @@ def test_flags_are_swept(tmp_path, in_process):
         ("memroy=none", "no --memroy; did you mean --memory?"),
         ("memory", "--sweep memory: give a flag and its values, as in memory=none,lstm"),
         ("memory=none,", "--sweep memory=none,: give a flag and its values"),
-        ("seed=1,2", "--sweep seed=1,2: suite sets seed itself"),
+        ("seed=1,2", "--sweep seed=1,2: seed cannot be swept"),
+        ("run_dir=a,b", "--sweep run_dir=a,b: run_dir cannot be swept"),
     ],
 )
 def test_a_sweep_that_train_py_does_not_accept_is_refused_at_once(
@@ -180,8 +183,12 @@ def test_a_training_that_fails_ends_the_suite(tmp_path, capfd):
     assert "is a file; name a folder" in line
 
 
+SLOW_SIGNALS = [signal.SIGTERM, signal.SIGHUP]
+
+
 @pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+    "number",
+    [signal.SIGINT, *(pytest.param(number, marks=pytest.mark.slow) for number in SLOW_SIGNALS)],
 )
 def test_an_interrupted_training_is_saved_and_the_suite_ends(tmp_path, number):
     options = ["CartPole-v1", "--total-env-steps", "100000000", "--out", str(tmp_path)]
@@ -202,10 +209,38 @@ def test_an_interrupted_training_is_saved_and_the_suite_ends(tmp_path, number):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # Nothing should be left.
     assert learning, said
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert "interrupted at" in said
     assert "Traceback" not in said
     assert not [line for line in running if str(run_dir) in line]
     assert [p for p in (run_dir / "checkpoint").iterdir() if p.suffix == ".safetensors"]
     assert not (tmp_path / "compare").exists()
     assert train.main([*plan.train_arguments(*FIRST), "--total-env-steps", "1"]) == 0
+
+
+TRAINING = """
+import sys
+from pathlib import Path
+from commands.suite import _train
+_train(sys.argv[1:])
+"""
+
+
+def test_a_training_is_saved_and_ends_when_the_suite_is_killed(tmp_path):
+    arguments = ["CartPole-v1", "--total-env-steps", "100000000", "--run-dir", str(tmp_path)]
+    arguments += ["--num-envs", "2", "--num-workers", "1", "--eval-episodes", "1"]
+    with subprocess.Popen(
+        [sys.executable, "-c", TRAINING, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT), processes.MARKER: str(tmp_path)},
+        text=True,
+    ) as suite_process:
+        learning = processes.wait_until((tmp_path / "progress.csv").exists, 150)
+        suite_process.kill()
+        _, said = suite_process.communicate(timeout=60)  # Until the training has ended too.
+    running = processes.command_lines(str(tmp_path)).values()
+    assert learning, said
+    assert processes.wait_until(lambda: not processes.command_lines(str(tmp_path)), 5.0), running
+    assert [*(tmp_path / "checkpoint").glob("*.safetensors")]
+    assert "Traceback" not in said

@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import save_file
 
 import evaluate
-from commands.commandline import run
+from commands.commandline import parse, run
 from storage.run_folder import RunFolder
 from tests.agents.files import rewrite
 from tests.deploy.fake_hub import OWNER, READER, set_endpoint
@@ -66,8 +66,7 @@ def test_a_pushed_run_can_be_pulled_and_the_printed_commands_work(hub, trained, 
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "hub/me--cartpole: CartPole-v1, trained with ppo for 128 env steps"
     watch, score = (line.partition("evaluate.py ")[2].split() for line in lines[1:])
-    assert evaluated(*watch, "--episodes", 1, "--speed", 1000, "--terminal") == 0
-    assert "episode with seed" in capsys.readouterr().out
+    assert parse(evaluate.Command, watch, program="evaluate.py").run == Path("hub/me--cartpole")
     assert evaluated(*score, "--episodes", 2) == 0
     assert "sampled" in capsys.readouterr().out
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from envs.doctor import check_engines
+from envs.doom import engine
 from envs.doom.engine import SHARED_MEMORY
 
 WITHOUT_ROOM = Path("/proc")  # a file system that reports 0 bytes of free space
@@ -17,7 +18,7 @@ def by_name(folder=SHARED_MEMORY):
 
 def test_a_usual_machine_passes_every_check():
     checks = by_name()
-    assert list(checks) == ["shared memory", "setpriv", "leftovers"]
+    assert list(checks) == ["shared memory", "setpriv", "engine", "leftovers"]
     assert all(passed for passed, _ in checks.values())
     assert "free in /dev/shm, enough for about" in checks["shared memory"][1]
     assert checks["leftovers"][1] == "none"
@@ -43,6 +44,15 @@ def test_a_missing_setpriv_is_reported(monkeypatch, tmp_path):
     passed, text = by_name()["setpriv"]
     assert not passed
     assert "package util-linux" in text
+
+
+def test_an_engine_that_does_not_start_is_reported(monkeypatch, tmp_path):
+    script = tmp_path / "start_engine.sh"
+    script.touch()
+    monkeypatch.setattr(engine, "_START", script)
+    passed, text = by_name()["engine"]
+    assert not passed
+    assert text.startswith(f"{script} may not be executed; allow it")
 
 
 def test_leftovers_are_removed_and_counted(monkeypatch, tmp_path):

@@ -10,6 +10,7 @@ from stable_baselines3.common.atari_wrappers import AtariWrapper, EpisodicLifeEn
 
 from envs import EnvConfig, EnvError, make
 from envs.pixels import lost_life
+from processes.streams import say_once
 from tests.envs.toy import LENGTH, Lives, Scene
 
 TOY = "tests.envs.toy"
@@ -161,20 +162,33 @@ def test_several_choices_at_once_are_accepted(open_env, kind):
     ("env", "message"),
     [
         ("Written-v0", "has the action space Text"),
-        ("Matrix-v0", "has the action space Box"),
         ("Nested-v0", "has the action space Dict"),
         ("Story-v0", "observes Text"),
-        ("Telling-v0", "observes Dict"),
         ("Stereo-v0", "observes Dict.* at most one such image$"),
-        ("Mounted-v0", "observes Dict"),
-        ("ChannelsFirst-v0", "observes Box.* or .height, width, 1 or 3.,"),
-        ("Stacked-v0", "observes Box"),
     ],
 )
 def test_refuses_spaces_that_are_not_supported(env, message):
     with pytest.raises(EnvError, match=message) as refusal:
         make(EnvConfig(env=f"{TOY}:{env}"))
     assert "is not supported" in str(refusal.value)
+
+
+@pytest.mark.parametrize(("scene", "channels"), [("Stacked", 4), ("Film", 9)])
+def test_channels_that_are_no_colours_are_all_kept(open_env, scene, channels):
+    env = open_env(f"{TOY}:{scene}-v0", height=40, width=30, frame_stack=2)
+    assert env.observation_space == spaces.Box(0, 255, (40, 30, 2 * channels), np.uint8)
+    obs, _ = env.reset(seed=0)
+    for channel in range(channels):
+        alone = np.ascontiguousarray(shown(env)[0][..., channel])
+        small = cv2.resize(alone, (30, 40), interpolation=cv2.INTER_AREA)
+        np.testing.assert_array_equal(obs[..., channel], small)
+    with pytest.raises(EnvError, match=f"observation is an option for images .* have {channels}, "):
+        make(EnvConfig(env=f"{TOY}:{scene}-v0", observation="rgb"))
+
+
+def test_parts_that_are_left_out_are_in_the_metadata(open_env):
+    assert open_env(f"{TOY}:Telling-v0").metadata["left_out"] == ("said (Text)",)
+    assert open_env(f"{TOY}:Robot-v0").metadata["left_out"] == ()
 
 
 def test_rewards_are_summed_while_an_action_is_held(open_env):
@@ -218,8 +232,9 @@ def test_car_racing_is_gray_and_has_three_numbers_as_actions(open_env):
 def test_minigrid_is_a_vector(open_env):
     env = open_env("MiniGrid-MemoryS7-v0")
     obs, _ = env.reset(seed=0)
-    assert obs.shape == (7 * 7 * 3,)
+    assert obs.shape == (4 + 7 * 7 * 3,)  # The direction is one of four.
     assert obs.dtype == np.float32
+    assert env.metadata["left_out"] == ("mission (MissionSpace)",)
     turned = env.step(0)[0]
     assert env.observation_space.contains(turned)
     assert (turned != obs).any()
@@ -456,3 +471,11 @@ def test_options_of_atari_are_refused_if_they_do_not_apply(env, options, message
 def test_max_pool_is_refused_with_one_frame_per_env_step():
     with pytest.raises(EnvError, match="max_pool needs two frames"):
         make(EnvConfig(env="ALE/Pong-v5", frame_skip=1, max_pool=True))
+
+
+def test_an_environment_that_cannot_be_closed_is_reported_once(capsys):
+    say_once.cache_clear()
+    for _ in range(2):
+        make(EnvConfig(env="tests.envs.toy:Unseen-v0")).close()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("tests.envs.toy:Unseen-v0 was not closed: RuntimeError: it ")

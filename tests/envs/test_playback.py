@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from envs import EnvConfig, EnvError, make
-from envs.playback import ActionNames, playback_fps, resimulate
+from envs.playback import ActionNames, picture, playback_fps, resimulate
 from tests.envs import processes
 from tests.envs.raw import NATIVE, doom, random_actions
 
@@ -57,6 +57,17 @@ def test_there_is_a_picture_of_every_tic_and_rewards_are_those_recorded(config):
     by_step = [sum(m.reward for m in moments[1:] if m.step == s) for s in range(len(actions))]
     assert by_step == pytest.approx(rewards)
     assert sum(moment.reward for moment in moments) == pytest.approx(sum(rewards))
+
+
+def test_doom_in_a_users_wrappers_has_a_picture_of_every_env_step():
+    config = EnvConfig(time_limit=40, wrappers=("tests.envs.toy:Tripled",))
+    actions, rewards, _ = record(config, 3)
+    moments = list(resimulate(config, 3, np.array(actions), (160, 120)))
+    assert len(moments) == 1 + len(actions)
+    assert [moment.reward for moment in moments[1:]] == rewards
+    assert "HEALTH" in moments[-1].variables
+    assert playback_fps(config) == 35 / 4
+    assert ActionNames(config).choices == ActionNames(EnvConfig()).choices
 
 
 def test_pictures_are_those_of_the_episode():
@@ -143,3 +154,26 @@ def test_an_engine_that_hangs_is_killed_and_reported(monkeypatch):
     os.kill(engine, signal.SIGSTOP)
     with pytest.raises(EnvError, match="the Doom engine died"):
         next(moments)
+
+
+class Drawn:
+    def __init__(self, image):
+        self.image = image
+
+    def render(self):
+        return self.image
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (None, "returned NoneType"),
+        ([np.zeros((4, 4, 3), np.uint8)], r"returned uint8 of shape \(1, 4, 4, 3\)"),
+        (np.zeros((4, 4), np.uint8), r"returned uint8 of shape \(4, 4\)"),
+        (np.zeros((4, 4, 3)), r"returned float64 of shape \(4, 4, 3\)"),
+        (np.zeros((0, 4, 3), np.uint8), r"returned uint8 of shape \(0, 4, 3\)"),
+    ],
+)
+def test_what_is_no_picture_is_refused(image, said):
+    with pytest.raises(EnvError, match=rf"^render\(\) {said}; a picture is \(height, width, 3\)"):
+        picture(Drawn(image), (8, 8))

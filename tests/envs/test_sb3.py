@@ -133,3 +133,10 @@ def test_sb3_evaluates_a_policy_like_our_protocol():
 def test_the_error_for_a_wrong_name_has_the_closest_one():
     with pytest.raises(EnvError, match="did you mean basic"):
         make_vec_env("basik")
+
+
+def test_arguments_of_an_environment_may_be_a_dictionary():
+    kwargs = {"is_slippery": False, "map_name": "8x8"}
+    with opened("FrozenLake-v1", 2, env_kwargs=kwargs) as vec_env:
+        assert vec_env.observation_space.shape == (64,)
+        assert vec_env.envs.config.env_kwargs == ("is_slippery=False", "map_name='8x8'")

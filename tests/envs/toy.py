@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import sys
 import time
 from typing import Any, ClassVar
 
@@ -68,6 +69,22 @@ class Toy(gym.Env[Any, Any]):
         return np.array([*np.atleast_1d(action), self.count, self.seed], np.float64)
 
 
+class Unseen(Toy):
+    """Cannot be drawn, stepped where it would be, or closed."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, render_mode: str | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.render_mode = render_mode
+
+    def render(self) -> Any:
+        raise RuntimeError("there is no display")
+
+    def close(self) -> None:
+        raise RuntimeError("it stays open")
+
+
 class Scene(gym.Env[Any, Any]):
     """Observes one sample after another of a given space."""
 
@@ -118,6 +135,56 @@ class Lives(gym.Env[Any, Any]):
         return self.shown[-1], float(len(self.taken)), lives == 0, False, {"lives": lives}
 
 
+class Claiming(Toy):
+    """Uses names that this project uses, too, for other things."""
+
+    metadata: ClassVar[dict[str, Any]] = {"channels": 3, "palette": "warm", "left_out": 7}
+    info_keys, episode_keys = ("speed",), ("height",)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        info = {"statistics": 5, "lives": "many", "life_began": 2}
+        return *super().step(action)[:4], info
+
+
+class Breaching(Toy):
+    """Breaks a promise of its spaces."""
+
+    def __init__(self, breach: str) -> None:
+        super().__init__(spaces.Discrete(2))
+        self.breach = breach
+
+    def observe(self, action: Any) -> Any:
+        seen = super().observe(action)
+        if self.breach == "shape":
+            return seen[:1]
+        return seen.astype(str) if self.breach == "dtype" else seen
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        obs, _, *rest = super().step(action)
+        return obs, np.zeros(2), *rest  # type: ignore[return-value] # that is the breach
+
+
+class Tripled(gym.RewardWrapper[Any, Any]):
+    """Triples rewards."""
+
+    def reward(self, reward: Any) -> Any:
+        return 3 * reward
+
+
+def one_more(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """Add 1 to every reward."""
+    return gym.wrappers.TransformReward(env, lambda reward: float(reward) + 1)
+
+
+def no_env(env: gym.Env[Any, Any]) -> None:
+    """Return no environment."""
+
+
+def failing(env: gym.Env[Any, Any]) -> None:
+    """Fail."""
+    raise RuntimeError("of\ntwo lines")
+
+
 class Chaos(gym.Wrapper[Any, Any, Any, Any]):
     """CartPole that at random exits, raises, hangs, or returns NaN or infinity."""
 
@@ -141,6 +208,21 @@ class Chaos(gym.Wrapper[Any, Any, Any, Any]):
         elif draw < 1e-3:
             reward = np.inf
         return obs, float(reward), terminated, truncated, info
+
+
+class Lingering(Toy):
+    """Never ends to be closed, in the process of the tests."""
+
+    def close(self) -> None:
+        if "pytest" in sys.modules:
+            time.sleep(600)
+
+
+class Broken(Toy):
+    """Has a mistake in its step."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        raise KeyError("HELTH")
 
 
 def _pixels(*shape: int) -> spaces.Box:
@@ -179,6 +261,8 @@ SCENES: dict[str, spaces.Space[Any]] = {
     "Mounted": spaces.Dict({"head": spaces.Dict({"camera": _pixels(64, 48, 3)})}),
     "ChannelsFirst": _pixels(3, 64, 48),
     "Stacked": _pixels(64, 48, 4),
+    "Film": _pixels(64, 48, 9),
+    "Signed": spaces.Box(-1, 1, (48, 48), np.float32),
 }
 
 for _name, _space in ACTIONS.items():
@@ -189,7 +273,19 @@ gym.register(
     "Counted-v0",
     entry_point=lambda: gym.wrappers.RecordEpisodeStatistics(Toy(spaces.Discrete(2))),
 )
+gym.register("Endless-v0", entry_point=Scene, kwargs={"space": SCENES["Grid"]})
+gym.register(
+    "OwnDoom-v0",
+    entry_point=lambda **options: Tripled(gym.make("envs:doomgrad/Basic-v0", **options)),
+)
 gym.register("Chaos-v0", entry_point=Chaos)
+for _kind in (Lingering, Broken):
+    gym.register(f"{_kind.__name__}-v0", entry_point=_kind, kwargs={"action": spaces.Discrete(2)})
+gym.register("Claiming-v0", entry_point=Claiming, kwargs={"action": spaces.Discrete(2)})
+gym.register("Unseen-v0", entry_point=Unseen, kwargs={"action": spaces.Discrete(2)})
+for _breach in ("shape", "dtype", "paying"):
+    _id = f"{_breach.capitalize()}Breach-v0"
+    gym.register(_id, entry_point=Breaching, kwargs={"breach": _breach})
 gym.register("Lives-v0", entry_point=Lives, kwargs={"space": SCENES["Rgb"]})
 gym.register("RobotLives-v0", entry_point=Lives, kwargs={"space": SCENES["Robot"]})
 gym.register(

@@ -48,11 +48,12 @@ def save_run(
     curve=(),
     memory: str = "none",
     frame_skip: int | None = None,
+    env_kwargs: tuple[str, ...] = (),
     **about,
 ) -> str:
     """Save a run folder with a policy and a learning curve, and return its path."""
     policy = cartpole_policy(skill, memory)
-    fields = asdict(EnvConfig(env=env, frame_skip=frame_skip))
+    fields = asdict(EnvConfig(env=env, frame_skip=frame_skip, env_kwargs=env_kwargs))
     known = About(agent=agent, seed=seed, **about)
     save_policy(folder / "policy.safetensors", policy, env=fields, about=known)
     if curve:

@@ -15,6 +15,7 @@ from evaluation.protocol import Protocol, play
 from evaluation.report.report import as_dict
 from evaluation.report.tables import COLUMNS, rows
 from evaluation.statistics import summarize
+from tests.agents.toy import LocalEnvs
 from tests.evaluation.policies import by_name, compare_runs, local_env, save_run
 
 
@@ -124,6 +125,25 @@ def test_length_of_training_and_speed_are_averaged_over_seeds(folder):
     assert (random.env_steps, random.seconds, random.contestants) == (0, 0, ())
 
 
+def test_the_speed_of_no_player_includes_the_start_of_the_environments(folder, monkeypatch):
+    events = []
+
+    def reset(envs, *args, **kwargs):
+        events.append("start")
+        return original(envs, *args, **kwargs)
+
+    original = LocalEnvs.reset
+    monkeypatch.setattr(LocalEnvs, "reset", reset)
+    monkeypatch.setattr(
+        "evaluation.compare.play",
+        lambda *args, **kwargs: events.append("play") or play(*args, **kwargs),
+    )
+    compare_runs(f"{folder}/good-seed0", episodes=2)
+    # The environments of the policy, then those of the baselines, are started before any is timed.
+    played = ["play", "start"]  # Every player starts its episodes again.
+    assert events == ["start", *played, *played, "start", *played]
+
+
 def test_frames_trained_include_skipped_frames(tmp_path):
     run = save_run(tmp_path / "x", frame_skip=3, env_steps=1000, seconds=90.0)
     comparison = compare_runs(run, episodes=2, modes=["greedy"])
@@ -155,6 +175,12 @@ def test_each_environment_is_a_group(tmp_path):
         [runs[0], runs[2]],
         [runs[1]],
     ]
+
+
+def test_an_environment_made_with_other_arguments_is_another_group(tmp_path):
+    pairs = ((), ("sutton_barto_reward=True",))
+    runs = [save_run(tmp_path / str(n), env_kwargs=pair) for n, pair in enumerate(pairs)]
+    assert len(by_env(find_entries(runs, trust=False))) == 2
 
 
 def test_policies_with_different_frame_skips_cannot_be_compared(tmp_path):

@@ -6,11 +6,14 @@ import shutil
 
 import pytest
 
+from envs.moved import own_files
 from evaluation import entries
-from evaluation.entries import find_entries, is_run, locate, output_folder
+from evaluation.entries import find_entries, is_run, labelled, locate, output_folder
 from evaluation.errors import EvaluationError
 from storage.files import FileError
 from storage.run_folder import CONFIG, POLICY, RunFolder
+from tests.agents.files import rewrite
+from tests.envs.maps import room, write_wad
 from tests.evaluation.policies import save_run
 
 
@@ -49,6 +52,25 @@ def test_seeds_of_one_agent_are_one_entry(here):
     # The same holds for files in the folders.
     files = [f"cartpole/ppo-seed{seed}/policy.safetensors" for seed in (0, 1)]
     assert found(*files) == {"cartpole/ppo/policy.safetensors": [0, 1]}
+
+
+def test_copies_of_the_same_files_are_one_environment(here, capsys):
+    for seed in (0, 1, 2):
+        run = here / f"mine-seed{seed}"
+        save_run(run, seed=seed)
+        wad = write_wad(run / "own.wad", room(zombie_at=64 if seed == 2 else None))
+        env = {"env": f"/home/of/{seed}/own.wad", "files": own_files(str(wad))}
+        rewrite(run / "policy.safetensors", lambda d, env=env: d["env"].update(env))
+    same, other = find_entries(["mine-seed*"], trust=False)
+    assert [c.file.about.seed for c in same.contestants] == [0, 1]
+    assert {c.config.env for c in same.contestants} == {str(here / "mine-seed0" / "own.wad")}
+    assert [c.file.about.seed for c in other.contestants] == [2]
+    said = capsys.readouterr().err
+    assert f"/home/of/0/own.wad is now {here}/mine-seed0/own.wad: the content is the same" in said
+    (here / "mine-seed2" / "own.wad").unlink()
+    message = r"names an environment that cannot be made: /home/of/2/own\.wad is gone; put it"
+    with pytest.raises(FileError, match=message):
+        find_entries(["mine-seed2"], trust=False)
 
 
 def test_another_agent_environment_or_perception_is_another_entry(here):
@@ -172,3 +194,26 @@ def test_output_goes_to_the_folder_of_a_run_or_a_file_else_to_the_current_folder
     assert output_folder(run / POLICY, RunFolder(run)) == run
     assert output_folder(zoo / POLICY, RunFolder(zoo)) == zoo
     assert output_folder(zoo, RunFolder(zoo)) == entries.Path()
+
+
+def test_output_about_the_zoo_is_not_written_into_the_project(here):
+    for run in ("zoo/basic", str(entries.ZOO / "basic"), str(entries.ZOO / "basic" / POLICY)):
+        folder = RunFolder(entries.ZOO / "basic")
+        assert output_folder(entries.Path(run), folder) == entries.Path("runs/zoo/basic")
+
+
+def test_entries_are_called_as_the_user_says(here):
+    for seed in (0, 1):
+        save_run(here / f"x-seed{seed}", seed=seed)
+    save_run(here / "y")
+    named = find_entries(["x-seed*", "y"], trust=False)
+    assert [entry.name for entry in labelled(named, ["mine\n", "theirs"])] == ["mine\\n", "theirs"]
+    assert labelled(named, []) == named
+    for labels, expected in (
+        (["one"], r"name each of the 2 entries \(x, y\), got 1"),
+        (["same", "same"], "must differ"),
+        (["random", "y"], "must differ"),
+        ([" ", "y"], "must differ"),
+    ):
+        with pytest.raises(EvaluationError, match=expected):
+            labelled(named, labels)

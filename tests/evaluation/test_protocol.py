@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from agents import Policy, observation_specs
+from agents import Policy, RandomPlayer, observation_specs
 from envs import EnvConfig
 from envs.doom.cfg import BUNDLED
+from evaluation import protocol
 from evaluation.protocol import (
     Protocol,
     baselines,
     check_fits,
+    counted,
     env_config,
     native,
+    parallel_envs,
     play,
     vector_env,
     warn_of_wads,
@@ -68,6 +71,29 @@ def test_policies_are_scored_at_native_skill_and_time_limit():
     file = policy_file(env="basic", skill=1, time_limit=20, width=64)
     config = native(file, HERE, trust=False)
     assert (config.skill, config.time_limit, config.width) == (None, None, 64)
+
+
+@pytest.mark.parametrize(
+    ("env", "limit"), [("CartPole-v1", None), ("ALE/Pong-v5", None), ("CliffWalking-v1", 20)]
+)
+def test_only_an_environment_without_a_limit_of_its_own_keeps_that_of_the_training(env, limit):
+    assert native(policy_file(env=env, time_limit=20), HERE, trust=False).time_limit == limit
+
+
+def test_the_rules_name_the_arguments_of_an_environment():
+    config = EnvConfig(env="FrozenLake-v1", env_kwargs=("is_slippery=False", "map_name=8x8"))
+    assert Protocol().facts(config)["env_kwargs"] == ["is_slippery=False", "map_name=8x8"]
+    assert "an environment made with is_slippery=False map_name=8x8; " in Protocol().sentence(
+        config
+    )
+
+
+def test_wrappers_of_the_training_are_kept_but_rewards_are_native():
+    file = policy_file(wrappers=("tests.envs.toy:Tripled",))
+    with pytest.raises(FileError, match=r"importing tests\.envs\.toy, which .*add --trust"):
+        native(file, HERE, trust=False)
+    config = native(file, HERE, trust=True)
+    assert (config.wrappers, config.native_reward) == (("tests.envs.toy:Tripled",), True)
 
 
 def test_packages_that_a_file_names_are_imported_only_if_it_is_trusted():
@@ -124,3 +150,64 @@ def test_noop_takes_the_action_that_does_nothing():
     for episode in episodes:
         assert not np.any(episode.actions)
         assert episode.episode_return == -300  # -1 for each frame until the time limit.
+
+
+def test_one_episode_is_not_called_episodes():
+    assert [counted(n, "episode") for n in (0, 1, 2, 1000)] == [
+        "0 episodes",
+        "1 episode",
+        "2 episodes",
+        "1,000 episodes",
+    ]
+    config = EnvConfig(env="CartPole-v1")
+    assert "Protocol: 1 episode at seed 3, " in Protocol(episodes=1, seed=3).sentence(config)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, 16),
+        ({"observation": "rgb", "height": 480, "width": 640, "frame_stack": 4}, 9),
+        ({"observation": "rgb", "height": 1448, "width": 1448}, 5),
+        ({"height": 1448, "width": 1448, "extra_channels": ("depth", "labels", "automap")}, 2),
+    ],
+)
+def test_large_observations_are_scored_in_fewer_environments(fields, expected):
+    config = EnvConfig(**fields)
+    assert parallel_envs(config, 16, 100) == expected
+    assert parallel_envs(config, 16, 1) == 1
+    assert Protocol(num_envs=16).facts(config)["num_envs"] == expected
+
+
+# Every episode of an evaluation ends.
+
+
+@pytest.mark.parametrize(
+    ("env", "limit"),
+    [
+        ("CliffWalking-v1", protocol.LONGEST_EPISODE),
+        ("tests.envs.toy:Endless-v0", protocol.LONGEST_EPISODE),
+        ("CartPole-v1", None),
+        ("basic", None),
+    ],
+)
+def test_environments_without_a_time_limit_get_one(env, limit):
+    config = protocol.bounded(EnvConfig(env=env))
+    assert config.time_limit == limit
+    assert protocol.bounded(config) == config
+    own = EnvConfig(env=env, time_limit=70)
+    assert protocol.bounded(own).time_limit == 70
+
+
+@pytest.mark.timeout(120)
+def test_an_evaluation_that_would_never_end_is_ended_and_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(protocol, "LONGEST_EPISODE", 50)
+    rules = Protocol(episodes=3, num_envs=2)
+    with vector_env(EnvConfig(env="CliffWalking-v1"), 2, 3) as envs:
+        episodes = play(RandomPlayer(envs.single_action_space), envs, rules)
+    lengths = [len(episode.rewards) for episode in episodes]
+    assert max(lengths) == 50
+    said = capsys.readouterr().err
+    reached = lengths.count(50)
+    assert f"{reached} of 3 episodes of an evaluation were ended after 50 env steps" in said
+    assert "because CliffWalking-v1 has no time limit; train with --time-limit to set one" in said

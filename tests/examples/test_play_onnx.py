@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 
@@ -54,7 +55,7 @@ def basic(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("onnx"))
         assert evaluate.main(["export", "zoo/basic"]) == 0
-        return Path("policy.onnx").resolve()
+        return Path("runs/zoo/basic/policy.onnx").resolve()
 
 
 def scored(run: str | Path, scores: Path) -> dict[str, list[float]]:
@@ -90,13 +91,35 @@ def test_so_are_the_returns_with_memory_variables_and_groups_of_choices(tmp_path
     assert len(set(expected["sampled"])) > 1
 
 
+def of_gigabytes() -> bytes:
+    """Return an exported policy of a few bytes that asks for 2.4 GB."""
+    helper, kinds = onnx.helper, onnx.TensorProto
+    shape = helper.make_tensor("s", kinds.INT64, [1], [600_000_000])
+    nodes = [
+        helper.make_node("Constant", [], ["shape"], value=shape),
+        helper.make_node("ConstantOfShape", ["shape"], ["numbers"]),
+        helper.make_node("ReduceSum", ["numbers"], ["greedy_actions"], keepdims=1),
+    ]
+    inputs = [helper.make_tensor_value_info("obs", kinds.UINT8, ["N", 72, 128, 1])]
+    outputs = [helper.make_tensor_value_info("greedy_actions", kinds.FLOAT, [1])]
+    graph = helper.make_graph(nodes, "graph", inputs, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    about = {"env": {"env": "basic"}, "actions": {"sizes": [8]}}
+    model.metadata_props.add(key="doomgrad", value=json.dumps(about))
+    return model.SerializeToString()
+
+
 def test_a_wrong_argument_is_reported_in_one_line(basic, tmp_path):
     foreign = tmp_path / "foreign.onnx"
     file = PolicyFile(policy=make_policy(), env={}, about=About())
     save_onnx(foreign, file, env={"env": "tests.envs.toy:Echo-v0"})
+    greedy = tmp_path / "greedy.onnx"
+    greedy.write_bytes(of_gigabytes())
     for arguments, expected in (
         (["nowhere.onnx"], "error: nowhere.onnx is not a policy that evaluate.py exported"),
         ([ROOT / "README.md"], "is not a policy that evaluate.py exported"),
+        ([tmp_path], "there is no such file"),
+        ([greedy], "cannot be run: "),
         ([foreign], "importing tests.envs.toy, which a file may not ask for"),
         ([basic, "--episodes", 0], "--episodes must be at least 1"),
         ([basic, "--seed", -1], "--seed at least 0"),

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from gymnasium import spaces
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
 
 from agents import AGENTS, OUR_AGENTS, build_policy, make_objectives
 from agents.objectives import VariablesConfig
 from perception import MEMORIES
 from storage.checkpoint import load_training, save_training
+from storage.files import DamagedError, FileError
 from storage.policy_file import load_policy
 from tests.agents.files import rewrite
 from tests.agents.synthetic import IMAGE, assert_same, make_policy, small_config, weights
+from tests.storage.hostile import VALUES, leaves, put, refused_or_harmless
 from tests.storage.policies import make_agent, refused, save, update
 
 COLLECTOR_STATE = {"actions/0": torch.arange(3), "memory_state": torch.ones(2, 4, 6)}
@@ -101,7 +107,7 @@ def test_a_checkpoint_without_an_objective_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("memory", "word"),
-    [("none", "size mismatch for critic"), ("gru", "size mismatch for perception.memory")],
+    [("none", "perception.memory"), ("gru", "perception.memory")],
 )
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, memory, word):
     agent = make_agent()
@@ -122,6 +128,81 @@ def test_a_checkpoint_of_another_optimiser_is_refused(tmp_path):
     assert type(other.optimizer).__name__ != optimiser
     words = f"its optimiser is {optimiser}"
     refused(tmp_path / "t", words, load=lambda path: load_training(path, other))
+
+
+WRONG_CHECKPOINTS = {
+    "moments of one number": {
+        "replace": {
+            f"optimizer/{index}/{name}": torch.zeros(1, dtype=torch.int64)
+            for index in range(14)
+            for name in ("exp_avg", "exp_avg_sq")
+        }
+    },
+    "moments of half precision": {"replace": {"optimizer/0/exp_avg": torch.zeros(2).half()}},
+    "a step that is no scalar": {"replace": {"optimizer/0/step": torch.zeros(3)}},
+    "a step of another type": {"replace": {"optimizer/0/step": torch.tensor(1)}},
+    "a moment is missing": {"drop": ["optimizer/0/exp_avg"]},
+    "another moment": {"replace": {"optimizer/0/exp_avg_max": torch.zeros(1)}},
+    "a parameter below zero": {"replace": {"optimizer/-1/step": torch.tensor(1.0)}},
+    "a parameter beyond the last": {"replace": {"optimizer/99/step": torch.tensor(1.0)}},
+    "a parameter that is no number": {"replace": {"optimizer/x/step": torch.tensor(1.0)}},
+    "a weight of another type": {"replace": {"policy/critic.bias": torch.zeros(1).double()}},
+    "a weight of another shape": {"replace": {"policy/critic.bias": torch.zeros(2)}},
+    "a weight is missing": {"drop": ["policy/critic.bias"]},
+    "another weight": {"replace": {"policy/more": torch.zeros(1)}},
+    "rewards of another number of environments": {
+        "replace": {"reward_scaler/running": torch.zeros(5)}
+    },
+    "a generator of one byte": {"replace": {"generator": torch.zeros(1, dtype=torch.uint8)}},
+    "a generator of zeros": {"replace": {"generator": torch.zeros(5056, dtype=torch.uint8)}},
+    "no generator": {"drop": ["generator"]},
+    "a tensor of its own": {"replace": {"more": torch.zeros(1)}},
+}
+
+
+@pytest.mark.parametrize("name", WRONG_CHECKPOINTS)
+def test_a_checkpoint_holds_exactly_what_was_saved(tmp_path, name):
+    agent = make_agent()
+    update(agent, range(1))
+    save_training(tmp_path / "t", agent, {})
+    rewrite(tmp_path / "t", lambda _: None, **WRONG_CHECKPOINTS[name])
+    other = make_agent(seed=1)
+    before = weights(other.policy)
+    refused(
+        tmp_path / "t", "belongs to another configuration", load=lambda p: load_training(p, other)
+    )
+    assert_same(weights(other.policy), before)
+    assert not other.optimizer.state
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_updates": "x"},
+        {"num_updates": -1},
+        {"num_updates": 1.5},
+        {"num_updates": 2**63},
+        {"state": []},
+        {"optimizer": 7},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_with_wrong_counters_is_refused(tmp_path, change):
+    save_training(tmp_path / "t", make_agent(), {})
+    rewrite(tmp_path / "t", lambda description: description.update(change))
+    refused(tmp_path / "t", load=lambda p: load_training(p, make_agent()))
+
+
+def test_a_changed_description_is_damage(tmp_path):
+    """The checkpoint before it is then used."""
+    path = tmp_path / "t"
+    save_training(path, make_agent(), {"env_steps": 7})
+    whole = path.read_bytes()
+    for old, new in ((b"num_updates", b"nun_updates"), (b"format", b"fornat"), (b": 4,", b": 5,")):
+        assert old in whole
+        path.write_bytes(whole.replace(old, new, 1))
+        with pytest.raises(DamagedError):
+            load_training(path, make_agent())
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path):
@@ -171,3 +252,28 @@ def test_scrambled_statistics_of_old_checkpoints_are_reset(tmp_path, name, encod
                 assert torch.equal(value, expected), (parameter, key)
     update(resumed, range(2, 3))
     assert all(weight.isfinite().all() for weight in resumed.policy.parameters())
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A checkpoint, and its agent."""
+    path, agent = tmp_path_factory.mktemp("saved") / "t", make_agent()
+    save_training(path, agent, {"env_steps": 7, "returns": [1.0]})
+    return path, agent
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_whatever_a_checkpoint_says_of_itself(tmp_path, saved, data):
+    path, agent = saved
+    shutil.copy(path, tmp_path / "t")
+
+    def change(description):
+        keys = data.draw(st.sampled_from(sorted(leaves(description), key=str)))
+        put(description, keys, data.draw(st.sampled_from(VALUES)))
+
+    rewrite(tmp_path / "t", change)
+    with refused_or_harmless(FileError):
+        load_training(tmp_path / "t", agent)

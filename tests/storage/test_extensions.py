@@ -69,7 +69,7 @@ def test_parts_of_the_users_own_are_trained_scored_and_moved(own, tmp_path, caps
     # It is imported by scoring only if the file is trusted.
     line = refused(capsys, evaluate, "score", "run", "--episodes", "1")
     assert "unknown encoder 'own'" in line
-    assert f"--import {tmp_path / 'own.py'}: if you trust that code, add --trust" in line
+    assert f"--import {tmp_path / 'own.py'}: if you trust that code, add --trust to" in line
     succeed(evaluate, "score", "run", "--episodes", "1", "--trust")
     forget()
     succeed(evaluate, "export", "run", "--trust")
@@ -137,3 +137,12 @@ def test_names_of_modules_in_a_file_are_checked(tmp_path, cartpole_run, imports)
     write_tensors(path, file.tensors(), {**file.description, "imports": imports})
     with pytest.raises(FileError, match="imports is not a list of names"):
         load_policy(path, trust=True)
+
+
+def test_a_training_imports_nothing_for_the_policy_that_it_starts_from(own, tmp_path, capsys):
+    succeed(train, "basic", "--import", "own.py", *CHOICES, *SHARED, "--run-dir", "run")
+    forget()
+    line = refused(capsys, train, "basic", "--init-from", "run", *SHARED, "--run-dir", "other")
+    assert "unknown encoder 'own'" in line
+    assert "this --import to train.py" in line
+    assert "own" not in ENCODERS

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
 from gymnasium import spaces
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
+from torch import nn
 
+from agents import AgentError
 from perception import ENCODERS, MEMORIES
 from storage.checkpoint import save_training
 from storage.files import FileError
-from storage.policy_file import load_policy
+from storage.policy_file import check_can_be_read, load_policy
 from tests.agents.files import rewrite
 from tests.agents.synthetic import (
     IMAGE,
@@ -24,6 +29,7 @@ from tests.agents.synthetic import (
     weights,
 )
 from tests.agents.toy import ACTION_SPACES
+from tests.storage.hostile import VALUES, leaves, put, refused_or_harmless
 from tests.storage.policies import ABOUT, ENV, make_agent, refused, save
 
 
@@ -194,3 +200,98 @@ def test_weights_that_nothing_describes_are_refused(tmp_path):
 def test_a_checkpoint_is_no_policy(tmp_path):
     save_training(tmp_path / "t", make_agent(), {})
     refused(tmp_path / "t", "is not a policy of doomgrad")
+
+
+@pytest.fixture(scope="module")
+def valid(tmp_path_factory):
+    """Policies to be spoilt: one with images and memory, and one with vectors."""
+    folder = tmp_path_factory.mktemp("valid")
+    specs = {"screen": IMAGE, "variables": VECTOR}
+    save(folder / "images", make_policy(specs=specs, memory="lstm"))
+    save(folder / "vectors", make_policy(actions=spaces.Box(-1, 1, (2,))))
+    return folder
+
+
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_whatever_a_description_says(tmp_path, valid, data):
+    path = tmp_path / "p"
+    shutil.copy(valid / data.draw(st.sampled_from(["images", "vectors"])), path)
+
+    def change(description):
+        keys = data.draw(st.sampled_from(sorted(leaves(description), key=str)))
+        put(description, keys, data.draw(st.sampled_from(VALUES)))
+
+    rewrite(path, change)
+    with refused_or_harmless(FileError):
+        load_policy(path)
+
+
+HUGE = {
+    "an image of gigabytes": ({"shape": [16_000, 16_000, 1]}, {}, "is too large"),
+    "an image of many channels": ({"shape": [2048, 1024, 64]}, {}, "is too large"),
+    "layers without end": ({}, {"hidden_sizes": [1] * 100_000}, "at most 64 layers"),
+    "stages without end": (
+        {},
+        {"encoder": {"name": "impala", "impala_channels": [1] * 30_000}},
+        "at most 64 layers",
+    ),
+    "outputs of gigabytes": (
+        {"shape": [2048, 2048, 1]},
+        {
+            "encoder": {
+                "name": "nature",
+                "conv_channels": [1024, 1, 1],
+                "conv_strides": [1, 4, 1],
+            }
+        },
+        "a layer computes",
+    ),
+    "parts without end": ("parts", {}, "observations have 20,000 parts"),
+}
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_a_small_file_may_not_ask_for_much_memory_or_time(tmp_path, name):
+    spec, perception, word = HUGE[name]
+    path = save(tmp_path / "p", make_policy(specs={"screen": IMAGE}))
+
+    def change(description):
+        if spec == "parts":
+            description["specs"] = {f"a{n}": {"size": 1} for n in range(20_000)}
+        elif spec:
+            description["specs"]["screen"] = {"shape": [*spec["shape"]], "channels": []}
+            description["specs"]["screen"]["palette"] = []
+        if "hidden_sizes" in perception:
+            description["perception"]["vectors"] = perception
+        elif perception:
+            description["perception"] |= perception
+
+    rewrite(path, change)
+    with refused_or_harmless():
+        refused(path, word)
+
+
+def test_a_loaded_policy_does_not_change_with_its_file(tmp_path):
+    path = save(tmp_path / "p", policy := make_policy())
+    file = load_policy(path)
+    path.write_bytes(bytes(path.stat().st_size))
+    assert_same(weights(file.policy), weights(policy))
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_every_policy_could_be_read_again(encoder, memory):
+    specs = {"obs": IMAGE, "variables": VECTOR}
+    check_can_be_read(make_policy(specs=specs, encoder=encoder, memory=memory))
+
+
+def test_a_policy_that_could_not_be_read_again_is_refused_before_its_training():
+    policy = make_policy(specs={"obs": IMAGE})
+    # A head of the user's own, of which the file's description does not tell.
+    policy.actor = nn.Sequential(nn.Linear(16, 8), policy.actor)
+    policy.actor.sizes = policy.actor[1].sizes
+    with pytest.raises(AgentError, match=r"could not be read: actor\.\S+ is "):
+        check_can_be_read(policy)

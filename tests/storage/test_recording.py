@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from storage.files import FileError
 from storage.recording import Episode, Recording, load_recording, save_recording
+from tests.storage.hostile import VALUES, leaves, put, refused_or_harmless
 
 GAME = {"wad": "0a1b", "vizdoom": "1.3.2"}
 ENV = {"env": "basic", "height": 60, "extra_channels": ["depth"], "skill": None}
@@ -105,7 +106,20 @@ def test_a_lone_array_is_refused(tmp_path):
 
 def about_with(**changes):
     about = {"format": 1, "seed": 1, "greedy": True, "terminated": True, "gamma": 0.9}
-    return json.dumps(about | {"statistics": {}, "env": {}, "game": {}} | changes)
+    return json.dumps(about | {"statistics": {"r": 1.0}, "env": {}, "game": {}} | changes)
+
+
+ARRAYS = {
+    "actions": np.zeros(3, np.int64),
+    "rewards": np.zeros(3),
+    "values": np.zeros(3, np.float32),
+    "probabilities": np.zeros((3, 2), np.float32),
+}
+
+
+def test_what_the_cases_below_change_is_valid(tmp_path):
+    np.savez(tmp_path / "e.npz", about=np.array(about_with()), **ARRAYS)
+    assert len(load_recording(tmp_path / "e.npz").episode.rewards) == 3
 
 
 @pytest.mark.parametrize(
@@ -115,6 +129,22 @@ def about_with(**changes):
         "[]",
         '{"format": 1}',
         about_with(seed="x"),
+        about_with(seed=-1),
+        about_with(seed=2**31),
+        about_with(seed=1.5),
+        about_with(greedy="yes"),
+        about_with(terminated=1),
+        about_with(gamma=-1),
+        about_with(gamma=float("nan")),
+        about_with(statistics={}),
+        about_with(statistics={"r": float("inf")}),
+        about_with(statistics={"r": 1.0, "l": None}),
+        about_with(game={"wad": 7}),
+        about_with(more=7),
+        about_with(env={"env": "a\0b"}),
+        about_with(env={"env": "\ud800"}),
+        about_with(env={"skill": 10**400}),
+        "[" * 10**5,
         about_with(gamma="much"),
         about_with(statistics=[]),
         about_with(statistics={"r": []}),
@@ -124,8 +154,36 @@ def about_with(**changes):
 )
 def test_a_foreign_archive_is_refused(tmp_path, about):
     path = tmp_path / "e.npz"
-    arrays = dict.fromkeys(("actions", "rewards", "values", "probabilities"), np.zeros(3))
-    np.savez(path, about=np.array(about), **arrays)
+    np.savez(path, about=np.array(about), **ARRAYS)
+    refused(path, "is not a recorded episode")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"actions": np.array(["1", "2", "3"])},
+        {"actions": np.array([True, False, True])},
+        {"actions": np.zeros(3, np.uint64)},
+        {"actions": np.zeros((3, 1, 1))},
+        {"actions": np.array([0.0, np.nan, 0.0])},
+        {"actions": np.zeros(3, complex)},
+        {"rewards": np.array([0.0, np.inf, 0.0])},
+        {"rewards": np.zeros(3, np.int64)},
+        {"values": np.array([0.0, np.nan, 0.0], np.float32)},
+        {"values": np.zeros((3, 1), np.float32)},
+        {"probabilities": np.zeros(3, np.float32)},
+        {name: array[:0] for name, array in ARRAYS.items()},
+        {
+            "actions": np.zeros(2**20 + 1, np.int8),
+            **{name: np.zeros(2**20 + 1) for name in ("rewards", "values")},
+            "probabilities": np.zeros((2**20 + 1, 0)),
+        },
+    ],
+    ids=range(13),
+)
+def test_arrays_that_are_not_those_of_an_episode_are_refused(tmp_path, changes):
+    path = tmp_path / "e.npz"
+    np.savez_compressed(path, about=np.array(about_with()), **{**ARRAYS, **changes})
     refused(path, "is not a recorded episode")
 
 
@@ -181,3 +239,16 @@ def test_a_flipped_byte_is_refused_or_harmless(tmp_path, data):
         # Each array has a checksum: what is read is what was written.
         np.testing.assert_array_equal(loaded.rewards, episode.rewards)
         np.testing.assert_array_equal(loaded.actions, episode.actions)
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_whatever_a_recording_says_of_itself(tmp_path, data):
+    about = json.loads(about_with(env=ENV, game=GAME))
+    keys = data.draw(st.sampled_from(sorted(leaves(about), key=str)))
+    put(about, keys, data.draw(st.sampled_from(VALUES)))
+    np.savez(tmp_path / "e.npz", about=np.array(json.dumps(about)), **ARRAYS)
+    with refused_or_harmless(FileError):
+        load_recording(tmp_path / "e.npz")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -186,3 +189,65 @@ def test_checkpoints_are_listed_newest_first(tmp_path):
         folder.checkpoint_file(env_steps).parent.mkdir(exist_ok=True)
         folder.checkpoint_file(env_steps).touch()
     assert [int(file.stem) for file in folder.checkpoints] == [1_000_000, 512, 64]
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "episodes"])
+def test_a_linked_folder_is_refused_and_what_it_leads_to_is_left_alone(tmp_path, name):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for file in ("1.safetensors", "score-1.npz", "film.mp4", ".doomgrad-1.tmp"):
+        (outside / file).write_bytes(b"mine")
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    folder.config_file.write_text("{}")
+    (folder.path / name).symlink_to(outside)
+    for action in (
+        folder.clear,
+        folder.remove_leftovers,
+        lambda: folder.checkpoints if name == "checkpoint" else folder.episodes,
+        lambda: folder.checkpoint_file(1) if name == "checkpoint" else folder.episodes,
+    ):
+        with pytest.raises(FileError, match="is a link to another place"):
+            action()
+    assert len(list(outside.iterdir())) == 4
+    assert folder.holds_run
+
+
+def test_what_a_killed_program_left_is_removed_from_a_run(tmp_path):
+    folder = RunFolder(tmp_path)
+    names = set(fill(folder))
+    for place in (".", "checkpoint", "episodes"):
+        (tmp_path / place / ".doomgrad-0123.tmp").touch()
+    folder.remove_leftovers()
+    found = {str(f.relative_to(tmp_path)) for f in tmp_path.rglob("*") if f.is_file()}
+    assert found == names
+
+
+def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
+    def flock(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    said = []
+    with RunFolder(tmp_path).locked(said.append):
+        pass
+    (line,) = said
+    assert "cannot be locked (No locks available)" in line
+
+
+def test_checkpoints_without_a_configuration_are_refused(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.check_complete()
+    fill(folder)
+    folder.check_complete()
+    folder.config_file.unlink()
+    with pytest.raises(FileError, match=r"holds checkpoints, but no config\.json"):
+        folder.check_complete()
+
+
+def test_the_command_can_be_pasted(tmp_path, monkeypatch):
+    command = ["train.py", "basic", "--run-dir", "a b [1] {x}, y"]
+    monkeypatch.setattr("sys.argv", command)
+    folder = RunFolder(tmp_path)
+    folder.write_config({"objectives": {}}, torch.float32)
+    assert shlex.split(folder.read_record()["command"]) == command

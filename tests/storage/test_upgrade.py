@@ -35,7 +35,8 @@ POLICIES = {
 # The commands that began the runs.
 COMMANDS = {
     "cartpole": """CartPole-v1 --num-envs 2 --num-workers 1 --rollout-length 32 --hidden-sizes 8
-        --memory lstm --memory-size 4 --normalize-obs --normalize-returns --no-record
+        --memory lstm --memory-size 4 --minibatch-size 128 --normalize-obs --normalize-returns
+        --no-record
         --eval-episodes 2 --eval-every 256 --total-env-steps 1024""",
     "doom": """basic --num-envs 2 --num-workers 1 --num-groups 2 --rollout-length 16 --height 40
         --width 40 --conv-channels 2 2 2 --features 4 --hidden-sizes 4 --memory gru --memory-size 4

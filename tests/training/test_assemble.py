@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from gymnasium import spaces
 
-from agents import AGENTS, OBJECTIVES, OverlappedSampler, Sampler
+from agents import AGENTS, OBJECTIVES, AgentError, OverlappedSampler, Sampler
 from agents.sb3 import SB3Sampler
 from perception import ENCODERS, MEMORIES
+from storage.files import FileError
 from storage.run_folder import RunFolder
 from training.assemble import (
     make_agent,
@@ -187,3 +189,28 @@ def test_threads_are_as_many_as_asked_for(tmp_path):
             assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_anything_starts(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("training.assemble.make_envs", pytest.fail)
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "sub", Path("/proc/run"), tmp_path / ("x" * 300)):
+        with (
+            pytest.raises(FileError, match="nothing can be written into"),
+            open_training(small(), RunFolder(path), []),
+        ):
+            pass
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_training_refuses_a_policy_that_could_not_be_read_again():
+    wide = SimpleNamespace(
+        single_observation_space=spaces.Box(-1, 1, (1,), "float32"),
+        single_action_space=spaces.Discrete(2**16 + 1),
+        metadata={},
+        info_keys=(),
+    )
+    with pytest.raises(AgentError, match="choices are too many"):
+        make_agent(small("CartPole-v1"), wide, CPU)

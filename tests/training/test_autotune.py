@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from agents import AGENTS, observation_specs
+from storage.files import FileError
 from tests.agents.synthetic import make_policy
 from tests.agents.toy import LocalEnvs
 from training import autotune as module
-from training.autotune import Measurement, Setting, autotune, with_setting
+from training.autotune import Measurement, Setting, autotune, other_shapes, with_setting
 from training.config import default_config
 
 FIRST = Setting(
@@ -144,12 +145,13 @@ def test_of_settings_of_similar_speed_the_earliest_is_best():
     assert best(100, 102, 104) == 2
 
 
-def propose(speed, *, first=FIRST):
+def propose(speed, *, first=FIRST, shapes=()):
     """Return the measurements of all proposals, with the speeds that a function returns."""
     measured = []
     # Each proposal depends on the measurements before it.
     measured.extend(
-        Measurement(setting, speed(setting)) for setting in module._proposals(first, measured)
+        Measurement(setting, speed(setting))
+        for setting in module._proposals(first, measured, shapes, (2, 4, 1))
     )
     return measured
 
@@ -190,6 +192,22 @@ def test_the_number_of_environments_and_the_rollout_length_never_change(num_envs
     assert {(s.num_envs, s.rollout_length) for s in settings} == {(num_envs, length)}
 
 
+def test_the_shape_of_a_rollout_is_varied_only_for_memory_on_small_observations():
+    def shapes(env, given=(), **choices):
+        return other_shapes(default_config(env, **choices), given)
+
+    for env in ("MiniGrid-MemoryS7-v0", "CartPole-v1"):
+        assert shapes(env, memory="lstm") == shapes(env, memory="gru") == [(64, 16)]
+        assert shapes(env) == shapes(env, memory="lstm", given={"num_envs", "seed"}) == []
+        assert shapes(env, memory="lstm", given={"rollout_length"}) == []
+    for env in ("basic", "ALE/Pong-v5", "CarRacing-v3", "freedoom2:MAP01", "mine.wad:MAP02"):
+        assert shapes(env, memory="lstm") == []
+    settings = [m.setting for m in propose(lambda s: s.num_envs, shapes=[(8, 8)])]
+    assert settings[:2] == [FIRST, replace(FIRST, num_envs=8, rollout_length=8)]
+    assert {s.num_envs * s.rollout_length for s in settings} == {4 * 16}
+    assert all(s.num_envs == 8 for s in settings[1:])
+
+
 @pytest.mark.parametrize("cores", [1, 2, 3, 16, None])
 def test_proposals_fit_the_machine_and_the_groups_the_environments(monkeypatch, cores):
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
@@ -221,3 +239,21 @@ def test_a_setting_replaces_fields_wherever_they_are():
 def test_a_run_that_was_tuned_before_keeps_its_setting():
     tuned = with_setting(default_config("CartPole-v1"), FIELDS)
     assert with_setting(default_config("CartPole-v1"), tuned.as_dict()) == tuned
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"num_envs": "x"},
+        {"num_envs": -1},
+        {"num_envs": 1.5},
+        {"precision": 7},
+        {"precision": "float8"},
+        {"agent": 7},
+        {"agent": {"rollout_length": []}},
+    ],
+    ids=str,
+)
+def test_a_setting_that_no_run_can_have_is_refused(values):
+    with pytest.raises(FileError, match="the configuration of the run is damaged"):
+        with_setting(default_config("CartPole-v1"), values)

@@ -175,3 +175,21 @@ def test_an_episode_that_cannot_be_shown_is_recorded(make, tmp_path, monkeypatch
     assert "the engine died; this episode is not shown" in capsys.readouterr().err
     assert names(tmp_path) == ["evaluation-0000000064-000.npz"]
     assert gifs(evaluation, tmp_path) == []
+
+
+def test_an_episode_that_cannot_be_shown_is_reported_once(make, tmp_path, capfd):
+    evaluation = make("tests.envs.toy:Unseen-v0")
+    for env_steps in (64, 128):
+        evaluation.record_episodes(evaluation.play([]), env_steps)
+    assert len(names(tmp_path)) == 6
+    said = " ".join(capfd.readouterr().err.split())
+    assert said.count("render() failed: RuntimeError: there is no display (toy.py:") == 1
+    assert said.count("; this episode is not shown") == 1
+
+
+def test_a_signal_stops_showing_an_episode(make, tmp_path):
+    evaluation = make(CARTPOLE)
+    episodes = evaluation.play([])
+    evaluation._stops = lambda: True
+    evaluation.record_episodes(episodes, 64)
+    assert gifs(evaluation, tmp_path) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import os
 import time
 
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from stable_baselines3.common.logger import KVWriter
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from storage.files import FileError
 from training.logger import RunLogger
 
 
@@ -202,3 +204,78 @@ def test_another_writer_receives_each_record_and_may_raise(tmp_path):
     assert reader.read == [(10, 1.0), (20, 2.0), "closed"]
     assert scalars(tmp_path, "rollout/ep_rew_mean") == reader.read[:2]
     assert [float(row["rollout/ep_rew_mean"]) for row in rows(tmp_path)] == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a,b\n1,2\n",
+        b"time/total_timesteps,a\nx,2\n",
+        b"time/total_timesteps,a\n,2\n",
+        b"\x00\xff" * 99 + b"\n" + b"1\n",
+        b"a,time/total_timesteps\n1\n",
+    ],
+)
+def test_a_csv_that_no_training_wrote_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "progress.csv").write_bytes(content)
+    message = r"progress\.csv is not what a training wrote; move it elsewhere"
+    with pytest.raises(FileError, match=message), logging(tmp_path, start=10):
+        pass
+    assert (tmp_path / "progress.csv").read_bytes() == content
+
+
+@pytest.mark.parametrize("kind", ["a fifo", "a device", "sparse"])
+def test_a_csv_that_is_no_regular_file_of_bounded_size_is_not_read(tmp_path, kind):
+    path = tmp_path / "progress.csv"
+    if kind == "a fifo":
+        os.mkfifo(path)
+    elif kind == "a device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.touch()
+        os.truncate(path, 2**31)
+    with pytest.raises(FileError, match=r"is not a regular file|is too large"):
+        RunLogger(tmp_path, total=10, start=10)
+
+
+def test_a_csv_is_not_written_through_a_link(tmp_path):
+    outside, folder = tmp_path / "outside.csv", tmp_path / "run"
+    folder.mkdir()
+    outside.write_text("time/total_timesteps,time/fps\n10,1\n")
+    for name in ("progress.csv", ".progress.csv.tmp"):
+        (folder / name).symlink_to(outside)
+    with logging(folder, start=10) as logger:
+        log(logger, [20])
+    assert outside.read_text() == "time/total_timesteps,time/fps\n10,1\n"
+    assert [row["time/total_timesteps"] for row in rows(folder)] == ["10", "20"]
+
+
+@pytest.mark.parametrize("values", [[1e308] * 100, [float("inf"), -float("inf")], [float("nan")]])
+def test_a_mean_that_is_not_finite_ends_nothing(tmp_path, values):
+    with logging(tmp_path) as logger:
+        logger.record_episodes([{"r": value, "l": 1.0, "kills": value} for value in values])
+        logger.restore_episodes(values, values)
+        log(logger, [10])
+    assert rows(tmp_path)[0]["rollout/ep_kills_mean"] in ("inf", "nan")
+
+
+def test_columns_are_in_the_order_in_which_they_first_appear(tmp_path):
+    records = [{"b": 1, "a": 2.5}, {"c": "x, y", "a": 3, "d": 4}, {"b": 5, "e": 6}]
+
+    def log(logger, numbers):
+        for number in numbers:
+            for name, value in records[number].items():
+                logger.record(name, value)
+            logger.record("time/total_timesteps", number)
+            logger.dump(number)
+        logger.close()
+
+    log(RunLogger(tmp_path, total=10, start=0), (0, 1))
+    log(RunLogger(tmp_path, total=10, start=1), (2,))  # It resumes.
+    lines = (tmp_path / "progress.csv").read_text().splitlines()
+    assert lines == [
+        "b,a,time/total_timesteps,c,d,e",
+        "1,2.5,0,,,",
+        ',3,1,"x, y",4,',
+        "5,,2,,,6",
+    ]

@@ -92,9 +92,28 @@ def test_families_are_recognised():
     assert preset("tests.agents.toy:Recall-v0", "ppo").get("env.height") is None
     for own in ("mine:space/Env-v0", "mine:env", "mine.deep:an-env-v12", "env-v3"):
         assert preset(own, "ppo") == preset("tests.agents.toy:Recall-v0", "ppo")
-    for file in ("/a:b/mine-v1.cfg", "MINE.WAD", "freedoom2:MAP01"):
+    for file in ("/a:b/mine-v1.cfg", "MINE.WAD", "mine.wad:MAP02", "freedoom2:MAP01"):
         assert preset(file, "ppo")["env.height"] == height
     assert preset("basic", "ppo")["agent.reward_scale"] == 0.01
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "MiniGrid-MemoryS7-v0", "mine:space/Env-v0"])
+def test_memory_on_small_observations_has_many_short_sequences(env):
+    for config in (default_config(env, memory="gru"), default_config(env, "sb3-recurrent-ppo")):
+        assert (config.num_envs, config.agent.rollout_length) == (32, 32)
+        assert config.agent.minibatch_size == 256
+    assert default_config(env, "a2c", memory="lstm").num_envs == 32
+    assert default_config(env, "a2c", memory="lstm").agent == default_config(env, "a2c").agent
+    assert default_config(env).num_envs == default_config(env, memory="none").num_envs == 8
+
+
+@pytest.mark.parametrize(
+    "env", ["basic", "my_way_home", "ALE/Pong-v5", "CarRacing-v3", "a.wad:E1M1"]
+)
+def test_memory_on_images_changes_nothing(env):
+    plain, recurrent = (dotted(default_config(env, memory=m).as_dict()) for m in ("none", "lstm"))
+    differing = {name for name in plain.keys() & recurrent if plain[name] != recurrent[name]}
+    assert differing == {"perception.memory.name"}
 
 
 def test_an_objective_asks_doom_alone_for_what_it_needs():

@@ -30,6 +30,38 @@ def test_it_goes_through_json_as_it_is():
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        {"env_steps": -(10**12)},
+        {"env_steps": 2**60},
+        {"env_steps": 10**400},
+        {"episodes": "x"},
+        {"seconds": float("inf")},
+        {"seconds": float("nan")},
+        {"other_seconds": -1.0},
+        {"next_episode_seed": -5},
+        {"next_episode_seed": 5},
+        {"next_episode_seed": 2**31},
+        {"next_evaluation": -(10**15)},
+        {"returns": ["x"]},
+        {"lengths": 7},
+        {"evaluations_since_best": -1},
+    ],
+    ids=str,
+)
+def test_what_no_training_wrote_is_refused(change):
+    with pytest.raises(FileError) as error:
+        decode(Progress, dataclasses.asdict(PROGRESS) | change)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e308])
+def test_returns_may_be_anything_that_an_environment_pays(value):
+    changed = dataclasses.asdict(PROGRESS) | {"returns": [value] * 100, "best_score": value}
+    assert decode(Progress, changed).best_score == pytest.approx(value, nan_ok=True)
+
+
+@pytest.mark.parametrize(
     ("env_steps", "patience", "since_best", "expected"),
     [
         (0, None, 0, False),

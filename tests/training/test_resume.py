@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from agents import OBJECTIVES
+from envs.moved import own_files
 from evaluation.seeds import TRAINING, first_training_seed
 from storage.files import DamagedError, FileError
 from storage.run_folder import RunFolder
 from tests.agents.synthetic import assert_same, weights
+from tests.envs.maps import room, write_wad
+from tests.storage.hostile import VALUES, leaves, put, refused_or_harmless
 from tests.storage.policies import make_agent, update
+from training.autotune import with_setting
 from training.config import default_config, dotted_fields, with_values
 from training.progress import Progress
 from training.resume import check_resumable, resume
@@ -118,6 +126,11 @@ def other_value(name, value):
         "precision": "float32",
         "inference": "eager",
         "run_dir": Path("elsewhere"),
+        "env.files": ("cfg=0",),
+        "env.env_kwargs": ("size=3",),
+        "env.wrappers": ("own:Wrapper",),
+        "import_": ("own.py",),
+        "eval_envs": "none",
         "track": "wandb",
     }
     if name in other:
@@ -192,3 +205,50 @@ def test_a_configuration_that_is_none_is_refused(tmp_path, stored):
     folder.write_config(stored, torch.float32)
     with pytest.raises(FileError):
         check_resumable(folder, default_config("basic"))
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_whatever_a_configuration_says(tmp_path, data):
+    config, folder = default_config("CartPole-v1"), RunFolder(tmp_path)
+    folder.write_config(config.as_dict(), torch.float32)
+    content = json.loads(folder.config_file.read_text())
+    keys = data.draw(st.sampled_from(sorted(leaves(content), key=str)))
+    put(content, keys, data.draw(st.sampled_from(VALUES)))
+    folder.config_file.write_text(json.dumps(content))
+    with refused_or_harmless(FileError):
+        check_resumable(folder, config)
+    with refused_or_harmless(FileError):
+        with_setting(config, folder.read_config())
+
+
+def test_a_run_is_resumed_wherever_its_files_are_but_not_with_others(tmp_path):
+    old, new = write_wad(tmp_path / "own.wad", room()), tmp_path / "new" / "own.wad"
+    new.parent.mkdir()
+    files = own_files(str(old))
+    config = with_values(default_config(str(old)), {"env.files": files})
+    folder = RunFolder(tmp_path / "run")
+    folder.write_config(config.as_dict(), torch.float32)
+    check_resumable(folder, default_config(str(old)))
+    old.rename(new)
+    check_resumable(folder, default_config(str(new)))
+    with pytest.raises(FileError, match=r"env\.env .*own\.wad, not basic"):
+        check_resumable(folder, default_config("basic"))
+    with pytest.raises(FileError, match="other files: its map is MAP01, not nothing; restore"):
+        check_resumable(folder, default_config(f"{new}:MAP01"))
+    new.write_bytes(new.read_bytes() + b"\0")
+    with pytest.raises(FileError, match=r"other files: the SHA-256 of .*own\.wad begins with"):
+        check_resumable(folder, default_config(str(new)))
+
+
+@pytest.mark.parametrize("files", [5, "cfg=0", {"cfg": 0}, [5], [["cfg"]]])
+def test_notes_about_files_that_are_damaged_are_not_obeyed(tmp_path, files):
+    config = default_config(str(write_wad(tmp_path / "own.wad", room())))
+    stored = config.as_dict()
+    stored["env"]["files"] = files
+    folder = RunFolder(tmp_path)
+    folder.write_config(stored, torch.float32)
+    with contextlib.suppress(FileError):
+        check_resumable(folder, config)

@@ -6,7 +6,10 @@ import contextlib
 import math
 import re
 import shutil
+import signal
+import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +23,7 @@ from storage.policy_file import load_policy
 from storage.run_folder import RunFolder
 from tests.agents.synthetic import assert_same, weights
 from tests.programs import SHARED, logged, refused
+from training import assemble
 from training.assemble import make_agent, make_envs, open_training
 from training.callbacks import Callback
 from training.config import default_config, with_values
@@ -205,6 +209,26 @@ def test_one_environment_at_a_time_is_enough(tmp_path, monkeypatch):
         train.train(config, RunFolder(tmp_path / "own"), [])
 
 
+@pytest.mark.parametrize(
+    ("values", "folder", "expected"),
+    [
+        ({}, "run", "score run"),
+        ({}, "a run", "score 'a run'"),
+        ({"env.env": "tests.envs.toy:Endless-v0"}, "run", "score run --trust"),
+    ],
+    ids=str,
+)
+def test_the_printed_commands_can_be_pasted(
+    tmp_path, monkeypatch, capsys, values, folder, expected
+):
+    monkeypatch.chdir(tmp_path)
+    config = config_of(**values, total_env_steps=16, eval_envs="none")
+    train.train(config, RunFolder(Path(folder)), [])
+    said = capsys.readouterr().out
+    assert f"score it:  python evaluate.py {expected}\n" in said
+    assert f"replay it: python evaluate.py re{expected.replace('score', 'play')}\n" in said
+
+
 def test_all_the_time_of_a_training_is_counted(opened):
     started = time.monotonic()
     training = opened(eval_every=16)
@@ -285,6 +309,54 @@ def test_what_was_learned_is_saved_if_a_training_fails(opened, error):
         )
     assert state["env_steps"] == 16
     assert collector_state == {}
+
+
+def test_what_was_learned_is_saved_after_an_error_of_ours(opened):
+    training = opened()
+    step(training)
+    with pytest.raises(ZeroDivisionError), training.saving_at_the_end():
+        raise ZeroDivisionError
+    assert len(training.folder.checkpoints) == 1
+
+
+def test_a_signal_is_obeyed_in_an_evaluation_that_never_ends(opened):
+    training = opened(**{"env.env": "tests.envs.toy:Endless-v0"})
+    training.update(training.collect())
+    threading.Timer(0.3, training.signals.append, [15]).start()
+    started = time.monotonic()
+    with training.saving_at_the_end():
+        training.evaluate_if_due()
+    assert training.is_over
+    assert time.monotonic() - started < 5.0
+    assert training.progress.best_score is None
+    assert len(training.folder.checkpoints) == 1
+
+
+def test_episodes_continue_after_an_interrupted_evaluation_in_the_same_environments(
+    opened, monkeypatch
+):
+    monkeypatch.setattr(assemble, "_GRACE_S", 0.1)
+    training = opened(**{"env.env": "tests.envs.toy:Endless-v0", "eval_envs": "shared"})
+    training.update(training.collect())
+    before = {name: part.clone() for name, part in training.collector.state().items()}
+    threading.Timer(0.3, training.signals.append, [15]).start()
+    training.evaluate_if_due()
+    assert training.is_over
+    assert_same(training.collector.state(), before)
+
+
+def test_a_signal_is_obeyed_in_a_rollout_that_takes_long(opened, monkeypatch):
+    monkeypatch.setattr(assemble, "_GRACE_S", 0.1)
+    training = opened()
+    step(training)
+    training.envs._workers[0].process.send_signal(signal.SIGSTOP)
+    threading.Timer(0.3, training.signals.append, [15]).start()
+    started = time.monotonic()
+    with training.saving_at_the_end():
+        step(training)
+    assert time.monotonic() - started < 5.0
+    assert training.progress.env_steps == 16
+    assert len(training.folder.checkpoints) == 1
 
 
 def test_a_last_checkpoint_that_cannot_be_written_is_an_error(opened):

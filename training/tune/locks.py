@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,9 @@ class Locks:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a+b")
+        # Not through a link, which could lead to a file that another program locks.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        self._file = os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0)
 
     def acquire(self, number: int, *, wait: bool = True, shared: bool = False) -> bool:
         """Acquire a lock, or change one that is held from exclusive to shared or back.

@@ -26,7 +26,7 @@ from agents.extras import import_extra
 from agents.search_space import Range, SearchSpace
 from envs import EnvConfig
 from evaluation.statistics import Score
-from storage.files import FileError
+from storage.files import FileError, check_no_link, open_regular
 from storage.run_folder import RunFolder
 from training.errors import TrainingError
 from training.tune.locks import Locks
@@ -34,6 +34,7 @@ from training.tune.locks import Locks
 _NEVER_PRUNED = 5  # Trials that are never stopped early; the others are compared with them.
 _NEVER_PRUNED_SHARE = 1 / 3  # Share of a training run before which it is never stopped early.
 _MAX_STARTS = 3  # A trial has failed if its process died this many times.
+_MAX_JOURNAL_BYTES = 2**26  # A thousand trials take about a megabyte.
 _WARNING = 30  # The level of `logging`.
 
 _AT_WORK, _TAKING, _JOURNAL, _TRIALS = 0, 1, 2, 16  # Locks; the last one is that of trial 0.
@@ -155,8 +156,21 @@ def _clear(folder: Path, locks: Locks) -> None:
     if not locks.acquire(_AT_WORK, wait=False):
         raise TrainingError(f"another process searches in {folder}; stop it, or leave out --fresh")
     for trial in folder.glob("trial-*"):
+        check_no_link(trial)
+        RunFolder(trial).remove_leftovers()
         RunFolder(trial).clear()
     (folder / "study.journal").unlink(missing_ok=True)
+
+
+def _check_journal(journal: Path) -> None:
+    """Check that a journal is a file of bounded size that Optuna may read, and append to.
+
+    Raises:
+        FileError: If it is not.
+    """
+    check_no_link(journal)
+    if journal.exists():
+        open_regular(journal, _MAX_JOURNAL_BYTES).close()
 
 
 class Study:
@@ -175,11 +189,14 @@ class Study:
         self._optuna = import_extra("optuna", "tune")
         self._optuna.logging.set_verbosity(_WARNING)
         journal = plan.folder / "study.journal"
+        _check_journal(journal)
         with locks.held(_TAKING):
             with _naming_damage(journal):
                 self._study = self._open(journal)
                 is_new = not self._study.trials
                 before = dict(self._study.user_attrs.get("facts", {}))
+                for trial in self._study.trials:
+                    _starts(trial)
             searched = {f"agent.{name}": _describe_search(plan, name) for name in plan.space}
             facts = {**plan.facts, **searched}
             if not is_new:
@@ -282,7 +299,7 @@ class Trial:
         self.number: int = trial.number
         self.values = plan.rounded(trial.params)
         self.folder = plan.run_folder(self.number)
-        self.starts: int = trial.user_attrs.get("starts", 0) + 1
+        self.starts = _starts(trial) + 1
         self._reported = set(study.trials[self.number].intermediate_values)
         trial.set_user_attr("starts", self.starts)
 
@@ -350,11 +367,23 @@ def _naming_damage(journal: Path) -> Iterator[None]:
     Raises:
         FileError: If the journal is damaged.
     """
-    damage = (ValueError, LookupError, TypeError, AttributeError, AssertionError)
+    damage = (ValueError, LookupError, TypeError, AttributeError, AssertionError, RecursionError)
     try:
         yield
     except (*damage, import_extra("optuna", "tune").exceptions.OptunaError) as error:
         raise FileError(f"{journal} is damaged; start over with --fresh") from error
+
+
+def _starts(trial: Any) -> int:
+    """Return how often a trial was started.
+
+    Raises:
+        TypeError: If the journal does not say so with a number.
+    """
+    starts = trial.user_attrs.get("starts", 0)
+    if type(starts) is not int or starts < 0:
+        raise TypeError(f"a trial was started {starts!r} times")
+    return starts
 
 
 def _describe_search(plan: Plan, name: str) -> str:

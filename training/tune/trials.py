@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,14 +15,16 @@ from rich.table import Table
 from stable_baselines3.common.logger import KVWriter
 
 from agents.search_space import SearchSpace
-from envs import EnvError
+from envs import EnvError, StoppedError
 from evaluation.playing import play_episodes, score_episodes
+from evaluation.printing import print_line
 from evaluation.protocol import vector_env
 from evaluation.seeds import TUNING
 from evaluation.statistics import Score
 from storage.files import FileError
 from storage.run_folder import RunFolder, find_policy
 from training.errors import TrainingError
+from training.signals import stops_after
 from training.tune.search import Plan, SearchResults, Trial, open_study
 
 _SCORING_FACTOR = 5  # A score is over this many times the episodes of an evaluation in training.
@@ -128,7 +131,8 @@ def _run_trial(
 ) -> Exception | None:
     """Train with a trial's hyper-parameters, score the policy, and return an error if it failed."""
     values = ", ".join(f"{name} {value}" for name, value in trial.values.items())
-    _say(f"\ntrial {trial.number}: {values}")
+    _say()
+    _say(f"trial {trial.number}: {values}")
     try:
         train(trial.values, trial.folder, _Reporter(trial, plan))
         score = None if signals else _score(trial.folder, plan, signals)
@@ -186,7 +190,10 @@ def _score(folder: RunFolder, plan: Plan, signals: Sequence[int]) -> Score | Non
     """Return the score of a trial's best policy with sampled actions, or None after a signal."""
     file, _ = find_policy(folder.path, trust=True)
     num_episodes = _SCORING_FACTOR * plan.eval_episodes
-    with vector_env(plan.env, plan.num_envs, num_episodes) as envs:
+    with (
+        contextlib.suppress(StoppedError),
+        vector_env(plan.env, plan.num_envs, num_episodes, stops_after(signals)) as envs,
+    ):
         played = play_episodes(
             file.policy, envs, num_episodes=num_episodes, seed=TUNING, greedy=False
         )
@@ -194,8 +201,8 @@ def _score(folder: RunFolder, plan: Plan, signals: Sequence[int]) -> Score | Non
     return None if signals else score_episodes(sorted(episodes, key=lambda e: e.seed))
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+def _say(line: str = "") -> None:
+    print_line(line, sys.stderr)
 
 
 def print_results(console: Console, results: SearchResults) -> None:

@@ -51,6 +51,17 @@ def test_the_learning_rate_falls_and_returns_are_normalised():
         assert agent.value_unit > 1
 
 
+@pytest.mark.parametrize("name", ["sb3-ppo", "sb3-a2c"])
+def test_updates_are_counted_on_after_resuming(name):
+    counted = []
+    for before in (0, 1):
+        with open_training(name) as (agent, sampler):
+            agent.num_updates = before
+            updates = [agent.update(sampler.collect().rollout) for _ in range(2 - before)]
+            counted.append(updates[-1]["n_updates"])
+    assert counted[0] == counted[1] > 0
+
+
 def test_an_update_that_is_not_finite_is_undone():
     with open_training("sb3-ppo", learning_rate=math.inf) as (agent, sampler):
         rollout, before = sampler.collect().rollout, weights(agent.policy)
@@ -75,6 +86,20 @@ def make_agent(name, policy, objectives=None, **options):
             "none",
             {"num_epochs": 2},
             "sb3-a2c learns once from a whole rollout; use --num-epochs 1 and no --minibatch-size",
+        ),
+        (
+            "sb3-recurrent-ppo",
+            "lstm",
+            {"minibatch_size": 1},
+            "sb3-recurrent-ppo needs minibatches of two env steps or more, and one of .* has a "
+            "single one; change --minibatch-size",
+        ),
+        (
+            "sb3-recurrent-ppo",
+            "lstm",
+            {"rollout_length": 4, "minibatch_size": 5},
+            "sb3-recurrent-ppo needs minibatches of two env steps or more, and one of .* has a "
+            "single one; change --minibatch-size",
         ),
     ],
 )

@@ -1,5 +1,6 @@
 """Tests of `envs.doom.cfg`: ViZDoom's syntax, what files may not set, and playing them."""
 
+import codecs
 import re
 
 import pytest
@@ -191,11 +192,120 @@ def test_refuses_a_file_that_is_not_a_cfg(tmp_path, content, message):
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda text: codecs.BOM_UTF8 + text.encode(),
+        lambda text: text.encode("latin-1"),
+        lambda text: text.encode("utf-16"),
+        lambda text: codecs.BOM_UTF16_BE + text.encode("utf-16-be"),
+    ],
+)
+def test_reads_what_editors_write(tmp_path, encode):
+    path = tmp_path / "own.cfg"
+    path.write_bytes(encode(f"# grün, für später\n{PLAYABLE}episode_timeout = 70\n"))
+    assert read_cfg(path).time_limit == 70
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "comment"),
+    [
+        ("episode_timeout", "100 # three seconds", "# three seconds"),
+        ("living_reward", "-1.5#x", "#x"),
+        ("render_hud", "true # as played", "# as played"),
+        ("available_buttons", "{ ATTACK # shoot\nMOVE_LEFT }", "# shoot MOVE_LEFT"),
+        ("doom_map", "map01 # the first", "# the first"),
+    ],
+)
+def test_a_comment_after_a_value_is_named(read, key, value, comment):
+    message = f"the value of {key} is followed by '{comment}'; a comment needs a line of its own"
+    with pytest.raises(EnvError, match=re.escape(message)):
+        read(f"{key} = {value}\n")
+
+
+def test_a_number_that_is_out_of_range_is_told_the_range(read):
+    for text in ("living_reward = -1e7", "episode_timeout = 1000001"):
+        with pytest.raises(EnvError, match=r"(number|integer) from (-1,000,000|0) to 1,000,000"):
+            read(text)
+
+
+def test_the_name_of_a_wad_may_contain_a_hash(read, tmp_path):
+    write_wad(tmp_path / "my #1.wad", room())
+    assert read("doom_scenario_path = my #1.wad").wad == tmp_path / "my #1.wad"
+    with pytest.raises(EnvError, match="comments into lines of their own"):
+        read("doom_scenario_path = basic.wad # the one of ViZDoom")
+
+
+def test_a_wad_that_was_elsewhere_is_found_beside_the_file(read, tmp_path):
+    own = write_wad(tmp_path / "own.wad", room())
+    for path in ("/home/else/maps/own.wad", "../maps/own.wad", str(own)):
+        assert read(f"doom_scenario_path = {path}").wad == own
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "b/" * 5_000, "../" * 3_000, "loop"])
+def test_a_wad_that_no_path_can_name_does_not_exist(read, tmp_path, name):
+    (tmp_path / "loop.wad").symlink_to(tmp_path / "loop.wad")
+    with pytest.raises(EnvError, match="names a WAD that does not exist") as refusal:
+        read(f"doom_scenario_path = {name}.wad")
+    assert len(str(refusal.value)) < 500
+
+
+@pytest.mark.parametrize("suffix", ["pk3", "PK3", "ipk3", "pk7", "zip"])
+def test_archives_are_refused_by_name(read, suffix):
+    message = rf"mod\.{suffix}: \.{suffix} is not supported; a \.wad is"
+    with pytest.raises(EnvError, match=message):
+        game_spec(f"some where/mod.{suffix}")
+    for key in ("doom_scenario_path", "doom_game_path"):
+        with pytest.raises(EnvError, match=message):
+            read(f"{key} = mod.{suffix}")
+
+
+def test_a_name_may_choose_one_of_the_maps(tmp_path):
+    two = write_wad(tmp_path / "two.wad", [*room("MAP01"), *room("MAP02")])
+    (tmp_path / "two.cfg").write_text(f"doom_scenario_path = two.wad\n{PLAYABLE.splitlines()[1]}")
+    assert game_spec(str(two)).map == "MAP01"
+    for name in ("two.wad:map02", "two.cfg:MAP02"):
+        spec = game_spec(str(tmp_path / name))
+        assert (spec.wad, spec.map) == (two, "MAP02")
+    with pytest.raises(EnvError, match=r"two\.wad has no map 'MAP09'; it has MAP01, MAP02"):
+        game_spec(f"{two}:MAP09")
+    with pytest.raises(EnvError, match="contain no map 'MAP77'"):
+        game_spec(f"{tmp_path}/two.cfg:MAP77")
+    with pytest.raises(EnvError, match="has no map 'quit; exec x'"):
+        game_spec(f"{two}:quit; exec x")
+
+
+@pytest.mark.parametrize("name", ["a\0.cfg", "\ud800.wad", "a\0.wad:MAP01"])
+def test_what_cannot_be_the_name_of_a_file_is_refused(name):
+    with pytest.raises(EnvError, match="is not the name of a file"):
+        game_spec(name)
+
+
+def test_names_of_files_that_are_elsewhere_get_a_useful_answer(tmp_path):
+    for name, answer in (
+        ("basic.cfg", "did you mean the scenario basic?"),
+        ("deathmatch.wad", "did you mean the scenario deathmatch?"),
+        ("cig.cfg", f"did you mean {BUNDLED / 'cig.cfg'}?"),
+        ("own.cfg", "there is no ViZDoom .cfg at"),
+        ("own.wad", "there is no WAD at"),
+    ):
+        with pytest.raises(EnvError, match=re.escape(answer)):
+            game_spec(str(tmp_path / name))
+    with pytest.raises(EnvError, match=r"name the file of its WAD, as doom2\.wad:MAP01"):
+        game_spec("doom2:MAP01")
+    assert game_spec("doom2:Env-v0") is None
+
+
+def test_refuses_a_wad_without_a_map(tmp_path):
+    with pytest.raises(EnvError, match="contains no map"):
+        game_spec(str(write_wad(tmp_path / "a.wad", [("CREDIT", b"x")])))
+
+
 def test_refuses_a_missing_file_and_a_folder(tmp_path):
     with pytest.raises(EnvError, match=r"there is no ViZDoom \.cfg at"):
         game_spec(str(tmp_path / "own.cfg"))
     (tmp_path / "folder.cfg").mkdir()
-    with pytest.raises(EnvError, match="not readable text"):
+    with pytest.raises(EnvError, match="is a folder; name a file"):
         game_spec(str(tmp_path / "folder.cfg"))
 
 

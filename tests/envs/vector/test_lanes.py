@@ -186,6 +186,26 @@ def test_a_hanging_engine_is_killed_from_outside(open_lanes):
     assert faults[0].startswith("the Doom engine died: ")
 
 
+def test_the_engine_of_a_wrapped_doom_ends_too(open_lanes):
+    config = EnvConfig(time_limit=100, wrappers=("tests.envs.toy:Tripled",))
+    lanes, _, _ = open_lanes(config)
+    lanes.reset([0])
+    doom = lanes._envs[0].doom
+    pid = int((doom._scratch / "engine").read_text().split()[0])
+    lanes.end_hanging()
+    assert processes.wait_until(lambda: not processes.is_running(pid), 5.0)
+
+
+def test_names_of_ours_in_a_users_environment_have_no_effect(open_lanes):
+    lanes, arrays, faults = open_lanes("tests.envs.toy:Claiming-v0")
+    lanes.reset([0])
+    for _ in range(6):
+        lanes.step([0])
+    assert not faults
+    assert arrays.info.shape == (1, 0)
+    assert arrays.episode.tolist() == [[21, 6]]
+
+
 LIVES = EnvConfig(env="tests.envs.toy:Lives-v0", height=40, width=30, frame_skip=4)
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from envs import EnvError
-from envs.vector.messages import as_json, describe_error, receive_json
+from envs.errors import describe_error
+from envs.vector.messages import as_json, receive_json
 
 
 def test_json_arrives_with_strings_as_keys_and_lists_for_arrays():

@@ -3,13 +3,15 @@
 import os
 import signal
 import socket
+import threading
+import time
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs import EnvError
+from envs import EnvError, StoppedError
 from envs.vector.pool import deal_lanes, usable_cores
 from tests.envs import processes
 from tests.envs.vector.opened import TOY, opened, random_batches
@@ -254,3 +256,70 @@ def test_closing_kills_a_worker_that_hangs(open_envs, monkeypatch):
     envs.close()
     assert hanging.poll() == -signal.SIGKILL
     assert envs._workers[1].process.poll() == 0
+
+
+def test_a_failure_is_reported_although_commands_of_other_groups_are_not_read(
+    open_envs, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DOOMGRAD_SOUR", str(tmp_path / "sour"))
+    envs = open_envs(f"{TOY}:Souring-v0", 2, num_workers=1, num_groups=2)
+    envs.reset(seed=0)
+    (tmp_path / "sour").touch()
+
+    def fail_again_and_again():
+        for _ in range(20):
+            for group in (0, 1):
+                envs.send(group, np.array([0]))
+            for group in (0, 1):
+                envs.receive(group)
+
+    with pytest.raises(EnvError, match="the episode with seed 0 failed 20 times: Assert"):
+        fail_again_and_again()
+
+
+def test_environments_that_are_slow_are_not_waited_for_after_a_signal(open_envs):
+    told = []
+    envs = open_envs(f"{TOY}:Shifted-v0", 2, num_workers=2, num_groups=2, stops=lambda: bool(told))
+    envs.reset(seed=0)
+    process = envs._workers[0].process
+    process.send_signal(signal.SIGSTOP)
+    envs.send(0, np.array([0]))
+    threading.Timer(0.3, told.append, [True]).start()
+    started = time.monotonic()
+    with pytest.raises(StoppedError):
+        envs.receive(0)
+    assert 0.3 <= time.monotonic() - started < 1.5
+    envs.close()
+    assert process.poll() == -signal.SIGKILL
+    assert time.monotonic() - started < 4.0
+
+
+def test_environments_that_are_fast_are_not_waited_for_after_a_signal(open_envs):
+    told = []
+    envs = open_envs(f"{TOY}:Shifted-v0", 1, stops=lambda: bool(told))
+    envs.reset(seed=0)
+    envs.step(np.zeros(1, int))
+    told.append(True)
+    with pytest.raises(StoppedError):
+        envs.step(np.zeros(1, int))
+    envs.close()
+    assert [worker.process.poll() for worker in envs._workers] == [0]
+
+
+WAITING = """
+import json, sys
+from envs import EnvConfig, SharedVectorEnv
+envs = SharedVectorEnv(EnvConfig(env="tests.envs.toy:Shifted-v0"), 1)
+envs.reset(seed=0)
+print(envs._workers[0].process.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_worker_that_is_stopped_does_not_outlive_the_main_process(tmp_path):
+    owner = processes.start_script(f"import time\n{WAITING}\ntime.sleep(99)", "x", tmp_path)
+    pid = int(owner.stdout.readline())
+    os.kill(pid, signal.SIGSTOP)
+    owner.kill()
+    owner.communicate()
+    assert processes.wait_until(lambda: not processes.is_running(pid), 5.0)

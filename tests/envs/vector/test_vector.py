@@ -382,6 +382,43 @@ def test_an_episode_that_fails_is_truncated_and_restarted(open_envs, name):
     assert envs.step(np.array([0]))[1].tolist() == [1]
 
 
+BREACHES = {
+    "ShapeBreach": r"observes shape \(1,\), its space says \(3,\)",
+    "DtypeBreach": "observes <U32, its space says float64",
+    "PayingBreach": r"returns the reward array\(\[0., 0.\]\), which is not a number",
+}
+
+
+@pytest.mark.parametrize("name", BREACHES)
+def test_what_breaks_its_own_contract_is_refused_at_once(open_envs, name):
+    envs = open_envs(EnvConfig(env=f"{TOY}:{name}-v0"), 1, num_workers=1)
+
+    def play():
+        envs.reset(seed=0)
+        envs.step(np.zeros(1, np.int64))
+
+    with pytest.raises(EnvError, match=f"^{TOY}:{name}-v0 {BREACHES[name]}$"):
+        play()
+    assert envs.num_restarts == 0
+
+
+def test_doom_in_a_users_wrappers_is_stepped_in_workers_with_all_its_infos(open_envs):
+    options = {"env": "basic", "time_limit": 20, "height": 40, "width": 40}
+    plain = open_envs(EnvConfig(**options), 2, num_workers=1)
+    given = open_envs(EnvConfig(**options, wrappers=("tests.envs.toy:Tripled",)), 2, num_workers=1)
+    assert (given.info_keys, given.episode_keys) == (plain.info_keys, plain.episode_keys)
+    results = []
+    for envs in (plain, given):
+        envs.reset(seed=0)
+        results.append([envs.step(np.zeros(2, np.int64)) for _ in range(5)])
+    for (obs, paid, *_, infos), (same, more, *_, again) in zip(*results, strict=True):
+        np.testing.assert_array_equal(obs, same)
+        np.testing.assert_array_equal(3 * paid, more)
+        np.testing.assert_array_equal(infos["HEALTH"], again["HEALTH"])
+    for name, column in infos["final_info"]["episode"].items():
+        np.testing.assert_array_equal(column, again["final_info"]["episode"][name])
+
+
 def test_too_many_restarts_within_a_minute_are_an_error(open_envs):
     envs = open_envs(f"{TOY}:Raising-v0", 2, num_workers=1, max_restarts=5)
     envs.reset(seed=0)
@@ -506,3 +543,17 @@ def test_a_script_needs_neither_a_main_guard_nor_close(tmp_path, end):
     output = processes.run_file(script, tmp_path)
     assert output == "[-4.0, -4.0]\n"
     assert list(tmp_path.iterdir()) == [script]
+
+
+def test_an_environment_that_hangs_as_it_is_closed_is_left_alone(open_envs, capsys):
+    envs = open_envs(f"{TOY}:Lingering-v0", 2, num_workers=1, hang_after_s=0.2)
+    envs.reset(seed=0)
+    assert "an environment was not closed within 0.2 s; it is left alone" in capsys.readouterr().err
+
+
+def test_environments_that_fail_in_their_first_env_step_are_reported_at_once(open_envs):
+    envs = open_envs(f"{TOY}:Broken-v0", 4, num_workers=1)
+    envs.reset(seed=0)
+    # The third of four environments that fail ends it.
+    with pytest.raises(EnvError, match=r"Broken-v0 fails in its first env step: KeyError: 'HELTH'"):
+        envs.step(np.zeros(4, int))

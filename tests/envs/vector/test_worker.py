@@ -42,7 +42,7 @@ class Worker:
         self.socket.settimeout(REPLY_WITHIN_S)
         code = "from envs.vector.worker import main; main()"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code, str(theirs.fileno()), str(memory)],
+            [sys.executable, "-c", code, str(theirs.fileno()), str(memory), str(os.getpid())],
             pass_fds=(theirs.fileno(), memory),
             env={**os.environ, "PYTHONPATH": str(processes.ROOT)},
             stderr=subprocess.PIPE,
@@ -135,5 +135,17 @@ def test_reports_that_it_cannot_continue_and_exits(start):
     reason = b"RuntimeError: it was never alive (toy.py:"
     assert text.count(reason) == 3
     *_, last = text.split(bytes((FAILED, 0)))
-    assert last.startswith(b"an episode could not be started: " + reason)
+    assert int.from_bytes(last[:8], "big") == len(last[8:])
+    assert json.loads(last[8:])["reason"].startswith(
+        "an episode could not be started: " + reason.decode()
+    )
+    assert worker.end() == (0, "")
+
+
+def test_says_nothing_if_nobody_reads_its_report(start):
+    worker = start(EnvConfig(env="tests.envs.toy:Stillborn-v0"))
+    worker.process.send_signal(signal.SIGSTOP)
+    worker.socket.sendall(bytes((RESET, 0)))
+    worker.socket.close()
+    worker.process.send_signal(signal.SIGCONT)
     assert worker.end() == (0, "")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from envs.video import write_mp4
+from evaluation.replay.gallery import Exhibit, gallery
 from evaluation.replay.page import Event
 from tests.evaluation.replay.tracks import (
     BITS,
@@ -476,3 +477,31 @@ def test_all_controls_have_accessible_names(browser, videos):
     assert all(element.accessible_name for element in reachable if element.is_displayed())
     assert browser.find("#slider")[0].aria_role == "slider"
     assert all(canvas.accessible_name for canvas in browser.find("canvas[role=img]"))
+
+
+def test_a_gallery_plays_its_videos_and_opens_the_page_of_each_replay(browser, videos):
+    names = ("zoo/basic", "<b>other</b>")
+    pages = [render(track(20, video=videos(81), name=name)) for name in names]
+    exhibits = [
+        Exhibit(name=name, caption="basic", about="20 env steps", total="80", page=page)
+        for name, page in zip(names, pages, strict=True)
+    ]
+    path = browser.folder / "gallery.html"
+    path.write_text(gallery("A zoo", exhibits))
+    browser.driver.get(path.as_uri())
+    assert browser.text("h2") == list(names)
+    for video in browser.find("video"):
+        assert browser.driver.execute_async_script(
+            "const [video, done] = arguments; const wait = () => video.duration ? "
+            "done(video.duration) : setTimeout(wait, 20); wait()",
+            video,
+        ) == pytest.approx(81 / FPS)
+    browser.find("figure button")[1].click()
+    (frame,) = browser.find("iframe")
+    browser.driver.switch_to.frame(frame)
+    assert browser.driver.execute_async_script("replay.seek(7).then(arguments[0])") == 7
+    assert browser.text(".name") == [names[1]]
+    browser.driver.switch_to.default_content()
+    (close,) = browser.find("#close")
+    close.click()
+    assert browser.find("iframe") == []

@@ -25,6 +25,7 @@ from evaluation.replay.recorded import (
     recorded_episodes,
     replay_recording,
 )
+from storage.files import FileError
 from storage.recording import Recording, load_recording, save_recording
 
 CARTPOLE = EnvConfig(env="CartPole-v1")
@@ -178,6 +179,37 @@ def test_episodes_are_chosen_by_return_order_or_seed(recorded):
         choose(found, "999", 1)
 
 
+@pytest.mark.parametrize(
+    ("episodes", "expected"),
+    [
+        # Return and number of env steps, and which ones are shown first.
+        ([(95, 2), (80, 12), (60, 30)], [1, 2, 0]),
+        ([(95, 2), (83, 5), (67, 8)], [2, 1, 0]),
+        ([(10, 20), (10, 40), (9, 90)], [1, 0, 2]),
+        ([(1, 3), (2, 3)], [1, 0]),
+    ],
+)
+def test_the_highlight_is_the_best_of_the_long_episodes_else_the_longest(
+    cartpole, episodes, expected
+):
+    recording = cartpole
+    episode = recording.episode
+    shown = [
+        ShownEpisode(
+            name=str(i),
+            recording=dataclasses.replace(
+                recording,
+                episode=dataclasses.replace(
+                    episode, rewards=np.zeros(steps), statistics={"r": total}
+                ),
+            ),
+            config=CARTPOLE,
+        )
+        for i, (total, steps) in enumerate(episodes)
+    ]
+    assert [int(s.name) for s in choose(shown, "highlight", 9)] == expected
+
+
 def test_kept_pictures_are_shown_if_an_environment_is_not_deterministic():
     config = EnvConfig(env="tests.agents.toy:Chancy-v0")
     (recording,) = record(config)
@@ -210,3 +242,12 @@ def test_a_recording_contains_the_versions_of_its_environment(recorded):
     with np.load(path) as file:
         about = json.loads(str(file["about"]))
     assert about["game"] == load_recording(path).game == fingerprint("CartPole-v1")
+
+
+@pytest.mark.parametrize("count", [0, 3, 99])
+def test_a_video_of_another_length_is_refused(recorded, count):
+    (shown, *_) = recorded_episodes(recorded, name="cart", trust=False)
+    pictures = [np.zeros((20, 30, 3), np.uint8)] * count
+    wrong = dataclasses.replace(shown, video=lambda: iter(pictures))
+    with pytest.raises(FileError, match="does not have one picture for each of its"):
+        list(wrong.moments(TINY))

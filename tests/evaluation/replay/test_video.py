@@ -15,7 +15,7 @@ from envs.playback import ActionNames
 from envs.video import read_mp4
 from evaluation.protocol import Protocol, play
 from evaluation.replay.recorded import ShownEpisode
-from evaluation.replay.video import events, pictures, side_by_side, track
+from evaluation.replay.video import _readable, events, pictures, side_by_side, track
 from storage.files import FileError
 from storage.recording import Episode, Recording
 
@@ -53,6 +53,11 @@ def episode_of(steps, *, terminated=True, surprising=()):
 def found(episode, *, died=False, **variables):
     arrays = {name: np.array(values, float) for name, values in variables.items()}
     return [(event.step, event.kind) for event in events(episode, arrays, died=died)]
+
+
+def test_variables_are_called_as_words():
+    names = {"AMMO2": "ammo 2", "DAMAGE_TAKEN": "damage taken", "HEALTH": "health"}
+    assert {name: _readable(name) for name in names} == names
 
 
 def test_kills_items_and_death_are_events():

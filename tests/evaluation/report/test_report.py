@@ -25,7 +25,9 @@ def test_a_report_contains_the_comparison(comparison, tmp_path):
         np.testing.assert_array_equal(read["returns"], result.returns)
         assert [p["path"] for p in read["policies"]] == [str(c.path) for c in result.contestants]
     names = ["scores.svg", "profiles.svg", "improvement.svg", "curves.svg"]
-    assert {path.name for path in tmp_path.iterdir()} == {"compare.md", "compare.json", *names}
+    others = [name.replace("svg", kind) for name in names for kind in ("png", "pdf")]
+    files = {"compare.md", "compare.json", *names, *others}
+    assert {path.name for path in tmp_path.iterdir()} == files
     for name in names:
         assert ElementTree.parse(tmp_path / name).getroot().tag.endswith("svg")
     assert (tmp_path / "compare.md").read_text() == markdown(comparison, names)

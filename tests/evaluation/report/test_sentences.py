@@ -41,6 +41,15 @@ def test_verdicts_on_policies_name_the_policies():
     assert "other training seeds" not in notes
 
 
+def test_a_verdict_beside_means_that_are_far_apart_says_what_is_tested():
+    often_lower = np.array([-385.0, 90.0] * 25)
+    noop = player("noop", np.full(50, -300.0), mode="")
+    (sentence,), notes = sentences_of(player("random", often_lower, mode=""), noop)
+    assert sentence.startswith("random and noop cannot be distinguished by whose episodes score hi")
+    assert sentence.endswith("not tested: the means, -147.50 and -300.00")
+    assert "They do not test means" in notes
+
+
 def test_verdicts_on_agents_are_over_training_seeds():
     (first, second), notes = sentences_of(agent("a", 8, 3.0), agent("b", 7, 0.0), RANDOM)
     assert first.startswith(

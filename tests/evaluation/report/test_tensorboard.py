@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.plugins.hparams.backend_context import Context
+from torch.utils.tensorboard.summary import hparams
+from torch.utils.tensorboard.writer import SummaryWriter
 
 from evaluation.report.curves import read_curve
 from evaluation.report.markdown import markdown
-from evaluation.report.tensorboard import write_board
+from evaluation.report.tensorboard import _naming, write_board
 from evaluation.statistics import band
 from tests.evaluation.policies import renamed
 
-METRICS = ("mean", "ci_low", "ci_high", "median", "iqm", "std", "mean_length")
+STATISTICS = ("ci_low", "ci_high", "median", "iqm", "std", "mean_length")
 
 
 def short(comparison, names=("good", "bad")):
@@ -51,11 +59,11 @@ def test_every_result_has_a_run_with_its_scores(folder, comparison):
     for result in short(comparison).results:
         found = scalars(folder / result.name.replace(" ", "-"))
         step = {"good": 300, "bad": 70, "random": 0}[result.entry]
-        for name in METRICS:
-            ((at, value),) = found.pop(f"compare/{name}")
+        for name in STATISTICS:
+            ((at, value),) = found.pop(f"scores_of_CartPole-v1/{name}")
             assert at == step
             assert value == pytest.approx(getattr(result.score, name), rel=1e-6)
-        ((_, mean),) = found.pop("scenarios/CartPole-v1")
+        ((_, mean),) = found.pop("scores/CartPole-v1")
         assert mean == pytest.approx(result.score.mean, rel=1e-6)
         assert found == {}
 
@@ -65,25 +73,42 @@ def test_the_tables_are_shown_as_text(folder, comparison):
     assert event.tensor_proto.string_val[0].decode() == markdown(short(comparison))
 
 
-def test_hyperparameters_have_metrics(folder, comparison):
-    for result in short(comparison).results:
-        board = read(folder / result.name.replace(" ", "-"))
-        content = board.PluginTagToContent("hparams")
-        started = HParamsPluginData.FromString(content["_hparams_/session_start_info"])
-        values = {
-            name: value.string_value or value.number_value
-            for name, value in started.session_start_info.hparams.items()
-        }
-        assert (values["player"], values["environment"]) == (result.entry, "CartPole-v1")
-        if result.contestants:
-            assert values["agent"] == result.contestants[0].file.about.agent
-            assert (values["encoder"], values["memory"]) == ("nature", "none")
-            assert values["frames_trained"] == result.env_steps
-            assert values["seeds"] == len(result.returns)
-        experiment = HParamsPluginData.FromString(content["_hparams_/experiment"]).experiment
-        metrics = {info.name.tag for info in experiment.metric_infos}
-        assert metrics == {f"compare/{name}" for name in METRICS}
-        assert metrics <= set(board.Tags()["scalars"])
+def test_hyperparameters_of_training_runs_keep_their_columns(comparison, tmp_path):
+    hyperparameters = {f"agent.field_{i}": float(i) for i in range(59)}
+    training = SummaryWriter(str(tmp_path / "zz" / "ppo-seed0"))
+    for summary in hparams(hyperparameters, {"eval/mean_reward": 0.0}):
+        training._get_file_writer().add_summary(summary)
+    training.add_scalar("eval/mean_reward", 1.0, 10)
+    training.close()
+    write_board(short(comparison), tmp_path / "compare")
+    names, tags = as_tensorboard_shows(tmp_path)
+    assert names == set(hyperparameters)
+    # TensorBoard opens on the first tag.
+    assert tags[0] == "eval/mean_reward"
+    _, tags = as_tensorboard_shows(tmp_path / "compare")
+    assert tags[0] == "scores/CartPole-v1"
+
+
+def as_tensorboard_shows(logdir):
+    """Return the columns of the HParams tab, and the tags of scalars in their order."""
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(logdir)).Reload()
+    provider = MultiplexerDataProvider(multiplexer, str(logdir))
+    backend = Context(TBContext(data_provider=provider))
+    context = RequestContext()
+    experiment = backend.experiment_from_metadata(
+        context,
+        "",
+        True,
+        backend.hparams_metadata(context, ""),
+        backend.hparams_from_data_provider(context, "", limit=None),
+    )
+    tags = [
+        tag
+        for run, found in multiplexer.Runs().items()
+        for tag in found["tensors"]
+        if multiplexer.SummaryMetadata(run, tag).plugin_data.plugin_name == "scalars"
+    ]
+    return {info.name for info in experiment.hparam_infos}, sorted(set(tags))
 
 
 def test_the_margin_chart_shows_the_band_of_the_seeds(folder, runs):
@@ -149,3 +174,22 @@ def test_every_name_has_its_own_folder_inside_the_folder(comparison, tmp_path, n
     # The table, five results and one band.
     assert len(event_files(folder)) == 7
     assert len({path.parent for path in event_files(folder)}) == 7
+
+
+def fill_a_disk():
+    """Write to a full disk, in a thread and in this one."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        thread = threading.Thread(target=os.write, args=(full, b"x"))
+        thread.start()
+        thread.join()
+        os.write(full, b"x")
+    finally:
+        os.close(full)
+
+
+def test_an_error_of_the_disk_names_the_folder_once(tmp_path, capfd):
+    with pytest.raises(OSError, match="No space left") as error, _naming(tmp_path):
+        fill_a_disk()
+    assert error.value.filename == str(tmp_path)
+    assert capfd.readouterr() == ("", "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
+import os
 import resource
 from dataclasses import asdict, replace
 
@@ -300,6 +301,9 @@ def test_an_incomplete_line_of_a_process_that_died_is_removed(tmp_path):
         lambda text: text.replace("FloatDistribution", "Unheard"),
         lambda text: text.replace('"score"', '"scone"'),
         lambda text: text.replace('"ci_low":', '"low":'),
+        lambda text: text.replace('"starts":1', '"starts":"x"'),
+        lambda text: text.replace('"starts":1', '"starts":-9'),
+        lambda text: text + "[" * 10**5 + "]" * 10**5 + "\n",
     ],
 )
 def test_a_damaged_journal_is_named_and_fresh_starts_over(tmp_path, spoil):
@@ -314,3 +318,35 @@ def test_a_damaged_journal_is_named_and_fresh_starts_over(tmp_path, spoil):
         pass
     with open_study(replace(plan(tmp_path), num_trials=1), fresh=True) as study:
         assert len(search(study)) == 1
+
+
+def test_only_a_journal_of_bounded_size_is_read_and_never_through_a_link(tmp_path):
+    journal = plan(tmp_path).folder / "study.journal"
+    journal.parent.mkdir()
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"mine")
+    for make in (
+        lambda: journal.symlink_to(outside),
+        lambda: os.mkfifo(journal),
+        lambda: journal.touch() or os.truncate(journal, 2**32),
+    ):
+        make()
+        with pytest.raises(FileError) as error, open_study(plan(tmp_path), fresh=False):
+            pass
+        assert "\n" not in str(error.value)
+        journal.unlink()
+    assert outside.read_bytes() == b"mine"
+
+
+def test_fresh_removes_nothing_behind_a_link(tmp_path):
+    outside = RunFolder(tmp_path / "outside")
+    outside.path.mkdir()
+    outside.config_file.write_text("{}")
+    plan(tmp_path).folder.mkdir()
+    (plan(tmp_path).folder / "trial-000").symlink_to(outside.path)
+    with (
+        pytest.raises(FileError, match="is a link to another place"),
+        open_study(plan(tmp_path), fresh=True),
+    ):
+        pass
+    assert outside.holds_run
