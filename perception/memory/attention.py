@@ -17,6 +17,7 @@ from perception.attention import MultiHeadAttention
 from perception.memory.memory import Memory
 from perception.memory.recurrent import RecurrentConfig
 
+_MAX_STATE = 2**22  # numbers in the window, for each environment
 _GATE_BIAS = 2.0  # Gates start nearly closed (Parisotto et al. 2020, section 3.2).
 
 
@@ -43,6 +44,11 @@ class AttentionMemoryConfig(RecurrentConfig):
         for name in ("memory_layers", "memory_heads", "memory_window"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if 2 * self.memory_window * self.memory_layers * self.memory_size > _MAX_STATE:
+            raise ValueError(
+                f"a window of {self.memory_window:,} env steps in {self.memory_layers:,} layers of "
+                f"width {self.memory_size:,} is too large; at most {_MAX_STATE:,} numbers"
+            )
         if self.memory_size % self.memory_heads:
             raise ValueError(
                 f"memory_size ({self.memory_size}) must be a multiple of memory_heads "

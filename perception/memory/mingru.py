@@ -18,6 +18,7 @@ from perception.encoders.encoder import orthogonal
 from perception.memory.memory import Memory
 from perception.memory.recurrent import RecurrentConfig
 
+_MAX_LAYERS = 64
 _LONGEST = 64  # Env steps that the slowest units remember at first.
 
 
@@ -35,8 +36,10 @@ class MinGRUConfig(RecurrentConfig):
     def __post_init__(self) -> None:
         """Check sizes."""
         super().__post_init__()
-        if self.memory_layers < 1:
-            raise ValueError(f"memory_layers must be at least 1, got {self.memory_layers}")
+        if not 1 <= self.memory_layers <= _MAX_LAYERS:
+            raise ValueError(
+                f"memory_layers must be between 1 and {_MAX_LAYERS}, got {self.memory_layers}"
+            )
 
 
 class MinGRU(Memory):

@@ -120,6 +120,7 @@ def test_attention_maps_cover_the_episode_so_far(layers):
     ("sizes", "message"),
     [
         ({"memory_window": 0}, "memory_window must be at least 1"),
+        ({"memory_window": 2**20}, "a window of 1,048,576 env steps .* is too large"),
         ({"memory_size": 10}, r"memory_size .10. must be a multiple of memory_heads .4."),
     ],
 )
