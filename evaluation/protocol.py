@@ -29,7 +29,7 @@ from storage.files import FileError, decode
 from storage.policy_file import About, PolicyFile, describe_space
 from storage.recording import Episode
 
-LONGEST_EPISODE = 10_000
+LONGEST_EPISODE = 4_000
 """Env steps after which an evaluation ends an episode if the environment has no time limit."""
 
 ConfigT = TypeVar("ConfigT", bound=EnvConfig)

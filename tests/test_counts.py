@@ -121,9 +121,10 @@ def test_a_frame_is_copied_once_from_shared_memory_into_the_rollout(envs, sample
     batch = storage[0, 0].nbytes * NUM_ENVS // NUM_GROUPS  # Bytes of a group's frames.
     places = range(storage.data_ptr(), storage.data_ptr() + storage.nbytes, batch)
     assert len(places) == STEPS * NUM_GROUPS
-    # The frames after the last step, from which values are bootstrapped, are read once more.
+    # The frames after the last step, from which values are bootstrapped, are read once more; those
+    # before the first step are kept, to return to them if the rollout is interrupted.
     copies = [operation for operation in reads.noted if operation[0] != "aten::cat"]
-    assert len(reads.noted) == len(copies) + NUM_GROUPS
+    assert len(reads.noted) == len(copies) + 2 * NUM_GROUPS
     assert sorted(copies) == [("aten::copy_", place, batch) for place in places]
 
 

@@ -30,7 +30,7 @@ from envs.moved import own_files
 from envs.sb3 import SharedVecEnv
 from envs.speed import random_env_steps_per_second
 from evaluation.printing import print_line
-from evaluation.protocol import bounded, warn_of_wads
+from evaluation.protocol import LONGEST_EPISODE, bounded, is_bounded, warn_of_wads
 from storage.files import check_writable
 from storage.policy_file import check_can_be_read
 from storage.run_folder import RunFolder
@@ -133,6 +133,11 @@ def open_training(
             stops = stops_after(signals)
             evaluation_envs = envs if shares_envs else make_evaluation_envs(config, stops)
             stack.enter_context(contextlib.closing(evaluation_envs))
+            if is_bounded(evaluation_envs.config):
+                say(
+                    f"{config.env.env} registers no time limit: evaluations end an episode after "
+                    f"{LONGEST_EPISODE:,} env steps; --time-limit sets another limit"
+                )
             evaluation = PeriodicEvaluation(
                 agent,
                 evaluation_envs,

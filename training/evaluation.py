@@ -225,7 +225,8 @@ class PeriodicEvaluation:
         for moment in moments:
             if self._stops():
                 raise StoppedError
-            if moment.step < _GIF_FRAMES:
-                pictures[moment.step] = moment.image
+            if moment.step >= _GIF_FRAMES:
+                break  # The rest of a long episode would take minutes to draw.
+            pictures[moment.step] = moment.image
         gif = gif_bytes(list(pictures.values()), env_steps_per_second(self._config))
         self._logger.record_gif("eval/episode", gif, *_GIF_SIZE, step)

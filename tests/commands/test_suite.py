@@ -120,7 +120,7 @@ def test_flags_are_swept(tmp_path, in_process):
     ("sweep", "expected"),
     [
         ("memory=none,lstn", "unknown memory 'lstn'; choose from none, lstm"),
-        ("memroy=none", "no --memroy; did you mean --memory?"),
+        pytest.param("memroy=none", "no --memroy; did you mean --memory?", marks=pytest.mark.slow),
         ("memory", "--sweep memory: give a flag and its values, as in memory=none,lstm"),
         ("memory=none,", "--sweep memory=none,: give a flag and its values"),
         ("seed=1,2", "--sweep seed=1,2: seed cannot be swept"),

@@ -264,17 +264,19 @@ def test_a_failure_is_reported_although_commands_of_other_groups_are_not_read(
     monkeypatch.setenv("DOOMGRAD_SOUR", str(tmp_path / "sour"))
     envs = open_envs(f"{TOY}:Souring-v0", 2, num_workers=1, num_groups=2)
     envs.reset(seed=0)
-    (tmp_path / "sour").touch()
 
-    def fail_again_and_again():
-        for _ in range(20):
+    def step(times):
+        for _ in range(times):
             for group in (0, 1):
                 envs.send(group, np.array([0]))
             for group in (0, 1):
                 envs.receive(group)
 
+    step(1)
+    (tmp_path / "sour").touch()
+
     with pytest.raises(EnvError, match="the episode with seed 0 failed 20 times: Assert"):
-        fail_again_and_again()
+        step(20)
 
 
 def test_environments_that_are_slow_are_not_waited_for_after_a_signal(open_envs):
