@@ -209,7 +209,8 @@ def bright_spots(spec, num, seed):
 )
 def test_supervised_learning_is_as_good_as_with_plain_pytorch(encoder, observation):
     ((name, spec),) = OBSERVATIONS[observation].items()
-    num, num_epochs = 320, 10
+    # Averages over places, and attention, learn slowly where something is.
+    num, num_epochs = 320, {"impoola": 60, "attention": 40}.get(encoder, 10)
     frames, where = bright_spots(spec, num, seed=0)
     config = AgentConfig(
         num_epochs=num_epochs, minibatch_size=32, learning_rate=LEARNING_RATE, max_grad_norm=1e9
@@ -231,7 +232,7 @@ def test_supervised_learning_is_as_good_as_with_plain_pytorch(encoder, observati
         losses.append(float((values - expected).square().mean()))
     ours, theirs = losses
     assert theirs < 0.15  # The variance is 0.27.
-    assert ours == pytest.approx(theirs, rel=0.25)
+    assert ours == pytest.approx(theirs, rel=0.25, abs=0.01)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

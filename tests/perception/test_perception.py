@@ -97,6 +97,7 @@ def test_the_configuration_is_stored_with_names():
         "encoder": {"name": "impala", "impala_channels": [4, 4], "features": 16},
         "memory": {"name": "gru", "memory_size": 6},
         "vectors": {"hidden_sizes": [8]},
+        "layer_norm": False,
     }
     default = PerceptionConfig()
     assert (default.encoder_name, default.memory_name) == ("nature", "none")
