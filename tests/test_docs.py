@@ -200,6 +200,7 @@ def test_help_is_in_groups():
         "positional arguments",
         "options",
         "env",
+        "perception",
         "perception.encoder",
         "perception.vectors",
         "agent",

@@ -19,11 +19,7 @@ from perception.encoders.encoder import Encoder, EncoderConfig, orthogonal, outp
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionConfig(EncoderConfig):
-    """The configuration of the vision transformer.
-
-    Raises:
-        ValueError: If a size is not positive, or tokens cannot be divided among the heads.
-    """
+    """The configuration of the vision transformer."""
 
     stem_channels: int = 32
     """Channels of the first convolution."""
@@ -39,7 +35,11 @@ class AttentionConfig(EncoderConfig):
     """Width of the layer after the queries."""
 
     def __post_init__(self) -> None:
-        """Check sizes."""
+        """Check sizes.
+
+        Raises:
+            ValueError: If a size is not positive, or tokens cannot be divided among the heads.
+        """
         super().__post_init__()
         if self.token_size % self.token_heads:
             raise ValueError(

@@ -23,11 +23,7 @@ _GATE_BIAS = 2.0  # Gates start nearly closed (Parisotto et al. 2020, section 3.
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionMemoryConfig(RecurrentConfig):
-    """The configuration of gated attention over past env steps.
-
-    Raises:
-        ValueError: If a size is not positive, or the width cannot be divided among the heads.
-    """
+    """The configuration of gated attention over past env steps."""
 
     memory_size: int = 128
     """Width of the memory, M."""
@@ -39,7 +35,11 @@ class AttentionMemoryConfig(RecurrentConfig):
     """Past env steps that a layer attends to, W."""
 
     def __post_init__(self) -> None:
-        """Check sizes."""
+        """Check sizes.
+
+        Raises:
+            ValueError: If a size is not positive, or the width cannot be divided among the heads.
+        """
         super().__post_init__()
         for name in ("memory_layers", "memory_heads", "memory_window"):
             if getattr(self, name) < 1:

@@ -24,17 +24,17 @@ _LONGEST = 64  # Env steps that the slowest units remember at first.
 
 @dataclass(frozen=True, kw_only=True)
 class MinGRUConfig(RecurrentConfig):
-    """The configuration of minGRU.
-
-    Raises:
-        ValueError: If a size is not positive.
-    """
+    """The configuration of minGRU."""
 
     memory_layers: int = 2
     """Number of layers, each of which sees the memory of the one below."""
 
     def __post_init__(self) -> None:
-        """Check sizes."""
+        """Check sizes.
+
+        Raises:
+            ValueError: If a size is not positive.
+        """
         super().__post_init__()
         if not 1 <= self.memory_layers <= _MAX_LAYERS:
             raise ValueError(

@@ -193,6 +193,10 @@ class Regression(Agent[AgentConfig]):
         return error, {"loss": error}
 
 
+# Averages over places, and attention, learn slowly where something is: passes that they need.
+SLOW_LEARNERS = {"impoola": 60, "attention": 40}
+
+
 def bright_spots(spec, num, seed):
     """Return dark screens with one bright spot each, and its horizontal position in [-1, 1]."""
     rng = np.random.default_rng(seed)
@@ -205,12 +209,18 @@ def bright_spots(spec, num, seed):
 
 
 @pytest.mark.parametrize(
-    ("encoder", "observation"), [*((encoder, "palette") for encoder in ENCODERS), ("nature", "rgb")]
+    ("encoder", "observation"),
+    [
+        *(
+            pytest.param(e, "palette", marks=[pytest.mark.slow] if e in SLOW_LEARNERS else [])
+            for e in ENCODERS
+        ),
+        ("nature", "rgb"),
+    ],
 )
 def test_supervised_learning_is_as_good_as_with_plain_pytorch(encoder, observation):
     ((name, spec),) = OBSERVATIONS[observation].items()
-    # Averages over places, and attention, learn slowly where something is.
-    num, num_epochs = 320, {"impoola": 60, "attention": 40}.get(encoder, 10)
+    num, num_epochs = 320, SLOW_LEARNERS.get(encoder, 10)
     frames, where = bright_spots(spec, num, seed=0)
     config = AgentConfig(
         num_epochs=num_epochs, minibatch_size=32, learning_rate=LEARNING_RATE, max_grad_norm=1e9
