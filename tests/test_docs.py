@@ -37,7 +37,7 @@ SHORT = {
     "train.py": "--total-env-steps 64 --num-envs 4 --rollout-length 16 --eval-episodes 2",
     "score": "--episodes 2",
     "compare": "--episodes 2",
-    "plot": "",
+    "plot": "--tag eval/mean_reward",  # No episode ends in so short a training.
     "gallery": "--size 160x120",
     "suite": "--episodes 2 --seeds 0 --total-env-steps 16",
     "watch": "--episodes 1 --terminal --speed 1000",
