@@ -110,7 +110,7 @@ def run_commands(page: Path, folder: Path, monkeypatch) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr(terminal, "is_terminal", lambda: True)
-    monkeypatch.setattr(terminal.os, "get_terminal_size", lambda: os.terminal_size((80, 24)))
+    monkeypatch.setattr(terminal.os, "get_terminal_size", lambda *_: os.terminal_size((80, 24)))
     write_files(page, folder)
     for program, *arguments in shown_commands(page):
         # What a page takes for granted has been trained before.

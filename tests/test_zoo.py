@@ -61,7 +61,7 @@ def test_a_policy_scores_as_its_card_says(name):
 def test_one_is_watched_from_anywhere(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(terminal, "is_terminal", lambda: True)
-    monkeypatch.setattr(terminal.os, "get_terminal_size", lambda: os.terminal_size((80, 24)))
+    monkeypatch.setattr(terminal.os, "get_terminal_size", lambda *_: os.terminal_size((80, 24)))
     options = ["--terminal", "--episodes", "1", "--seed", "3", "--speed", "1000"]
     assert evaluate.main(["watch", "zoo/basic", *options]) == 0
     assert "zoo/basic: episode with seed 3: return" in capsys.readouterr().out
