@@ -1,7 +1,7 @@
 """Command lines: flags from dataclasses, and one clear line for what is wrong.
 
-Nothing of the project is imported at the top, here or in the modules of commands, so that `--help`
-takes no seconds.
+What takes seconds to import is not imported at the top, here or in the modules of commands, so that
+`--help` is quick.
 """
 
 from __future__ import annotations

@@ -77,8 +77,7 @@ class SuiteOptions(ScoringOptions):
             raise ValueError("seeds must be between 0 and 2^31 - 1")
         if self.total_env_steps is not None:
             check_at_least_one(self, "total_env_steps")
-        for flag in self.sweep:
-            name, _, values = flag.lstrip("-").partition("=")
+        for flag, (name, values) in zip(self.sweep, self.swept, strict=True):
             if not name or not all(values.split(",")):
                 raise ValueError(
                     f"--sweep {flag}: give a flag and its values, as in memory=none,lstm"
@@ -91,10 +90,15 @@ class SuiteOptions(ScoringOptions):
                 raise ValueError(f"--sweep {flag}: {name} cannot be swept")
 
     @property
+    def swept(self) -> list[tuple[str, str]]:
+        """The flags to sweep, without hyphens in front, each with its values as they were given."""
+        flags = (flag.lstrip("-").partition("=") for flag in self.sweep)
+        return [(name, values) for name, _, values in flags]
+
+    @property
     def settings(self) -> list[tuple[str, ...]]:
         """Every combination of values to sweep, each as `flag=value`; one without any if none."""
-        flags = [flag.lstrip("-").partition("=") for flag in self.sweep]
-        return list(product(*([f"{n}={v}" for v in values.split(",")] for n, _, values in flags)))
+        return list(product(*([f"{n}={v}" for v in values.split(",")] for n, values in self.swept)))
 
     def run_dir(self, scenario: str, agent: str, seed: int, setting: Sequence[str] = ()) -> Path:
         """Return the run folder of one training run."""
@@ -165,8 +169,8 @@ def train_all(options: SuiteOptions) -> list[Path]:
     for agent in options.agents:
         check_name(AGENTS, agent, "agent")
     scenarios = [canonical_name(scenario) for scenario in options.scenarios]
-    swept = {flag.lstrip("-").partition("=")[0] for flag in options.sweep}
-    if not options.trust and (any(map(is_imported, scenarios)) or swept & {"import", "wrappers"}):
+    own_code = {"import", "wrappers"} & dict(options.swept).keys()
+    if not options.trust and (own_code or any(map(is_imported, scenarios))):
         raise UsageError("the policies are scored with code of your own: add --trust")
     runs = []
     settings = options.settings
