@@ -25,6 +25,7 @@ from envs.moved import find_moved
 from envs.registry import check_no_import, frames_per_env_step, needs_trust, own_time_limit
 from evaluation.playing import play_episodes
 from evaluation.printing import print_line
+from processes.streams import say_once
 from storage.files import FileError, decode
 from storage.policy_file import About, PolicyFile, describe_space
 from storage.recording import Episode
@@ -193,7 +194,7 @@ def env_config(fields: dict[str, Any], path: Path, *, trust: bool) -> EnvConfig:
     try:
         now = find_moved(config.env, config.files, path)
         if now != config.env:
-            _say_moved(config.env, now)
+            say_once(f"{config.env} is now {now}: the content is the same")
         if not trust:
             check_no_import(replace(config, env=now))
     except EnvError as error:
@@ -201,23 +202,12 @@ def env_config(fields: dict[str, Any], path: Path, *, trust: bool) -> EnvConfig:
     return replace(config, env=now)
 
 
-@functools.cache
-def _say_moved(then: str, now: str) -> None:
-    print_line(f"{then} is now {now}: the content is the same", sys.stderr)
-
-
 def warn_of_wads(env: str) -> None:
     """Print a warning for each WAD of an environment that does not come with ViZDoom, once."""
     for wad in strange_wads(env):
-        _warn_of_wad(wad)
-
-
-@functools.cache
-def _warn_of_wad(wad: Path) -> None:
-    print_line(
-        f"{wad} does not come with ViZDoom; the engine is old, so use only files that you trust",
-        sys.stderr,
-    )
+        say_once(
+            f"{wad} does not come with ViZDoom; the engine is old, so use only files that you trust"
+        )
 
 
 def parallel_envs(config: EnvConfig, num_envs: int, episodes: int) -> int:
