@@ -106,10 +106,8 @@ class Part:
 
 def _fits(array: NDArray[Any], dtype: np.dtype[Any]) -> bool:
     """Return whether values can be cast to a dtype: floats are rounded, integers must be in it."""
-    if np.can_cast(array.dtype, dtype, "same_kind"):
-        return True
     if array.dtype.kind not in "iu" or dtype.kind not in "iu":
-        return False
+        return np.can_cast(array.dtype, dtype, "same_kind")
     info = np.iinfo(dtype)
     return bool(not array.size or (array.min() >= info.min and array.max() <= info.max))
 

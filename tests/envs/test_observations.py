@@ -155,6 +155,11 @@ BREACHES = {
     "longer": (VECTOR, [0.0] * 5, r"shape \(5,\), its space says \(3,\)"),
     "ragged": (VECTOR, [[0.0], 1.0], r"lists of different lengths, its space says shape \(3,\)"),
     "words": (VECTOR, ["a", "b", "c"], "<U1, its space says float32"),
+    "larger": (
+        spaces.Box(0, 100, (3,), np.int16),
+        np.array([32768, 0, 0]),
+        "int64, its space says int16",
+    ),
     "none": (VECTOR, None, r"shape \(\), its space says"),
     "another choice": (ONE, {"n": -1, "v": [0]}, r"-1 in n, its space says Discrete\(3\)"),
     "a missing part": (ONE, {"n": 1}, "nothing called v, its space has it"),
