@@ -14,6 +14,14 @@ from training import signals
 from training.signals import STOPPING, handling_signals, stops_after, until_interrupted
 
 
+@pytest.fixture(autouse=True)
+def _sighup_is_not_ignored():
+    """Lets SIGHUP do what it does in a terminal, also where `nohup` runs the tests."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def handlers():
     return [signal.getsignal(number) for number in STOPPING]
 

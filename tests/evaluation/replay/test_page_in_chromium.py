@@ -504,4 +504,4 @@ def test_a_gallery_plays_its_videos_and_opens_the_page_of_each_replay(browser, v
     browser.driver.switch_to.default_content()
     (close,) = browser.find("#close")
     close.click()
-    assert browser.find("iframe") == []
+    browser.wait(lambda: not browser.find("iframe"))
