@@ -3,6 +3,7 @@
 ENV is a scenario (basic, defend_the_center, ...), a Gymnasium id (CartPole-v1, ALE/Pong-v5, ...), a
 Freedoom map (freedoom2:MAP01) or a path to a ViZDoom .cfg. Defaults come from the preset of ENV, or
 of basic where ENV has none. The same command on a run folder that exists resumes the run.
+`python train.py see:TASK` trains perception alone, without an agent (see:digits, ...).
 `python train.py ENV --tune` searches hyper-parameters.
 `python train.py --doctor` checks this machine.
 """
@@ -84,6 +85,10 @@ def main(arguments: Sequence[str]) -> int:
     """Train as a command line says, and return the exit status."""
     if "--doctor" in arguments:
         return check_machine()
+    if arguments and arguments[0].startswith("see:"):
+        from commands import see  # Here, because drawing libraries take time to import.
+
+        return see.main(arguments)
     given = given_fields(arguments)
     arguments = with_config_file(arguments)
     command = read_command_line(arguments)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from commands.commandline import UsageError
 from commands.options import CONSOLE, RunPath, ScoringOptions
 from evaluation.printing import print_line
 from storage.files import check_writable
@@ -24,7 +26,7 @@ class ScoreOptions(ScoringOptions):
     """
 
     run: RunPath
-    """A run folder (its best policy is scored) or a policy file."""
+    """A run folder (its best policy is scored), a policy file, or a perception without one."""
 
 
 def run(options: ScoreOptions) -> None:
@@ -41,6 +43,9 @@ def run(options: ScoreOptions) -> None:
     from storage.run_folder import find_policy
 
     options.check_writable()
+    if (perception := perception_of(options.run)) is not None:
+        score_perception(perception, options)
+        return
     file, folder = find_policy(locate(options.run), trust=options.trust)
     belongs_to_run = is_run(options.run, folder)
     if belongs_to_run:
@@ -77,6 +82,66 @@ def run(options: ScoreOptions) -> None:
     if belongs_to_run:
         write_json(folder.evaluation_file, result)
         replace_recordings(folder, config, recorded)
+
+
+def perception_of(run: Path) -> Path | None:
+    """Return the file of a perception that was trained without an agent, if a run is one."""
+    from storage.run_folder import PERCEPTION
+
+    path = run / PERCEPTION if run.is_dir() else run
+    return path if path.name == PERCEPTION and path.is_file() else None
+
+
+def score_perception(path: Path, options: ScoreOptions) -> None:
+    """Score a perception on its test set.
+
+    Args:
+        path: its file; the result is written beside it.
+        options: the options.
+
+    Raises:
+        UsageError: If an option is given that only policies have.
+        FileError: If the file or the data are damaged.
+    """
+    from rich.table import Table
+
+    from agents.device import choose_device
+    from storage.files import write_json
+    from storage.perception_file import load_perception
+    from storage.run_folder import EVALUATION, SCORED
+    from training.supervised.pictures import write_picture
+    from training.supervised.scoring import as_json, rebuild, score
+
+    for name in ("episodes", "seed", "greedy", "num_envs"):
+        if getattr(options, name) != getattr(ScoreOptions, name):
+            flag = name.replace("_", "-")
+            raise UsageError(f"--{flag} is for policies, and {path} is a perception without one")
+    file = load_perception(path)
+    task, network = rebuild(file, choose_device(options.device))
+    with CONSOLE.status(f"see:{file.trained.task}: looking at the test set"):
+        measures, test, statistics = score(task, network, file.trained.source)
+    size = len(next(iter(test.values())))
+    title = f"see:{file.trained.task}: {size:,} examples of the test set"
+    table = Table(title=title, title_justify="left")
+    table.add_column("measure", overflow="fold")
+    for column in ("value", "95 % interval", "trivial baseline"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, m in measures.items():
+        table.add_row(name, f"{m.value:.4g}", f"{m.low:.4g} to {m.high:.4g}", f"{m.baseline:.4g}")
+    CONSOLE.print(table)
+    result = {
+        "task": file.task,
+        "trained": asdict(file.trained),
+        "test_examples": size,
+        "measures": as_json(measures),
+    }
+    for target in (options.json, path.parent / EVALUATION):
+        if target:
+            write_json(target, result)
+    for name, picture in task.pictures(network, test, statistics).items():
+        written = path.parent / f"{SCORED}{name}.png"
+        write_picture(written, picture)
+        print_line(f"{name}: {written}")
 
 
 def replace_recordings(

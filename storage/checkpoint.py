@@ -44,16 +44,13 @@ def save_training(
         state: further counters, as JSON.
         collector_state: what `Collector.state` returned; None or empty if there is none.
     """
-    optimizer = agent.optimizer.state_dict()
     tensors = {f"policy/{name}": tensor for name, tensor in agent.policy.state_dict().items()}
     for objective, module in agent.objectives.items():
         for name, tensor in module.state_dict().items():
             tensors[f"objectives/{objective}/{name}"] = tensor
     for name, tensor in agent.reward_scaler.state_dict().items():
         tensors[f"reward_scaler/{name}"] = tensor
-    for parameter, values in optimizer["state"].items():
-        for name, tensor in values.items():
-            tensors[f"optimizer/{parameter}/{name}"] = tensor
+    tensors |= optimizer_tensors(agent.optimizer)
     for name, tensor in (collector_state or {}).items():
         tensors[f"sampler/{name}"] = tensor
     tensors["generator"] = torch.get_rng_state()
@@ -94,10 +91,10 @@ def load_training(
         if counters["format"] < FORMAT:
             tensors = {_upgraded(name): tensor for name, tensor in tensors.items()}
         optimizer = _expect_state_of(agent, tensors, counters)
-        agent.policy.load_state_dict(_under("policy/", tensors))
+        agent.policy.load_state_dict(under("policy/", tensors))
         for objective, module in agent.objectives.items():
-            module.load_state_dict(_under(f"objectives/{objective}/", tensors))
-        agent.reward_scaler.load_state_dict(_under("reward_scaler/", tensors))
+            module.load_state_dict(under(f"objectives/{objective}/", tensors))
+        agent.reward_scaler.load_state_dict(under("reward_scaler/", tensors))
         agent.optimizer.load_state_dict(optimizer)
         if not counters.get(_ALIGNED) and (names := _reset_scrambled(agent)):
             say(
@@ -106,7 +103,7 @@ def load_training(
             )
         torch.set_rng_state(tensors["generator"])
         agent.num_updates = counters["num_updates"]
-        return dict(counters["state"]), _under("sampler/", tensors)
+        return dict(counters["state"]), under("sampler/", tensors)
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
         reason = one_line(error)
         raise FileError(
@@ -147,10 +144,19 @@ def _expect_state_of(
         raise ValueError("its counters are damaged")
     if counters["optimizer"] != type(agent.optimizer).__name__:
         raise ValueError(f"its optimiser is {counters['optimizer']!s:.40}")
-    return _optimizer_state(agent.optimizer, _under("optimizer/", tensors))
+    return optimizer_state(agent.optimizer, under("optimizer/", tensors))
 
 
-def _optimizer_state(
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return what an optimiser keeps of its parameters, by names such as `optimizer/3/exp_avg`."""
+    return {
+        f"optimizer/{parameter}/{name}": tensor
+        for parameter, values in optimizer.state_dict()["state"].items()
+        for name, tensor in values.items()
+    }
+
+
+def optimizer_state(
     optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
 ) -> dict[str, Any]:
     """Return the state of an optimiser with tensors such as `3/exp_avg`.
@@ -196,7 +202,7 @@ def _statistics(optimizer: torch.optim.Optimizer) -> dict[str, bool]:
     example = torch.nn.Parameter(torch.zeros(2))
     example.grad = torch.zeros(2)
     group = {key: value for key, value in optimizer.param_groups[0].items() if key != "params"}
-    alike = type(optimizer)([{"params": [example], **group}], **optimizer.defaults)
+    alike = type(optimizer)([{"params": [example], **group}])  # type: ignore[call-arg] # each has defaults
     alike.step()
     return {key: value.ndim > 0 for key, value in alike.state[example].items()}
 
@@ -229,5 +235,6 @@ def _reset_scrambled(agent: Agent[Any]) -> list[str]:
     return reset
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix, without it."""
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

@@ -224,11 +224,18 @@ def decode(kind: type[T], data: Any) -> T:
     try:
         _refuse_unknown_keys(kind, data)
         _refuse_unusual(data)
-        return msgspec.convert(data, kind)
+        return msgspec.convert(data, kind, dec_hook=_decode_path)
     except FileError:
         raise
     except (msgspec.ValidationError, ValueError, TypeError, RecursionError) as error:
         raise FileError(str(error)) from None
+
+
+def _decode_path(kind: type[Any], data: Any) -> Any:
+    """Convert text to a path, which msgspec does not know."""
+    if kind is not Path or not isinstance(data, str):
+        raise TypeError(f"expected {kind.__name__}, got {data!a:.60}")
+    return Path(data)
 
 
 def _refuse_unknown_keys(kind: Any, data: Any) -> None:

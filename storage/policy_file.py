@@ -193,7 +193,7 @@ def _described(description: Mapping[str, Any], device: str = "meta") -> Policy:
         ValueError: If it does not describe one.
     """
     parts = (
-        _parse_specs(description["specs"]),
+        parse_specs(description["specs"]),
         _parse_space(description["actions"]),
         parse_perception(description["perception"]),
         bool(description["normalize_obs"]),
@@ -241,7 +241,12 @@ def parse_named(
     return decode(registry[description["name"]][0], fields)
 
 
-def _parse_specs(description: Mapping[str, Any]) -> Specs:
+def parse_specs(description: Mapping[str, Any]) -> Specs:
+    """Return the specifications that `Policy.specs` were described as.
+
+    Raises:
+        ValueError: If they are none.
+    """
     if len(description) > MOST_PARTS:
         raise ValueError(f"observations have {len(description):,} parts; at most {MOST_PARTS}")
     specs: Specs = {

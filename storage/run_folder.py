@@ -7,6 +7,7 @@ checkpoint/          what is needed to resume
 episodes/*.npz       recorded episodes
 events.out.tfevents* TensorBoard       progress.csv       the same scalars
 evaluation.json      result of `score` replay.mp4, replay.html, policy.onnx
+perception.safetensors  instead of policies: the best weights of a perception trained alone
 wandb/, trackio/     written by `--track`; kept by --fresh
 ```
 """
@@ -34,13 +35,17 @@ from storage.upgrade import upgraded_config
 
 CONFIG = "config.json"
 POLICY, BEST = "policy.safetensors", "best.safetensors"
+PERCEPTION = "perception.safetensors"
 EVALUATION = "evaluation.json"
 VIDEO, PAGE, ONNX = "replay.mp4", "replay.html", "policy.onnx"
+SCORED = "score-"
+"""What the names of pictures begin with that `score` draws of a perception."""
 CHECKPOINTS, EPISODES, NOT_FINITE = "checkpoint", "episodes", "not-finite.safetensors"
 
 _WRITTEN = (
     POLICY,
     BEST,
+    PERCEPTION,
     f"{CHECKPOINTS}/*.safetensors",
     f"{EPISODES}/*.npz",
     f"{EPISODES}/*.mp4",
@@ -51,9 +56,11 @@ _WRITTEN = (
     PAGE,
     NOT_FINITE,
     ONNX,
+    f"{SCORED}*.png",
     CONFIG,  # Last: it marks the folder as a run's.
 )
 _MAX_CONFIG_BYTES = 2**20
+_KEPT_CHECKPOINTS = 2  # So that the newest is never the only one.
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,11 @@ class RunFolder:
         return self.path / BEST
 
     @property
+    def perception_file(self) -> Path:
+        """The best weights of a perception that is trained alone."""
+        return self.path / PERCEPTION
+
+    @property
     def chosen_policy_file(self) -> Path | None:
         """The best policy by evaluation, else the latest one, else None."""
         return next((f for f in (self.best_file, self.policy_file) if f.is_file()), None)
@@ -95,6 +107,20 @@ class RunFolder:
     def checkpoint_file(self, env_steps: int) -> Path:
         """Return the checkpoint file for a number of env steps."""
         return self._inside(CHECKPOINTS) / f"{env_steps:012d}.safetensors"
+
+    def keep_checkpoints(self, newest: Path) -> None:
+        """Remove all checkpoints but the newest and the one before it.
+
+        Checkpoints that are later than the newest are damaged: the training resumed from one
+        before them.
+
+        Args:
+            newest: the checkpoint that was written last.
+        """
+        kept = [file for file in self.checkpoints if file <= newest][:_KEPT_CHECKPOINTS]
+        for file in self.checkpoints:
+            if file not in kept:
+                file.unlink()
 
     def _inside(self, name: str) -> Path:
         """Return a folder in this one.
@@ -207,9 +233,15 @@ class RunFolder:
             FileError: If it is missing or damaged.
         """
         try:
-            config = upgraded_config(self.read_record()["config"])
+            config = self.read_record()["config"]
+            config = config if "task" in config else upgraded_config(config)
         except (LookupError, TypeError) as error:
             raise FileError(f"{self.config_file} is damaged") from error
+        if "task" in config:
+            raise FileError(
+                f"{self.path} holds a perception without an agent; choose another --run-dir, or "
+                "start over with --fresh"
+            )
         if not isinstance(config.get("objectives"), dict):
             raise FileError(f"{self.config_file} is damaged")
         return config
@@ -249,6 +281,11 @@ def find_policy(run: Path, *, trust: bool = False) -> tuple[PolicyFile, RunFolde
         hint = f"there are {', '.join(known[:5])}" if known else "train one with train.py"
         raise FileError(f"there is no run at {run}; {hint}")
     file = folder.chosen_policy_file
+    if file is None and folder.perception_file.is_file():
+        raise FileError(
+            f"{run} holds a perception without an agent, which can be scored, or start an agent "
+            "with train.py --perception-from"
+        )
     if file is None:
         raise FileError(
             f"{run} holds no {POLICY}: it is not a run folder, or no policy has been saved yet"

@@ -11,10 +11,12 @@ import csv
 import threading
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from stable_baselines3.common.logger import (
     HParam,
@@ -39,30 +41,45 @@ _STEPS = "time/total_timesteps"
 _MAX_CSV_BYTES = 2**28
 
 
-class ProgressWriter(KVWriter):
-    """Shows a progress bar with return, speed and time left, or lines if there is no terminal.
+@dataclass(frozen=True)
+class Shown:
+    """What a progress bar shows.
 
-    Args:
-        total: env steps of the whole training run.
-        start: env steps already done.
+    Attributes:
+        unit: what the length of the training is counted in.
+        score: the name of the score, and its tag.
+        speed: the unit of the speed, and its tag.
     """
 
-    def __init__(self, total: int, start: int) -> None:
-        self._total, self._next_line = total, float(start)
+    unit: str = "env steps"
+    score: tuple[str, str] = ("return", "rollout/ep_rew_mean")
+    speed: tuple[str, str] = ("frames/s", "time/fps")
+
+
+class ProgressWriter(KVWriter):
+    """Shows a progress bar with score, speed and time left, or lines if there is no terminal.
+
+    Args:
+        total: length of the whole training run.
+        start: the part of it that is already done.
+        shown: what is shown.
+    """
+
+    def __init__(self, total: int, start: int, shown: Shown) -> None:
+        self._total, self._next_line, self._shown = total, float(start), shown
         self._console = PlainConsole(stderr=True)
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("return [bold]{task.fields[returned]}[/] · {task.fields[speed]} frames/s"),
+            TextColumn("{task.fields[text]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task(
-            "training", total=total, completed=start, returned="-", speed="-"
-        )
+        text = f"{shown.score[0]} - · - {shown.speed[0]}"
+        self._task = self._bar.add_task("training", total=total, completed=start, text=text)
         self._bar.start()
 
     def write(
@@ -72,14 +89,16 @@ class ProgressWriter(KVWriter):
         step: int = 0,
     ) -> None:
         """Show one record."""
-        if "time/fps" not in key_values:
+        (score, score_tag), (per_second, speed_tag) = self._shown.score, self._shown.speed
+        if speed_tag not in key_values:
             return
-        returned = _number(key_values.get("rollout/ep_rew_mean"))
-        speed = f"{key_values['time/fps']:,.0f}"
-        self._bar.update(self._task, completed=step, returned=returned, speed=speed)
+        value = _number(key_values.get(score_tag))
+        speed = f"{key_values[speed_tag]:,.0f} {per_second}"
+        text = f"{score} [bold]{value}[/] · {speed}"
+        self._bar.update(self._task, completed=step, text=text)
         if self._bar.disable and step >= self._next_line:
             self._next_line = step + _SHARE_PER_LINE * self._total
-            line = f"{step:>9,} / {self._total:,} env steps · return {returned} · {speed} frames/s"
+            line = f"{step:>9,} / {self._total:,} {self._shown.unit} · {score} {value} · {speed}"
             self._console.print(line, highlight=False)
 
     def say(self, line: str) -> None:
@@ -184,13 +203,20 @@ class RunLogger(Logger):
         total: env steps of the whole training run.
         start: env steps already done; records of later env steps are replaced.
         writers: receive each record too, after the files, and are closed with them.
+        shown: what the progress bar shows.
     """
 
     def __init__(
-        self, folder: Path, *, total: int, start: int, writers: Sequence[KVWriter] = ()
+        self,
+        folder: Path,
+        *,
+        total: int,
+        start: int,
+        writers: Sequence[KVWriter] = (),
+        shown: Shown | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.progress = ProgressWriter(total, start)
+        self.progress = ProgressWriter(total, start, shown or Shown())
         self._tensorboard = _TensorBoardWriter(folder, purge_step=start + 1 if start else None)
         self._returns: deque[float] = deque(maxlen=_EPISODES)
         self._lengths: deque[float] = deque(maxlen=_EPISODES)
@@ -256,6 +282,16 @@ class RunLogger(Logger):
         summary = Summary(value=[Summary.Value(tag=tag, image=image)])
         writer = self._tensorboard.writer._get_file_writer()  # `add_image` takes no GIF.
         writer.add_summary(summary, step)
+
+    def record_picture(self, tag: str, picture: NDArray[np.uint8], step: int) -> None:
+        """Show an (H, W, 3) RGB picture in TensorBoard's Images tab.
+
+        Args:
+            tag: name of the image.
+            picture: the picture.
+            step: the x axis.
+        """
+        self._tensorboard.writer.add_image(tag, picture, step, dataformats="HWC")
 
     def close(self) -> None:
         """Close every file, also if the last records cannot be written."""

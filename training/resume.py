@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -95,6 +95,23 @@ def check_resumable(folder: RunFolder, config: AnyTrainConfig) -> None:
     )
     before = dotted(default.as_dict()) | before
     _compare_files(folder, before, now)
+    check_same(folder, before, now, free)
+
+
+def check_same(
+    folder: RunFolder, before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str]
+) -> None:
+    """Check that two configurations are the same.
+
+    Args:
+        folder: the run folder.
+        before: the stored configuration by dotted name.
+        now: the configuration that is to resume it.
+        free: names that may differ.
+
+    Raises:
+        FileError: If they differ.
+    """
     order = sorted(now, key=lambda name: not name.endswith((".name", "objectives")))
     for name in order:
         if name not in free and before.get(name) != now[name]:

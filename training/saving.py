@@ -17,8 +17,6 @@ from training.config import AnyTrainConfig
 from training.guard import continuing_without_disk
 from training.progress import Progress
 
-_KEPT_CHECKPOINTS = 2  # So that the newest is never the only one.
-
 
 def save_all(
     folder: RunFolder,
@@ -44,11 +42,7 @@ def save_all(
             folder.write_config(config.as_dict(), precision)
         file = folder.checkpoint_file(progress.env_steps)
         save_training(file, agent, asdict(progress), collector_state)
-        # Checkpoints of more env steps are damaged ones: the training resumed from one before.
-        kept = [other for other in folder.checkpoints if other <= file][:_KEPT_CHECKPOINTS]
-        for old in folder.checkpoints:
-            if old not in kept:
-                old.unlink()
+        folder.keep_checkpoints(file)
         save_as_policy_file(folder, agent, config, progress)
         written.append(True)
     return bool(written)

@@ -1,0 +1,97 @@
+"""Tests of `commands.see`, and of `evaluate.py score` with a perception."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import pytest
+
+import evaluate
+import train
+from commands.commandline import UsageError
+from commands.see import read_command_line
+from perception.lookup import UnknownNameError
+from storage.files import FileError
+from tests.training.supervised.data import write_quadrants
+from training.supervised import TASKS
+from training.supervised.config import default_see_config
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Return the run folder of a perception that was trained by the command."""
+    folder = tmp_path_factory.mktemp("see")
+    data = write_quadrants(folder / "data")
+    options = f"--encoder mlp --epochs 3 --data {data} --classes 4 --run-dir {folder / 'run'}"
+    assert train.main(["see:digits", *options.split()]) == 0
+    return folder / "run"
+
+
+def test_a_perception_is_trained_and_scored(trained, capsys):
+    assert evaluate.main(["score", str(trained)]) == 0
+    output = capsys.readouterr().out
+    assert "see:digits: 40 examples of the test set" in output
+    assert "accuracy" in output
+    result = json.loads((trained / "evaluation.json").read_text())
+    measured = result["measures"]["accuracy"]
+    assert measured["low"] <= measured["value"] <= measured["high"]
+    assert measured["baseline"] == 0.25
+    assert result["test_examples"] == 40
+    assert (trained / "score-confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_options_of_policies_are_refused(trained):
+    with pytest.raises(UsageError, match=r"--episodes is for policies, and .* is a perception"):
+        evaluate.main(["score", str(trained), "--episodes", "3"])
+
+
+@pytest.mark.parametrize("command", ["replay", "compare", "export"])
+def test_commands_of_policies_say_what_it_is(trained, command):
+    with pytest.raises(FileError, match="holds a perception without an agent"):
+        evaluate.main([command, str(trained)])
+
+
+def test_an_agent_is_not_trained_in_its_folder(trained):
+    with pytest.raises(FileError, match="holds a perception without an agent; choose another"):
+        train.main(["CartPole-v1", "--run-dir", str(trained)])
+
+
+def test_data_that_are_gone_are_reported(trained, capsys):
+    labels = trained.parent / "data" / "t10k-labels-idx1-ubyte"
+    content = labels.read_bytes()
+    labels.unlink()
+    try:
+        with pytest.raises(FileError, match="has no t10k-labels-idx1-ubyte"):
+            evaluate.main(["score", str(trained)])
+    finally:
+        labels.write_bytes(content)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_defaults_are_those_of_the_task(task):
+    assert asdict(read_command_line([f"see:{task}"])) == asdict(default_see_config(task))
+
+
+def test_flags_reach_every_part():
+    flags = "--encoder nature --features 32 --memory lstm --schedule step --classes 5 --no-augment"
+    config = read_command_line(["see:digits", *flags.split()])
+    assert config.perception.encoder.features == 32
+    assert config.perception.memory_name == "lstm"
+    assert (config.schedule, config.task.classes, config.augment) == ("step", 5, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (["see:"], UsageError, "name a task: see:digits"),
+        (["see:nothing"], UnknownNameError, "unknown task to see 'nothing'; choose from digits"),
+        (["see:digits", "--epoch", "3"], UsageError, "did you mean --epochs"),
+        (["see:digits", "--encoder", "x"], UnknownNameError, "unknown encoder 'x'"),
+        (["see:digits", "--epochs", "0"], UsageError, "epochs must be at least 1, got 0"),
+    ],
+)
+def test_what_cannot_be_obeyed_is_one_line(arguments, error, message):
+    with pytest.raises(error, match=message) as refusal:
+        train.main(arguments)
+    assert "\n" not in str(refusal.value)
