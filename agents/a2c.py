@@ -69,7 +69,9 @@ class A2C(Agent[A2CConfig]):
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """Return RMSProp, as in the paper, with Stable-Baselines3's decay and epsilon."""
-        return torch.optim.RMSprop(self.parameters, self.config.learning_rate, alpha=0.99, eps=1e-5)
+        return torch.optim.RMSprop(
+            self.parameter_groups, self.config.learning_rate, alpha=0.99, eps=1e-5
+        )
 
     def loss(self, output: PolicyOutput, batch: Minibatch) -> tuple[Tensor, Metrics]:
         """See `Agent.loss` and `policy_gradient_loss`."""

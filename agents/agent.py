@@ -54,6 +54,9 @@ class AgentConfig:
     """Env steps in a minibatch. None: the whole rollout."""
     learning_rate: float = 2.5e-4
     """Step size of the optimiser."""
+    encoder_learning_rate: float | None = None
+    """Step size for image encoders, such as a pre-trained one. None: that of all; 0: they are
+    frozen."""
     anneal_learning_rate: bool = False
     """Lower the learning rate linearly to zero over the training."""
     gamma: float = 0.99
@@ -100,8 +103,8 @@ class AgentConfig:
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
-        for name in ("value_coef", "entropy_coef"):
-            if not getattr(self, name) >= 0:
+        for name in ("value_coef", "entropy_coef", "encoder_learning_rate"):
+            if not (getattr(self, name) or 0.0) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
 
@@ -144,6 +147,8 @@ class Agent(ABC, Generic[ConfigT]):
         self.config = config
         self.total_updates = total_updates
         self.objectives = dict(objectives or {})
+        if config.encoder_learning_rate == 0:
+            policy.perception.freeze_encoders()
         self.num_updates = 0
         # The first version of the weights with statistics of observations; None: not known yet.
         self._statistics_since: int | None = None
@@ -152,6 +157,7 @@ class Agent(ABC, Generic[ConfigT]):
         on_cpu, heavy = policy.device.type == "cpu", bool(policy.perception.heavy_modules)
         self._num_parts = torch.get_num_threads() if on_cpu and heavy else 1
         self.optimizer = self.make_optimizer()
+        self._first_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.reward_scaler = RewardScaler(num_envs, config.gamma).to(policy.device)
 
     @property
@@ -159,6 +165,18 @@ class Agent(ABC, Generic[ConfigT]):
         """The parameters that are trained: the policy's, then the objectives'."""
         modules: list[nn.Module] = [self.policy, *self.objectives.values()]
         return [p for module in modules for p in module.parameters() if p.requires_grad]
+
+    @property
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The parameters that are trained, in groups of the same learning rate."""
+        rate = self.config.encoder_learning_rate
+        if not rate:
+            return [{"params": self.parameters}]
+        of_encoders = set(self.policy.perception.encoder_parameters)
+        return [
+            {"params": [p for p in self.parameters if p not in of_encoders]},
+            {"params": [p for p in self.parameters if p in of_encoders], "lr": rate},
+        ]
 
     @property
     def target_names(self) -> tuple[str, ...]:
@@ -173,7 +191,9 @@ class Agent(ABC, Generic[ConfigT]):
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """Return the optimiser: Adam, with the epsilon of OpenAI's baselines."""
-        return torch.optim.Adam(self.parameters, self.config.learning_rate, eps=1e-5, fused=True)
+        return torch.optim.Adam(
+            self.parameter_groups, self.config.learning_rate, eps=1e-5, fused=True
+        )
 
     def estimate(self, rollout: Rollout, rewards: Tensor) -> tuple[Tensor, Tensor]:
         """Estimate the advantages of actions, by GAE unless a subclass overrides this.
@@ -407,8 +427,8 @@ class Agent(ABC, Generic[ConfigT]):
     def _anneal(self) -> None:
         if self.config.anneal_learning_rate:
             left = max(0.0, 1.0 - self.num_updates / self.total_updates)
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * left
+            for group, first in zip(self.optimizer.param_groups, self._first_rates, strict=True):
+                group["lr"] = first * left
 
 
 def _add(gradients: Gradients, more: Sequence[Tensor | None]) -> None:

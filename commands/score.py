@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from commands.commandline import UsageError
@@ -13,6 +12,8 @@ from evaluation.printing import print_line
 from storage.files import check_writable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from envs import EnvConfig
     from storage.recording import Episode
     from storage.run_folder import RunFolder
@@ -39,12 +40,13 @@ def run(options: ScoreOptions) -> None:
     from evaluation.report.terminal import print_scores
     from evaluation.statistics import Score
     from storage.files import write_json
+    from storage.perception_file import perception_file
     from storage.policy_file import PolicyFile
     from storage.run_folder import find_policy
 
     options.check_writable()
-    if (perception := perception_of(options.run)) is not None:
-        score_perception(perception, options)
+    if path := perception_file(locate(options.run)):
+        score_perception(path, options)
         return
     file, folder = find_policy(locate(options.run), trust=options.trust)
     belongs_to_run = is_run(options.run, folder)
@@ -82,14 +84,6 @@ def run(options: ScoreOptions) -> None:
     if belongs_to_run:
         write_json(folder.evaluation_file, result)
         replace_recordings(folder, config, recorded)
-
-
-def perception_of(run: Path) -> Path | None:
-    """Return the file of a perception that was trained without an agent, if a run is one."""
-    from storage.run_folder import PERCEPTION
-
-    path = run / PERCEPTION if run.is_dir() else run
-    return path if path.name == PERCEPTION and path.is_file() else None
 
 
 def score_perception(path: Path, options: ScoreOptions) -> None:

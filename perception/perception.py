@@ -214,6 +214,16 @@ class Perception(nn.Module):
         return [name for name, e in self.encoders.items() if isinstance(e, ImageEncoder)]
 
     @property
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """The parameters of the image encoders."""
+        return [p for name in self.image_names for p in self.encoders[name].parameters()]
+
+    def freeze_encoders(self) -> None:
+        """Let no training change the image encoders."""
+        for parameter in self.encoder_parameters:
+            parameter.requires_grad_(False)
+
+    @property
     def heavy_modules(self) -> list[nn.Module]:
         """The modules whose products are computed in `precision`; they take nearly all the time."""
         images = [self.encoders[name] for name in self.image_names]

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from agents.policy import Specs
 from perception import PerceptionConfig
 from storage.files import FileError, decode
 from storage.policy_file import parse_perception, parse_specs
+from storage.run_folder import RunFolder, find_policy
 from storage.tensor_file import TensorFile, expect_kinds, kind_of, one_line, write_tensors
 
 
@@ -47,8 +48,8 @@ class PerceptionFile:
         specs: what is observed, by part.
         config: encoders and memory.
         normalize_obs: whether images are normalised.
-        task: the configuration of the task, as JSON.
-        trained: how it was trained.
+        task: the configuration of the task, as JSON; empty for the perception of a policy.
+        trained: how it was trained without an agent.
     """
 
     path: Path
@@ -56,8 +57,8 @@ class PerceptionFile:
     specs: Specs
     config: PerceptionConfig[Any, Any]
     normalize_obs: bool
-    task: dict[str, Any]
-    trained: Trained
+    task: dict[str, Any] = field(default_factory=dict)
+    trained: Trained = field(default_factory=Trained)
 
     def load_into(self, network: nn.Module) -> None:
         """Load the weights into a network that was made as the file says.
@@ -71,6 +72,39 @@ class PerceptionFile:
             network.load_state_dict(self.tensors)
         except (ValueError, RuntimeError) as error:
             raise FileError(f"{self.path} does not fit its task: {one_line(error)}") from error
+
+
+def perception_file(run: Path) -> Path | None:
+    """Return the file of a perception that was trained alone, or None if a run is not one.
+
+    Args:
+        run: a run folder or a file.
+    """
+    path = RunFolder(run).perception_file if run.is_dir() else run
+    if not path.is_file() or path.suffix != ".safetensors":
+        return None
+    return path if "trained" in TensorFile(path).description else None
+
+
+def find_perception(run: Path) -> PerceptionFile:
+    """Load a perception that was trained alone, or the perception of a policy.
+
+    Args:
+        run: a run folder or a file.
+
+    Raises:
+        FileError: If there is neither.
+    """
+    if path := perception_file(run):
+        return load_perception(path)
+    policy = find_policy(run)[0].policy
+    return PerceptionFile(
+        path=run,
+        tensors=policy.state_dict(),
+        specs=policy.specs,
+        config=policy.config,
+        normalize_obs=policy.normalize_obs,
+    )
 
 
 def save_perception(

@@ -38,7 +38,7 @@ from training.callbacks import Callback
 from training.config import AnyTrainConfig, dotted, with_values
 from training.errors import TrainingError
 from training.evaluation import PeriodicEvaluation
-from training.initial import initialize_from
+from training.initial import copy_encoders, initialize_from
 from training.logger import RunLogger
 from training.progress import Progress, is_finished
 from training.recorder import TrainingRecorder
@@ -118,6 +118,8 @@ def open_training(
         if progress.env_steps == 0:
             if config.init_from:
                 say(initialize_from(config.init_from, agent, config))
+            if config.perception_from:
+                say(copy_encoders(config.perception_from, agent))
             folder.clear()
         folder.write_config(config.as_dict(), agent.policy.perception.precision)
         limit = random_env_steps_per_second(envs, _LIMIT_STEPS)

@@ -91,6 +91,8 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT]):
     """Python files or modules that add agents, encoders, memories or objectives of your own."""
     init_from: Path | None = None
     """Run, policy file or zoo/NAME whose weights a new training starts from. None: new weights."""
+    perception_from: Path | None = None
+    """Run of see:TASK or of an agent whose image encoder a new training starts with."""
     # Annealing stretches over more env steps, too.
     total_env_steps: int = resumable(1_000_000, compares_trials=True)
     """Length of the training, in env steps over all environments."""
@@ -165,6 +167,8 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT]):
             raise ValueError("patience counts evaluations, and eval_envs none makes none")
         if self.eval_envs == "shared":
             self._check_shared_environments()
+        if self.init_from and self.perception_from:
+            raise ValueError("init_from copies the perception too: leave out perception_from")
         if not self.hang_after_s > 0:
             raise ValueError(f"hang_after_s must be greater than 0, got {self.hang_after_s}")
         if not 0 <= self.seed < 2**31:

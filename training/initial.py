@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import torch
 from agents import Agent
 from agents.policy import Policy
 from evaluation.entries import locate
-from perception import ImageSpec
+from perception import ImageSpec, VectorSpec
+from storage.checkpoint import under
+from storage.perception_file import PerceptionFile, find_perception
 from storage.policy_file import About, describe_space
 from storage.run_folder import find_policy
 from training.config import AnyTrainConfig, dotted
@@ -53,6 +56,48 @@ def initialize_from(path: Path, agent: Agent[Any], config: AnyTrainConfig) -> st
     return f"starting from {path}: {', '.join(copied)}{rest}"
 
 
+def copy_encoders(path: Path, agent: Agent[Any]) -> str:
+    """Copy the image encoders of a trained perception into a new agent.
+
+    Its memory, actor and critic are new. Palettes may differ, since encoders see colours.
+
+    Args:
+        path: a run folder of `see:TASK` or of an agent, one of their files, or `zoo/NAME`.
+        agent: has not learned yet.
+
+    Returns:
+        A line that says what was copied.
+
+    Raises:
+        FileError: If there is no perception.
+        TrainingError: If its encoder does not fit the agent's observations.
+    """
+    theirs, ours = find_perception(locate(path)), agent.policy
+    if not ours.perception.image_names:
+        raise TrainingError(f"{path} encodes images, and this training observes none")
+    for name in ours.perception.image_names:
+        seen = _seen(ours.specs[name])
+        source = next((n for n, spec in theirs.specs.items() if _seen(spec) == seen), None)
+        if source is None:
+            others = ", ".join(str(_seen(spec)) for spec in theirs.specs.values())
+            raise TrainingError(
+                f"{path} observes {others}, this training {seen}; choose the same observation, "
+                "size and frame stack"
+            )
+        _check_same(path, _encoding(theirs), _encoding(ours))
+        for part in ("encoders", "norms"):
+            getattr(ours.perception, part).load_state_dict(
+                {
+                    f"{name}.{tensor}": value
+                    for tensor, value in under(
+                        f"perception.{part}.{source}.", theirs.tensors
+                    ).items()
+                },
+                strict=False,
+            )
+    return f"starting with the image encoder of {path}; new: memory, actor and critic"
+
+
 def _check_same_perception(path: Path, ours: Policy, theirs: Policy) -> None:
     """Check that two policies observe the same, with the same encoders and memory.
 
@@ -66,7 +111,12 @@ def _check_same_perception(path: Path, ours: Policy, theirs: Policy) -> None:
         )
     before, now = dotted(theirs.config.as_dict()), dotted(ours.config.as_dict())
     before["normalize_obs"], now["normalize_obs"] = theirs.normalize_obs, ours.normalize_obs
-    for name in sorted(before.keys() | now.keys(), key=lambda name: not name.endswith(".name")):
+    _check_same(path, before, now)
+
+
+def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    names = sorted(before.keys() | now.keys())
+    for name in sorted(names, key=lambda name: not name.endswith(".name")):
         if before.get(name) != now.get(name):
             raise TrainingError(
                 f"{path} was trained with {name} {before.get(name)}, not {now.get(name)}; "
@@ -76,10 +126,19 @@ def _check_same_perception(path: Path, ours: Policy, theirs: Policy) -> None:
 
 def _observed(policy: Policy) -> dict[str, object]:
     """Return what a policy observes, by part; the colours of a palette may differ."""
-    return {
-        name: (spec.shape, spec.channels) if isinstance(spec, ImageSpec) else spec.size
-        for name, spec in policy.specs.items()
-    }
+    return {name: _seen(spec) for name, spec in policy.specs.items()}
+
+
+def _seen(spec: ImageSpec | VectorSpec) -> object:
+    return (spec.shape, spec.channels) if isinstance(spec, ImageSpec) else spec.size
+
+
+def _encoding(perception: Policy | PerceptionFile) -> dict[str, object]:
+    """Return what the weights of an image encoder depend on."""
+    config = perception.config.as_dict()
+    encoder = {f"encoder.{name}": value for name, value in config["encoder"].items()}
+    others = {"layer_norm": config["layer_norm"], "normalize_obs": perception.normalize_obs}
+    return dotted({**encoder, **others})
 
 
 def _copy_critic(agent: Agent[Any], theirs: Policy, about: About, config: AnyTrainConfig) -> None:

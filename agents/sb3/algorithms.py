@@ -139,6 +139,10 @@ class SB3Agent(Agent[ConfigT]):
     ) -> None:
         if objectives:
             raise AgentError(f"{self.name} does not support objectives; use ppo or a2c")
+        if config.encoder_learning_rate is not None:
+            raise AgentError(
+                f"{self.name} has one learning rate for all; leave out --encoder-learning-rate"
+            )
         if (memory := policy.config.memory_name) != self.memory:
             raise AgentError(f"{self.name} needs --memory {self.memory}, not {memory}")
         options = {
@@ -220,6 +224,7 @@ class SB3Agent(Agent[ConfigT]):
         extractor = theirs.features_extractor
         assert isinstance(extractor, PerceptionExtractor)
         ours.perception.encoders = extractor.perception.encoders
+        ours.perception.norms = extractor.perception.norms
         ours.actor.layer, ours.critic = theirs.action_net, theirs.value_net
         if hasattr(ours.actor, "log_std"):
             ours.actor.log_std = theirs.log_std

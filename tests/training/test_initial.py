@@ -8,12 +8,16 @@ import pytest
 import torch
 
 import train
-from storage.policy_file import load_policy
+from perception import ImageSpec, PerceptionConfig
+from storage.perception_file import Trained, save_perception
+from storage.policy_file import About, load_policy, save_policy
 from storage.run_folder import RunFolder
 from tests.agents.synthetic import assert_same, weights
 from tests.programs import refused
 from training.assemble import open_training
 from training.config import default_config, with_values
+from training.errors import TrainingError
+from training.supervised.network import build_network
 
 SMALL = {
     "num_envs": 2,
@@ -94,3 +98,127 @@ def test_what_does_not_fit_is_refused_before_anything_is_removed(
     command = [options[0], "--init-from", str(cartpole_run), *options[1:], "--fresh"]
     assert re.search(message, refused(capsys, train, *command, "--run-dir", tmp_path))
     assert kept.read_bytes() == b"kept"
+
+
+def save(path, policy):
+    """Write a policy file, and return its path."""
+    save_policy(path, policy, env={"env": "basic"}, about=About())
+    return path
+
+
+def see_file(path, policy, **changes):
+    """Write a perception file with new weights for the image encoder of a policy."""
+    facts = {
+        "specs": policy.specs,
+        "config": policy.config,
+        "normalize_obs": policy.normalize_obs,
+    }
+    facts |= changes
+    names = [n for n, spec in facts["specs"].items() if isinstance(spec, ImageSpec)]
+    specs = {f"seen_{n}": facts["specs"][n] for n in names}
+    network = build_network(
+        specs,
+        facts["config"],
+        lambda n: torch.nn.Linear(n, 3),
+        normalize_obs=facts["normalize_obs"],
+    )
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter)
+    save_perception(
+        path,
+        network.state_dict(),
+        specs=specs,
+        config=facts["config"],
+        normalize_obs=facts["normalize_obs"],
+        task={"name": "digits"},
+        trained=Trained(task="digits"),
+    )
+    return network
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_an_agent_starts_with_the_encoder_of_a_perception(tmp_path, capsys, layer_norm):
+    values = {"perception.layer_norm": layer_norm, "env.variables": True}
+    policy = start(tmp_path / "first", "basic", **values).policy
+    theirs = see_file(tmp_path / "see.safetensors", policy).perception
+    capsys.readouterr()
+    agent = start(tmp_path / "run", "basic", perception_from=tmp_path / "see.safetensors", **values)
+    assert "starting with the image encoder of" in capsys.readouterr().err
+    assert_same(
+        agent.policy.perception.encoders["screen"].state_dict(),
+        theirs.encoders["seen_screen"].state_dict(),
+    )
+    new = agent.policy.perception.encoders["variables"].state_dict()
+    assert_same(new, policy.perception.encoders["variables"].state_dict())
+    if layer_norm:
+        ours = agent.policy.perception.norms["screen"].state_dict()
+        assert_same(ours, theirs.norms["seen_screen"].state_dict())
+
+
+def test_an_agent_starts_with_the_encoder_of_another_with_other_memory_and_actions(tmp_path):
+    first = start(tmp_path / "first", "basic", seed=5)
+    agent = start(
+        tmp_path / "second",
+        "defend_the_center",
+        perception_from=save(tmp_path / "p.safetensors", first.policy),
+    )
+    assert_same(
+        agent.policy.perception.encoders["screen"].state_dict(),
+        first.policy.perception.encoders["obs"].state_dict(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"config": PerceptionConfig()},
+            r"was trained with encoder.conv_channels \[32, 64, 64\], not",
+        ),
+        ({"normalize_obs": True}, "was trained with normalize_obs True, not False"),
+        ({"specs": {"obs": ImageSpec(shape=(60, 80, 3))}}, "observes .*, this training .*palette"),
+    ],
+    ids=str,
+)
+def test_an_encoder_that_does_not_fit_is_refused_in_one_line(tmp_path, changes, message):
+    policy = start(tmp_path / "first", "basic").policy
+    see_file(tmp_path / "see.safetensors", policy, **changes)
+    with pytest.raises(TrainingError, match=message) as refusal:
+        start(tmp_path / "run", "basic", perception_from=tmp_path / "see.safetensors")
+    assert "\n" not in str(refusal.value)
+
+
+def test_what_has_no_images_takes_no_encoder(tmp_path):
+    policy = start(tmp_path / "first", "basic").policy
+    see_file(tmp_path / "see.safetensors", policy)
+    with pytest.raises(TrainingError, match="encodes images, and this training observes none"):
+        start(tmp_path / "run", perception_from=tmp_path / "see.safetensors")
+    with pytest.raises(ValueError, match="leave out perception_from"):
+        start(tmp_path / "x", init_from=tmp_path, perception_from=tmp_path)
+
+
+@pytest.mark.parametrize("agent", ["ppo", "a2c"])
+@pytest.mark.parametrize("rate", [0.0, 1e-5])
+def test_encoders_are_frozen_or_have_their_own_learning_rate(tmp_path, agent, rate):
+    values = {"agent.encoder_learning_rate": rate, "agent.anneal_learning_rate": True}
+    config = with_values(
+        default_config("basic", agent),
+        {**SMALL, **values, "total_env_steps": 64, "record": False, "precision": "float32"},
+    )
+    with open_training(config, RunFolder(tmp_path), []) as training:
+        policy = training.agent.policy
+        before = {name: p.detach().clone() for name, p in policy.named_parameters()}
+        for _ in range(2):
+            training.update(training.collect())
+        moved = {n: float((p - before[n]).abs().max()) for n, p in policy.named_parameters()}
+    groups = training.agent.optimizer.param_groups
+    assert len(groups) == (2 if rate else 1)
+    left = 1 - 1 / training.agent.total_updates
+    assert [group["lr"] for group in groups] == pytest.approx(
+        [r * left for r in (config.agent.learning_rate, rate)][: len(groups)]
+    )
+    encoder = [n for n in moved if ".encoders." in n]
+    largest = max(moved[n] for n in encoder)
+    assert largest <= 100 * rate
+    assert (largest > 0) == (rate > 0)
+    assert max(moved[n] for n in moved if n not in encoder) > 2 * largest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from stable_baselines3 import DQN, PPO
 from agents import AGENTS, OBJECTIVES, SB3_AGENTS, AgentError, make_objectives
 from agents.agent import NotFiniteError
 from agents.extras import MissingExtraError
+from agents.policy import Policy
 from agents.sb3 import perception_kwargs
 from envs import EnvConfig
 from envs.sb3 import make_vec_env
@@ -80,6 +82,12 @@ def make_agent(name, policy, objectives=None, **options):
     [
         ("sb3-ppo", "lstm", {}, "sb3-ppo needs --memory none, not lstm"),
         ("sb3-recurrent-ppo", "gru", {}, "sb3-recurrent-ppo needs --memory lstm, not gru"),
+        (
+            "sb3-a2c",
+            "none",
+            {"encoder_learning_rate": 1e-4},
+            "sb3-a2c has one learning rate for all; leave out --encoder-learning-rate",
+        ),
         ("sb3-ppo", "none", {"vtrace": True}, "sb3-ppo has no --vtrace; use ppo"),
         (
             "sb3-a2c",
@@ -106,6 +114,16 @@ def make_agent(name, policy, objectives=None, **options):
 def test_the_error_for_options_that_are_not_supported_is_one_line(name, memory, options, message):
     with pytest.raises(AgentError, match=f"^{message}$"):
         make_agent(name, make_policy(memory=memory), **options)
+
+
+@pytest.mark.parametrize("name", ["sb3-ppo", "sb3-a2c"])
+def test_every_parameter_of_the_policy_is_one_that_is_trained(name):
+    policy = make_policy()
+    config = replace(policy.config, layer_norm=True)
+    policy = Policy(policy.specs, policy.action_space, config)
+    agent = make_agent(name, policy)
+    trained = {id(p) for group in agent.optimizer.param_groups for p in group["params"]}
+    assert trained == {id(p) for p in policy.parameters()}
 
 
 def test_the_error_for_actions_that_are_not_supported_is_one_line():
