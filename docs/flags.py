@@ -21,7 +21,7 @@ from typing import NamedTuple
 DOCS = Path(__file__).resolve().parent
 _POSITIONAL = "positional arguments"
 _TABLE = re.compile(
-    r"(?P<begin><!-- python (?P<program>\w+)\.py (?P<arguments>[^:>]*--help)(: (?P<group>[\w.]+))? "
+    r"(?P<begin><!-- python (?P<program>\w+)\.py (?P<arguments>[^>]*?--help)(: (?P<group>[\w.]+))? "
     r"-->\n).*?(?P<end><!-- end -->)",
     re.DOTALL,
 )

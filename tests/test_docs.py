@@ -18,6 +18,7 @@ from stable_baselines3 import PPO
 import evaluate
 import train
 from agents import AGENTS, OBJECTIVES
+from commands import see
 from commands.commandline import parse
 from docs import flags, scenarios
 from envs import SCENARIOS
@@ -25,6 +26,7 @@ from evaluation.replay import terminal
 from perception import ENCODERS, MEMORIES
 from tests.deploy.fake_hub import logged_in_hub
 from tests.envs.processes import run_script
+from training.supervised import TASKS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -35,7 +37,9 @@ FOREIGN = {"logdir", "index-url", "pooled-channels", "thumbnail.coef", "thumbnai
 # What is run is cut short: the last of two flags counts.
 SHORT = {
     "train.py": "--total-env-steps 64 --num-envs 4 --rollout-length 16 --eval-episodes 2",
+    "see": "--epochs 1",
     "score": "--episodes 2",
+    "score see": "",
     "compare": "--episodes 2",
     "plot": "--tag eval/mean_reward",  # No episode ends in so short a training.
     "gallery": "--size 160x120",
@@ -46,6 +50,7 @@ SHORT = {
     "push": "",
     "pull": "",
 }
+TRAINED = ("train.py", "see", "score see")  # All other keys are commands of `evaluate.py`.
 
 
 def name(page: Path) -> str:
@@ -94,7 +99,8 @@ def test_every_command_would_be_understood(page, tmp_path, monkeypatch):
         if program == "evaluate.py":
             parse(evaluate.Command, arguments, program=program)
         elif arguments != ["--doctor"]:
-            train.read_command_line(arguments)
+            read = see.read_command_line if is_see(arguments) else train.read_command_line
+            read(arguments)
 
 
 @pytest.mark.parametrize("page", [*PAGES, *READ_FIRST], ids=name)
@@ -120,12 +126,20 @@ def run_commands(page: Path, folder: Path, monkeypatch) -> None:
         if program == "train.py":
             run_train(arguments)
         else:
-            short = SHORT[arguments[0]].split()
+            scores_see = arguments[0] == "score" and "see_" in arguments[1]
+            short = SHORT["score see" if scores_see else arguments[0]].split()
             assert evaluate.main([*arguments, *short]) == 0, arguments
 
 
+def is_see(arguments: list[str]) -> bool:
+    """Return whether `train.py` trains perception alone."""
+    return arguments[:1] != [] and arguments[0].startswith("see:")
+
+
 def run_train(arguments: list[str]) -> None:
-    short = [] if "--doctor" in arguments else SHORT["train.py"].split()
+    short = (
+        [] if "--doctor" in arguments else SHORT["see" if is_see(arguments) else "train.py"].split()
+    )
     assert train.main([*arguments, *short]) == 0, arguments
 
 
@@ -173,7 +187,8 @@ def known_flags() -> set[str]:
     choices = {"agent": AGENTS, "encoder": ENCODERS, "memory": MEMORIES, "objectives": OBJECTIVES}
     chosen = [[f"--{kind}", name] for kind, names in choices.items() for name in names]
     helps = [("train", ["CartPole-v1", *each, "--help"]) for each in chosen]
-    helps += [("evaluate", [name, "--help"]) for name in SHORT if name != "train.py"]
+    helps += [("train", [f"see:{name}", "--help"]) for name in TASKS]
+    helps += [("evaluate", [name, "--help"]) for name in SHORT if name not in TRAINED]
     groups = [flags.read_help(flags.help_of(*each)) for each in helps]
     shown = [flag for each in groups for flags_of in each.values() for flag in flags_of]
     names = {name.removeprefix("--") for flag in shown for name in flag.names}
