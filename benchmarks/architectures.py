@@ -1,0 +1,207 @@
+r"""Compare memories, or encoders: what agents with them learn, and how fast they are.
+
+    nice -n 5 python -m benchmarks.architectures memories --envs tests.agents.toy:MaskedCartPole-v1
+    nice -n 5 python -m benchmarks.architectures encoders --envs basic defend_the_center
+
+Each name is trained with the same settings and seeds, one training at a time, and its last policy
+plays held-out episodes. A training that is there already is not repeated, so the command can be
+interrupted. Speeds depend on what else the machine does: compare those of one table only. With
+encoders, the return at equal wall time is that of the last training episodes at the time when the
+fastest training of the same seed had ended.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Annotated
+
+import tyro
+
+from evaluation.statistics import over_seeds
+from storage.provenance import git_revision, hardware
+from storage.run_folder import RunFolder
+
+_ROOT = Path(__file__).resolve().parent.parent
+_POLE = "tests.agents.toy:MaskedCartPole-v1"
+_MEMORY_TASKS: dict[str, str] = {
+    # As in tests/agents/test_learning.py, where an LSTM learns it.
+    _POLE: "--total-env-steps 100000 --num-envs 16 --rollout-length 64 --num-epochs 10 "
+    "--learning-rate 1e-3 --anneal-learning-rate --gamma 0.98 --entropy-coef 0 --target-kl 0.02 "
+    "--reward-scale 0.05 --normalize-obs --hidden-sizes 64",
+    "MiniGrid-MemoryS7-v0": "--total-env-steps 200000",
+    "MiniGrid-MemoryS11-v0": "--total-env-steps 200000",
+    # Fireballs fly, and one frame does not show where to.
+    "take_cover": "--total-env-steps 150000 --rollout-length 32",
+}
+_SCENARIOS: dict[str, str] = {
+    "basic": "--total-env-steps 50000",
+    "health_gathering": "--total-env-steps 60000",
+    "defend_the_center": "--total-env-steps 150000",
+}
+_EPISODES = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What is compared."""
+
+    names: tuple[str, ...]
+    """Names of memories or encoders."""
+    envs: tuple[str, ...]
+    """Environments."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Training seeds."""
+    runs: Path = Path("runs/architectures")
+    """Folder of the run folders."""
+    out: Path = Path("architectures")
+    """Path of the tables, without extension: a Markdown and a JSON file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memories(Comparison):
+    """Compare memories."""
+
+    names: tuple[str, ...] = ("none", "lstm", "gru", "mingru", "attention")
+    envs: tuple[str, ...] = tuple(_MEMORY_TASKS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoders(Comparison):
+    """Compare encoders."""
+
+    names: tuple[str, ...] = ("nature", "impala", "impoola", "attention")
+    envs: tuple[str, ...] = tuple(_SCENARIOS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What came of one training.
+
+    Attributes:
+        score: mean native return of the held-out episodes, with sampled actions.
+        curve: seconds and mean return of the last training episodes, after each update.
+        env_steps_per_s: of the whole training.
+        updates_per_s: updates of the network in a second of updating.
+    """
+
+    score: float
+    curve: list[tuple[float, float]]
+    env_steps_per_s: float
+    updates_per_s: float
+
+
+def train(kind: str, env: str, name: str, seed: int, runs: Path) -> Trained:
+    """Train and score one name with one seed, unless that has been done.
+
+    Args:
+        kind: `memory` or `encoder`.
+        env: the environment.
+        name: the name of the memory or encoder.
+        seed: the training seed.
+        runs: folder of the run folders.
+    """
+    folder = RunFolder(runs / env.rpartition(":")[2] / name / f"seed{seed}")
+    flags = (_MEMORY_TASKS if kind == "memory" else _SCENARIOS)[env]
+    if not folder.evaluation_file.exists():
+        _run(
+            *("train.py", env, f"--{kind}", name, "--seed", str(seed), "--no-record"),
+            *("--eval-envs", "none", "--run-dir", str(folder.path), *flags.split()),
+        )
+        _run(
+            *("evaluate.py", "score", str(folder.policy_file), "--trust"),
+            *("--episodes", str(_EPISODES), "--json", str(folder.evaluation_file)),
+        )
+    return read(folder)
+
+
+def _run(program: str, *arguments: str) -> None:
+    """Run one of the project's programs, silently.
+
+    Raises:
+        CalledProcessError: If it fails.
+    """
+    print(program, *arguments, file=sys.stderr, flush=True)
+    command = [sys.executable, str(_ROOT / program), *arguments]
+    subprocess.run(command, cwd=_ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+def read(folder: RunFolder) -> Trained:
+    """Read what came of a training from its run folder."""
+    with (folder.path / "progress.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["rollout/ep_rew_mean"]]
+    result = json.loads(folder.evaluation_file.read_text())
+    last = rows[-1]
+    seconds = float(last["time/time_elapsed"])
+    updating = sum(float(r["time/share_update"]) for r in rows) / len(rows) * seconds
+    return Trained(
+        score=result["scores"]["sampled"]["mean"],
+        curve=[(float(r["time/time_elapsed"]), float(r["rollout/ep_rew_mean"])) for r in rows],
+        env_steps_per_s=float(last["time/total_timesteps"]) / seconds,
+        updates_per_s=len(rows) / updating,
+    )
+
+
+def table(env: str, results: dict[str, list[Trained]]) -> list[str]:
+    """Return the rows of a Markdown table of one environment."""
+    num_seeds = len(next(iter(results.values())))
+    ends = [min(runs[s].curve[-1][0] for runs in results.values()) for s in range(num_seeds)]
+    rows = []
+    for name, trained in results.items():
+        scores = [each.score for each in trained]
+        interval = over_seeds(scores) if len(scores) > 1 else None
+        at_equal_time = [at(each.curve, end) for each, end in zip(trained, ends, strict=True)]
+        rows.append(
+            f"| {env.rpartition(':')[2]} | {name} | {mean(scores):,.2f} | "
+            + (f"{interval.low:,.2f} to {interval.high:,.2f} | " if interval else "| ")
+            + f"{', '.join(f'{score:,.2f}' for score in scores)} | {mean(at_equal_time):,.2f} | "
+            f"{mean(each.env_steps_per_s for each in trained):,.0f} | "
+            f"{mean(each.updates_per_s for each in trained):,.1f} |"
+        )
+    return rows
+
+
+def at(curve: Sequence[tuple[float, float]], seconds: float) -> float:
+    """Return the last value of a curve at a time."""
+    return [value for time, value in curve if time <= seconds or time == curve[0][0]][-1]
+
+
+def main() -> None:
+    """Train, score, and write the tables."""
+    options = tyro.cli(
+        Annotated[Memories, tyro.conf.subcommand("memories")]  # type: ignore[arg-type]
+        | Annotated[Encoders, tyro.conf.subcommand("encoders")],
+        description=__doc__,
+    )
+    kind = "memory" if isinstance(options, Memories) else "encoder"
+    lines = [
+        f"| environment | {kind} | mean return | 95 % over new seeds | by seed | "
+        "at equal wall time | env steps/s | updates/s |",
+        "| --- | --- | ---: | ---: | --- | ---: | ---: | ---: |",
+    ]
+    data = {}
+    for env in options.envs:
+        results = {
+            name: [train(kind, env, name, seed, options.runs) for seed in options.seeds]
+            for name in options.names
+        }
+        lines += table(env, results)
+        data[env] = {
+            name: [vars(each) | {"curve": each.curve[::10]} for each in trained]
+            for name, trained in results.items()
+        }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.with_suffix(".md").write_text("\n".join(lines) + "\n")
+    facts = {"git": git_revision(), "hardware": hardware(), "results": data}
+    options.out.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
