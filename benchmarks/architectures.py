@@ -175,7 +175,7 @@ def at(curve: Sequence[tuple[float, float]], seconds: float) -> float:
 def main() -> None:
     """Train, score, and write the tables."""
     options = tyro.cli(
-        Annotated[Memories, tyro.conf.subcommand("memories")]  # type: ignore[arg-type]
+        Annotated[Memories, tyro.conf.subcommand("memories")]
         | Annotated[Encoders, tyro.conf.subcommand("encoders")],
         description=__doc__,
     )
