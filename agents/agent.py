@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from agents.device import single_thread
+from agents.errors import AgentError
 from agents.normalization import RewardScaler
-from agents.objectives.objective import Objective
+from agents.objectives.objective import GROUP, Objective, add_losses
 from agents.policy import Policy, PolicyOutput
 from agents.returns import explained_variance, gae, next_values
 from agents.rollout import Minibatch, Rollout, minibatches
@@ -124,6 +125,9 @@ class Agent(ABC, Generic[ConfigT]):
         total_updates: the number of updates over which the learning rate is annealed.
         objectives: additional losses, by name.
 
+    Raises:
+        AgentError: If an objective needs longer rollouts.
+
     Attributes:
         policy: as above.
         config: as above.
@@ -149,6 +153,12 @@ class Agent(ABC, Generic[ConfigT]):
         self.objectives = dict(objectives or {})
         if config.encoder_learning_rate == 0:
             policy.perception.freeze_encoders()
+        for name, objective in self.objectives.items():
+            if objective.sequence_length > config.rollout_length:
+                raise AgentError(
+                    f"the objective {name} needs {objective.sequence_length} env steps in a row, "
+                    f"but rollouts have {config.rollout_length}; raise --rollout-length"
+                )
         self.num_updates = 0
         # The first version of the weights with statistics of observations; None: not known yet.
         self._statistics_since: int | None = None
@@ -182,6 +192,24 @@ class Agent(ABC, Generic[ConfigT]):
     def target_names(self) -> tuple[str, ...]:
         """The numeric infos of observations that the objectives need, see `Rollout.targets`."""
         return tuple(dict.fromkeys(n for o in self.objectives.values() for n in o.targets))
+
+    @property
+    def _done(self) -> float:
+        """The share of the training, in [0, 1], that was done before the current update."""
+        return min(1.0, max(0, self.num_updates - 1) / self.total_updates)
+
+    @property
+    def coefs(self) -> dict[str, float]:
+        """The weights of the objectives in the current update; those with weight 0 are left out."""
+        configs = {name: objective.config for name, objective in self.objectives.items()}
+        coefs = {name: config.coef * config.scale(self._done) for name, config in configs.items()}
+        return {name: coef for name, coef in coefs.items() if coef > 0}
+
+    @property
+    def needs_sequences(self) -> bool:
+        """Whether minibatches consist of whole sequences, for the memory or for an objective."""
+        lengths = [self.objectives[name].sequence_length for name in self.coefs]
+        return self.policy.is_recurrent or any(length > 1 for length in lengths)
 
     @property
     def value_unit(self) -> float:
@@ -278,11 +306,16 @@ class Agent(ABC, Generic[ConfigT]):
 
     def _update(self, rollout: Rollout) -> dict[str, float]:
         config = self.config
-        rewards = self.scale(rollout.rewards, rollout.dones)
-        advantages, returns = self.estimate(rollout, rewards)
-        for objective in self.objectives.values():
-            objective.observe(rollout.targets)
+        coefs = self.coefs
         collected: dict[str, list[Tensor]] = defaultdict(list)
+        rewards = self.scale(rollout.rewards, rollout.dones)
+        for name in coefs:
+            objective = self.objectives[name]
+            objective.observe(rollout.targets)
+            if (more := objective.rewards(rollout)) is not None:
+                rewards = rewards + objective.config.scale(self._done) * more
+                collected[f"{GROUP}{name}/reward"].append(more.mean())
+        advantages, returns = self.estimate(rollout, rewards)
         stop = False
         for _ in range(config.num_epochs):
             for batch in minibatches(
@@ -290,7 +323,7 @@ class Agent(ABC, Generic[ConfigT]):
                 advantages,
                 returns,
                 minibatch_size=config.minibatch_size or rollout.rewards.numel(),
-                recurrent=self.policy.is_recurrent,
+                sequences=self.needs_sequences,
             ):
                 metrics = self._differentiate(batch)
                 for name, value in metrics.items():
@@ -312,6 +345,7 @@ class Agent(ABC, Generic[ConfigT]):
             raise NotFiniteError("the gradients are not finite")
         # Only now, so that a rollout is collected and learned from with the same statistics.
         self.policy.observe(rollout.obs)
+        means |= {f"{GROUP}{name}/coef": coef for name, coef in coefs.items()}
         return means | {"learning_rate": self.optimizer.param_groups[0]["lr"]}
 
     def _differentiate(self, batch: Minibatch) -> Metrics:
@@ -333,7 +367,7 @@ class Agent(ABC, Generic[ConfigT]):
             for more_gradients, more_metrics in others:
                 _add(gradients, more_gradients)
                 metrics = {name: value + more_metrics[name] for name, value in metrics.items()}
-        if any(not objective.splittable for objective in self.objectives.values()):
+        if self._active(splittable=False):
             more_gradients, more_metrics = self._gradients_of_whole(batch)
             _add(gradients, more_gradients)
             metrics |= more_metrics
@@ -346,8 +380,8 @@ class Agent(ABC, Generic[ConfigT]):
         """Return the gradients and metrics of a part, multiplied by its weight in the minibatch."""
         output = self.policy(part.obs, part.memory_state, part.episode_starts)
         loss, metrics = self.loss(output, part)
-        splittable = {n: o for n, o in self.objectives.items() if o.splittable}
-        loss, metrics = self._add_objectives(splittable, loss, metrics, output, part)
+        active = self._active(splittable=True)
+        loss, metrics = add_losses(loss, metrics, active, self.coefs, self.policy, output, part)
         gradients = torch.autograd.grad(loss * weight, self.parameters, allow_unused=True)
         return list(gradients), {name: value.detach() * weight for name, value in metrics.items()}
 
@@ -358,34 +392,16 @@ class Agent(ABC, Generic[ConfigT]):
     def _gradients_of_whole(self, batch: Minibatch) -> tuple[Gradients, Metrics]:
         """Return the gradients and metrics of the objectives that are not splittable."""
         output = self.policy(batch.obs, batch.memory_state, batch.episode_starts)
-        whole = {n: o for n, o in self.objectives.items() if not o.splittable}
+        active = self._active(splittable=False)
         zero = torch.zeros((), device=self.policy.device)
-        loss, metrics = self._add_objectives(whole, zero, {}, output, batch)
+        loss, metrics = add_losses(zero, {}, active, self.coefs, self.policy, output, batch)
         gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         return list(gradients), {name: value.detach() for name, value in metrics.items()}
 
-    def _add_objectives(
-        self,
-        objectives: Mapping[str, Objective[Any]],
-        loss: Tensor,
-        metrics: Metrics,
-        output: PolicyOutput,
-        batch: Minibatch,
-    ) -> tuple[Tensor, Metrics]:
-        """Return a loss with weighted objectives added, and metrics with those of objectives added.
-
-        Args:
-            objectives: the objectives by name.
-            loss: a scalar.
-            metrics: metrics.
-            output: the policy's output for the minibatch.
-            batch: the minibatch.
-        """
-        for name, objective in objectives.items():
-            more, its_metrics = objective.loss(self.policy, output, batch)
-            loss = loss + objective.config.coef * more
-            metrics = metrics | {f"{name}/{key}": value for key, value in its_metrics.items()}
-        return loss, metrics
+    def _active(self, *, splittable: bool) -> dict[str, Objective[Any]]:
+        """Return the objectives with a weight, of those that are splittable or of the others."""
+        active = {name: self.objectives[name] for name in self.coefs}
+        return {name: o for name, o in active.items() if o.splittable == splittable}
 
     def scale(self, rewards: Tensor, dones: Tensor) -> Tensor:
         """Return rewards, (T, N) float32, scaled for learning.

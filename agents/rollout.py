@@ -104,8 +104,8 @@ class Rollout:
 class Minibatch:
     """A part of a rollout: t steps of n environments.
 
-    With memory, these are whole sequences, t = T. Without memory, they are single steps, t = 1, and
-    `memory_state` is (0, 0, 0).
+    With memory, and for objectives that compare steps, these are whole sequences, t = T. Otherwise,
+    they are single steps, t = 1, and `memory_state` is (0, 0, 0).
 
     Attributes:
         obs: parts by name, each (t, n, ...).
@@ -145,20 +145,21 @@ def minibatches(
     returns: Tensor,
     *,
     minibatch_size: int,
-    recurrent: bool,
+    sequences: bool,
 ) -> Iterator[Minibatch]:
     """Yield the minibatches of a rollout, which together contain each step once, in random order.
 
     With memory, minibatches consist of all steps of some environments, because a sequence must be
-    processed from its start. Without memory, they consist of single steps.
+    processed from its start. Some objectives need such sequences, too. Otherwise, minibatches
+    consist of single steps.
 
     Args:
         rollout: T steps of N environments.
         advantages: (T, N) float32.
         returns: (T, N) float32, the targets of the critic.
-        minibatch_size: env steps in a minibatch; with memory, rounded down to whole environments,
+        minibatch_size: env steps in a minibatch; sequences are rounded down to whole environments,
             but at least one.
-        recurrent: whether the policy has memory.
+        sequences: whether minibatches consist of whole sequences.
     """
     steps, num_envs = rollout.rewards.shape
     whole = Minibatch(
@@ -172,7 +173,7 @@ def minibatches(
         memory_state=rollout.memory_state,
         targets=rollout.targets,
     )
-    if recurrent:
+    if sequences:
         count = max(1, minibatch_size // steps)
         for lanes in torch.randperm(num_envs).to(rollout.rewards.device).split(count):
             yield _select(whole, lanes, lanes)

@@ -136,6 +136,7 @@ class Perception(nn.Module):
         precision: as above.
         num_features: F.
         num_image_features: the number of features that the image encoders compute.
+        num_encoded_features: the number of features that all encoders compute, before the memory.
     """
 
     def __init__(
@@ -161,6 +162,7 @@ class Perception(nn.Module):
             if config.layer_norm:
                 self.norms[name] = nn.LayerNorm(encoder.num_features)
             size += encoder.num_features
+        self.num_encoded_features = size
         self.memory: Memory = class_of(MEMORIES, config.memory)(config.memory, size)
         self.num_features: int = self.memory.num_features
 

@@ -29,6 +29,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from agents.objectives.objective import GROUP
 from evaluation.printing import PlainConsole
 from storage.files import FileError, read_regular, replacing
 
@@ -264,9 +265,9 @@ class RunLogger(Logger):
         self._lengths.extend(lengths)
 
     def record_update(self, metrics: Mapping[str, float]) -> None:
-        """Record the metrics of an update."""
+        """Record the metrics of an update; those of objectives form a group of their own."""
         for name, value in metrics.items():
-            self.record(f"train/{name}", value)
+            self.record(name if name.startswith(GROUP) else f"train/{name}", value)
 
     def record_gif(self, tag: str, gif: bytes, width: int, height: int, step: int) -> None:
         """Show a GIF in TensorBoard's Images tab, because its function for videos is broken.

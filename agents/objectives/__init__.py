@@ -10,13 +10,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from agents.objectives.contrastive import Contrastive, ContrastiveConfig
+from agents.objectives.masked import Masked, MaskedConfig
+from agents.objectives.next_frame import NextFrame, NextFrameConfig
+from agents.objectives.next_latent import NextLatent, NextLatentConfig
 from agents.objectives.objective import Objective, ObjectiveConfig
+from agents.objectives.pixel_control import PixelControl, PixelControlConfig
+from agents.objectives.rnd import RND, RNDConfig
 from agents.objectives.variables import Variables, VariablesConfig
 from agents.policy import Policy
 
 OBJECTIVES: dict[str, tuple[type[ObjectiveConfig], type[Objective[Any]]]] = {
     "variables": (VariablesConfig, Variables),
     "contrastive": (ContrastiveConfig, Contrastive),
+    "next_latent": (NextLatentConfig, NextLatent),
+    "next_frame": (NextFrameConfig, NextFrame),
+    "masked": (MaskedConfig, Masked),
+    "pixel_control": (PixelControlConfig, PixelControl),
+    "rnd": (RNDConfig, RND),
 }
 """Objectives by name: configuration and class."""
 
@@ -41,10 +51,20 @@ def make_objectives(
 
 __all__ = [
     "OBJECTIVES",
+    "RND",
     "Contrastive",
     "ContrastiveConfig",
+    "Masked",
+    "MaskedConfig",
+    "NextFrame",
+    "NextFrameConfig",
+    "NextLatent",
+    "NextLatentConfig",
     "Objective",
     "ObjectiveConfig",
+    "PixelControl",
+    "PixelControlConfig",
+    "RNDConfig",
     "Variables",
     "VariablesConfig",
     "make_objectives",

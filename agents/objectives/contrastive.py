@@ -1,10 +1,13 @@
-"""Contrastive learning of image features (CURL, Laskin et al. 2020, without the momentum encoder).
+"""Contrastive learning of image features, of one image or in time, without a momentum encoder.
 
 Each image is shifted twice at random. The loss is low if the features of these two views are more
-similar to each other than to those of all other images of the minibatch. It depends on all pairs of
-images, so that a minibatch must not be split.
+similar to each other than to those of all other images of the minibatch (CURL, Laskin et al. 2020).
+With a `delay`, the second view is that of the image so many env steps later in the same episode
+(ATC, Stooke et al. 2021), and features contain what lasts and can be foreseen. The loss depends on
+all pairs of images, so that a minibatch must not be split.
 
-Axes: B images of a minibatch, H, W, C an image, Z width of the projection.
+Axes: t and n steps and environments of a minibatch, B pairs of images, H, W, C an image, Z width of
+the projection.
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from agents.errors import AgentError
-from agents.objectives.objective import Objective, ObjectiveConfig
+from agents.objectives.objective import Objective, ObjectiveConfig, check_positive
+from agents.objectives.sequences import same_episode
+from agents.objectives.thumbnails import require_images
 from agents.policy import Policy, PolicyOutput
 from agents.rollout import Minibatch
 
@@ -26,7 +30,11 @@ _SHORTEST = 1e-3  # Shorter projections are not scaled to length 1, so that grad
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastiveConfig(ObjectiveConfig):
-    """The configuration of contrastive learning."""
+    """The configuration of contrastive learning.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
 
     projection_size: int = 128
     """Width of the vectors that are compared."""
@@ -34,17 +42,24 @@ class ContrastiveConfig(ObjectiveConfig):
     """Divisor of cosine similarities: the lower, the more the most similar other images count."""
     max_shift: int = 4
     """Largest random shift of an image in each direction, in pixels."""
+    delay: int = 0
+    """Env steps between the two images that are compared, within an episode; 3 in ATC. 0: they are
+    two views of one image."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
         super().__post_init__()
-        for name in ("projection_size", "temperature", "max_shift"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)}")
+        check_positive(self, "projection_size", "temperature", "max_shift")
+        if self.delay < 0:
+            raise ValueError(f"delay must not be negative, got {self.delay}")
 
 
 class Contrastive(Objective[ContrastiveConfig]):
-    """The InfoNCE loss of two randomly shifted views of the images of a minibatch."""
+    """The InfoNCE loss of two randomly shifted views of the images of a minibatch.
+
+    With a delay, the projection of the earlier image is changed by a small network, which predicts
+    that of the later one. Images whose episode ends before are compared with, but have no pair.
+    """
 
     splittable: ClassVar[bool] = False
 
@@ -52,26 +67,28 @@ class Contrastive(Objective[ContrastiveConfig]):
         self, policy: Policy, config: ContrastiveConfig, target_names: tuple[str, ...]
     ) -> None:
         super().__init__(policy, config, target_names)
+        require_images(policy, "contrastive")
         self.names = policy.perception.image_names
-        if not self.names:
-            raise AgentError(
-                "the objective contrastive needs images, but the observations contain none; remove "
-                "the objective, or choose an environment with images"
-            )
+        self.sequence_length = config.delay + 1
         size = policy.perception.num_image_features
         self.head = nn.Linear(size, config.projection_size)
         # The bias stays random: with zero, the projection of a black image would be zero, and the
         # gradient of its direction infinite.
         nn.init.orthogonal_(self.head.weight)
+        self.predictor = _Residual(config.projection_size) if config.delay else nn.Identity()
         self.to(policy.device)
 
     def loss(
         self, policy: Policy, output: PolicyOutput, batch: Minibatch
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Objective.loss`."""
-        images = {name: batch.obs[name].flatten(0, 1) for name in self.names}
-        first, second = (self._project(policy, images) for _ in range(2))
-        loss, accuracy = info_nce(first, second, self.config.temperature)
+        delay, num_steps = self.config.delay, len(batch.episode_starts)
+        earlier = {name: batch.obs[name][: num_steps - delay].flatten(0, 1) for name in self.names}
+        later = {name: batch.obs[name][delay:].flatten(0, 1) for name in self.names}
+        first = self.predictor(self._project(policy, earlier))
+        second = self._project(policy, later)
+        mask = same_episode(batch.episode_starts, delay).flatten() if delay else None
+        loss, accuracy = info_nce(first, second, self.config.temperature, mask)
         return loss, {"loss": loss, "accuracy": accuracy}
 
     def _project(self, policy: Policy, images: dict[str, Tensor]) -> Tensor:
@@ -82,23 +99,48 @@ class Contrastive(Objective[ContrastiveConfig]):
         return projected
 
 
-def info_nce(first: Tensor, second: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+class _Residual(nn.Module):
+    """Adds what a small network computes to (B, Z) vectors, as ATC does to those of the anchors.
+
+    Args:
+        size: Z.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, size))
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Return (B, Z) vectors."""
+        changed: Tensor = vectors + self.layers(vectors)
+        return changed
+
+
+def info_nce(
+    first: Tensor, second: Tensor, temperature: float, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Compute the InfoNCE loss (van den Oord et al. 2018, equation 4) with cosine similarities.
 
     Args:
         first: (B, Z) float32, the projection of a view of each image.
         second: (B, Z) float32, that of another view.
         temperature: divisor of the similarities.
+        mask: (B,) bool, which of these are pairs; the others are only compared with. None: all.
 
     Returns:
-        The mean loss of both directions, and the share of images, in [0, 1], for which the most
-        similar projection in `second` is that of the same image; scalars.
+        The mean loss of both directions, and the share of pairs, in [0, 1], for which the most
+        similar projection in `second` is that of the pair; scalars, 0 if there are no pairs.
     """
     first, second = (F.normalize(each, dim=1, eps=_SHORTEST) for each in (first, second))
     similarities = first @ second.t() / temperature
     same = torch.arange(len(first), device=first.device)
-    both_ways = F.cross_entropy(similarities, same) + F.cross_entropy(similarities.t(), same)
-    return both_ways / 2, (similarities.argmax(1) == same).float().mean()
+    right = similarities.argmax(1) == same
+    if mask is None:
+        both_ways = F.cross_entropy(similarities, same) + F.cross_entropy(similarities.t(), same)
+        return both_ways / 2, right.float().mean()
+    each = [F.cross_entropy(s, same, reduction="none") for s in (similarities, similarities.t())]
+    count = mask.sum().clamp(min=1)
+    return ((each[0] + each[1]) * mask).sum() / count / 2, (right & mask).sum() / count
 
 
 def randomly_shifted(images: Tensor, largest: int) -> Tensor:

@@ -6,13 +6,17 @@ Axes: T rollout length, N environments.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from torch import Tensor, nn
 
 from agents.policy import Policy, PolicyOutput
-from agents.rollout import Minibatch
+from agents.rollout import Minibatch, Rollout
+
+GROUP = "objectives/"
+"""What the names of all metrics of objectives start with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +28,33 @@ class ObjectiveConfig:
     """
 
     coef: float = 0.1
-    """Weight of the loss, relative to the agent's own."""
+    """Weight of the loss, relative to the agent's own. 0: the objective is not computed."""
+    coef_schedule: Literal["constant", "linear"] = "constant"
+    """Whether the weight stays the same, or falls linearly to zero over the training."""
 
     def __post_init__(self) -> None:
         """Check the coefficient."""
         if not self.coef >= 0:
             raise ValueError(f"coef must not be negative, got {self.coef}")
+
+    def scale(self, done: float) -> float:
+        """Return the factor on the weight, in [0, 1].
+
+        Args:
+            done: the share of the training that is done, in [0, 1].
+        """
+        return 1.0 - done if self.coef_schedule == "linear" else 1.0
+
+
+def check_positive(config: ObjectiveConfig, *names: str) -> None:
+    """Check that fields of a configuration are greater than 0.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise ValueError(f"{name} must be greater than 0, got {getattr(config, name)}")
 
 
 ConfigT = TypeVar("ConfigT", bound=ObjectiveConfig)
@@ -51,6 +76,8 @@ class Objective(nn.Module, ABC, Generic[ConfigT]):
         splittable: whether the loss of a minibatch is the mean of the losses of its parts, weighted
             by their sizes. If it is not, `loss` is called with whole minibatches, so that the
             gradient does not depend on the number of CPU threads.
+        sequence_length: the number of consecutive env steps that `loss` compares. If it is more
+            than 1, minibatches consist of whole sequences, (T, n), also without memory.
         targets: names of the numeric infos that `loss` needs in `Minibatch.targets`.
 
     Raises:
@@ -58,6 +85,7 @@ class Objective(nn.Module, ABC, Generic[ConfigT]):
     """
 
     splittable: ClassVar[bool] = True
+    sequence_length: int = 1
     targets: tuple[str, ...] = ()
 
     def __init__(self, policy: Policy, config: ConfigT, target_names: tuple[str, ...]) -> None:
@@ -70,6 +98,20 @@ class Objective(nn.Module, ABC, Generic[ConfigT]):
         Args:
             targets: by name, each (T, N) float32, see `Rollout.targets`.
         """
+
+    def rewards(self, rollout: Rollout) -> Tensor | None:
+        """Return rewards to add to those of the environments, for learning only.
+
+        It is called once, before each update with a rollout. The agent adds them to its scaled
+        rewards, multiplied by the factor of the schedule; `rollout.rewards` stays as it is.
+
+        Args:
+            rollout: the rollout.
+
+        Returns:
+            (T, N) float32, or None if there are none.
+        """
+        return None
 
     @abstractmethod
     def loss(
@@ -85,3 +127,31 @@ class Objective(nn.Module, ABC, Generic[ConfigT]):
         Returns:
             The loss, a scalar that is not multiplied by `coef`, and metrics to log, scalars.
         """
+
+
+def add_losses(
+    loss: Tensor,
+    metrics: dict[str, Tensor],
+    objectives: Mapping[str, Objective[Any]],
+    coefs: Mapping[str, float],
+    policy: Policy,
+    output: PolicyOutput,
+    batch: Minibatch,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return a loss with weighted objectives added, and metrics with those of objectives added.
+
+    Args:
+        loss: a scalar.
+        metrics: metrics.
+        objectives: the objectives by name.
+        coefs: their weights by name.
+        policy: the policy.
+        output: the policy's output for the minibatch.
+        batch: the minibatch.
+    """
+    for name, objective in objectives.items():
+        more, its_metrics = objective.loss(policy, output, batch)
+        loss = loss + coefs[name] * more
+        its_metrics = {"loss": more, **its_metrics}
+        metrics = metrics | {f"{GROUP}{name}/{key}": each for key, each in its_metrics.items()}
+    return loss, metrics

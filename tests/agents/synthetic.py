@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import cycle
 
 import numpy as np
 import torch
@@ -168,6 +169,15 @@ def moved(rollout, device):
         else:
             fields[field.name] = value.to(device)
     return dataclasses.replace(rollout, **fields)
+
+
+def side_by_side(*registries):
+    """Return tuples of names, in which each entry of each registry occurs at least once."""
+    names = [list(registry) for registry in registries]
+    count = max(map(len, names))
+    return [
+        each for each, _ in zip(zip(*map(cycle, names), strict=False), range(count), strict=False)
+    ]
 
 
 def weights(module):

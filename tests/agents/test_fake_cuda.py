@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from itertools import cycle
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from agents import OBJECTIVES, OUR_AGENTS, Sampler, build_policy, make_objective
 from agents.rollout import minibatches
 from perception import ENCODERS, MEMORIES, VectorSpec
 from tests.agents.fake_cuda import CUDA, fake_gpu, needs_compiler, register_guard, to_fake_gpu
-from tests.agents.synthetic import IMAGE, make_rollout, moved, small_config
+from tests.agents.synthetic import IMAGE, make_rollout, moved, side_by_side, small_config
 from tests.agents.toy import ACTION_SPACES, LocalEnvs
 
 pytestmark = needs_compiler
@@ -21,15 +20,6 @@ STEPS, NUM_ENVS, NUM_GROUPS = 5, 4, 2
 LENGTHS = 2, 4  # Of rollouts, of which only the differences in the number of copies count.
 SPECS = {"screen": IMAGE, "variables": VectorSpec(size=3)}
 TARGETS = ("HEALTH", "ENEMY_IN_VIEW")
-
-
-def side_by_side(*registries):
-    """Return tuples of names, in which each entry of each registry occurs at least once."""
-    names = [list(registry) for registry in registries]
-    count = max(map(len, names))
-    return [
-        each for each, _ in zip(zip(*map(cycle, names), strict=False), range(count), strict=False)
-    ]
 
 
 ENTRIES = side_by_side(OUR_AGENTS, ENCODERS, MEMORIES, {"bfloat16": None, "float32": None})
@@ -181,7 +171,7 @@ def test_the_backward_pass_stays_on_the_device(monkeypatch, name, encoder, memor
         rollout.rewards,
         rollout.rewards,
         minibatch_size=STEPS * NUM_ENVS,
-        recurrent=policy.is_recurrent,
+        sequences=agent.needs_sequences,
     )
     metrics = agent._differentiate(batch)
     gradients = [parameter.grad for parameter in agent.parameters]

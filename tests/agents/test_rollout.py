@@ -35,10 +35,10 @@ def numbered(steps, num_envs):
     )
 
 
-def all_minibatches(rollout, size, *, recurrent):
+def all_minibatches(rollout, size, *, sequences):
     whole = rollout.rewards
     return list(
-        minibatches(rollout, whole + 1.0, whole + 2.0, minibatch_size=size, recurrent=recurrent)
+        minibatches(rollout, whole + 1.0, whole + 2.0, minibatch_size=size, sequences=sequences)
     )
 
 
@@ -58,7 +58,7 @@ def assert_fields_belong_together(batch):
 @settings(max_examples=40, deadline=None)
 @given(steps=st.integers(1, 7), num_envs=st.integers(1, 5), size=st.integers(1, 50))
 def test_without_memory_every_step_is_in_exactly_one_minibatch(steps, num_envs, size):
-    batches = all_minibatches(numbered(steps, num_envs), size, recurrent=False)
+    batches = all_minibatches(numbered(steps, num_envs), size, sequences=False)
     seen = []
     for batch in batches:
         number = assert_fields_belong_together(batch)
@@ -73,7 +73,7 @@ def test_without_memory_every_step_is_in_exactly_one_minibatch(steps, num_envs, 
 @settings(max_examples=40, deadline=None)
 @given(steps=st.integers(1, 7), num_envs=st.integers(1, 5), size=st.integers(1, 50))
 def test_with_memory_every_sequence_is_whole_and_in_exactly_one_minibatch(steps, num_envs, size):
-    batches = all_minibatches(numbered(steps, num_envs), size, recurrent=True)
+    batches = all_minibatches(numbered(steps, num_envs), size, sequences=True)
     seen = []
     for batch in batches:
         number = assert_fields_belong_together(batch)
@@ -86,10 +86,10 @@ def test_with_memory_every_sequence_is_whole_and_in_exactly_one_minibatch(steps,
     assert sorted(seen) == list(range(num_envs))
 
 
-@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("sequences", [False, True])
 @pytest.mark.parametrize("num_parts", [1, 2, 3, 7])
-def test_the_parts_of_a_minibatch_are_disjoint_and_complete(num_parts, recurrent):
-    (batch,) = all_minibatches(numbered(2, 5), 10, recurrent=recurrent)
+def test_the_parts_of_a_minibatch_are_disjoint_and_complete(num_parts, sequences):
+    (batch,) = all_minibatches(numbered(2, 5), 10, sequences=sequences)
     num_envs = batch.actions.shape[1]
     parts = batch.split(num_parts)
     assert len(parts) <= num_parts
@@ -100,18 +100,18 @@ def test_the_parts_of_a_minibatch_are_disjoint_and_complete(num_parts, recurrent
     numbers = torch.cat([assert_fields_belong_together(part) for part in parts], 1)
     assert torch.equal(numbers, (batch.logprobs - 0.2).round().long())
     for part, size in zip(parts, sizes, strict=True):
-        assert part.memory_state.shape[1] == (size if recurrent else 0)
+        assert part.memory_state.shape[1] == (size if sequences else 0)
     states = torch.cat([part.memory_state for part in parts], 1)
     assert torch.equal(states, batch.memory_state)
 
 
-@pytest.mark.parametrize("recurrent", [False, True])
-def test_the_order_changes_each_time_and_repeats_with_the_seed(recurrent):
+@pytest.mark.parametrize("sequences", [False, True])
+def test_the_order_changes_each_time_and_repeats_with_the_seed(sequences):
     rollout = numbered(4, 16)
 
     def order(seed):
         torch.manual_seed(seed)
-        batches = all_minibatches(rollout, 8, recurrent=recurrent)
+        batches = all_minibatches(rollout, 8, sequences=sequences)
         return torch.cat([batch.logprobs.flatten() for batch in batches]).tolist()
 
     assert order(0) == order(0)

@@ -105,7 +105,7 @@ def textbook_update(agent, rollout):
             advantages,
             returns,
             minibatch_size=config.minibatch_size or rollout.rewards.numel(),
-            recurrent=agent.policy.is_recurrent,
+            sequences=agent.needs_sequences,
         ):
             normalized = agent.normalized(batch.advantages)
             batch = dataclasses.replace(batch, advantages=normalized)

@@ -13,7 +13,15 @@ from agents import A2C, OBJECTIVES, A2CConfig, Sampler, make_objectives, observa
 from agents.objectives import Objective, ObjectiveConfig
 from envs import EnvConfig, SharedVectorEnv
 from perception import ENCODERS, MEMORIES
-from tests.agents.synthetic import IMAGE, VECTOR, assert_same, make_policy, make_rollout, weights
+from tests.agents.synthetic import (
+    IMAGE,
+    VECTOR,
+    assert_same,
+    make_policy,
+    make_rollout,
+    side_by_side,
+    weights,
+)
 from tests.agents.toy import LocalEnvs
 
 SPECS = {"screen": IMAGE, "variables": VECTOR}
@@ -21,37 +29,44 @@ TARGETS = ("ENEMY_IN_VIEW", "HEALTH")
 STEPS, NUM_ENVS = 8, 4
 
 
-def make_agent(name, policy=None, **options):
+WITHOUT_FEATURES = ("rnd",)  # They have networks of their own, and change the policy by rewards.
+
+
+def make_agent(name, policy=None, config=None, **options):
     """Return an agent with one objective."""
     policy = policy or make_policy(specs=SPECS, **options)
-    objectives = make_objectives(policy, {name: OBJECTIVES[name][0]()}, TARGETS)
+    objectives = make_objectives(policy, {name: config or OBJECTIVES[name][0]()}, TARGETS)
     return A2C(policy, A2CConfig(), num_envs=NUM_ENVS, total_updates=1, objectives=objectives)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-@pytest.mark.parametrize("memory", MEMORIES)
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=str)
-def test_an_objective_changes_its_heads_with_every_memory(name, memory, precision):
-    agent = make_agent(name, memory=memory, precision=precision)
-    before = {key: p.clone() for key, p in agent.objectives[name].named_parameters()}
+@pytest.mark.parametrize(
+    ("name", "memory", "precision"),
+    [
+        *((name, "none", "float32") for name in OBJECTIVES),
+        *side_by_side(OBJECTIVES, list(MEMORIES)[1:], ["bfloat16", "float32"]),
+    ],
+)
+def test_an_objective_changes_its_heads_with_and_without_memory(name, memory, precision):
+    agent = make_agent(name, memory=memory, precision=getattr(torch, precision))
+    before = {key: p.clone() for key, p in trained(agent.objectives[name])}
     assert before
     metrics = agent.update(make_rollout(agent.policy, STEPS, NUM_ENVS, targets=TARGETS))
-    for key, parameter in agent.objectives[name].named_parameters():
+    for key, parameter in trained(agent.objectives[name]):
         assert parameter.dtype == torch.float32
         assert torch.isfinite(parameter).all()
         assert not torch.equal(parameter, before[key]), key
-    own = {key: value for key, value in metrics.items() if key.startswith(f"{name}/")}
-    assert own
+    own = {key: value for key, value in metrics.items() if key.startswith(f"objectives/{name}/")}
+    assert own[f"objectives/{name}/coef"] == agent.objectives[name].config.coef
+    assert f"objectives/{name}/loss" in own
     assert all(math.isfinite(value) for value in own.values())
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_an_objective_shapes_every_encoder(name, encoder):
+@pytest.mark.parametrize(("name", "encoder"), side_by_side(OBJECTIVES, ENCODERS))
+def test_an_objective_shapes_the_encoder(name, encoder):
     """With the objective alone, the parameters of the image encoder get gradients."""
     policy = make_policy(specs=SPECS, encoder=encoder)
     (objective,) = make_objectives(policy, {name: OBJECTIVES[name][0]()}, TARGETS).values()
-    rollout = make_rollout(policy, 1, STEPS, targets=TARGETS)
+    rollout = make_rollout(policy, STEPS, NUM_ENVS, targets=TARGETS)
     objective.observe(rollout.targets)
     output = policy(rollout.obs, rollout.memory_state, rollout.episode_starts)
     loss, _ = objective.loss(policy, output, rollout)
@@ -59,8 +74,47 @@ def test_an_objective_shapes_every_encoder(name, encoder):
     encoder_parameters = list(policy.perception.encoders["screen"].parameters())
     assert encoder_parameters
     touched = [p for p in encoder_parameters if p.grad is not None and p.grad.any()]
-    assert len(touched) > 0.7 * len(encoder_parameters)
+    assert len(touched) > 0.7 * len(encoder_parameters) or name in WITHOUT_FEATURES
     assert all(parameter.grad is None for parameter in policy.actor.parameters())
+
+
+def trained(objective):
+    return [(key, p) for key, p in objective.named_parameters() if p.requires_grad]
+
+
+@pytest.mark.parametrize("memory", ["none", "lstm"])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_with_a_weight_of_0_an_update_is_the_same_bit_for_bit(name, memory):
+    updated = []
+    for config in (OBJECTIVES[name][0](coef=0.0), OBJECTIVES[name][0](), None):
+        agent = make_agent(name, config=config, memory=memory)
+        heads = weights(agent.objectives[name])
+        if config is None:
+            agent = A2C(agent.policy, A2CConfig(), num_envs=NUM_ENVS, total_updates=1)
+        torch.manual_seed(1)
+        metrics = agent.update(make_rollout(agent.policy, STEPS, NUM_ENVS, targets=TARGETS))
+        updated.append(weights(agent.policy))
+        if config is not None and config.coef == 0:
+            assert_same(weights(agent.objectives[name]), heads)
+            assert not [key for key in metrics if key.startswith("objectives/")]
+    zero, usual, without = updated
+    assert_same(zero, without)
+    # A positive control: with its usual weight, the objective changes the policy.
+    assert any(not torch.equal(usual[key], without[key]) for key in without)
+
+
+@pytest.mark.parametrize(("name", "memory"), side_by_side(OBJECTIVES, MEMORIES))
+def test_gradients_do_not_depend_on_the_number_of_parts(name, memory):
+    gradients = []
+    for num_parts in (1, 3):
+        agent = make_agent(name, memory=memory, config=OBJECTIVES[name][0](coef=1.0))
+        agent._num_parts = num_parts
+        rollout = make_rollout(agent.policy, STEPS, NUM_ENVS, targets=TARGETS)
+        torch.manual_seed(1)
+        agent.update(rollout)
+        gradients.append([p.grad for p in agent.parameters])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -91,7 +145,8 @@ def test_heads_do_not_belong_to_the_policy(name):
     ours = {id(parameter) for parameter in agent.policy.parameters()}
     heads = list(agent.objectives[name].parameters())
     assert not ours & {id(parameter) for parameter in heads}
-    assert {id(parameter) for parameter in agent.parameters} == ours | {id(p) for p in heads}
+    learned = ours | {id(p) for p in heads if p.requires_grad}
+    assert {id(parameter) for parameter in agent.parameters} == learned
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -110,18 +165,18 @@ def test_an_objective_learns_from_rollouts_of_a_sampler(name):
     assert all(math.isfinite(value) for value in metrics.values())
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_the_targets_of_an_objective_are_infos_of_doom(name):
+def test_the_targets_of_all_objectives_are_infos_of_doom():
     config = EnvConfig(env="basic", height=36, width=40)
     with contextlib.closing(SharedVectorEnv(config, 2, 1)) as envs:
         specs = observation_specs(envs.single_observation_space, envs.metadata)
         policy = make_policy(specs=specs, actions=envs.single_action_space)
-        objectives = make_objectives(policy, {name: OBJECTIVES[name][0]()}, envs.info_keys)
+        configs = {name: kind() for name, (kind, _) in OBJECTIVES.items()}
+        objectives = make_objectives(policy, configs, envs.info_keys)
         agent = A2C(policy, A2CConfig(), num_envs=2, total_updates=1, objectives=objectives)
         sampler = Sampler(envs, policy, rollout_length=4, seed=0, targets=agent.target_names)
         with contextlib.closing(sampler):
             metrics = agent.update(sampler.collect().rollout)
-    assert any(key.startswith(f"{name}/") for key in metrics)
+    assert all(math.isfinite(metrics[f"objectives/{name}/loss"]) for name in OBJECTIVES)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -135,13 +190,12 @@ class Constant(Objective[ObjectiveConfig]):
     """An objective without heads, that is new to the registry."""
 
     def loss(self, policy, output, batch):
-        loss = output.features.square().mean()
-        return loss, {"loss": loss}
+        return output.features.square().mean(), {}
 
 
 def test_an_objective_is_added_by_one_line(monkeypatch):
     monkeypatch.setitem(OBJECTIVES, "constant", (ObjectiveConfig, Constant))
     agent = make_agent("constant")
     metrics = agent.update(make_rollout(agent.policy, STEPS, NUM_ENVS))
-    assert metrics["constant/loss"] > 0
+    assert metrics["objectives/constant/loss"] > 0
     assert agent.target_names == ()

@@ -1,0 +1,120 @@
+"""Reconstructing masked patches of images (SimMIM, Xie et al. 2022; He et al. 2022, "MAE").
+
+Patches are drawn at random and blackened before an image is encoded. From the features of what
+remains, the colours of the patches are predicted: features then say what belongs together. As in
+SimMIM, the head is linear and only masked patches count; the encoder is the agent's own.
+
+Axes: B images of a minibatch, H, W, C an image, P planes after decoding, h, w cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from agents.objectives.objective import Objective, ObjectiveConfig, check_positive
+from agents.objectives.thumbnails import Thumbnails, require_images
+from agents.policy import Policy, PolicyOutput
+from agents.rollout import Minibatch
+from perception.encoders import orthogonal
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedConfig(ObjectiveConfig):
+    """The configuration of the reconstruction of masked patches.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    coef: float = 1.0
+    """Weight of the loss, relative to the agent's own. 0: the objective is not computed."""
+    share: float = 0.5
+    """Share of the patches that are masked, between 0 and 1."""
+    cell_size: int = 4
+    """Side of the squares whose mean colours are predicted, in pixels."""
+    patch_cells: int = 3
+    """Side of a patch, in such squares."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        check_positive(self, "cell_size", "patch_cells")
+        if not 0 < self.share < 1:
+            raise ValueError(f"share must be between 0 and 1, got {self.share}")
+
+
+class Masked(Objective[MaskedConfig]):
+    """Predicts the masked cells of thumbnails; the loss is the squared error of numbers in [0, 1].
+
+    `mean_image` is the loss of predicting the mean image of the minibatch.
+    """
+
+    splittable: ClassVar[bool] = False  # It draws random numbers.
+
+    def __init__(self, policy: Policy, config: MaskedConfig, target_names: tuple[str, ...]) -> None:
+        super().__init__(policy, config, target_names)
+        require_images(policy, "masked")
+        self.thumbnails = Thumbnails(policy, config.cell_size)
+        size = policy.perception.num_image_features
+        self.head = orthogonal(nn.Linear(size, self.thumbnails.size), 1.0)
+        self.to(policy.device)
+
+    def loss(
+        self, policy: Policy, output: PolicyOutput, batch: Minibatch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Objective.loss`."""
+        images = {name: batch.obs[name].flatten(0, 1) for name in self.thumbnails.shapes}
+        masks, visible = {}, {}
+        for name, frames in images.items():
+            cells = self.thumbnails.shapes[name][1:]
+            masks[name] = self._draw(len(frames), cells).to(frames.device)
+            visible[name] = blackened(frames, masks[name], self.thumbnails.cells[name])
+        with torch.no_grad():
+            colours = self.thumbnails(images)
+        predicted = self.head(policy.perception.encode(visible))
+        sizes = [colours[name][0].numel() for name in images]
+        errors, baselines, counts = [], [], []
+        for (name, mask), part in zip(masks.items(), predicted.split(sizes, dim=-1), strict=True):
+            target = colours[name]
+            where = mask[:, None].expand_as(target)
+            counts.append(where.sum())
+            errors.append(((part.view_as(target) - target).square() * where).sum())
+            baselines.append(((target - target.mean(0)).square() * where).sum())
+        count = torch.stack(counts).sum().clamp(min=1)
+        loss = torch.stack(errors).sum() / count
+        return loss, {"mean_image": torch.stack(baselines).sum() / count}
+
+    def _draw(self, count: int, cells: tuple[int, int]) -> Tensor:
+        """Return which cells are masked, (B, h, w) bool on the CPU, in whole patches.
+
+        Args:
+            count: B.
+            cells: (h, w).
+        """
+        side = self.config.patch_cells
+        rows, columns = (-(-length // side) for length in cells)
+        # Drawn on the CPU, so that a seed results in the same masks on every device. The same
+        # number of patches is masked in each image: those with the lowest draws.
+        num_masked = max(1, round(self.config.share * rows * columns))
+        order = torch.rand(count, rows * columns).argsort(1).argsort(1)
+        patches = (order < num_masked).view(count, rows, columns)
+        whole = patches.repeat_interleave(side, 1).repeat_interleave(side, 2)
+        return whole[:, : cells[0], : cells[1]]
+
+
+def blackened(frames: Tensor, mask: Tensor, side: int) -> Tensor:
+    """Return images whose masked cells are 0: black, or the first colour of the palette.
+
+    Args:
+        frames: (B, H, W, C) uint8.
+        mask: (B, h, w) bool.
+        side: side of a cell, in pixels.
+    """
+    pixels = mask.repeat_interleave(side, 1).repeat_interleave(side, 2)
+    height, width = (frames.shape[i] - pixels.shape[i] for i in (1, 2))  # Of what fills no cell.
+    return frames.masked_fill(F.pad(pixels, (0, width, 0, height))[..., None], 0)

@@ -1,0 +1,159 @@
+"""Exploration by random network distillation (RND, Burda et al. 2019).
+
+A predictor learns to compute what a fixed random network, the target, computes from observations.
+Its error is high for observations unlike those so far, and is an intrinsic reward for reaching
+them. It is added to the rewards for learning only: all reported rewards stay native. As in the
+paper, observations are normalised by their running mean and deviation and clipped to +-5, and
+intrinsic rewards are divided by the running deviation of their discounted sum, which does not end
+with episodes.
+
+Differences from the paper:
+- One value head learns the sum of both rewards, so that the discount is the agent's for both, and
+  intrinsic returns end with episodes. Two heads would be part of every policy, for one objective.
+- The statistics of observations start with the first rollout instead of a random policy's steps.
+- Networks are small and fully connected, and images are thumbnails of all channels, not of the last
+  frame alone: novelty then costs a small share of an update, also on a CPU.
+- The predictor is trained with all env steps; the paper leaves some out with many environments.
+
+Axes: T rollout length, N environments, t and n steps and environments of a minibatch, D numbers of
+an observation, Z outputs of the networks.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from agents.objectives.objective import Objective, ObjectiveConfig, check_positive
+from agents.objectives.thumbnails import Thumbnails
+from agents.policy import Policy, PolicyOutput
+from agents.rollout import Minibatch, Rollout
+from perception import VectorSpec
+from perception.encoders import orthogonal
+from perception.normalization import ObservationNormalizer, RunningMeanStd
+
+_CLIP = 5.0  # The paper's, of normalised observations.
+
+
+@dataclass(frozen=True, kw_only=True)
+class RNDConfig(ObjectiveConfig):
+    """The configuration of random network distillation.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    reward_coef: float = 0.5
+    """Weight of the intrinsic rewards, which are normalised, beside the agent's scaled rewards; the
+    schedule applies to it, too."""
+    reward_gamma: float = 0.99
+    """Discount factor of the sum by whose deviation intrinsic rewards are divided."""
+    cell_size: int = 4
+    """Side of the squares of an image whose mean colours are observed, in pixels."""
+    hidden_size: int = 256
+    """Width of the hidden layers."""
+    embedding_size: int = 64
+    """Number of outputs that are predicted."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        super().__post_init__()
+        check_positive(self, "cell_size", "hidden_size", "embedding_size")
+        if not self.reward_coef >= 0:
+            raise ValueError(f"reward_coef must not be negative, got {self.reward_coef}")
+        if not 0 <= self.reward_gamma < 1:
+            raise ValueError(
+                f"reward_gamma must be at least 0 and less than 1, got {self.reward_gamma}"
+            )
+
+
+class RND(Objective[RNDConfig]):
+    """The squared error of a predictor of a random network, and rewards where it is high.
+
+    Attributes:
+        target: the random network, (..., D) to (..., Z).
+        predictor: the network that is trained to compute the same.
+        seen: the statistics of observations.
+        sums: the statistics of discounted sums of intrinsic rewards.
+        running: the mean of these sums over environments after the last step, a float32 scalar.
+    """
+
+    running: Tensor
+
+    def __init__(self, policy: Policy, config: RNDConfig, target_names: tuple[str, ...]) -> None:
+        super().__init__(policy, config, target_names)
+        self.thumbnails = Thumbnails(policy, config.cell_size)
+        specs = policy.specs
+        self.vectors = [name for name, spec in specs.items() if isinstance(spec, VectorSpec)]
+        size = self.thumbnails.size + sum(
+            spec.size for spec in specs.values() if isinstance(spec, VectorSpec)
+        )
+        hidden, outputs = config.hidden_size, config.embedding_size
+        self.target = _layers(size, hidden, outputs).requires_grad_(requires_grad=False)
+        self.predictor = _layers(size, hidden, hidden, outputs)
+        self.seen, self.sums = ObservationNormalizer(size), RunningMeanStd(1)
+        self.register_buffer("running", torch.zeros(()))
+        self.to(policy.device)
+
+    def loss(
+        self, policy: Policy, output: PolicyOutput, batch: Minibatch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Objective.loss`."""
+        with torch.no_grad():
+            numbers = self.numbers(batch.obs)
+        return self.novelty(numbers).mean(), {}
+
+    @torch.no_grad()
+    def rewards(self, rollout: Rollout) -> Tensor:
+        """Return the novelty of the observations that each step led to; see `Objective.rewards`.
+
+        With the last step of an episode, that is the first observation of the next one.
+
+        Raises:
+            ValueError: If the rollout lacks the observations after its last step.
+        """
+        if rollout.last_obs is None:
+            raise ValueError("the objective rnd needs the last observations of rollouts")
+        # Step by step, because whole images of a rollout may not fit into memory.
+        steps = [
+            self.numbers({name: part[t] for name, part in rollout.obs.items()})
+            for t in range(1, len(rollout.rewards))
+        ]
+        numbers = torch.stack([*steps, self.numbers(rollout.last_obs)])  # (T, N, D)
+        for each in numbers:
+            self.seen.update(each)
+        novelty = self.novelty(numbers)
+        running, sums = self.running.expand(novelty.shape[1]), []
+        for each in novelty:
+            running = self.config.reward_gamma * running + each
+            sums.append(running)
+        self.sums.update(torch.stack(sums).reshape(-1, 1))
+        self.running.copy_(running.mean())
+        return self.config.reward_coef * novelty / self.sums.deviation.float()
+
+    def numbers(self, obs: Mapping[str, Tensor]) -> Tensor:
+        """Return observations as numbers, (..., D) float32: thumbnails, then vectors.
+
+        Args:
+            obs: parts by name, each (..., H, W, C) uint8 or (..., size) float32.
+        """
+        images = [part.flatten(-3) for part in self.thumbnails(obs).values()]
+        return torch.cat([*images, *(obs[name] for name in self.vectors)], dim=-1)
+
+    def novelty(self, numbers: Tensor) -> Tensor:
+        """Return the mean squared errors of the predictor, (...) float32, for (..., D) numbers."""
+        normal = self.seen(numbers).clamp(-_CLIP, _CLIP)
+        errors: Tensor = (self.predictor(normal) - self.target(normal)).square().mean(-1)
+        return errors
+
+
+def _layers(*sizes: int) -> nn.Sequential:
+    """Return linear layers of given sizes with ReLUs between them."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in itertools.pairwise(sizes):
+        layers += [orthogonal(nn.Linear(inputs, outputs)), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
