@@ -8,7 +8,8 @@ Differences from the paper: sequences are those of the rollout, not of a replay 
 that a return ends with is that of the present weights, not of older ones, though no gradient flows
 through it; the image is not cropped. The last image of an episode is not stored, so that the value
 of the last known one replaces the rest of the return. If an action consists of several choices, the
-advantages of their alternatives are added.
+advantages of their alternatives are added. As in the paper, returns contain the rewards of the
+actions that the agent chose, also where they were not the best ones.
 
 Axes: t and n steps and environments of a minibatch, A alternatives of all choices, h, w cells, F
 features.

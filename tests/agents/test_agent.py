@@ -11,9 +11,26 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from agents import A2C, AGENTS, OUR_AGENTS, PPO, A2CConfig, AgentConfig, PPOConfig, Sampler
+from agents import (
+    A2C,
+    AGENTS,
+    OUR_AGENTS,
+    PPO,
+    A2CConfig,
+    AgentConfig,
+    AgentError,
+    PPOConfig,
+    Sampler,
+)
 from agents.agent import NotFiniteError, following_values
-from agents.objectives import Contrastive, ContrastiveConfig, Variables, VariablesConfig
+from agents.objectives import (
+    Contrastive,
+    ContrastiveConfig,
+    Objective,
+    ObjectiveConfig,
+    Variables,
+    VariablesConfig,
+)
 from agents.returns import gae
 from agents.rollout import minibatches
 from perception import MEMORIES, VectorSpec
@@ -543,6 +560,101 @@ def test_an_objective_with_coefficient_0_has_no_influence_on_the_policy():
     assert_close_gradients(gradients[: len(expected)], expected, tolerance=1e-7)
     assert not any(gradients[len(expected) :])
     assert not [name for name in metrics if name.startswith("objectives/")]
+
+
+class Spy(Objective):
+    """An objective that keeps the shapes of its minibatches, and adds rewards of 2."""
+
+    def __init__(self, sequence_length, config=None, *, adds=False):
+        super().__init__(None, config or ObjectiveConfig(), ())
+        self.sequence_length, self.adds, self.shapes = sequence_length, adds, []
+
+    def loss(self, policy, output, batch):
+        self.shapes.append(tuple(batch.actions.shape))
+        return output.features.square().mean(), {}
+
+    def rewards(self, rollout):
+        return torch.full_like(rollout.rewards, 2.0) if self.adds else None
+
+
+def make_agent_with_spy(spy, *, memory="none", total_updates=1, **options):
+    policy = make_policy(memory=memory)
+    config = A2CConfig(**{"rollout_length": STEPS, **options})
+    objectives = {"spy": spy}
+    return A2C(
+        policy, config, num_envs=NUM_ENVS, total_updates=total_updates, objectives=objectives
+    )
+
+
+@pytest.mark.parametrize(
+    ("length", "coef", "memory", "shapes"),
+    [
+        (1, 0.1, "none", [(1, 40), (1, 24)]),
+        (2, 0.1, "none", [(STEPS, 2), (STEPS, 2)]),
+        (1, 0.1, "gru", [(STEPS, 2), (STEPS, 2)]),
+        (2, 0.0, "none", []),
+    ],
+)
+def test_minibatches_are_sequences_only_if_an_objective_or_the_memory_needs_them(
+    length, coef, memory, shapes
+):
+    spy = Spy(length, ObjectiveConfig(coef=coef))
+    agent = make_agent_with_spy(spy, memory=memory, minibatch_size=40)
+    assert agent.needs_sequences == (len(shapes) > 0 and shapes[0][0] > 1)
+    agent.update(make_rollout(agent.policy, STEPS, NUM_ENVS))
+    assert spy.shapes == shapes
+
+
+def test_sequences_of_a_policy_without_memory_result_in_the_same_gradient():
+    gradients = []
+    for length in (1, 2):
+        agent = make_agent_with_spy(Spy(length), max_grad_norm=1e9)
+        agent.update(make_rollout(agent.policy, STEPS, NUM_ENVS))
+        gradients.append([p.grad for p in agent.parameters])
+    assert_close_gradients(*gradients)
+
+
+def test_an_objective_that_needs_longer_rollouts_is_refused_in_one_line():
+    message = (
+        f"^the objective spy needs {STEPS + 1} env steps in a row, but rollouts have {STEPS}; "
+        "raise --rollout-length$"
+    )
+    make_agent_with_spy(Spy(STEPS))
+    with pytest.raises(AgentError, match=message):
+        make_agent_with_spy(Spy(STEPS + 1))
+
+
+def test_weights_follow_their_schedule():
+    configs = {
+        "constant": ObjectiveConfig(coef=0.4),
+        "linear": ObjectiveConfig(coef=0.4, coef_schedule="linear"),
+    }
+    for name, config in configs.items():
+        agent = make_agent_with_spy(Spy(1, config), total_updates=4)
+        rollout = make_rollout(agent.policy, STEPS, NUM_ENVS)
+        coefs = [agent.update(rollout).get("objectives/spy/coef") for _ in range(5)]
+        expected = [0.4] * 5 if name == "constant" else [0.4, 0.3, 0.2, 0.1, None]
+        assert coefs == [value if value is None else pytest.approx(value) for value in expected]
+        # The number of updates is all that the weight depends on, and it is in checkpoints.
+        resumed = make_agent_with_spy(Spy(1, config), total_updates=4)
+        resumed.num_updates = 3
+        last = resumed.update(rollout)["objectives/spy/coef"]
+        assert last == pytest.approx(expected[3])
+
+
+@pytest.mark.parametrize(("schedule", "factors"), [("constant", (1, 1)), ("linear", (1, 0.5))])
+def test_rewards_of_an_objective_are_added_for_learning_only(monkeypatch, schedule, factors):
+    config = ObjectiveConfig(coef=0.1, coef_schedule=schedule)
+    agent = make_agent_with_spy(Spy(1, config, adds=True), total_updates=2, reward_scale=0.5)
+    rollout = make_rollout(agent.policy, STEPS, NUM_ENVS)
+    native, learned = rollout.rewards.clone(), []
+    estimate = agent.estimate
+    monkeypatch.setattr(agent, "estimate", lambda r, x: learned.append(x) or estimate(r, x))
+    for factor in factors:
+        metrics = agent.update(rollout)
+        assert metrics["objectives/spy/reward"] == 2.0
+        torch.testing.assert_close(learned.pop(), 0.5 * native + factor * 2.0)
+        assert torch.equal(rollout.rewards, native)
 
 
 def test_the_targets_of_all_objectives_are_named_once():

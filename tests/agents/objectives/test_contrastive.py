@@ -13,6 +13,7 @@ from agents import AgentError
 from agents.objectives import Contrastive, ContrastiveConfig
 from agents.objectives.contrastive import info_nce, randomly_shifted
 from perception import ImageSpec, VectorSpec
+from tests.agents.objectives.moving import make_minibatch, make_small_policy, train
 from tests.agents.synthetic import IMAGE, VECTOR, make_obs, make_policy, make_rollout
 
 
@@ -48,6 +49,24 @@ def test_info_nce_is_low_for_equal_views_and_high_for_those_of_other_images():
     loss, accuracy = info_nce(first, first.roll(1, 0), 0.05)
     assert loss > 10
     assert accuracy == 0
+
+
+def test_with_a_mask_others_are_compared_with_but_have_no_pair():
+    generator = torch.Generator().manual_seed(0)
+    first, second = torch.randn(2, 9, 5, generator=generator)
+    mask = torch.tensor([True, False, True, True, False, True, True, False, True])
+    loss, accuracy = info_nce(first, second, 0.5, mask)
+    losses, right = [], 0
+    for i in mask.nonzero().flatten().tolist():
+        for views, others in ((first, second), (second, first)):
+            logits = F.cosine_similarity(views[i], others, dim=1) / 0.5
+            losses.append(F.cross_entropy(logits[None], torch.tensor([i])))
+        right += int(F.cosine_similarity(first[i], second, dim=1).argmax()) == i
+    torch.testing.assert_close(loss, torch.stack(losses).mean())
+    assert float(accuracy) == pytest.approx(right / 6)
+    everything = info_nce(first, second, 0.5, torch.ones(9, dtype=torch.bool))
+    torch.testing.assert_close(everything, info_nce(first, second, 0.5))
+    assert info_nce(first, second, 0.5, torch.zeros(9, dtype=torch.bool))[0] == 0
 
 
 def slowly_shifted(images, rows, columns):
@@ -143,6 +162,69 @@ def test_shifted_images_are_recognised_after_training():
     assert metrics["accuracy"] > 0.7
 
 
+def make_slow_and_fast(seed):
+    """Return images of two rows of patterns: the first stays for an episode, the second does not.
+
+    There are eight columns; a pattern is which one is bright, of four steps of 16 environments.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    slow = torch.randint(8, (1, 16), generator=generator).expand(4, -1)
+    fast = torch.randint(8, (4, 16), generator=generator)
+    images = torch.stack([F.one_hot(part, 8) for part in (slow, fast)], 2).byte() * 255
+    large = images.repeat_interleave(3, 2)[..., None]
+    starts = torch.zeros(4, 16, dtype=torch.bool)
+    return make_minibatch(large, torch.zeros(4, 16, dtype=torch.long), starts), slow, fast
+
+
+def separation(features, codes):
+    """Return the share of the variance of (B, F) features that (B,) codes explain."""
+    means = torch.stack([features[codes == code].mean(0) for code in codes.unique()])
+    within = sum(
+        (features[codes == code] - means[i]).square().sum() for i, code in enumerate(codes.unique())
+    )
+    return 1 - float(within / (features - features.mean(0)).square().sum())
+
+
+@pytest.mark.parametrize("delay", [0, 2])
+def test_with_a_delay_projections_are_those_of_what_lasts(delay):
+    """Without one, images are recognised by both patterns, of which each then explains a half."""
+    policy = make_small_policy()
+    config = ContrastiveConfig(delay=delay, projection_size=16, max_shift=1, temperature=0.2)
+    objective = Contrastive(policy, config, ())
+    assert objective.sequence_length == delay + 1
+    with pytest.MonkeyPatch.context() as patch:  # A shift would turn a pattern into another one.
+        patch.setattr("agents.objectives.contrastive.randomly_shifted", lambda images, _: images)
+        train(policy, objective, lambda seed: make_slow_and_fast(seed)[0], 60)
+    batch, slow, fast = make_slow_and_fast(999)
+    with torch.no_grad():
+        features = objective.head(policy.perception.encode({"obs": batch.obs["obs"].flatten(0, 1)}))
+    explained = [separation(F.normalize(features), codes.flatten()) for codes in (slow, fast)]
+    if delay:
+        assert explained[0] > 0.8
+        assert explained[1] < 0.35
+    else:
+        assert explained[0] < 0.75
+        assert explained[1] > 0.35
+
+
+def test_pairs_do_not_cross_the_start_of_an_episode():
+    """If every step starts one, there are no pairs; with a single pair, others are negatives."""
+    policy = make_small_policy()
+    objective = Contrastive(policy, ContrastiveConfig(delay=2), ())
+    batch, _, _ = make_slow_and_fast(0)
+    batch.episode_starts[:] = True
+    loss, metrics = objective.loss(policy, None, batch)
+    assert loss == metrics["accuracy"] == 0
+    batch.episode_starts[1:, 3] = False
+    loss, _ = objective.loss(policy, None, batch)
+    assert loss > 0
+
+
+def test_without_a_delay_there_is_no_predictor_so_that_older_checkpoints_are_read():
+    _, objective = make()
+    assert set(objective.state_dict()) == {"head.weight", "head.bias"}
+
+
 def test_gradients_of_black_images_are_bounded():
     """The features of black images are zero at first, and so would be their projections."""
     policy, objective = make()
@@ -178,6 +260,11 @@ def test_without_images_the_error_is_one_line():
 def test_values_out_of_range_are_errors(field, value):
     with pytest.raises(ValueError, match=f"^{field} must be greater than 0, got {value}$"):
         ContrastiveConfig(**{field: value})
+
+
+def test_a_negative_delay_is_an_error():
+    with pytest.raises(ValueError, match=r"^delay must not be negative, got -1$"):
+        ContrastiveConfig(delay=-1)
 
 
 def test_heads_are_on_the_device_of_the_policy():
