@@ -151,7 +151,7 @@ def _one_line(box: str, program: str, flags: Callable[[], set[str]]) -> str:
 
 # Replacements for tyro's error messages. Messages of configurations, which check values, are kept.
 _REWRITTEN = (
-    (r"^Error parsing (?:\w+\.)*objectives\.(\w+): (\w+)", r"\1.\2"),
+    (r"^Error parsing (?:\w+\.)*objectives\.([\w-]+): (\w+)", r"\1.\2"),
     (r"^Error parsing (--\S+): ", r"\1: "),
     (r"^Error parsing [\w.]+(?:\[[\w, ]*\])?: ", ""),
     (r"invalid literal for int\(\) .*: ('.*')$", r"\1 is not a whole number"),

@@ -21,8 +21,8 @@ from typing import NamedTuple
 DOCS = Path(__file__).resolve().parent
 _POSITIONAL = "positional arguments"
 _TABLE = re.compile(
-    r"(?P<begin><!-- python (?P<program>\w+)\.py (?P<arguments>[^>]*?--help)(: (?P<group>[\w.]+))? "
-    r"-->\n).*?(?P<end><!-- end -->)",
+    r"(?P<begin><!-- python (?P<program>\w+)\.py (?P<arguments>[^>]*?--help)"
+    r"(: (?P<group>[\w.-]+?))? -->\n).*?(?P<end><!-- end -->)",
     re.DOTALL,
 )
 

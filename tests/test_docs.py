@@ -33,7 +33,14 @@ PAGES = sorted((ROOT / "docs").rglob("*.md"))
 READ_FIRST = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 # Flags of other programs (those with underscores or an equals sign are ignored), and of the
 # examples in extending.md.
-FOREIGN = {"logdir", "index-url", "pooled-channels", "thumbnail.coef", "thumbnail.stride"}
+FOREIGN = {
+    "logdir",
+    "index-url",
+    "pooled-channels",
+    "thumbnail.coef",
+    "thumbnail.coef-schedule",
+    "thumbnail.stride",
+}
 # What is run is cut short: the last of two flags counts.
 SHORT = {
     "train.py": "--total-env-steps 64 --num-envs 4 --rollout-length 16 --eval-episodes 2",

@@ -301,6 +301,10 @@ def test_a_signal_interrupts_an_evaluation_which_is_repeated(tmp_path):
             "the objective variables has nothing to predict",
         ),
         (["CartPole-v1", "--objectives", "contrastive"], "the objective contrastive needs images"),
+        (
+            ["basic", "--objectives", "next_latent", "--next-latent.horizon", "0"],
+            "next-latent.horizon must be greater than 0, got 0",
+        ),
         (["missing.cfg"], "there is no ViZDoom .cfg at missing.cfg"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

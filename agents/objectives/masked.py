@@ -25,7 +25,7 @@ from perception.encoders import orthogonal
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedConfig(ObjectiveConfig):
-    """The configuration of the reconstruction of masked patches.
+    """Reconstructing masked patches of images: features of what belongs together in them.
 
     Raises:
         ValueError: If a value is out of range.

@@ -28,7 +28,7 @@ from perception.encoders import orthogonal
 
 @dataclass(frozen=True, kw_only=True)
 class NextFrameConfig(ObjectiveConfig):
-    """The configuration of the prediction of the next image."""
+    """Predicting the next image: features of what moves, and of what the actions change."""
 
     coef: float = 1.0
     """Weight of the loss, relative to the agent's own. 0: the objective is not computed."""

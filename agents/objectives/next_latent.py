@@ -31,7 +31,7 @@ from agents.rollout import Minibatch
 
 @dataclass(frozen=True, kw_only=True)
 class NextLatentConfig(ObjectiveConfig):
-    """The configuration of the prediction of latents."""
+    """Predicting the encoder's next outputs: features of what can be controlled and foreseen."""
 
     coef: float = 0.5
     """Weight of the loss, relative to the agent's own. 0: the objective is not computed."""

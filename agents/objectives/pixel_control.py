@@ -35,7 +35,7 @@ _CHANNELS = 32  # Of the layer before the values, as in the paper.
 
 @dataclass(frozen=True, kw_only=True)
 class PixelControlConfig(ObjectiveConfig):
-    """The configuration of pixel control.
+    """Learning to change the image: features of what the agent can influence.
 
     Raises:
         ValueError: If a value is out of range.

@@ -41,7 +41,7 @@ _CLIP = 5.0  # The paper's, of normalised observations.
 
 @dataclass(frozen=True, kw_only=True)
 class RNDConfig(ObjectiveConfig):
-    """The configuration of random network distillation.
+    """Intrinsic rewards for what is new: exploration where rewards are rare.
 
     Raises:
         ValueError: If a value is out of range.

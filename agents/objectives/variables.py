@@ -28,7 +28,7 @@ ENEMY_IN_VIEW = "ENEMY_IN_VIEW"
 
 @dataclass(frozen=True, kw_only=True)
 class VariablesConfig(ObjectiveConfig):
-    """The configuration of the prediction of variables."""
+    """Predicting game variables: features that contain health, ammunition, an enemy in view."""
 
     names: tuple[str, ...] = ()
     """Variables to predict, as in HEALTH AMMO2 ENEMY_IN_VIEW. Empty: health, the ammunition of the

@@ -58,3 +58,10 @@ def test_push_has_a_row_for_each_argument():
 def test_a_group_that_does_not_exist_is_refused():
     with pytest.raises(ValueError, match=r"no group world .* env"):
         flags.table("train", ["basic", "--help"], "world")
+
+
+def test_every_mark_of_a_table_is_found():
+    """Also of groups whose names have hyphens: a table that is not found would stay empty."""
+    for page in flags.DOCS.rglob("*.md"):
+        text = page.read_text()
+        assert text.count("<!-- python ") == len(flags._TABLE.findall(text)), page

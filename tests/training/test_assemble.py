@@ -78,7 +78,7 @@ def test_an_agent_has_the_objectives_of_its_configuration():
     assert list(agent.objectives) == list(OBJECTIVES)
     assert agent.objectives["variables"].config.coef == 0.7
     assert agent.target_names == DOOM_LIKE.info_keys
-    heads = [p for o in agent.objectives.values() for p in o.parameters()]
+    heads = [p for o in agent.objectives.values() for p in o.parameters() if p.requires_grad]
     assert len(agent.parameters) == len(list(agent.policy.parameters())) + len(heads)
 
 

@@ -38,7 +38,7 @@ def is_resumable(metadata):
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_there_is_a_default_of_everything(agent):
-    subsets = [names for n in range(len(ALL) + 1) for names in itertools.combinations(ALL, n)]
+    subsets = [(), *((name,) for name in ALL), ALL]
     for encoder, memory, objectives in itertools.product(ENCODERS, MEMORIES, subsets):
         config = default_config(
             "basic", agent, encoder=encoder, memory=memory, objectives=objectives

@@ -150,13 +150,14 @@ def test_means_are_over_the_last_100_episodes(tmp_path):
         logger.record_episodes(
             [{"r": float(r), "l": 2.0, "t": 1.0, "kills": 1.0} for r in range(100)]
         )
-        logger.record_update({"loss": 0.5})
+        logger.record_update({"loss": 0.5, "objectives/contrastive/loss": 0.25})
         log(logger, [])
         logger.dump(10)
     assert scalars(tmp_path, "rollout/ep_rew_mean") == [(10, 49.5)]
     assert scalars(tmp_path, "rollout/ep_len_mean") == [(10, 2.0)]
     assert scalars(tmp_path, "rollout/ep_kills_mean") == [(10, 1.0)]
     assert scalars(tmp_path, "train/loss") == [(10, 0.5)]
+    assert scalars(tmp_path, "objectives/contrastive/loss") == [(10, 0.25)]
     assert "rollout/ep_t_mean" not in board(tmp_path).Tags()["scalars"]
 
 

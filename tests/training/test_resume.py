@@ -135,6 +135,8 @@ def other_value(name, value):
     }
     if name in other:
         return other[name]
+    if name.endswith(".coef_schedule"):
+        return "linear"
     if isinstance(value, bool):
         return not value
     if value is None or isinstance(value, int):
