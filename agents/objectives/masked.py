@@ -25,11 +25,7 @@ from perception.encoders import orthogonal
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedConfig(ObjectiveConfig):
-    """Reconstructing masked patches of images: features of what belongs together in them.
-
-    Raises:
-        ValueError: If a value is out of range.
-    """
+    """Reconstructing masked patches of images: features of what belongs together in them."""
 
     coef: float = 1.0
     """Weight of the loss, relative to the agent's own. 0: the objective is not computed."""

@@ -35,11 +35,7 @@ _CHANNELS = 32  # Of the layer before the values, as in the paper.
 
 @dataclass(frozen=True, kw_only=True)
 class PixelControlConfig(ObjectiveConfig):
-    """Learning to change the image: features of what the agent can influence.
-
-    Raises:
-        ValueError: If a value is out of range.
-    """
+    """Learning to change the image: features of what the agent can influence."""
 
     coef: float = 0.05
     """Weight of the loss, relative to the agent's own. 0: the objective is not computed."""

@@ -41,11 +41,7 @@ _CLIP = 5.0  # The paper's, of normalised observations.
 
 @dataclass(frozen=True, kw_only=True)
 class RNDConfig(ObjectiveConfig):
-    """Intrinsic rewards for what is new: exploration where rewards are rare.
-
-    Raises:
-        ValueError: If a value is out of range.
-    """
+    """Intrinsic rewards for what is new: exploration where rewards are rare."""
 
     reward_coef: float = 0.5
     """Weight of the intrinsic rewards, which are normalised, beside the agent's scaled rewards; the
