@@ -30,7 +30,7 @@ _SHORTEST = 1e-3  # Shorter projections are not scaled to length 1, so that grad
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastiveConfig(ObjectiveConfig):
-    """Contrastive learning: features that tell images apart, or with a delay, what lasts in them."""
+    """Contrastive learning: features that tell images apart; with a delay, what lasts."""
 
     projection_size: int = 128
     """Width of the vectors that are compared."""
