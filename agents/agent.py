@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, TypeVar
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from agents.device import single_thread
 from agents.errors import AgentError
+from agents.gradients import Gradients, add_to, laid_out_as
 from agents.normalization import RewardScaler
 from agents.objectives.objective import GROUP, Objective, add_losses
 from agents.policy import Policy, PolicyOutput
@@ -30,9 +31,6 @@ from perception.normalization import ObservationNormalizer
 
 Metrics = dict[str, Tensor]
 """Scalars by name."""
-
-Gradients = list[Tensor | None]
-"""A gradient for each parameter; None for a parameter that the loss does not depend on."""
 
 
 class NotFiniteError(ArithmeticError):
@@ -365,11 +363,11 @@ class Agent(ABC, Generic[ConfigT]):
                 first, *others = threads.map(self._gradients_alone, parts, weights)
             gradients, metrics = first
             for more_gradients, more_metrics in others:
-                _add(gradients, more_gradients)
+                add_to(gradients, more_gradients)
                 metrics = {name: value + more_metrics[name] for name, value in metrics.items()}
         if self._active(splittable=False):
             more_gradients, more_metrics = self._gradients_of_whole(batch)
-            _add(gradients, more_gradients)
+            add_to(gradients, more_gradients)
             metrics |= more_metrics
         self.optimizer.zero_grad()  # Parameters may have been frozen since the last step.
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
@@ -445,29 +443,6 @@ class Agent(ABC, Generic[ConfigT]):
             left = max(0.0, 1.0 - self.num_updates / self.total_updates)
             for group, first in zip(self.optimizer.param_groups, self._first_rates, strict=True):
                 group["lr"] = first * left
-
-
-def _add(gradients: Gradients, more: Sequence[Tensor | None]) -> None:
-    """Add gradients to others, in place."""
-    for i, gradient in enumerate(more):
-        if gradient is not None:
-            total = gradients[i]
-            gradients[i] = gradient if total is None else total.add_(gradient)
-
-
-def laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
-    """Return a gradient with the strides of its parameter, which `Tensor.backward` ensures too.
-
-    `torch.autograd.grad` returns gradients with the strides of the last operation. Fused optimisers
-    on a CPU iterate over the memory of parameter and gradient without comparing strides.
-
-    Args:
-        parameter: the parameter.
-        gradient: its gradient, of the same shape and dtype.
-    """
-    if gradient.stride() == parameter.stride():
-        return gradient
-    return torch.empty_like(parameter, requires_grad=False).copy_(gradient)
 
 
 def following_values(rollout: Rollout) -> Tensor:

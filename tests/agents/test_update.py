@@ -19,7 +19,7 @@ from gymnasium import spaces
 from torch import nn
 
 from agents import AGENTS, OUR_AGENTS, Agent, AgentConfig, Policy, build_policy
-from agents.agent import laid_out_as
+from agents.gradients import laid_out_as
 from agents.rollout import minibatches
 from perception import ENCODERS, MEMORIES, ImageSpec, VectorSpec
 from tests.agents.synthetic import PALETTE, make_obs, make_rollout, small_config, weights
