@@ -52,6 +52,12 @@ class EnvConfig:
     """Doom only: observe the scenario's game variables (health, ammunition) beside the screen."""
     enemy_in_view: bool = False
     """Doom only: report as ENEMY_IN_VIEW in `info` whether a monster is visible; takes time."""
+    depth_targets: bool = False
+    """Doom only: report in `info` how far away each of 4 x 16 cells is, as a class; takes time."""
+    kind_targets: bool = False
+    """Doom only: report in `info` which kinds of objects are visible; takes time."""
+    targets_every: int = 8
+    """Doom only: one of this many environments reports these targets, the others -1."""
     actions: Actions = "auto"
     """Doom only: button combinations, or one choice per group. auto: combinations if at most 24."""
     delta_bins: int = 5
@@ -71,7 +77,8 @@ class EnvConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name, low in (("height", 1), ("width", 1), ("frame_stack", 1), ("delta_bins", 3)):
+        lowest = {"height": 1, "width": 1, "frame_stack": 1, "delta_bins": 3, "targets_every": 1}
+        for name, low in lowest.items():
             if getattr(self, name) < low:
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
         if self.height * self.width * self.frame_stack > _MAX_PIXELS:
@@ -104,3 +111,7 @@ class EnvConfig:
         Losing a life does not end an episode, and rewards are native.
         """
         return replace(self, terminal_on_life_loss=False, native_reward=bool(self.wrappers))
+
+    def without_targets(self: ConfigT) -> ConfigT:
+        """Return this configuration without what only objectives need; what is played is equal."""
+        return replace(self, depth_targets=False, kind_targets=False)

@@ -142,7 +142,7 @@ def resimulate(
         width, height = smallest_resolution(*size)
         # Only the rendered pictures are used here, not the observations.
         rendered = replace(
-            config,
+            config.without_targets(),
             frame_skip=1,
             frame_stack=1,
             extra_channels=(),

@@ -102,7 +102,7 @@ def native(file: PolicyFile, path: Path, *, trust: bool) -> EnvConfig:
     Raises:
         FileError: If there is no such environment, or it needs `trust`.
     """
-    config = env_config(file.env, path, trust=trust).whole_games()
+    config = env_config(file.env, path, trust=trust).whole_games().without_targets()
     try:
         if config.time_limit is not None and own_time_limit(config.env) is not None:
             config = replace(config, time_limit=None)

@@ -254,7 +254,7 @@ def make_evaluation_envs(
     config: AnyTrainConfig, stops: Callable[[], bool] = lambda: False
 ) -> SharedVectorEnv:
     """Return the environments of evaluations, which play whole games that end."""
-    whole = replace(config, env=bounded(config.env))
+    whole = replace(config, env=bounded(config.env).without_targets())
     return make_envs(whole, min(config.num_envs, config.eval_episodes), stops=stops)
 
 

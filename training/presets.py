@@ -71,9 +71,13 @@ _ATARI_PPO: dict[str, Any] = {
     "agent.max_grad_norm": 0.5,
 }
 
-# What an objective needs of Doom: whether an enemy is in view is the most useful of the variables
-# to predict, and is only reported if it is asked for.
-_DOOM_OBJECTIVES: dict[str, dict[str, Any]] = {"variables": {"env.enemy_in_view": True}}
+# What an objective needs of Doom, which is only reported if it is asked for. Whether an enemy is in
+# view is the most useful of the variables to predict.
+_DOOM_OBJECTIVES: dict[str, dict[str, Any]] = {
+    "variables": {"env.enemy_in_view": True},
+    "depth": {"env.depth_targets": True},
+    "labels": {"env.kind_targets": True},
+}
 
 # What is set only where images are observed.
 _IMAGES = {"env.height", "env.width"}

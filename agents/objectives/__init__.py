@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from agents.objectives.contrastive import Contrastive, ContrastiveConfig
+from agents.objectives.depth import Depth, DepthConfig
+from agents.objectives.labels import Labels, LabelsConfig
 from agents.objectives.masked import Masked, MaskedConfig
 from agents.objectives.next_frame import NextFrame, NextFrameConfig
 from agents.objectives.next_latent import NextLatent, NextLatentConfig
@@ -27,6 +29,8 @@ OBJECTIVES: dict[str, tuple[type[ObjectiveConfig], type[Objective[Any]]]] = {
     "masked": (MaskedConfig, Masked),
     "pixel_control": (PixelControlConfig, PixelControl),
     "rnd": (RNDConfig, RND),
+    "depth": (DepthConfig, Depth),
+    "labels": (LabelsConfig, Labels),
 }
 """Objectives by name: configuration and class."""
 
@@ -54,6 +58,10 @@ __all__ = [
     "RND",
     "Contrastive",
     "ContrastiveConfig",
+    "Depth",
+    "DepthConfig",
+    "Labels",
+    "LabelsConfig",
     "Masked",
     "MaskedConfig",
     "NextFrame",

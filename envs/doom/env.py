@@ -28,6 +28,7 @@ from envs.doom.engine import (
     smallest_resolution,
     start_engine,
 )
+from envs.doom.sight import DEPTH_KEYS, KIND_KEYS, depth_infos, kind_infos
 from envs.doom.trial import check_playable
 from envs.doom.variables import BOUND, scales
 from envs.doom.wad import read_palette
@@ -78,6 +79,10 @@ class DoomEnv(gym.Env[Any, Any]):
     The engine starts at the first reset. The same seed and actions give the same episode, bit for
     bit, whatever the engine played before.
 
+    Attributes:
+        draws_targets: whether the buffers are drawn from which `depth_targets` and `kind_targets`
+            are read; if not, these infos are -1. To be set before the first reset.
+
     Args:
         config: how the environment is observed and acted upon.
         render_mode: None or `rgb_array`.
@@ -126,6 +131,11 @@ class DoomEnv(gym.Env[Any, Any]):
         self.info_keys = self._variable_names
         if config.enemy_in_view:
             self.info_keys = (*self.info_keys, _ENEMY_IN_VIEW)
+        if config.depth_targets:
+            self.info_keys = (*self.info_keys, *DEPTH_KEYS)
+        if config.kind_targets:
+            self.info_keys = (*self.info_keys, *KIND_KEYS)
+        self.draws_targets = True
         self.episode_keys: tuple[str, ...] = ("r", "l", "frames", *COUNTERS)
         self._is_counter = np.isin(self._variable_names, list(COUNTERS.values()))
         self._scales = scales(spec.variables)
@@ -240,6 +250,11 @@ class DoomEnv(gym.Env[Any, Any]):
         if self.config.enemy_in_view:
             labels = self._state.labels
             info[_ENEMY_IN_VIEW] = float(any(la.object_category == _MONSTER for la in labels))
+        if self.config.depth_targets:
+            info |= depth_infos(self._state.depth_buffer if self.draws_targets else None)
+        if self.config.kind_targets:
+            buffer = self._state.labels_buffer if self.draws_targets else None
+            info |= kind_infos(self._state.labels or (), buffer)
         return info
 
     def episode_statistics(self) -> dict[str, float]:
@@ -286,14 +301,16 @@ class DoomEnv(gym.Env[Any, Any]):
         settings = dict(self.game_spec.settings)
         if config.skill is not None:
             settings["doom_skill"] = config.skill
-        buffers: list[str] = list(config.extra_channels)
-        if config.enemy_in_view and "labels" not in buffers:
-            buffers.append("labels")
+        buffers = set(config.extra_channels)
+        if config.enemy_in_view or (config.kind_targets and self.draws_targets):
+            buffers.add("labels")
+        if config.depth_targets and self.draws_targets:
+            buffers.add("depth")
         game, scratch = start_engine(
             replace(self.game_spec, settings=settings),
             resolution=self._resolution,
             variables=self._variable_names,
-            buffers=tuple(buffers),
+            buffers=tuple(sorted(buffers)),
         )
         self._game, self._scratch, self._frames_drawn = game, scratch, 0
         self._end = weakref.finalize(self, end_engine, game, scratch)

@@ -115,6 +115,16 @@ def _doom_of(env: DoomEnv | ArrayEnv) -> DoomEnv | None:
     return env if isinstance(env, DoomEnv) else env.doom
 
 
+def draws_targets(lane: int, every: int) -> bool:
+    """Return whether a lane draws the buffers of targets, as one of each `every` lanes does.
+
+    It is the first or the last of them by turns, so that neighbours among those that take more time
+    belong to different workers.
+    """
+    block, place = divmod(lane, every)
+    return place == (every - 1 if block % 2 else 0)
+
+
 class Lanes:
     """The environments of one worker, each bound to its lane of the shared arrays.
 
@@ -270,6 +280,8 @@ class Lanes:
         made = make(self._config)
         env = made if isinstance(made, DoomEnv) else ArrayEnv(made)
         env.write_to({name: part[lane] for name, part in self._arrays.obs.items()})
+        if doom := _doom_of(env):
+            doom.draws_targets = draws_targets(lane, self._config.targets_every)
         return env
 
     def _start(self, lane: int) -> None:

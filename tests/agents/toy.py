@@ -49,14 +49,14 @@ def counter_length(seed: int) -> int:
 
 
 class Gauge(Counter):
-    """A `Counter` that observes images and reports two variables; `gauge_info` returns them.
+    """A `Counter` that observes images and reports four variables; `gauge_info` returns them.
 
     The first two pixels are the seed and the number of steps. If an enemy is in view, all other
     pixels are bright.
     """
 
     observation_space = spaces.Box(0, 255, (36, 40, 1), np.uint8)
-    info_keys = ("ENEMY_IN_VIEW", "HEALTH")
+    info_keys = ("ENEMY_IN_VIEW", "HEALTH", "DEPTH_0_0", "MONSTER_IN_VIEW")
 
     def _observe(self):
         enemy = gauge_info(self._seed, self._step)["ENEMY_IN_VIEW"]
@@ -69,7 +69,13 @@ class Gauge(Counter):
 
 
 def gauge_info(seed: int, step: int) -> dict[str, float]:
-    return {"ENEMY_IN_VIEW": float((seed + step) % 3 == 0), "HEALTH": 100.0 - 7 * step - seed % 10}
+    enemy = float((seed + step) % 3 == 0)
+    return {
+        "ENEMY_IN_VIEW": enemy,
+        "HEALTH": 100.0 - 7 * step - seed % 10,
+        "DEPTH_0_0": 4 * enemy,
+        "MONSTER_IN_VIEW": enemy,
+    }
 
 
 class Constant(gym.Env):

@@ -19,6 +19,7 @@ from envs import EnvConfig
         ({"delta_bins": 4}, "delta_bins must be odd, so that 0 is one of the values; got 4"),
         ({"noop_max": -1}, "noop_max must be between 0 and 10,000, got -1"),
         ({"noop_max": 10_001}, "noop_max must be between 0 and 10,000, got 10001"),
+        ({"targets_every": 0}, "targets_every must be at least 1, got 0"),
         ({"skill": 0}, "skill must be between 1 and 5"),
         ({"skill": 6}, "skill must be between 1 and 5"),
         ({"extra_channels": ("depth", "depth")}, "extra_channels lists a channel twice"),
@@ -54,3 +55,11 @@ def test_options_of_atari_and_those_that_cost_time_are_off_by_default():
     options = (config.max_pool, config.fire_reset, config.terminal_on_life_loss)
     assert not any(options)
     assert not config.enemy_in_view
+    assert not (config.depth_targets or config.kind_targets)
+
+
+def test_without_targets_changes_what_is_drawn_only():
+    config = EnvConfig(depth_targets=True, kind_targets=True, frame_stack=3, targets_every=2)
+    plain = config.without_targets()
+    assert not (plain.depth_targets or plain.kind_targets)
+    assert dataclasses.replace(plain, depth_targets=True, kind_targets=True) == config

@@ -109,6 +109,9 @@ def test_a_folders_name_is_one_folder(env):
         ("extra_channels", ("depth",)),
         ("variables", True),
         ("enemy_in_view", True),
+        ("depth_targets", True),
+        ("kind_targets", True),
+        ("targets_every", 2),
         ("skill", 3),
     ],
 )

@@ -12,6 +12,7 @@ from gymnasium import spaces
 
 from agents import AGENTS, OBJECTIVES, AgentError, OverlappedSampler, Sampler
 from agents.sb3 import SB3Sampler
+from evaluation.protocol import bounded
 from perception import ENCODERS, MEMORIES
 from storage.files import FileError
 from storage.run_folder import RunFolder
@@ -33,7 +34,7 @@ DOOM_LIKE = SimpleNamespace(
     single_observation_space=spaces.Box(0, 255, (40, 40, 1), "uint8"),
     single_action_space=spaces.Discrete(3),
     metadata={"channels": ("gray",)},
-    info_keys=("HEALTH", "ENEMY_IN_VIEW"),
+    info_keys=("HEALTH", "ENEMY_IN_VIEW", "DEPTH_0_0", "MONSTER_IN_VIEW"),
 )
 
 
@@ -131,6 +132,13 @@ def test_evaluation_has_environments_of_its_own_where_whole_games_are_played():
     with contextlib.closing(make_evaluation_envs(small(env, values=values))) as envs:
         assert envs.num_envs == 2
         assert not envs.config.terminal_on_life_loss
+
+
+def test_evaluation_draws_nothing_that_only_objectives_need():
+    config = small("basic", objectives=("depth", "labels"), values={"eval_episodes": 1})
+    assert config.env.depth_targets
+    with contextlib.closing(make_evaluation_envs(config)) as envs:
+        assert envs.config == bounded(default_config("basic").env)
 
 
 def test_nothing_is_recorded_unless_asked_for(tmp_path):

@@ -123,6 +123,10 @@ def test_an_objective_asks_doom_alone_for_what_it_needs():
     assert preset("CartPole-v1", "ppo", ("variables",)) == preset("CartPole-v1", "ppo")
     assert default_config("basic", objectives=("variables",)).env.enemy_in_view
     assert not default_config("basic").env.enemy_in_view
+    both = default_config("basic", objectives=("depth", "labels")).env
+    assert both.depth_targets
+    assert both.kind_targets
+    assert both.without_targets() == default_config("basic").env
 
 
 # The defaults of the article's ppo_atari.py and of its wrappers, by our names.

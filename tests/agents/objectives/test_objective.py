@@ -23,9 +23,10 @@ from tests.agents.synthetic import (
     weights,
 )
 from tests.agents.toy import LocalEnvs
+from training.presets import preset
 
 SPECS = {"screen": IMAGE, "variables": VECTOR}
-TARGETS = ("ENEMY_IN_VIEW", "HEALTH")
+TARGETS = ("ENEMY_IN_VIEW", "HEALTH", "DEPTH_0_0", "MONSTER_IN_VIEW")
 STEPS, NUM_ENVS = 8, 4
 
 
@@ -166,7 +167,9 @@ def test_an_objective_learns_from_rollouts_of_a_sampler(name):
 
 
 def test_the_targets_of_all_objectives_are_infos_of_doom():
-    config = EnvConfig(env="basic", height=36, width=40)
+    targets = preset("basic", "a2c", tuple(OBJECTIVES))
+    asked = {key[4:]: value for key, value in targets.items() if key.endswith("_targets")}
+    config = EnvConfig(env="basic", height=36, width=40, **asked)
     with contextlib.closing(SharedVectorEnv(config, 2, 1)) as envs:
         specs = observation_specs(envs.single_observation_space, envs.metadata)
         policy = make_policy(specs=specs, actions=envs.single_action_space)

@@ -10,9 +10,10 @@ import pytest
 
 from envs import EnvConfig, make
 from envs.doom.env import DoomEnv
-from envs.vector.lanes import Lanes, UnrecoverableError
+from envs.vector.lanes import Lanes, UnrecoverableError, draws_targets
 from envs.vector.memory import create_memory, map_arrays
 from envs.vector.messages import Job
+from envs.vector.pool import deal_lanes
 from tests.envs import processes
 
 
@@ -275,3 +276,20 @@ def test_questions_are_answered_by_the_lanes_that_were_asked(open_lanes):
     question = {"lanes": [1, 7], "name": "seed", "args": [], "kwargs": {}}
     assert lanes.ask([0, 1], question)[8:] == b'{"1": 5}'
     assert b"AttributeError" in lanes.ask([0, 1], {**question, "name": "nothing"})
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "num_groups", "num_workers"), [(16, 2, 2), (16, 1, 2), (32, 4, 4), (64, 2, 8)]
+)
+def test_lanes_that_draw_targets_are_one_of_several_in_different_workers(
+    num_envs, num_groups, num_workers
+):
+    groups = np.split(np.arange(num_envs), num_groups)
+    drawn = [
+        sum(draws_targets(lane, 8) for group in lanes for lane in group)
+        for lanes in deal_lanes(groups, num_workers)
+    ]
+    assert sum(drawn) == num_envs // 8
+    assert max(drawn) == max(1, num_envs // 8 // num_workers)
+    assert all(draws_targets(lane, 1) for lane in range(num_envs))
+    assert draws_targets(0, 1_000)

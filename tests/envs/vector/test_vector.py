@@ -1,5 +1,6 @@
 """Tests of `envs.vector.vector`: compared with one environment after another, and with faults."""
 
+import contextlib
 import os
 import re
 import signal
@@ -557,3 +558,25 @@ def test_environments_that_fail_in_their_first_env_step_are_reported_at_once(ope
     # The third of four environments that fail ends it.
     with pytest.raises(EnvError, match=r"Broken-v0 fails in its first env step: KeyError: 'HELTH'"):
         envs.step(np.zeros(4, int))
+
+
+def test_one_environment_of_several_reports_targets():
+    """All play the same as without targets, and the others do not draw the buffers."""
+    targets = {"depth_targets": True, "kind_targets": True, "targets_every": 2}
+    reported = []
+    for options in ({}, targets):
+        config = EnvConfig(env="take_cover", time_limit=16, **options)
+        with contextlib.closing(SharedVectorEnv(config, 4, num_workers=2, num_groups=2)) as envs:
+            steps = [envs.reset(seed=0)]
+            for action in (0, 1, 2, 0, 1):
+                steps.append(envs.step(np.full(4, action)))
+            reported.append(steps)
+            keys = envs.info_keys
+    new = [key for key in keys if key.startswith("DEPTH_") or key.endswith("_IN_VIEW")]
+    assert len(new) == 4 * 16 + 3
+    for plain, step in zip(*reported, strict=True):
+        np.testing.assert_array_equal(step[0], plain[0])
+        np.testing.assert_equal(step[1:-1], plain[1:-1])
+        drawn = np.array([step[-1][key] for key in new])
+        assert (drawn[:, 1:3] == -1).all()
+        assert (drawn[:, [0, 3]] >= 0).all()

@@ -1,0 +1,83 @@
+"""Tests of `agents.objectives.labels`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from agents import A2C, A2CConfig, AgentError
+from agents.objectives import Labels, LabelsConfig
+from envs.doom import sight
+from perception import VectorSpec
+from tests.agents.synthetic import make_policy, make_rollout
+
+SPECS = {"obs": VectorSpec(size=4)}
+NAMES = ("MONSTER_IN_VIEW", "ITEM_IN_VIEW")
+
+
+def make(target_names=("ENEMY_IN_VIEW", *NAMES), **options):
+    policy = make_policy(specs=SPECS)
+    return policy, Labels(policy, LabelsConfig(**options), target_names)
+
+
+def make_data(policy, steps, num_envs, seed=0, every=4):
+    """Return a rollout whose kinds depend on the observations, in one of `every` environments."""
+    rollout = make_rollout(policy, steps, num_envs, seed=seed)
+    x = rollout.obs["obs"]
+    missing = torch.arange(num_envs) % every != 0
+    targets = {
+        name: (x[..., i] > i).float().masked_fill(missing, -1.0) for i, name in enumerate(NAMES)
+    }
+    return dataclasses.replace(rollout, targets=targets)
+
+
+def output_of(policy, rollout):
+    return policy(rollout.obs, rollout.memory_state, rollout.episode_starts)
+
+
+def test_kinds_are_learned_from_a_quarter_of_the_environments():
+    """Then they are predicted in all environments of an unseen rollout."""
+    policy, objective = make(coef=1.0)
+    config = A2CConfig(learning_rate=1e-2, entropy_coef=0.0, max_grad_norm=10.0)
+    agent = A2C(policy, config, num_envs=16, total_updates=1, objectives={"labels": objective})
+    metrics = [agent.update(make_data(policy, 16, 16, seed=seed)) for seed in range(80)]
+    assert metrics[0]["labels/loss"] == pytest.approx(math.log(2), abs=0.05)
+    unseen = make_data(policy, 16, 16, seed=1_000, every=1)
+    objective.observe(unseen.targets)
+    with torch.no_grad():
+        _, seen = objective.loss(policy, output_of(policy, unseen), unseen)
+    assert seen.keys() == {"loss", "monster", "item"}
+    assert min(seen["monster"], seen["item"]) > 0.9
+
+
+def test_the_loss_equals_a_hand_written_one():
+    policy, objective = make()
+    rollout = make_data(policy, 6, 8)
+    objective.observe(rollout.targets)
+    with torch.no_grad():
+        torch.nn.init.normal_(objective.head.weight)
+        output = output_of(policy, rollout)
+        loss, metrics = objective.loss(policy, output, rollout)
+        probabilities = objective.head(output.features)[:, ::4].sigmoid()
+    targets = torch.stack([rollout.targets[name][:, ::4] for name in NAMES], -1)
+    torch.testing.assert_close(loss, F.binary_cross_entropy(probabilities, targets))
+    right = ((probabilities > 0.5) == (targets == 1)).float().mean((0, 1))
+    torch.testing.assert_close(torch.stack([metrics["monster"], metrics["item"]]), right)
+
+
+def test_the_kinds_are_those_that_environments_report():
+    _, objective = make(("ENEMY_IN_VIEW", *sight.DEPTH_KEYS, *sight.KIND_KEYS))
+    assert objective.targets == sight.KIND_KEYS
+
+
+def test_the_error_is_one_line():
+    with pytest.raises(AgentError) as error:
+        make(("ENEMY_IN_VIEW",))
+    assert str(error.value) == (
+        "the objective labels needs the kinds of visible objects, which the environment does not "
+        "report; add --kind-targets in Doom, or remove the objective"
+    )
