@@ -118,11 +118,11 @@ def _doom_of(env: DoomEnv | ArrayEnv) -> DoomEnv | None:
 def draws_targets(lane: int, every: int) -> bool:
     """Return whether a lane draws the buffers of targets, as one of each `every` lanes does.
 
-    It is the first or the last of them by turns, so that neighbours among those that take more time
-    belong to different workers.
+    These are lanes 0, every + 1, 2 * every + 2, ...: lanes are dealt to workers in turns, and those
+    that take more time should belong to different workers.
     """
     block, place = divmod(lane, every)
-    return place == (every - 1 if block % 2 else 0)
+    return place == block % every
 
 
 class Lanes:
