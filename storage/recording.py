@@ -12,9 +12,7 @@ from __future__ import annotations
 import io
 import json
 import math
-import struct
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.arrays import DAMAGE, read_array
 from storage.files import DamagedError, FileError, decode, open_regular, write_atomically
 
 
@@ -113,22 +112,6 @@ class _About:
             raise ValueError("there is no finite return")
 
 
-# What NumPy and the standard library raise for archives that are truncated, foreign or corrupt.
-_DAMAGE = (
-    OSError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    MemoryError,
-    OverflowError,
-    RecursionError,
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-)
 _FORMAT = 1
 _ARRAYS = ("actions", "rewards", "values", "probabilities")
 _PLAIN = ("seed", "greedy", "terminated", "gamma", "statistics")
@@ -164,12 +147,12 @@ def load_recording(path: Path) -> Recording:
         with open_regular(path, _MAX_BYTES) as file, zipfile.ZipFile(file) as archive:
             if sum(member.file_size for member in archive.infolist()) > _MAX_BYTES:
                 raise ValueError("it is too large")
-            parsed = json.loads(str(_read_array(archive, "about")))
+            parsed = json.loads(str(read_array(archive, "about")))
             found = parsed.get("format")
             if found != _FORMAT:
                 raise FileError(f"{path} is of format {found!a:.20}; this program reads {_FORMAT}")
             about = _decode_about(parsed)
-            arrays: dict[str, Any] = {name: _read_array(archive, name) for name in _ARRAYS}
+            arrays: dict[str, Any] = {name: read_array(archive, name) for name in _ARRAYS}
         plain = {name: getattr(about, name) for name in _PLAIN}
         episode = Episode(**plain, **arrays)
         _expect_numbers(episode)
@@ -178,7 +161,7 @@ def load_recording(path: Path) -> Recording:
         raise FileError(f"there is no episode at {path}") from None
     except FileError:
         raise
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise FileError(f"{path} is not a recorded episode, or is damaged") from error
 
 
@@ -187,27 +170,6 @@ def _decode_about(parsed: Any) -> _About:
         return decode(_About, parsed)
     except FileError as error:
         raise ValueError(str(error)) from error  # Its message does not name the file.
-
-
-def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-    """Read an array from an archive, if its header does not claim more than there is.
-
-    Raises:
-        ValueError: If it does, or if it contains objects.
-    """
-    content = archive.read(f"{name}.npy")
-    file = io.BytesIO(content)
-    version = np.lib.format.read_magic(file)
-    read_header = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }[version]
-    shape, _, dtype = read_header(file)
-    if dtype.hasobject or file.tell() + math.prod(shape) * dtype.itemsize != len(content):
-        raise ValueError(f"{name} is of another size than its header says")
-    file.seek(0)
-    array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-    return array
 
 
 def _expect_numbers(episode: Episode) -> None:

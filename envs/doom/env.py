@@ -17,6 +17,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
+from vizdoom import GameVariable
 
 from envs.config import EnvConfig
 from envs.doom.actions import ActionSet
@@ -28,7 +29,16 @@ from envs.doom.engine import (
     smallest_resolution,
     start_engine,
 )
-from envs.doom.sight import DEPTH_KEYS, KIND_KEYS, depth_infos, kind_infos
+from envs.doom.sight import (
+    DEPTH_KEYS,
+    KIND_KEYS,
+    Pose,
+    Sight,
+    depth_infos,
+    kind_infos,
+    look,
+    shrunk,
+)
 from envs.doom.trial import check_playable
 from envs.doom.variables import BOUND, scales
 from envs.doom.wad import read_palette
@@ -276,6 +286,23 @@ class DoomEnv(gym.Env[Any, Any]):
         """Return the screen as the engine drew it, (height, width, 3) uint8 RGB."""
         return self.palette[self._state.screen_buffer] if self.render_mode == "rgb_array" else None
 
+    def look(self, height: int, width: int) -> tuple[NDArray[np.uint8], Sight]:
+        """Return the screen and what is visible on it; needs `depth_targets` and `kind_targets`.
+
+        Args:
+            height: of the screen in pixels.
+            width: of the screen in pixels.
+
+        Returns:
+            The (height, width) uint8 palette indices, and the sight at the same size.
+        """
+        variable = self._game.get_game_variable
+        x, y, angle = (variable(GameVariable.__members__[name]) for name in Pose.VARIABLES)
+        state = self._state
+        layers = (state.screen_buffer, state.labels_buffer, state.depth_buffer)
+        screen, labels, depth = (shrunk(layer, height, width) for layer in layers)
+        return screen, look(state.labels, labels, depth, Pose(x=x, y=y, angle=angle))
+
     def player_died(self) -> bool:
         """Return whether the player is dead, also after the episode's end."""
         return bool(self._game.is_player_dead())
@@ -413,6 +440,4 @@ class DoomEnv(gym.Env[Any, Any]):
 
 @functools.cache
 def _counter_variables() -> tuple[tuple[str, Any], ...]:
-    from vizdoom import GameVariable
-
     return tuple((name, GameVariable.__members__[v]) for name, v in COUNTERS.items())

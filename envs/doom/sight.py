@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -58,7 +58,10 @@ class Pose:
         x: position in map units, to the east.
         y: position in map units, to the north.
         angle: direction of the view in degrees, counter-clockwise from the east.
+        VARIABLES: the engine's game variables that hold these.
     """
+
+    VARIABLES: ClassVar[tuple[str, ...]] = ("POSITION_X", "POSITION_Y", "ANGLE")
 
     x: float
     y: float
@@ -147,6 +150,11 @@ def look(
         distance=distance,
         depth_distance=by_depth,
     )
+
+
+def shrunk(layer: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Return a buffer of the engine at another size, by nearest pixels, as agents observe it."""
+    return np.asarray(cv2.resize(layer, (width, height), interpolation=cv2.INTER_NEAREST))
 
 
 def distance_to(label: Any, pose: Pose) -> float:

@@ -55,11 +55,13 @@ def test_options_of_atari_and_those_that_cost_time_are_off_by_default():
     options = (config.max_pool, config.fire_reset, config.terminal_on_life_loss)
     assert not any(options)
     assert not config.enemy_in_view
-    assert not (config.depth_targets or config.kind_targets)
+    assert not config.depth_targets
+    assert not config.kind_targets
 
 
 def test_without_targets_changes_what_is_drawn_only():
     config = EnvConfig(depth_targets=True, kind_targets=True, frame_stack=3, targets_every=2)
     plain = config.without_targets()
-    assert not (plain.depth_targets or plain.kind_targets)
+    assert not plain.depth_targets
+    assert not plain.kind_targets
     assert dataclasses.replace(plain, depth_targets=True, kind_targets=True) == config

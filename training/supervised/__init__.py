@@ -9,10 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from training.supervised.digits import Digits, DigitsConfig
+from training.supervised.objects import Objects, ObjectsConfig
+from training.supervised.segments import Segments, SegmentsConfig
 from training.supervised.task import Task, TaskConfig
 
 TASKS: dict[str, tuple[type[TaskConfig], type[Task[Any]]]] = {
     "digits": (DigitsConfig, Digits),
+    "objects": (ObjectsConfig, Objects),
+    "segments": (SegmentsConfig, Segments),
 }
 """Tasks by name: configuration and class."""
 

@@ -567,10 +567,8 @@ def test_one_environment_of_several_reports_targets():
     for options in ({}, targets):
         config = EnvConfig(env="take_cover", time_limit=16, **options)
         with contextlib.closing(SharedVectorEnv(config, 4, num_workers=2, num_groups=2)) as envs:
-            steps = [envs.reset(seed=0)]
-            for action in (0, 1, 2, 0, 1):
-                steps.append(envs.step(np.full(4, action)))
-            reported.append(steps)
+            actions = [np.full(4, action) for action in (0, 1, 2, 0, 1)]
+            reported.append([envs.reset(seed=0), *map(envs.step, actions)])
             keys = envs.info_keys
     new = [key for key in keys if key.startswith("DEPTH_") or key.endswith("_IN_VIEW")]
     assert len(new) == 4 * 16 + 3

@@ -7,6 +7,8 @@ import struct
 
 import numpy as np
 
+from training.supervised.scenes import Scenes
+
 
 def idx(array, *, kind=8, shape=None):
     """Return the content of an IDX file; the header may lie."""
@@ -35,3 +37,36 @@ def write_quadrants(folder, *, train=120, test=40, packed=False):
             path = folder / f"{part}-{kind}-idx{array.ndim}-ubyte{'.gz' if packed else ''}"
             path.write_bytes(gzip.compress(content) if packed else content)
     return folder
+
+
+def made_scenes(count, config, seed=0):
+    """Return scenes of squares: a bright monster, whose place is its bearing, and other objects."""
+    rng = np.random.default_rng(seed)
+    height, width = config.height, config.width
+    frames = rng.integers(0, 40, (count, height, width, 1), np.uint8)
+    classes = np.zeros((count, height, width), np.uint8)
+    counts = np.zeros((count, 3), np.int16)
+    bearing = np.full(count, np.nan, np.float32)
+    for i in range(count):
+        for kind in range(3):
+            if rng.random() < 0.5:
+                row, column = rng.integers(height - 8), rng.integers(width - 8)
+                place = np.s_[row : row + 8, column : column + 8]
+                frames[i][place], classes[i][place] = 80 + 60 * kind, kind + 1
+        counts[i] = [(classes[i] == kind + 1).any() for kind in range(3)]
+        if counts[i, 0]:
+            columns = np.nonzero(classes[i] == 1)[1]
+            bearing[i] = 90 * (columns.mean() + 0.5) / width - 45
+    return Scenes(
+        frames=frames,
+        classes=classes,
+        counts=counts,
+        bearing=bearing,
+        distance=np.where(np.isnan(bearing), bearing, 300).astype(np.float32),
+        scenario=(np.arange(count) % len(config.scenarios)).astype(np.uint8),
+        trained=np.arange(count) % 3 == 0,
+        part=(np.arange(count) % 5 // 3 + (np.arange(count) % 5 == 4)).astype(np.uint8),
+        seed=np.arange(count, dtype=np.int64) // 2,
+        step=np.arange(count, dtype=np.int32),
+        palette=np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, 1),
+    )
