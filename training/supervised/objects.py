@@ -6,17 +6,18 @@ Axes: B scenes, K kinds of objects, F features.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from envs.doom.sight import KINDS
+from evaluation.protocol import counted
 from perception.encoders import orthogonal
 from training.supervised.network import Network
 from training.supervised.pictures import sheet
@@ -24,9 +25,11 @@ from training.supervised.scenes import ScenesConfig
 from training.supervised.seen import SceneTask
 from training.supervised.task import Examples, Picture, Statistics
 
-# Losses are of numbers of about 1: half the field of view, and a usual distance in map units.
-_DEGREES, _UNITS = 45.0, 400.0
+# Errors of this size, in degrees and map units, count as much as a wrong presence.
+_DEGREES, _UNITS = 10.0, 100.0
+_USUAL_UNITS = 400.0  # A usual distance, from which predictions start.
 _SHOWN = 24  # Scenes on a sheet.
+_TITLE = 26  # Characters of a line of the title of a scene.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,17 +61,14 @@ class Objects(SceneTask[ObjectsConfig]):
         presence = F.binary_cross_entropy_with_logits(logits, batch["presence"])
         number = F.smooth_l1_loss(counts, batch["counts"])
         seen = ~batch["bearing"].isnan()
-        # Targets of other scenes are NaN, and would make gradients NaN even where they are masked.
         places = [
-            F.smooth_l1_loss(
-                predicted, (batch[name] / unit).nan_to_num(0.0).where(seen, predicted.detach())
-            )
-            for predicted, name, unit in (
-                (bearing, "bearing", _DEGREES),
-                (distance, "distance", _UNITS),
+            F.smooth_l1_loss(predicted[seen], target[seen], reduction="sum")
+            for predicted, target in (
+                (bearing, batch["bearing"] / _DEGREES),
+                (distance, (batch["distance"] - _USUAL_UNITS) / _UNITS),
             )
         ]
-        return presence + number + sum(places, torch.zeros((), device=logits.device))
+        return presence + number + sum(places) / seen.sum().clamp(min=1)
 
     def statistics(self, predictions: Tensor, batch: Examples) -> Statistics:
         """Return labels and predictions, in degrees and map units."""
@@ -78,7 +78,7 @@ class Objects(SceneTask[ObjectsConfig]):
             "probability": logits.sigmoid().cpu().numpy(),
             "predicted_counts": counts.cpu().numpy(),
             "predicted_bearing": bearing.cpu().numpy() * _DEGREES,
-            "predicted_distance": distance.cpu().numpy() * _UNITS,
+            "predicted_distance": _USUAL_UNITS + distance.cpu().numpy() * _UNITS,
         }
 
     def measure(self, statistics: Statistics) -> dict[str, float]:
@@ -123,7 +123,10 @@ class Objects(SceneTask[ObjectsConfig]):
         chosen = np.unique(chosen)
         images = [self.coloured(examples["image"][i].numpy()) for i in chosen]
         titles = [
-            f"{_describe(statistics, i, '')}\n{_describe(statistics, i, 'predicted_')}"
+            "\n".join(
+                f"{who}: {textwrap.fill(_describe(statistics, i, prefix), _TITLE)}"
+                for who, prefix in (("is", ""), ("seen", "predicted_"))
+            )
             for i in chosen
         ]
         return {"objects": sheet(images, titles, columns=6)}
@@ -142,11 +145,11 @@ def _error(statistics: Statistics, name: str) -> float:
 
 
 def _describe(statistics: Statistics, i: int, prefix: str) -> str:
-    """Return what is, or is predicted to be, in a scene: `2 monsters -12 deg 310, 1 item`."""
+    """Return what is, or is predicted to be, in a scene: `2 monsters -12° 310, 1 item`."""
     shares = statistics["probability" if prefix else "presence"][i]
     counts = statistics[f"{prefix}counts"][i]
     words = [
-        f"{max(1, round(float(number)))} {kind}"
+        counted(max(1, round(float(number))), kind)
         for kind, share, number in zip(KINDS, shares, counts, strict=True)
         if share > 0.5
     ]

@@ -25,9 +25,13 @@ class SceneTask(Task[ConfigT]):
 
     unit: ClassVar[str] = "episode"
     # The network that agents in Doom have by default, so that one can start with these weights.
+    # Images are normalised because monsters are few pixels in dark rooms: without it, bearings are
+    # learned in twice as many epochs.
     presets: ClassVar[dict[str, Any]] = {
         "perception.encoder.conv_channels": (16, 32, 32),
         "perception.encoder.features": 256,
+        "normalize_obs": True,
+        "learning_rate": 2e-3,
         "epochs": 30,
     }
 

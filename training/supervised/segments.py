@@ -24,7 +24,7 @@ from training.supervised.scenes import ScenesConfig
 from training.supervised.seen import SceneTask
 from training.supervised.task import Examples, Picture, Statistics
 
-_COARSE = 4  # Side of a pixel of the coarsest map, in pixels of the screen.
+_COARSE = 4  # Side of a pixel of the map that is computed from features, in the screen's pixels.
 _SHOWN = 12  # Scenes on a sheet, each with truth and prediction.
 _COLOURS = np.array([(25, 25, 25), (220, 60, 50), (70, 180, 75), (255, 215, 60)], np.uint8)
 
@@ -33,8 +33,8 @@ _COLOURS = np.array([(25, 25, 25), (220, 60, 50), (70, 180, 75), (255, 215, 60)]
 class SegmentsConfig(ScenesConfig):
     """The configuration of `see:segments`."""
 
-    decoder_channels: int = 32
-    """Channels of the layers that compute a map of classes from the features."""
+    decoder_channels: int = 16
+    """Channels of the map, at a quarter of the screen's size, that is computed from features."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -47,6 +47,9 @@ class SegmentsConfig(ScenesConfig):
 
 class Map(nn.Module):
     """Computes a map of logits from features alone, so that these must hold what is where.
+
+    Its convolutions work on a map of a quarter of the screen's size, whose channels then become
+    pixels (Shi et al. 2016), which takes less time than transposed convolutions.
 
     Args:
         num_features: F.
@@ -62,9 +65,10 @@ class Map(nn.Module):
             orthogonal(nn.Linear(num_features, channels * height * width)),
             nn.ReLU(),
             nn.Unflatten(1, (channels, height, width)),
-            nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1),
+            orthogonal(nn.Conv2d(channels, 2 * channels, 3, padding=1)),
             nn.ReLU(),
-            nn.ConvTranspose2d(channels, len(CLASSES), 4, stride=2, padding=1),
+            orthogonal(nn.Conv2d(2 * channels, len(CLASSES) * _COARSE**2, 3, padding=1), 0.1),
+            nn.PixelShuffle(_COARSE),
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -74,10 +78,10 @@ class Map(nn.Module):
 
 
 class Segments(SceneTask[SegmentsConfig]):
-    """Predicts the class of each pixel from the features, through transposed convolutions."""
+    """Predicts the class of each pixel from the features, see `Map`."""
 
     score: ClassVar[str] = "mean_iou"
-    presets: ClassVar[dict[str, Any]] = {**SceneTask.presets, "perception.encoder.features": 512}
+    presets: ClassVar[dict[str, Any]] = {**SceneTask.presets, "epochs": 20}
 
     def head(self, num_features: int) -> nn.Module:
         """Return a `Map` of the screen's size."""
@@ -93,13 +97,15 @@ class Segments(SceneTask[SegmentsConfig]):
             predictions: (B, C, H, W) logits.
             batch: the scenes.
         """
-        entropy = F.cross_entropy(predictions, batch["classes"].long())
-        right = F.one_hot(batch["classes"].long(), len(CLASSES)).movedim(-1, 1)
-        probabilities = predictions.softmax(1)
+        classes = batch["classes"]
+        entropy = F.cross_entropy(predictions, classes.long())
+        probabilities = predictions.softmax(1)[:, 1:]  # Not of the background.
+        right = (
+            classes[:, None] == torch.arange(1, len(CLASSES), device=classes.device)[:, None, None]
+        )
         common = (probabilities * right).sum((0, 2, 3))
-        both = (probabilities + right).sum((0, 2, 3))
-        dice = (2 * common + 1) / (both + 1)
-        return entropy + (1 - dice[1:]).mean()
+        both = probabilities.sum((0, 2, 3)) + right.sum((0, 2, 3))
+        return entropy + (1 - (2 * common + 1) / (both + 1)).mean()
 
     def statistics(self, predictions: Tensor, batch: Examples) -> Statistics:
         """Return the confusion of the pixels of each scene, (B, C, C): truths are rows."""

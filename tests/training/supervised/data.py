@@ -40,7 +40,7 @@ def write_quadrants(folder, *, train=120, test=40, packed=False):
 
 
 def made_scenes(count, config, seed=0):
-    """Return scenes of squares: a bright monster, whose place is its bearing, and other objects."""
+    """Return scenes in which each kind may be in one quadrant, as a square of its brightness."""
     rng = np.random.default_rng(seed)
     height, width = config.height, config.width
     frames = rng.integers(0, 40, (count, height, width, 1), np.uint8)
@@ -50,9 +50,9 @@ def made_scenes(count, config, seed=0):
     for i in range(count):
         for kind in range(3):
             if rng.random() < 0.5:
-                row, column = rng.integers(height - 8), rng.integers(width - 8)
-                place = np.s_[row : row + 8, column : column + 8]
-                frames[i][place], classes[i][place] = 80 + 60 * kind, kind + 1
+                row, column = rng.integers(2, size=2) * (height // 2, width // 2)
+                place = np.s_[row : row + height // 2, column : column + width // 2]
+                frames[i][place], classes[i][place] = 85 + 85 * kind, kind + 1
         counts[i] = [(classes[i] == kind + 1).any() for kind in range(3)]
         if counts[i, 0]:
             columns = np.nonzero(classes[i] == 1)[1]

@@ -9,18 +9,16 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix, jaccard_score
 
+from agents.device import single_thread
 from perception import PerceptionConfig
-from perception.encoders import NatureConfig
-from storage.perception_file import load_perception
-from storage.run_folder import RunFolder
+from perception.encoders import MLPConfig
 from tests.training.supervised.data import made_scenes
-from training.supervised.config import default_see_config
-from training.supervised.learning import see
+from training.supervised.network import build_network
 from training.supervised.scenes import write_scenes
-from training.supervised.scoring import rebuild, score
+from training.supervised.scoring import statistics_of
 from training.supervised.segments import Map, Segments, SegmentsConfig, iou
 
-CONFIG = SegmentsConfig(scenes=500, scenarios=("basic",), height=40, width=48, decoder_channels=8)
+CONFIG = SegmentsConfig(scenes=500, scenarios=("basic",), height=12, width=16, decoder_channels=8)
 
 
 @pytest.fixture
@@ -34,7 +32,7 @@ def test_measures_are_those_of_scikit_learn(task):
     torch.manual_seed(0)
     batch = {name: part[:20] for name, part in task.load("train").items()}
     right = torch.nn.functional.one_hot(batch["classes"].long(), 4).movedim(-1, 1)
-    logits = torch.randn(20, 4, 40, 48) + 2 * right
+    logits = torch.randn(20, 4, 12, 16) + 2 * right
     statistics = task.statistics(logits, batch)
     truths = batch["classes"].flatten().numpy()
     predicted = logits.argmax(1).flatten().numpy()
@@ -63,7 +61,7 @@ def test_the_baseline_predicts_the_most_frequent_class_of_each_pixel(task):
     right = int((test["classes"][:, 5, 7] == 2).sum())
     items = int((test["classes"] == 2).sum()) + len(test["classes"]) - right
     assert measures["iou_item"] == pytest.approx(right / items)
-    assert measures["iou_background"] > 0.8
+    assert measures["iou_background"] > 0.6
     assert measures["iou_monster"] == 0
 
 
@@ -72,24 +70,30 @@ def test_a_map_has_the_size_of_the_screen(size):
     assert Map(16, 4, size)(torch.zeros(3, 16)).shape == (3, 4, *size)
 
 
-def test_squares_are_segmented(task, tmp_path):
-    """A problem with a known answer: where the squares are."""
-    config = replace(
-        default_see_config("segments"),
-        task=task.config,
-        epochs=15,
-        batch_size=32,
-        learning_rate=3e-3,
-        num_threads=1,
-        perception=PerceptionConfig(encoder=NatureConfig(conv_channels=(8, 16, 16), features=64)),
-    )
-    folder = RunFolder(tmp_path / "run")
-    see(config, folder, [])
-    file = load_perception(folder.perception_file)
-    rebuilt, network = rebuild(file, torch.device("cpu"))
-    measures, test, statistics = score(rebuilt, network, file.trained.source)
-    assert measures["mean_iou"].low > measures["mean_iou"].baseline + 0.1
-    (picture,) = rebuilt.pictures(network, test, statistics).values()
+def learned(task, steps):
+    """Return statistics of the test, after steps of an optimiser on minibatches."""
+    train, test = task.load("train"), task.load("test")
+    torch.manual_seed(0)
+    config = PerceptionConfig(encoder=MLPConfig())
+    network = build_network(task.specs(train), config, task.head)
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-2)
+    with single_thread():
+        for _ in range(steps):
+            chosen = torch.randint(len(train["image"]), (64,))
+            batch = {name: part[chosen] for name, part in train.items()}
+            loss = task.loss(task.predict(network, batch), batch)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return network, test, statistics_of(task, network, test)
+
+
+def test_squares_are_segmented(task):
+    """A problem with a known answer: the quadrants that have the brightness of a kind."""
+    network, test, statistics = learned(task, 80)
+    baseline = task.measure(task.baseline(task.load("train"), test))
+    assert task.measure(statistics)["mean_iou"] > baseline["mean_iou"] + 0.4
+    (picture,) = task.pictures(network, test, statistics).values()
     assert picture.ndim == 3
 
 
