@@ -29,7 +29,7 @@ from training.supervised.task import Examples, Picture, Statistics
 _DEGREES, _UNITS = 10.0, 100.0
 _USUAL_UNITS = 400.0  # A usual distance, from which predictions start.
 _SHOWN = 24  # Scenes on a sheet.
-_TITLE = 26  # Characters of a line of the title of a scene.
+_TITLE = 24  # Characters of a line of the title of a scene.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +124,7 @@ class Objects(SceneTask[ObjectsConfig]):
         images = [self.coloured(examples["image"][i].numpy()) for i in chosen]
         titles = [
             "\n".join(
-                f"{who}: {textwrap.fill(_describe(statistics, i, prefix), _TITLE)}"
+                textwrap.fill(f"{who}: {_describe(statistics, i, prefix)}", _TITLE)
                 for who, prefix in (("is", ""), ("seen", "predicted_"))
             )
             for i in chosen

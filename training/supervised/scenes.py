@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from envs.doom.scenarios import SCENARIOS
 from envs.doom.sight import CLASSES, KINDS
 from envs.spaces import observation_parts
 from evaluation.entries import ZOO
+from evaluation.printing import print_line
 from evaluation.protocol import native
 from storage.arrays import read_arrays, write_arrays
 from storage.files import DamagedError, FileError
@@ -197,6 +199,10 @@ def load_scenes(config: ScenesConfig) -> tuple[Scenes, str]:
         EnvError: If a scenario cannot be played.
     """
     if not config.path.exists():
+        print_line(
+            f"collecting {config.scenes:,} scenes of Doom into {config.path}; 5,000 take two minutes",
+            file=sys.stderr,
+        )
         write_scenes(config.path, collect_scenes(config), config)
     return read_scenes(config.path, config)
 
