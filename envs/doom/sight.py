@@ -48,6 +48,8 @@ KIND_KEYS = tuple(f"{kind.upper()}_IN_VIEW" for kind in KINDS)
 """Names of the numeric infos that are 1 where a kind of object is visible, and 0 otherwise."""
 NOT_DRAWN = -1.0
 """The value of these infos in an environment that does not draw the buffers."""
+_NO_DEPTH = dict.fromkeys(DEPTH_KEYS, NOT_DRAWN)
+_NO_KINDS = dict.fromkeys(KIND_KEYS, NOT_DRAWN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,13 +203,13 @@ def depth_bands(depth: NDArray[np.uint8]) -> NDArray[np.int64]:
 def depth_infos(depth: NDArray[np.uint8] | None) -> dict[str, float]:
     """Return the coarse depth map as numeric infos; `NOT_DRAWN` without a depth buffer."""
     if depth is None:
-        return dict.fromkeys(DEPTH_KEYS, NOT_DRAWN)
+        return _NO_DEPTH
     return dict(zip(DEPTH_KEYS, depth_bands(depth).ravel().astype(float).tolist(), strict=True))
 
 
 def kind_infos(labels: Iterable[Any], buffer: NDArray[np.uint8] | None) -> dict[str, float]:
     """Return which kinds are visible as numeric infos; `NOT_DRAWN` without a labels buffer."""
     if buffer is None:
-        return dict.fromkeys(KIND_KEYS, NOT_DRAWN)
+        return _NO_KINDS
     drawn = np.bincount(class_map(labels, buffer).ravel(), minlength=len(CLASSES))[1:] > 0
     return dict(zip(KIND_KEYS, drawn.astype(float).tolist(), strict=True))

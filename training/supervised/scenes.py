@@ -200,7 +200,7 @@ def load_scenes(config: ScenesConfig) -> tuple[Scenes, str]:
     """
     if not config.path.exists():
         print_line(
-            f"collecting {config.scenes:,} scenes of Doom into {config.path}; 5,000 take two minutes",
+            f"collecting {config.scenes:,} scenes of Doom into {config.path}, which takes minutes",
             file=sys.stderr,
         )
         write_scenes(config.path, collect_scenes(config), config)
