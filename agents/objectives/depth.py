@@ -45,8 +45,7 @@ class DepthConfig(ObjectiveConfig):
 class Depth(Objective[DepthConfig]):
     """Predicts the band of depth of each cell; the loss is the mean cross-entropy, in nats.
 
-    The metrics are the loss and the accuracy: the share of cells, in [0, 1], that are predicted
-    correctly.
+    The metric `accuracy` is the share of cells, in [0, 1], that are predicted correctly.
     """
 
     def __init__(self, policy: Policy, config: DepthConfig, target_names: tuple[str, ...]) -> None:
@@ -83,4 +82,4 @@ class Depth(Objective[DepthConfig]):
             mean_reported(values.mean(-1), targets[..., 0], self.share)
             for values in (losses.view_as(right), right)
         )
-        return loss, {"loss": loss, "accuracy": accuracy}
+        return loss, {"accuracy": accuracy}

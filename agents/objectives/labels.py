@@ -34,8 +34,8 @@ class LabelsConfig(ObjectiveConfig):
 class Labels(Objective[LabelsConfig]):
     """Predicts the presence of K kinds of objects; the loss is the mean binary cross-entropy.
 
-    The metrics are the loss, in nats, and for each kind the share of env steps, in [0, 1], in which
-    its presence is predicted correctly.
+    The metrics are, for each kind, the share of env steps, in [0, 1], in which its presence is
+    predicted correctly.
     """
 
     def __init__(self, policy: Policy, config: LabelsConfig, target_names: tuple[str, ...]) -> None:
@@ -70,4 +70,4 @@ class Labels(Objective[LabelsConfig]):
             name.removesuffix(_SUFFIX).lower(): mean_reported(right[..., i], reported, self.share)
             for i, name in enumerate(self.targets)
         }
-        return loss, {"loss": loss, **metrics}
+        return loss, metrics

@@ -48,8 +48,8 @@ def test_depth_is_learned_from_a_quarter_of_the_environments():
     config = A2CConfig(learning_rate=1e-2, entropy_coef=0.0, max_grad_norm=10.0)
     agent = A2C(policy, config, num_envs=16, total_updates=1, objectives={"depth": objective})
     metrics = [agent.update(make_data(policy, 16, 16, seed=seed)) for seed in range(80)]
-    assert metrics[0]["depth/loss"] == pytest.approx(math.log(8), abs=0.1)
-    assert metrics[-1]["depth/loss"] < 0.4
+    assert metrics[0]["objectives/depth/loss"] == pytest.approx(math.log(8), abs=0.1)
+    assert metrics[-1]["objectives/depth/loss"] < 0.4
     unseen = make_data(policy, 16, 16, seed=1_000, every=1)
     objective.observe(unseen.targets)
     with torch.no_grad():

@@ -45,12 +45,12 @@ def test_kinds_are_learned_from_a_quarter_of_the_environments():
     config = A2CConfig(learning_rate=1e-2, entropy_coef=0.0, max_grad_norm=10.0)
     agent = A2C(policy, config, num_envs=16, total_updates=1, objectives={"labels": objective})
     metrics = [agent.update(make_data(policy, 16, 16, seed=seed)) for seed in range(80)]
-    assert metrics[0]["labels/loss"] == pytest.approx(math.log(2), abs=0.05)
+    assert metrics[0]["objectives/labels/loss"] == pytest.approx(math.log(2), abs=0.05)
     unseen = make_data(policy, 16, 16, seed=1_000, every=1)
     objective.observe(unseen.targets)
     with torch.no_grad():
         _, seen = objective.loss(policy, output_of(policy, unseen), unseen)
-    assert seen.keys() == {"loss", "monster", "item"}
+    assert seen.keys() == {"monster", "item"}
     assert min(seen["monster"], seen["item"]) > 0.9
 
 
