@@ -68,6 +68,19 @@ def sheet(
     return drawn(figure)
 
 
+def strips(rows: NDArray[np.uint8], gap: int = 2, scale: int = 2) -> Picture:
+    """Return a picture of rows of gray images, enlarged.
+
+    Args:
+        rows: (R, N, H, W), R rows of N images.
+        gap: white pixels between images.
+        scale: how many pixels of the picture are one of an image, in each direction.
+    """
+    framed = np.pad(rows, ((0, 0), (0, 0), (gap, 0), (gap, 0)), constant_values=255)
+    gray = np.concatenate([np.concatenate(list(row), axis=1) for row in framed], axis=0)
+    return np.repeat(np.repeat(np.repeat(gray[..., None], 3, 2), scale, 0), scale, 1)
+
+
 def write_picture(path: Path, picture: Picture) -> None:
     """Write a picture as a PNG file, atomically."""
     content = io.BytesIO()

@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agents.device import single_thread
-from agents.distributions import num_draws
 from agents.policy import Policy
-from envs import DoomEnv, EnvConfig
+from envs import DoomEnv
 from envs.doom.scenarios import SCENARIOS
 from envs.doom.sight import CLASSES, KINDS
 from envs.spaces import observation_parts
-from evaluation.entries import ZOO
 from evaluation.printing import print_line
-from evaluation.protocol import native
 from storage.arrays import read_arrays, write_arrays
 from storage.files import DamagedError, FileError
-from storage.policy_file import load_policy
+from training.supervised.players import RandomPlayer, TrainedPlayer, policy_file, prepare
 from training.supervised.task import Part, TaskConfig
 
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
@@ -41,7 +37,6 @@ _SHARES = {"train": 0.75, "validation": 0.1, "test": 0.15}
 _SEEDS_APART = 1_000_000  # Episodes of a part have seeds below this, added to the part's first one.
 _GAP = 8  # Env steps between two scenes, about a second, so that neighbours differ.
 _MOST_OF_EPISODE = 20  # Scenes, so that no episode dominates.
-_LONGEST_HOLD = 6  # Env steps for which a random player holds an action, so that it gets somewhere.
 _FOLDER = Path("data")
 _FORMAT = 1
 _MAX_BYTES = 2**31  # Of all arrays.
@@ -154,42 +149,6 @@ class Scenes:
         return players * len(PARTS) * 1_000 * _SEEDS_APART + self.seed
 
 
-class _RandomPlayer:
-    """Holds actions at random, each for a random number of env steps."""
-
-    def __init__(self, env: DoomEnv, rng: np.random.Generator) -> None:
-        self._space, self._rng, self._left = env.action_space, rng, 0
-
-    def act(self, obs: Mapping[str, NDArray[Any]]) -> Any:
-        """Return an action."""
-        if self._left == 0:
-            self._left = int(self._rng.integers(1, _LONGEST_HOLD + 1))
-            self._space.seed(int(self._rng.integers(2**31)))
-            self._action = self._space.sample()
-        self._left -= 1
-        return self._action
-
-
-class _TrainedPlayer:
-    """Samples the actions of a policy."""
-
-    def __init__(self, env: DoomEnv, rng: np.random.Generator, policy: Policy) -> None:
-        self._rng, self._policy = rng, policy
-        self._state = policy.initial_state(1)
-        self._starts = torch.ones(1, dtype=torch.bool)
-        self._num_draws = num_draws(env.action_space)
-
-    def act(self, obs: Mapping[str, NDArray[Any]]) -> Any:
-        """Return an action."""
-        tensors = {name: torch.from_numpy(part)[None] for name, part in obs.items()}
-        draws = torch.from_numpy(self._rng.random((1, self._num_draws), np.float32))
-        with single_thread():
-            decision = self._policy.act(tensors, self._state, self._starts, draws)
-        self._state = decision.memory_state
-        self._starts = torch.zeros(1, dtype=torch.bool)
-        return decision.actions[0].numpy()
-
-
 def load_scenes(config: ScenesConfig) -> tuple[Scenes, str]:
     """Return the scenes of a configuration and their SHA-256; they are collected if necessary.
 
@@ -278,12 +237,14 @@ def collect_scenes(config: ScenesConfig) -> Scenes:
         FileError: If a policy of the project is damaged.
     """
     players = [(i, False) for i in range(len(config.scenarios))]
-    players += [(i, True) for i, name in enumerate(config.scenarios) if _policy_file(name).exists()]
+    players += [(i, True) for i, name in enumerate(config.scenarios) if policy_file(name).exists()]
     rows: list[dict[str, Any]] = []
     screens: set[bytes] = set()
     palettes = []
     for number, (scenario, trained) in enumerate(players):
-        policy, env = _prepare(config, config.scenarios[scenario], trained=trained)
+        policy, env = prepare(
+            config.scenarios[scenario], config.height, config.width, trained=trained
+        )
         palettes.append(env.palette)
         try:
             for part, name in enumerate(PARTS):
@@ -320,21 +281,6 @@ _ROW: dict[str, Any] = {
 }
 
 
-def _policy_file(scenario: str) -> Path:
-    return ZOO / scenario / "policy.safetensors"
-
-
-def _prepare(
-    config: ScenesConfig, scenario: str, *, trained: bool
-) -> tuple[Policy | None, DoomEnv]:
-    """Return a scenario's trained policy, or None, and the environment that is played."""
-    policy, env = None, EnvConfig(env=scenario, height=config.height, width=config.width)
-    if trained:
-        file = load_policy(_policy_file(scenario))
-        policy, env = file.policy, native(file, _policy_file(scenario), trust=False)
-    return policy, DoomEnv(replace(env, depth_targets=True, kind_targets=True))
-
-
 def _play(
     env: DoomEnv,
     policy: Policy | None,
@@ -360,7 +306,7 @@ def _play(
     for seed in range(first_seed, first_seed + _SEEDS_APART):
         # A child of the seed: the environment draws from the seed itself.
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
-        player = _RandomPlayer(env, rng) if policy is None else _TrainedPlayer(env, rng, policy)
+        player = RandomPlayer(env, rng) if policy is None else TrainedPlayer(env, rng, policy)
         next_scene, of_episode, done, step = int(rng.integers(_GAP)), 0, False, 0
         env.reset(seed=seed)
         while not done and left and of_episode < _MOST_OF_EPISODE:

@@ -16,8 +16,8 @@ from storage.files import DamagedError, FileError
 from tests.training.supervised.data import made_scenes
 from training.supervised.scenes import (
     PARTS,
+    RandomPlayer,
     ScenesConfig,
-    _RandomPlayer,
     collect_scenes,
     examples_of,
     load_scenes,
@@ -67,7 +67,7 @@ def test_frames_are_what_agents_observe(collected):
     env = DoomEnv(EnvConfig(env="defend_the_line", height=30, width=40))
     try:
         rng = np.random.default_rng(np.random.SeedSequence(0, spawn_key=(1,)))
-        player, _ = _RandomPlayer(env, rng), rng.integers(8)
+        player, _ = RandomPlayer(env, rng), rng.integers(8)
         obs, _ = env.reset(seed=0)
         for step in range(max(expected) + 1):
             if step in expected:

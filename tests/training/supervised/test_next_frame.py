@@ -1,0 +1,92 @@
+"""Tests of `training.supervised.next_frame`."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from training.supervised.next_frame import (
+    FUTURE,
+    PAST,
+    NextFrame,
+    NextFrameConfig,
+    cross_entropy,
+    ssim,
+)
+
+
+def slow_ssim(first, second):
+    """Compute the similarity pixel by pixel, from the definition."""
+    offsets = np.arange(11) - 5
+    weights = np.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * 1.5**2))
+    weights /= weights.sum()
+    values = []
+    for row in range(first.shape[0] - 10):
+        for column in range(first.shape[1] - 10):
+            a, b = (image[row : row + 11, column : column + 11] for image in (first, second))
+            mean_a, mean_b = (weights * a).sum(), (weights * b).sum()
+            var_a = (weights * (a - mean_a) ** 2).sum()
+            var_b = (weights * (b - mean_b) ** 2).sum()
+            covariance = (weights * (a - mean_a) * (b - mean_b)).sum()
+            values.append(
+                (2 * mean_a * mean_b + 1e-4)
+                * (2 * covariance + 9e-4)
+                / ((mean_a**2 + mean_b**2 + 1e-4) * (var_a + var_b + 9e-4))
+            )
+    return np.mean(values)
+
+
+def test_the_similarity_is_that_of_the_definition():
+    rng = np.random.default_rng(0)
+    first = rng.random((2, 3, 16, 18))
+    second = np.clip(first + rng.normal(0, 0.2, first.shape), 0, 1)
+    found = ssim(*(torch.tensor(each, dtype=torch.float32) for each in (first, second)))
+    assert found.shape == (2, 3)
+    for index in np.ndindex(2, 3):
+        expected = slow_ssim(first[index], second[index])
+        assert float(found[index]) == pytest.approx(expected, abs=1e-4)
+    same = torch.rand(1, 12, 12)
+    assert float(ssim(same, same)) == pytest.approx(1.0)
+
+
+def test_measures_are_sums_over_pixels_and_means_over_frames():
+    task = NextFrame(NextFrameConfig())
+    future = torch.zeros(2, FUTURE, 64, 64, dtype=torch.uint8)
+    future[1, :, :2] = 255  # 128 pixels.
+    logits = torch.zeros(2, FUTURE, 64, 64)  # One half everywhere.
+    statistics = task.statistics(logits, {"future": future})
+    np.testing.assert_allclose(statistics["squared_error"], 4096 / 4)
+    np.testing.assert_allclose(statistics["cross_entropy"], 4096 * math.log(2), rtol=1e-5)
+    sure = torch.where(future > 0, 30.0, -30.0)
+    assert float(cross_entropy(sure, future / 255).sum()) < 1e-6
+
+
+def test_the_baseline_repeats_the_last_frame():
+    task = NextFrame(NextFrameConfig(clips=3))
+    test = task.load("train")
+    still = {**test, "future": test["image"][:, -1:, ..., 0].expand(-1, FUTURE, -1, -1)}
+    assert task.measure(task.baseline({}, still))["squared_error"] == 0
+    assert task.measure(task.baseline({}, still))["ssim"] == pytest.approx(1)
+    moving = task.measure(task.baseline({}, test))
+    assert moving["squared_error"] > 50
+    assert moving["ssim"] < 0.9
+
+
+def test_the_past_is_followed_by_the_future():
+    task = NextFrame(NextFrameConfig(clips=4))
+    parts = {part: task.load(part) for part in ("train", "validation", "test")}
+    assert parts["train"]["image"].shape == (4, PAST, 64, 64, 1)
+    assert parts["train"]["future"].shape == (4, FUTURE, 64, 64)
+    whole = torch.cat([parts["train"]["image"][..., 0], parts["train"]["future"]], 1).int()
+    steps = (whole[:, 1:] - whole[:, :-1]).abs().sum((2, 3))
+    # The step from past to future is like the others.
+    assert (steps[:, PAST - 1] < 2 * steps.float().mean(1)).all()
+
+
+@pytest.mark.parametrize("name", ["clips", "decoder_size", "decoder_channels"])
+def test_sizes_out_of_range_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name} must be between 1 and"):
+        NextFrameConfig(**{name: 0})

@@ -1,0 +1,295 @@
+"""Short clips of Doom, of several scenarios and players: the data of `see:video`.
+
+Axes: B clips, T frames of a clip, one each env step, H, W the screen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from envs import DoomEnv
+from envs.doom.scenarios import SCENARIOS
+from envs.spaces import observation_parts
+from storage.arrays import read_arrays, write_arrays
+from storage.files import DamagedError, FileError
+from training.supervised.players import (
+    HalfTrainedPlayer,
+    RandomPlayer,
+    ScreenPlayer,
+    TrainedPlayer,
+    policy_file,
+    prepare,
+)
+from training.supervised.task import Examples, Part, TaskConfig
+
+PLAYERS = ("random", "half-trained", "trained")
+EVENTS = ("none", "kill", "hurt", "pick-up")
+LENGTH = 8
+"""T, frames of a clip: 0.9 seconds."""
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+_SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
+_SEEDS_APART = 1_000_000  # Episodes of a part have seeds below this, added to the part's first one.
+_FIRST_SEED = 500_000_000  # Not those of scenes.
+_MOST_OF_EPISODE = 6  # Clips, so that no episode dominates.
+_LONGEST_GAP = 12  # Env steps between two clips of an episode, at most.
+_FOLDER = Path("data")
+_FORMAT = 1
+_MAX_BYTES = 2**31  # Of all arrays.
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipsConfig(TaskConfig):
+    """Which clips there are; the same options always make the same clips.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    data: Path | None = None
+    """File of the clips, which are collected if it is missing. None: one in the folder data."""
+    clips: int = 2_400
+    """Number of clips, of all parts together."""
+    scenarios: tuple[str, ...] = (
+        "defend_the_center",
+        "health_gathering",
+        "predict_position",
+        "take_cover",
+        "deadly_corridor",
+    )
+    """Scenarios that are played; the project must have a trained policy for each."""
+    height: int = 60
+    """Height of the screen in pixels."""
+    width: int = 80
+    """Width of the screen in pixels."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("clips", "height", "width"):
+            if not 1 <= getattr(self, name) <= 2**20:
+                raise ValueError(f"{name} must be between 1 and 2^20, got {getattr(self, name)}")
+        trained = [name for name in SCENARIOS if policy_file(name).exists()]
+        if unknown := [name for name in self.scenarios if name not in trained]:
+            raise ValueError(
+                f"there is no trained policy for {unknown[0]!r}; scenarios are {', '.join(trained)}"
+            )
+        if not self.scenarios or len(set(self.scenarios)) < len(self.scenarios):
+            raise ValueError("scenarios must be named, each once")
+
+    def options(self) -> dict[str, Any]:
+        """Return what the clips depend on, as JSON."""
+        return {
+            "format": _FORMAT,
+            "clips": self.clips,
+            "scenarios": list(self.scenarios),
+            "height": self.height,
+            "width": self.width,
+        }
+
+    @property
+    def path(self) -> Path:
+        """The file of the clips."""
+        if self.data is not None:
+            return self.data
+        text = json.dumps(self.options(), sort_keys=True)
+        return _FOLDER / f"clips-{hashlib.sha256(text.encode()).hexdigest()[:12]}.npz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clips:
+    """Clips and what is to be predicted of them.
+
+    Attributes:
+        frames: (B, T, H, W, 1) uint8, palette indices.
+        scenario: (B,) uint8, an index of the scenarios.
+        player: (B,) uint8, an index of `PLAYERS`.
+        event: (B,) uint8, an index of `EVENTS`.
+        part: (B,) uint8, an index of `PARTS`.
+        seed: (B,) int64, of the episode.
+        palette: (256, 3) uint8 RGB.
+    """
+
+    frames: NDArray[np.uint8]
+    scenario: NDArray[np.uint8]
+    player: NDArray[np.uint8]
+    event: NDArray[np.uint8]
+    part: NDArray[np.uint8]
+    seed: NDArray[np.int64]
+    palette: NDArray[np.uint8]
+
+    def examples(self, part: Part) -> Examples:
+        """Return the clips of one part; episodes are numbered."""
+        chosen = np.flatnonzero(self.part == PARTS.index(part))
+        players = self.scenario.astype(np.int64) * len(PLAYERS) + self.player
+        return {
+            "image": torch.from_numpy(self.frames[chosen]),
+            **{
+                name: torch.from_numpy(getattr(self, name)[chosen].astype(np.int64))
+                for name in ("scenario", "player", "event")
+            },
+            "episode": torch.from_numpy((players * 2**31 + self.seed)[chosen]),
+        }
+
+
+def event_of(before: Mapping[str, float], after: Mapping[str, float]) -> str:
+    """Return what happened to the player: one of `EVENTS`, the first one of several.
+
+    Args:
+        before: `kills`, `damage_taken`, `items` and `health`, at the first frame.
+        after: the same at the last frame.
+    """
+    if after["kills"] > before["kills"]:
+        return "kill"
+    if after["damage_taken"] > before["damage_taken"]:
+        return "hurt"
+    if after["items"] > before["items"] or after["health"] > before["health"]:
+        return "pick-up"
+    return "none"
+
+
+def load_clips(config: ClipsConfig) -> tuple[Clips, str]:
+    """Return the clips of a configuration and their SHA-256; they are collected if necessary.
+
+    Raises:
+        DamagedError: If their file is damaged.
+        FileError: If it holds the clips of another configuration.
+        EnvError: If a scenario cannot be played.
+    """
+    if not config.path.exists():
+        write_arrays(config.path, vars(collect_clips(config)), config.options())
+    arrays, about, checksum = read_arrays(config.path, _MAX_BYTES)
+    for name, value in config.options().items():
+        if about.get(name) != value:
+            raise FileError(
+                f"{config.path} holds clips with {name} {about.get(name)!a:.60}, not "
+                f"{value!a:.60}; name another file with --data, or remove this one"
+            )
+    try:
+        clips = Clips(**arrays)
+        _check(clips, config)
+    except (TypeError, ValueError) as error:
+        raise DamagedError(f"{config.path} holds no clips: {error}") from error
+    return clips, checksum
+
+
+def _check(clips: Clips, config: ClipsConfig) -> None:
+    """Check shapes, types and ranges of clips from a file.
+
+    Raises:
+        ValueError: If they are not those of clips.
+    """
+    count = len(clips.frames)
+    kinds: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
+        "frames": ((count, LENGTH, config.height, config.width, 1), np.uint8),
+        **dict.fromkeys(("scenario", "player", "event", "part"), ((count,), np.uint8)),
+        "seed": ((count,), np.int64),
+        "palette": ((256, 3), np.uint8),
+    }
+    for name, (shape, dtype) in kinds.items():
+        array = getattr(clips, name)
+        if array.shape != shape or array.dtype != dtype:
+            raise ValueError(f"{name} is {array.dtype} of shape {array.shape}")
+    bounds = (config.scenarios, PLAYERS, EVENTS, PARTS)
+    for name, values in zip(("scenario", "player", "event", "part"), bounds, strict=True):
+        if count and getattr(clips, name).max() >= len(values):
+            raise ValueError(f"{name} is out of range")
+
+
+def collect_clips(config: ClipsConfig) -> Clips:
+    """Play scenarios, and return clips; the same configuration gives the same clips.
+
+    Each pair of a scenario and a player contributes the same number of clips to each part, as
+    nearly as possible. The episodes of different parts have different seeds.
+
+    Raises:
+        EnvError: If a scenario cannot be played.
+        FileError: If a policy of the project is damaged.
+    """
+    columns: dict[str, list[Any]] = {name: [] for name in ("scenario", "player", "event")}
+    columns |= {name: [] for name in ("part", "seed", "frames")}
+    palette: NDArray[np.uint8] = np.zeros((256, 3), np.uint8)
+    pairs = len(config.scenarios) * len(PLAYERS)
+    for number in range(pairs):
+        scenario, player = divmod(number, len(PLAYERS))
+        policy, env = prepare(
+            config.scenarios[scenario], config.height, config.width, trained=player > 0
+        )
+        palette = env.palette
+
+        def new_player(
+            rng: np.random.Generator, env: DoomEnv = env, policy: Any = policy, player: int = player
+        ) -> ScreenPlayer:
+            if policy is None:
+                return RandomPlayer(env, rng)
+            kind = TrainedPlayer if PLAYERS[player] == "trained" else HalfTrainedPlayer
+            return kind(env, rng, policy)
+
+        try:
+            for part, name in enumerate(PARTS):
+                wanted = round(config.clips * _SHARES[name])
+                quota = wanted // pairs + (number < wanted % pairs)
+                first = _FIRST_SEED + part * _SEEDS_APART
+                for seed, event, frames in _play(env, new_player, config, first, quota):
+                    row = (scenario, player, EVENTS.index(event), part, seed, frames)
+                    for column, value in zip(columns.values(), row, strict=True):
+                        column.append(value)
+        finally:
+            env.close()
+    return Clips(
+        frames=np.stack(columns["frames"]),
+        seed=np.array(columns["seed"], np.int64),
+        palette=palette,
+        **{n: np.array(columns[n], np.uint8) for n in ("scenario", "player", "event", "part")},
+    )
+
+
+def _play(
+    env: DoomEnv, new_player: Any, config: ClipsConfig, first_seed: int, quota: int
+) -> Iterator[tuple[int, str, NDArray[np.uint8]]]:
+    """Yield clips of episodes with consecutive seeds until there are enough.
+
+    Args:
+        env: the environment.
+        new_player: returns a player for an episode's random generator.
+        config: the size of the screen.
+        first_seed: seed of the first episode.
+        quota: the number of clips.
+
+    Yields:
+        The seed of the episode, the event, and (T, H, W, 1) uint8 frames.
+    """
+    left = quota
+    parts = observation_parts(env.observation_space)
+    obs = {name: np.zeros(part.shape, part.dtype) for name, part in parts.items()}
+    env.write_to(obs)
+    for seed in range(first_seed, first_seed + _SEEDS_APART):
+        if not left:
+            return
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
+        player = new_player(rng)
+        wait, of_episode, done = int(rng.integers(_LONGEST_GAP)), 0, False
+        frames: list[NDArray[np.uint8]] = []
+        before: dict[str, float] = {}
+        env.reset(seed=seed)
+        while not done and left and of_episode < _MOST_OF_EPISODE:
+            if wait:
+                wait -= 1
+            else:
+                screen, _ = env.look(config.height, config.width)
+                now = {**env.episode_statistics(), "health": env.info()["HEALTH"]}
+                before = before if frames else now
+                frames.append(screen[..., None])
+                if len(frames) == LENGTH:
+                    yield seed, event_of(before, now), np.stack(frames)
+                    left, of_episode = left - 1, of_episode + 1
+                    frames, wait = [], int(rng.integers(_LONGEST_GAP))
+            _, terminated, truncated = env.advance(player.act(obs))
+            done = terminated or truncated
