@@ -140,7 +140,8 @@ def test_what_needs_two_frames_is_learned_from_two_alone(monkeypatch, frames):
     train = task.load("train")
     encoder = NatureConfig(conv_channels=(8, 8, 8), features=32)
     config = PerceptionConfig(encoder=encoder, memory=LSTMConfig())
-    network = build_network(task.specs(train), config, task.head)
+    network = build_network(task.specs(train), config, task.head, normalize_obs=True)
+    network.perception.observe({"image": train["image"].flatten(0, 1)})
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
     for _ in range(60):
         loss = task.loss(task.predict(network, train), train)
