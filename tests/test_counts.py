@@ -128,6 +128,7 @@ def test_a_frame_is_copied_once_from_shared_memory_into_the_rollout(envs, sample
     assert sorted(copies) == [("aten::copy_", place, batch) for place in places]
 
 
+@pytest.mark.slow
 def test_a_rollout_reuses_its_memory(sampler):
     def collect():
         ended = 0

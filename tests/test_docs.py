@@ -57,6 +57,7 @@ SHORT = {
     "push": "",
     "pull": "",
 }
+LONG = ("python.md", "from_stable_baselines3.md")  # Pages whose Python takes long.
 TRAINED = ("train.py", "see", "score see")  # All other keys are commands of `evaluate.py`.
 
 
@@ -177,7 +178,7 @@ def test_every_command_runs(page, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, marks=pytest.mark.slow if page.name == "python.md" else [])
+        pytest.param(page, marks=pytest.mark.slow if page.name in LONG else [])
         for page in [*PAGES, *READ_FIRST]
         if any(kind == "python" for kind, _ in fenced(page))
     ],

@@ -119,7 +119,11 @@ def test_flags_are_swept(tmp_path, in_process):
 @pytest.mark.parametrize(
     ("sweep", "expected"),
     [
-        ("memory=none,lstn", "unknown memory 'lstn'; choose from none, lstm"),
+        pytest.param(
+            "memory=none,lstn",
+            "unknown memory 'lstn'; choose from none, lstm",
+            marks=pytest.mark.slow,
+        ),
         pytest.param("memroy=none", "no --memroy; did you mean --memory?", marks=pytest.mark.slow),
         ("memory", "--sweep memory: give a flag and its values, as in memory=none,lstm"),
         ("memory=none,", "--sweep memory=none,: give a flag and its values"),

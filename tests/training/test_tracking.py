@@ -208,7 +208,8 @@ def test_no_file_and_no_process_is_left_outside_the_run_folder(tracked):
     assert str(home) not in lines
 
 
-@pytest.mark.parametrize("service", [WANDB, SLOW_TRACKIO])
+@pytest.mark.slow
+@pytest.mark.parametrize("service", [WANDB, TRACKIO])
 def test_a_run_that_starts_over_is_another_run_beside_the_first(service, tmp_path):
     code = (
         "for number, resumed in enumerate((False, True, False)):\n"
