@@ -32,7 +32,8 @@ from training.supervised.players import (
 from training.supervised.task import Examples, Part, TaskConfig
 
 PLAYERS = ("random", "half-trained", "trained")
-EVENTS = ("none", "kill", "hurt", "pick-up")
+EVENTS = ("none", "hurt", "pick-up", "kill")
+"""What may happen in an env step, the rarest last; a clip has the last of its env steps' events."""
 LENGTH = 8
 """T, frames of a clip: 0.9 seconds."""
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
@@ -42,7 +43,7 @@ _FIRST_SEED = 500_000_000  # Not those of scenes.
 _MOST_OF_EPISODE = 6  # Clips, so that no episode dominates.
 _LONGEST_GAP = 12  # Env steps between two clips of an episode, at most.
 _FOLDER = Path("data")
-_FORMAT = 1
+_FORMAT = 2  # The first one gave a clip one event by the change from its first to its last frame.
 _MAX_BYTES = 2**31  # Of all arrays.
 
 
@@ -139,20 +140,23 @@ class Clips:
         }
 
 
-def event_of(before: Mapping[str, float], after: Mapping[str, float]) -> str:
-    """Return what happened to the player: one of `EVENTS`, the first one of several.
+def event_of(before: Mapping[str, float], after: Mapping[str, float]) -> int:
+    """Return what happened to the player in an env step, an index of `EVENTS`.
+
+    Health that rises is a pick-up also where the floor hurts all the time. Over a whole clip, such
+    a rise would be lost among what the floor costs.
 
     Args:
-        before: `kills`, `damage_taken`, `items` and `health`, at the first frame.
-        after: the same at the last frame.
+        before: `kills`, `damage_taken`, `items` and `health`, before the env step.
+        after: the same after it.
     """
     if after["kills"] > before["kills"]:
-        return "kill"
-    if after["damage_taken"] > before["damage_taken"]:
-        return "hurt"
+        return EVENTS.index("kill")
     if after["items"] > before["items"] or after["health"] > before["health"]:
-        return "pick-up"
-    return "none"
+        return EVENTS.index("pick-up")
+    if after["damage_taken"] > before["damage_taken"]:
+        return EVENTS.index("hurt")
+    return EVENTS.index("none")
 
 
 def load_clips(config: ClipsConfig) -> tuple[Clips, str]:
@@ -238,7 +242,7 @@ def collect_clips(config: ClipsConfig) -> Clips:
                 quota = wanted // pairs + (number < wanted % pairs)
                 first = _FIRST_SEED + part * _SEEDS_APART
                 for seed, event, frames in _play(env, new_player, config, first, quota):
-                    row = (scenario, player, EVENTS.index(event), part, seed, frames)
+                    row = (scenario, player, event, part, seed, frames)
                     for column, value in zip(columns.values(), row, strict=True):
                         column.append(value)
         finally:
@@ -253,7 +257,7 @@ def collect_clips(config: ClipsConfig) -> Clips:
 
 def _play(
     env: DoomEnv, new_player: Any, config: ClipsConfig, first_seed: int, quota: int
-) -> Iterator[tuple[int, str, NDArray[np.uint8]]]:
+) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
     """Yield clips of episodes with consecutive seeds until there are enough.
 
     Args:
@@ -264,7 +268,7 @@ def _play(
         quota: the number of clips.
 
     Yields:
-        The seed of the episode, the event, and (T, H, W, 1) uint8 frames.
+        The seed of the episode, the event (an index of `EVENTS`), and (T, H, W, 1) uint8 frames.
     """
     left = quota
     parts = observation_parts(env.observation_space)
@@ -277,7 +281,7 @@ def _play(
         player = new_player(rng)
         wait, of_episode, done = int(rng.integers(_LONGEST_GAP)), 0, False
         frames: list[NDArray[np.uint8]] = []
-        before: dict[str, float] = {}
+        event, before = 0, dict[str, float]()
         env.reset(seed=seed)
         while not done and left and of_episode < _MOST_OF_EPISODE:
             if wait:
@@ -285,10 +289,11 @@ def _play(
             else:
                 screen, _ = env.look(config.height, config.width)
                 now = {**env.episode_statistics(), "health": env.info()["HEALTH"]}
-                before = before if frames else now
+                event = max(event, event_of(before, now)) if frames else 0
+                before = now
                 frames.append(screen[..., None])
                 if len(frames) == LENGTH:
-                    yield seed, event_of(before, now), np.stack(frames)
+                    yield seed, event, np.stack(frames)
                     left, of_episode = left - 1, of_episode + 1
                     frames, wait = [], int(rng.integers(_LONGEST_GAP))
             _, terminated, truncated = env.advance(player.act(obs))
