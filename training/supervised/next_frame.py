@@ -27,6 +27,7 @@ from training.supervised.pictures import strips
 from training.supervised.task import Examples, Part, Picture, Statistics, Task, TaskConfig
 
 PAST, FUTURE = 10, 10
+_DARK = -3.0  # The logit of 0.05, the mean brightness of a frame.
 _SHOWN = 5  # Clips in a picture.
 _SHARES = {"validation": 0.1, "test": 0.2}  # Of the clips of training, in addition to them.
 # The window of Wang et al. 2004, and their constants for numbers in [0, 1].
@@ -81,9 +82,13 @@ class Decoder(nn.Module):
             orthogonal(nn.Conv2d(channels // 2, 2 * channels, 3, padding=1)),
             nn.ReLU(),
             nn.PixelShuffle(2),
-            nn.Conv2d(channels // 2, 4, 3, padding=1),
+            last := orthogonal(nn.Conv2d(channels // 2, 4, 3, padding=1), 0.1),
             nn.PixelShuffle(2),
         )
+        # Frames are dark: otherwise, the memory would first learn to darken all of them alike, and
+        # saturate.
+        assert isinstance(last.bias, Tensor)
+        nn.init.constant_(last.bias, _DARK)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return (B, T, H, W) float32 logits of brightness for (B, F) float32 features."""
@@ -102,6 +107,7 @@ class NextFrame(Task[NextFrameConfig]):
         "memory": "lstm",
         "perception.encoder.conv_channels": (16, 32, 32),
         "perception.memory.memory_size": 512,
+        "normalize_obs": True,
         "epochs": 20,
         "batch_size": 32,
         "weight_decay": 0.0,

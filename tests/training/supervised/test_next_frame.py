@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from perception import PerceptionConfig
+from perception.encoders import NatureConfig
+from perception.memory import LSTMConfig
+from training.supervised.network import build_network
 from training.supervised.next_frame import (
     FUTURE,
     PAST,
@@ -90,3 +94,28 @@ def test_the_past_is_followed_by_the_future():
 def test_sizes_out_of_range_are_refused(name):
     with pytest.raises(ValueError, match=f"{name} must be between 1 and"):
         NextFrameConfig(**{name: 0})
+
+
+def test_two_clips_are_told_apart():
+    """The memory does not saturate: what is predicted depends on what was seen."""
+    torch.manual_seed(0)
+    task = NextFrame(NextFrameConfig(clips=2, decoder_size=64, decoder_channels=8))
+    train = task.load("train")
+    config = PerceptionConfig(
+        encoder=NatureConfig(conv_channels=(8, 8, 8), features=64),
+        memory=LSTMConfig(memory_size=64),
+    )
+    network = build_network(task.specs(train), config, task.head, normalize_obs=True)
+    network.perception.observe({"image": train["image"].flatten(0, 1)})
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    for _ in range(60):
+        loss = task.loss(task.predict(network, train), train)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+    predicted = task.predict(network, train).detach().sigmoid()
+    truths = train["future"] / 255
+    errors = (predicted - truths).square().sum()
+    of_the_other = (predicted - truths.flip(0)).square().sum()
+    assert errors < 0.7 * of_the_other
