@@ -5,12 +5,9 @@ Axes: B clips, T frames of a clip, one each env step, H, W the screen.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,45 +15,51 @@ from numpy.typing import NDArray
 
 from envs import DoomEnv
 from envs.doom.scenarios import SCENARIOS
-from envs.spaces import observation_parts
-from storage.arrays import read_arrays, write_arrays
-from storage.files import DamagedError, FileError
+from storage.arrays import write_arrays
+from training.supervised.collected import (
+    PARTS,
+    SEEDS_APART,
+    CollectedConfig,
+    Kinds,
+    check_arrays,
+    quota,
+    read_collected,
+)
 from training.supervised.players import (
     HalfTrainedPlayer,
     RandomPlayer,
     ScreenPlayer,
     TrainedPlayer,
+    generator_of,
+    observed,
     policy_file,
     prepare,
 )
-from training.supervised.task import Examples, Part, TaskConfig
+from training.supervised.task import Examples, Part
 
 PLAYERS = ("random", "half-trained", "trained")
 EVENTS = ("none", "hurt", "pick-up", "kill")
 """What may happen in an env step, the rarest last; a clip has the last of its env steps' events."""
 LENGTH = 8
 """T, frames of a clip: 0.9 seconds."""
-PARTS: tuple[Part, ...] = ("train", "validation", "test")
 _SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
-_SEEDS_APART = 1_000_000  # Episodes of a part have seeds below this, added to the part's first one.
 _FIRST_SEED = 500_000_000  # Not those of scenes.
 _MOST_OF_EPISODE = 6  # Clips, so that no episode dominates.
 _LONGEST_GAP = 12  # Env steps between two clips of an episode, at most.
-_FOLDER = Path("data")
 _FORMAT = 2  # The first one gave a clip one event by the change from its first to its last frame.
-_MAX_BYTES = 2**31  # Of all arrays.
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipsConfig(TaskConfig):
+class ClipsConfig(CollectedConfig):
     """Which clips there are; the same options always make the same clips.
 
     Raises:
         ValueError: If a value is out of range.
     """
 
-    data: Path | None = None
-    """File of the clips, which are collected if it is missing. None: one in the folder data."""
+    what: ClassVar[str] = "clips"
+    lacking: ClassVar[str] = "there is no trained policy for"
+
     clips: int = 2_400
     """Number of clips, of all parts together."""
     scenarios: tuple[str, ...] = (
@@ -67,23 +70,10 @@ class ClipsConfig(TaskConfig):
         "deadly_corridor",
     )
     """Scenarios that are played; the project must have a trained policy for each."""
-    height: int = 60
-    """Height of the screen in pixels."""
-    width: int = 80
-    """Width of the screen in pixels."""
 
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        for name in ("clips", "height", "width"):
-            if not 1 <= getattr(self, name) <= 2**20:
-                raise ValueError(f"{name} must be between 1 and 2^20, got {getattr(self, name)}")
-        trained = [name for name in SCENARIOS if policy_file(name).exists()]
-        if unknown := [name for name in self.scenarios if name not in trained]:
-            raise ValueError(
-                f"there is no trained policy for {unknown[0]!r}; scenarios are {', '.join(trained)}"
-            )
-        if not self.scenarios or len(set(self.scenarios)) < len(self.scenarios):
-            raise ValueError("scenarios must be named, each once")
+    def playable(self) -> Collection[str]:
+        """Return the scenarios for which the project has a trained policy."""
+        return [name for name in SCENARIOS if policy_file(name).exists()]
 
     def options(self) -> dict[str, Any]:
         """Return what the clips depend on, as JSON."""
@@ -94,14 +84,6 @@ class ClipsConfig(TaskConfig):
             "height": self.height,
             "width": self.width,
         }
-
-    @property
-    def path(self) -> Path:
-        """The file of the clips."""
-        if self.data is not None:
-            return self.data
-        text = json.dumps(self.options(), sort_keys=True)
-        return _FOLDER / f"clips-{hashlib.sha256(text.encode()).hexdigest()[:12]}.npz"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,19 +151,7 @@ def load_clips(config: ClipsConfig) -> tuple[Clips, str]:
     """
     if not config.path.exists():
         write_arrays(config.path, vars(collect_clips(config)), config.options())
-    arrays, about, checksum = read_arrays(config.path, _MAX_BYTES)
-    for name, value in config.options().items():
-        if about.get(name) != value:
-            raise FileError(
-                f"{config.path} holds clips with {name} {about.get(name)!a:.60}, not "
-                f"{value!a:.60}; name another file with --data, or remove this one"
-            )
-    try:
-        clips = Clips(**arrays)
-        _check(clips, config)
-    except (TypeError, ValueError) as error:
-        raise DamagedError(f"{config.path} holds no clips: {error}") from error
-    return clips, checksum
+    return read_collected(config.path, config, Clips, lambda clips: _check(clips, config))
 
 
 def _check(clips: Clips, config: ClipsConfig) -> None:
@@ -191,20 +161,19 @@ def _check(clips: Clips, config: ClipsConfig) -> None:
         ValueError: If they are not those of clips.
     """
     count = len(clips.frames)
-    kinds: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
+    kinds: Kinds = {
         "frames": ((count, LENGTH, config.height, config.width, 1), np.uint8),
         **dict.fromkeys(("scenario", "player", "event", "part"), ((count,), np.uint8)),
         "seed": ((count,), np.int64),
         "palette": ((256, 3), np.uint8),
     }
-    for name, (shape, dtype) in kinds.items():
-        array = getattr(clips, name)
-        if array.shape != shape or array.dtype != dtype:
-            raise ValueError(f"{name} is {array.dtype} of shape {array.shape}")
-    bounds = (config.scenarios, PLAYERS, EVENTS, PARTS)
-    for name, values in zip(("scenario", "player", "event", "part"), bounds, strict=True):
-        if count and getattr(clips, name).max() >= len(values):
-            raise ValueError(f"{name} is out of range")
+    classes = {
+        "scenario": config.scenarios,
+        "player": PLAYERS,
+        "event": EVENTS,
+        "part": PARTS,
+    }
+    check_arrays(clips, kinds, classes)
 
 
 def collect_clips(config: ClipsConfig) -> Clips:
@@ -238,10 +207,9 @@ def collect_clips(config: ClipsConfig) -> Clips:
 
         try:
             for part, name in enumerate(PARTS):
-                wanted = round(config.clips * _SHARES[name])
-                quota = wanted // pairs + (number < wanted % pairs)
-                first = _FIRST_SEED + part * _SEEDS_APART
-                for seed, event, frames in _play(env, new_player, config, first, quota):
+                wanted = quota(config.clips, _SHARES[name], number, pairs)
+                first = _FIRST_SEED + part * SEEDS_APART
+                for seed, event, frames in _play(env, new_player, config, first, wanted):
                     row = (scenario, player, event, part, seed, frames)
                     for column, value in zip(columns.values(), row, strict=True):
                         column.append(value)
@@ -256,7 +224,7 @@ def collect_clips(config: ClipsConfig) -> Clips:
 
 
 def _play(
-    env: DoomEnv, new_player: Any, config: ClipsConfig, first_seed: int, quota: int
+    env: DoomEnv, new_player: Any, config: ClipsConfig, first_seed: int, wanted: int
 ) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
     """Yield clips of episodes with consecutive seeds until there are enough.
 
@@ -265,19 +233,17 @@ def _play(
         new_player: returns a player for an episode's random generator.
         config: the size of the screen.
         first_seed: seed of the first episode.
-        quota: the number of clips.
+        wanted: the number of clips.
 
     Yields:
         The seed of the episode, the event (an index of `EVENTS`), and (T, H, W, 1) uint8 frames.
     """
-    left = quota
-    parts = observation_parts(env.observation_space)
-    obs = {name: np.zeros(part.shape, part.dtype) for name, part in parts.items()}
-    env.write_to(obs)
-    for seed in range(first_seed, first_seed + _SEEDS_APART):
+    left = wanted
+    obs = observed(env)
+    for seed in range(first_seed, first_seed + SEEDS_APART):
         if not left:
             return
-        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
+        rng = generator_of(seed)
         player = new_player(rng)
         wait, of_episode, done = int(rng.integers(_LONGEST_GAP)), 0, False
         frames: list[NDArray[np.uint8]] = []

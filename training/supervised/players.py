@@ -15,6 +15,7 @@ from agents.device import single_thread
 from agents.distributions import num_draws
 from agents.policy import Policy
 from envs import DoomEnv, EnvConfig
+from envs.spaces import observation_parts
 from evaluation.entries import ZOO
 from evaluation.protocol import native
 from storage.policy_file import load_policy
@@ -103,3 +104,19 @@ def prepare(
         file = load_policy(policy_file(scenario))
         policy, env = file.policy, native(file, policy_file(scenario), trust=False)
     return policy, DoomEnv(replace(env, depth_targets=True, kind_targets=True))
+
+
+def observed(env: DoomEnv) -> dict[str, NDArray[Any]]:
+    """Return arrays into which an environment writes its observations, by part."""
+    parts = observation_parts(env.observation_space)
+    obs = {name: np.zeros(part.shape, part.dtype) for name, part in parts.items()}
+    env.write_to(obs)
+    return obs
+
+
+def generator_of(seed: int) -> np.random.Generator:
+    """Return the random generator of an episode's player.
+
+    It is a child of the episode's seed, because the environment draws from the seed itself.
+    """
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))

@@ -8,13 +8,11 @@ Axes: B scenes, H, W the screen, K kinds of objects.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,33 +23,44 @@ from agents.policy import Policy
 from envs import DoomEnv
 from envs.doom.scenarios import SCENARIOS
 from envs.doom.sight import CLASSES, KINDS
-from envs.spaces import observation_parts
 from evaluation.printing import print_line
-from storage.arrays import read_arrays, write_arrays
-from storage.files import DamagedError, FileError
-from training.supervised.players import RandomPlayer, TrainedPlayer, policy_file, prepare
-from training.supervised.task import Part, TaskConfig
+from storage.arrays import write_arrays
+from storage.files import FileError
+from training.supervised.collected import (
+    PARTS,
+    SEEDS_APART,
+    CollectedConfig,
+    Kinds,
+    check_arrays,
+    quota,
+    read_collected,
+)
+from training.supervised.players import (
+    RandomPlayer,
+    TrainedPlayer,
+    generator_of,
+    observed,
+    policy_file,
+    prepare,
+)
+from training.supervised.task import Part
 
-PARTS: tuple[Part, ...] = ("train", "validation", "test")
 _SHARES = {"train": 0.75, "validation": 0.1, "test": 0.15}
-_SEEDS_APART = 1_000_000  # Episodes of a part have seeds below this, added to the part's first one.
 _GAP = 8  # Env steps between two scenes, about a second, so that neighbours differ.
 _MOST_OF_EPISODE = 20  # Scenes, so that no episode dominates.
-_FOLDER = Path("data")
 _FORMAT = 1
-_MAX_BYTES = 2**31  # Of all arrays.
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScenesConfig(TaskConfig):
+class ScenesConfig(CollectedConfig):
     """Which scenes there are; the same options always make the same scenes.
 
     Raises:
         ValueError: If a value is out of range.
     """
 
-    data: Path | None = None
-    """File of the scenes, which are collected if it is missing. None: one in the folder data."""
+    what: ClassVar[str] = "scenes"
+
     scenes: int = 5_000
     """Number of scenes, of all parts together."""
     scenarios: tuple[str, ...] = (
@@ -65,26 +74,18 @@ class ScenesConfig(TaskConfig):
         "deathmatch",
     )
     """Scenarios that are played, at random and, where the project has one, by a trained policy."""
-    height: int = 60
-    """Height of the screen in pixels."""
-    width: int = 80
-    """Width of the screen in pixels."""
     scenes_seed: int = 0
     """Seed of the episodes, and of what players do at random."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name in ("scenes", "height", "width"):
-            if not 1 <= getattr(self, name) <= 2**20:
-                raise ValueError(f"{name} must be between 1 and 2^20, got {getattr(self, name)}")
-        if unknown := [name for name in self.scenarios if name not in SCENARIOS]:
-            raise ValueError(
-                f"there is no scenario {unknown[0]!r}; scenarios are {', '.join(SCENARIOS)}"
-            )
-        if not self.scenarios or len(set(self.scenarios)) < len(self.scenarios):
-            raise ValueError("scenarios must be named, each once")
+        super().__post_init__()
         if not 0 <= self.scenes_seed < 1_000:
             raise ValueError(f"scenes_seed must be between 0 and 999, got {self.scenes_seed}")
+
+    def playable(self) -> Collection[str]:
+        """Return all scenarios."""
+        return SCENARIOS
 
     def options(self) -> dict[str, Any]:
         """Return what the scenes depend on, as JSON."""
@@ -96,14 +97,6 @@ class ScenesConfig(TaskConfig):
             "width": self.width,
             "scenes_seed": self.scenes_seed,
         }
-
-    @property
-    def path(self) -> Path:
-        """The file of the scenes."""
-        if self.data is not None:
-            return self.data
-        text = json.dumps(self.options(), sort_keys=True)
-        return _FOLDER / f"scenes-{hashlib.sha256(text.encode()).hexdigest()[:12]}.npz"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +139,7 @@ class Scenes:
     def episode(self) -> NDArray[np.int64]:
         """(B,) int64, a number for each episode of each player in each scenario."""
         players = self.scenario.astype(np.int64) * 2 + self.trained
-        return players * len(PARTS) * 1_000 * _SEEDS_APART + self.seed
+        return players * len(PARTS) * 1_000 * SEEDS_APART + self.seed
 
 
 def load_scenes(config: ScenesConfig) -> tuple[Scenes, str]:
@@ -178,19 +171,7 @@ def read_scenes(path: Path, config: ScenesConfig) -> tuple[Scenes, str]:
         DamagedError: If it is damaged, or holds no scenes.
         FileError: If it holds the scenes of another configuration.
     """
-    arrays, about, checksum = read_arrays(path, _MAX_BYTES)
-    for name, value in config.options().items():
-        if about.get(name) != value:
-            raise FileError(
-                f"{path} holds scenes with {name} {about.get(name)!a:.60}, not {value!a:.60}; name "
-                "another file with --data, or remove this one"
-            )
-    try:
-        scenes = Scenes(**arrays)
-        _check(scenes, config)
-    except (TypeError, ValueError) as error:
-        raise DamagedError(f"{path} holds no scenes: {error}") from error
-    return scenes, checksum
+    return read_collected(path, config, Scenes, lambda scenes: _check(scenes, config))
 
 
 def _check(scenes: Scenes, config: ScenesConfig) -> None:
@@ -200,7 +181,7 @@ def _check(scenes: Scenes, config: ScenesConfig) -> None:
         ValueError: If they are not those of scenes.
     """
     count, size = len(scenes.frames), (config.height, config.width)
-    kinds = {
+    kinds: Kinds = {
         "frames": ((count, *size, 1), np.uint8),
         "classes": ((count, *size), np.uint8),
         "counts": ((count, len(KINDS)), np.int16),
@@ -213,14 +194,8 @@ def _check(scenes: Scenes, config: ScenesConfig) -> None:
         "step": ((count,), np.int32),
         "palette": ((256, 3), np.uint8),
     }
-    for name, (shape, dtype) in kinds.items():
-        array = getattr(scenes, name)
-        if array.shape != shape or array.dtype != dtype:
-            raise ValueError(f"{name} is {array.dtype} of shape {array.shape}")
-    highest = {"classes": len(CLASSES), "part": len(PARTS), "scenario": len(config.scenarios)}
-    for name, bound in highest.items():
-        if count and getattr(scenes, name).max() >= bound:
-            raise ValueError(f"{name} is out of range")
+    classes = {"classes": CLASSES, "part": PARTS, "scenario": config.scenarios}
+    check_arrays(scenes, kinds, classes)
     for name in ("bearing", "distance"):
         if np.isinf(getattr(scenes, name)).any():
             raise ValueError(f"{name} is infinite")
@@ -248,11 +223,10 @@ def collect_scenes(config: ScenesConfig) -> Scenes:
         palettes.append(env.palette)
         try:
             for part, name in enumerate(PARTS):
-                wanted = round(config.scenes * _SHARES[name])
-                quota = wanted // len(players) + (number < wanted % len(players))
-                first = (config.scenes_seed * len(PARTS) + part) * _SEEDS_APART
+                wanted = quota(config.scenes, _SHARES[name], number, len(players))
+                first = (config.scenes_seed * len(PARTS) + part) * SEEDS_APART
                 about = {"scenario": scenario, "trained": trained, "part": part}
-                played = _play(env, policy, config, first, quota, screens)
+                played = _play(env, policy, config, first, wanted, screens)
                 rows.extend({**about, **seen} for seen in played)
         finally:
             env.close()
@@ -286,7 +260,7 @@ def _play(
     policy: Policy | None,
     config: ScenesConfig,
     first_seed: int,
-    quota: int,
+    wanted: int,
     screens: set[bytes],
 ) -> Iterator[dict[str, Any]]:
     """Yield scenes of episodes with consecutive seeds until there are enough.
@@ -296,16 +270,13 @@ def _play(
         policy: the player. None: a random one.
         config: the size of the screen.
         first_seed: seed of the first episode.
-        quota: the number of scenes.
+        wanted: the number of scenes.
         screens: those that there are already, of all parts; these are left out, and new ones added.
     """
-    left = quota
-    parts = observation_parts(env.observation_space)
-    obs = {name: np.zeros(part.shape, part.dtype) for name, part in parts.items()}
-    env.write_to(obs)
-    for seed in range(first_seed, first_seed + _SEEDS_APART):
-        # A child of the seed: the environment draws from the seed itself.
-        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
+    left = wanted
+    obs = observed(env)
+    for seed in range(first_seed, first_seed + SEEDS_APART):
+        rng = generator_of(seed)
         player = RandomPlayer(env, rng) if policy is None else TrainedPlayer(env, rng, policy)
         next_scene, of_episode, done, step = int(rng.integers(_GAP)), 0, False, 0
         env.reset(seed=seed)

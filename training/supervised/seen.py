@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from agents.policy import Specs
-from perception import ImageSpec
+from training.supervised.collected import screen_specs
 from training.supervised.scenes import Scenes, ScenesConfig, examples_of, load_scenes
 from training.supervised.task import Examples, Part, Picture, Task
 
@@ -49,11 +49,7 @@ class SceneTask(Task[ConfigT]):
 
     def specs(self, examples: Examples) -> Specs:
         """Return the specification of the screen: palette indices."""
-        height, width, channels = examples["image"].shape[1:]
-        red, green, blue = range(3)
-        palette = tuple((int(c[red]), int(c[green]), int(c[blue])) for c in self._scenes[0].palette)
-        shape = (height, width, channels)
-        return {"image": ImageSpec(shape=shape, channels=("palette",), palette=palette)}
+        return screen_specs(examples["image"].shape[1:], self._scenes[0].palette)
 
     def augment(self, batch: Examples) -> Examples:
         """Return half of the scenes, at random, as a mirror shows them."""

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agents.policy import Specs
-from perception import ImageSpec
 from perception.encoders import orthogonal
 from training.supervised.classification import confusion
 from training.supervised.clips import EVENTS, LENGTH, PLAYERS, Clips, ClipsConfig, load_clips
+from training.supervised.collected import screen_specs
 from training.supervised.network import Network
 from training.supervised.pictures import confusion_picture
 from training.supervised.task import Examples, Part, Picture, Statistics, Task
@@ -77,10 +77,7 @@ class Video(Task[VideoConfig]):
 
     def specs(self, examples: Examples) -> Specs:
         """Return the specification of a frame: palette indices."""
-        height, width, channels = examples["image"].shape[2:]
-        palette = tuple((int(r), int(g), int(b)) for r, g, b in self._clips[0].palette)
-        shape = (height, width, channels)
-        return {"image": ImageSpec(shape=shape, channels=("palette",), palette=palette)}
+        return screen_specs(examples["image"].shape[2:], self._clips[0].palette)
 
     def head(self, num_features: int) -> nn.Module:
         """Return a linear layer with an output for each class of each question."""
