@@ -105,6 +105,7 @@ def score_perception(path: Path, options: ScoreOptions) -> None:
     from storage.run_folder import EVALUATION, SCORED
     from training.supervised.pictures import write_picture
     from training.supervised.scoring import as_json, rebuild, score
+    from training.supervised.task import count
 
     for name in ("episodes", "seed", "greedy", "num_envs"):
         if getattr(options, name) != getattr(ScoreOptions, name):
@@ -114,7 +115,7 @@ def score_perception(path: Path, options: ScoreOptions) -> None:
     task, network = rebuild(file, choose_device(options.device))
     with CONSOLE.status(f"see:{file.trained.task}: looking at the test set"):
         measures, test, statistics = score(task, network, file.trained.source)
-    size = len(next(iter(test.values())))
+    size = count(test)
     title = f"see:{file.trained.task}: {size:,} examples of the test set"
     table = Table(title=title, title_justify="left")
     table.add_column("measure", overflow="fold")

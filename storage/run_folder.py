@@ -234,14 +234,14 @@ class RunFolder:
         """
         try:
             config = self.read_record()["config"]
-            config = config if "task" in config else upgraded_config(config)
+            if "task" in config:
+                raise FileError(
+                    f"{self.path} holds a perception without an agent; choose another --run-dir, "
+                    "or start over with --fresh"
+                )
+            config = upgraded_config(config)
         except (LookupError, TypeError) as error:
             raise FileError(f"{self.config_file} is damaged") from error
-        if "task" in config:
-            raise FileError(
-                f"{self.path} holds a perception without an agent; choose another --run-dir, or "
-                "start over with --fresh"
-            )
         if not isinstance(config.get("objectives"), dict):
             raise FileError(f"{self.config_file} is damaged")
         return config

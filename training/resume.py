@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -23,6 +24,8 @@ from storage.files import DamagedError, FileError, decode
 from storage.run_folder import RunFolder
 from training.config import AnyTrainConfig, TrainConfig, dotted, dotted_fields
 from training.progress import Progress
+
+LoadedT = TypeVar("LoadedT")
 
 
 def resume(
@@ -46,15 +49,8 @@ def resume(
             )
         first = first_training_seed(config.seed)
         return Progress(next_episode_seed=first, next_evaluation=config.evaluation_interval), {}
-    newest, *older = folder.checkpoints
     say = functools.partial(print_line, file=sys.stderr)
-    try:
-        state, collector_state = load_training(newest, agent, say)
-    except DamagedError as error:
-        if not older:
-            raise
-        say(f"{error}; resuming from the checkpoint before it")
-        state, collector_state = load_training(older[0], agent, say)
+    state, collector_state = load_newest(folder, lambda file: load_training(file, agent, say), say)
     try:
         progress = decode(Progress, state)
     except FileError as error:
@@ -64,6 +60,29 @@ def resume(
         ) from error
     say(f"resuming at {progress.env_steps:,} env steps in {folder.path}")
     return progress, collector_state
+
+
+def load_newest(
+    folder: RunFolder, load: Callable[[Path], LoadedT], say: Callable[[str], None]
+) -> LoadedT:
+    """Return what the folder's last undamaged checkpoint holds.
+
+    Args:
+        folder: the run folder; it has checkpoints.
+        load: loads one.
+        say: is called with a line if the last one is damaged.
+
+    Raises:
+        DamagedError: If there is only a damaged one, or the one before it is damaged, too.
+    """
+    newest, *older = folder.checkpoints
+    try:
+        return load(newest)
+    except DamagedError as error:
+        if not older:
+            raise
+        say(f"{error}; resuming from the checkpoint before it")
+        return load(older[0])
 
 
 def lost_episodes(number: int) -> str:

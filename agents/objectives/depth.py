@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agents.errors import AgentError
-from agents.objectives.objective import Objective, ObjectiveConfig
-from agents.objectives.reported import mean_reported, share_reported
+from agents.objectives.objective import ObjectiveConfig
+from agents.objectives.reported import ReportedObjective, mean_reported
 from agents.policy import Policy, PolicyOutput
 from agents.rollout import Minibatch
 from perception.encoders import orthogonal
@@ -42,7 +42,7 @@ class DepthConfig(ObjectiveConfig):
             raise ValueError(f"hidden_size must be at least 1, got {self.hidden_size}")
 
 
-class Depth(Objective[DepthConfig]):
+class Depth(ReportedObjective[DepthConfig]):
     """Predicts the band of depth of each cell; the loss is the mean cross-entropy, in nats.
 
     The metric `accuracy` is the share of cells, in [0, 1], that are predicted correctly.
@@ -61,13 +61,7 @@ class Depth(Objective[DepthConfig]):
             nn.ReLU(),
             orthogonal(nn.Linear(config.hidden_size, len(self.targets) * NUM_BANDS), 0.01),
         )
-        self.share: Tensor
-        self.register_buffer("share", torch.ones(()), persistent=False)
         self.to(policy.device)
-
-    def observe(self, targets: dict[str, Tensor]) -> None:
-        """See `Objective.observe`."""
-        self.share = share_reported(targets[self.targets[0]])
 
     def loss(
         self, policy: Policy, output: PolicyOutput, batch: Minibatch

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agents.errors import AgentError
-from agents.objectives.objective import Objective, ObjectiveConfig
-from agents.objectives.reported import mean_reported, share_reported
+from agents.objectives.objective import ObjectiveConfig
+from agents.objectives.reported import ReportedObjective, mean_reported
 from agents.policy import Policy, PolicyOutput
 from agents.rollout import Minibatch
 from perception.encoders import orthogonal
@@ -31,7 +31,7 @@ class LabelsConfig(ObjectiveConfig):
     """The configuration of the prediction of visible kinds."""
 
 
-class Labels(Objective[LabelsConfig]):
+class Labels(ReportedObjective[LabelsConfig]):
     """Predicts the presence of K kinds of objects; the loss is the mean binary cross-entropy.
 
     The metrics are, for each kind, the share of env steps, in [0, 1], in which its presence is
@@ -47,13 +47,7 @@ class Labels(Objective[LabelsConfig]):
                 "does not report; add --kind-targets in Doom, or remove the objective"
             )
         self.head = orthogonal(nn.Linear(policy.perception.num_features, len(self.targets)), 0.01)
-        self.share: Tensor
-        self.register_buffer("share", torch.ones(()), persistent=False)
         self.to(policy.device)
-
-    def observe(self, targets: dict[str, Tensor]) -> None:
-        """See `Objective.observe`."""
-        self.share = share_reported(targets[self.targets[0]])
 
     def loss(
         self, policy: Policy, output: PolicyOutput, batch: Minibatch

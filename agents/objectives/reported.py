@@ -5,7 +5,13 @@ Axes: t and n steps and environments of a minibatch, T rollout length, N environ
 
 from __future__ import annotations
 
+from abc import ABC
+
+import torch
 from torch import Tensor
+
+from agents.objectives.objective import ConfigT, Objective
+from agents.policy import Policy
 
 NOT_REPORTED = -1.0
 """The value of these targets in all other environments."""
@@ -34,3 +40,21 @@ def mean_reported(values: Tensor, target: Tensor, share: Tensor) -> Tensor:
     """
     is_reported = target != NOT_REPORTED
     return values.where(is_reported, 0.0).sum() / (values.numel() * share.clamp(min=_LEAST_SHARE))
+
+
+class ReportedObjective(Objective[ConfigT], ABC):
+    """An objective whose targets are reported together, by some of the environments.
+
+    Attributes:
+        share: the share of the last rollout's env steps for which they are, a scalar.
+    """
+
+    share: Tensor
+
+    def __init__(self, policy: Policy, config: ConfigT, target_names: tuple[str, ...]) -> None:
+        super().__init__(policy, config, target_names)
+        self.register_buffer("share", torch.ones(()), persistent=False)
+
+    def observe(self, targets: dict[str, Tensor]) -> None:
+        """See `Objective.observe`."""
+        self.share = share_reported(targets[self.targets[0]])

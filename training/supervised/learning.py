@@ -23,7 +23,7 @@ from agents.device import choose_device, choose_precision
 from evaluation.printing import print_line
 from perception.lookup import as_named_dict
 from storage.checkpoint import optimizer_state, optimizer_tensors, under
-from storage.files import DamagedError, FileError, check_writable, decode
+from storage.files import FileError, check_writable, decode
 from storage.perception_file import Trained, save_perception
 from storage.run_folder import RunFolder
 from storage.tensor_file import TensorFile, expect_kinds, kind_of, one_line, write_tensors
@@ -31,12 +31,12 @@ from training.config import dotted, dotted_fields
 from training.errors import TrainingError
 from training.guard import continuing_without_disk
 from training.logger import RunLogger, Shown
-from training.resume import check_same
+from training.resume import check_same, load_newest
 from training.supervised import TASKS, Task
 from training.supervised.config import AnySeeConfig
 from training.supervised.network import Network, build_network
 from training.supervised.scoring import statistics_of
-from training.supervised.task import Examples
+from training.supervised.task import Examples, count, on_device
 
 
 @dataclass
@@ -120,7 +120,8 @@ class SupervisedTraining:
             self.progress.seconds += time.perf_counter() - start
             if done:
                 self.finish_epoch(time.perf_counter() - start)
-        self.save()
+            else:
+                self.save()
 
     def learn_epoch(self) -> bool:
         """Learn from each example once, and return whether there was no signal to stop."""
@@ -228,16 +229,6 @@ class SupervisedTraining:
             file = self.folder.checkpoint_file(self.progress.examples)
             write_tensors(file, tensors, {"progress": asdict(self.progress)})
             self.folder.keep_checkpoints(file)
-
-
-def count(examples: Examples) -> int:
-    """Return the number of examples."""
-    return len(next(iter(examples.values())))
-
-
-def on_device(batch: Examples, network: Network) -> Examples:
-    """Return a batch on a network's device."""
-    return {name: part.to(network.device, non_blocking=True) for name, part in batch.items()}
 
 
 def is_finished(config: AnySeeConfig, progress: SeeProgress) -> bool:
@@ -371,14 +362,7 @@ def _resume(
     """Restore a training from the last undamaged checkpoint, or return a new progress."""
     if config.fresh or not folder.checkpoints:
         return SeeProgress()
-    newest, *older = folder.checkpoints
-    try:
-        progress = _load(newest, network, optimizer)
-    except DamagedError as error:
-        if not older:
-            raise
-        say(f"{error}; resuming from the checkpoint before it")
-        progress = _load(older[0], network, optimizer)
+    progress = load_newest(folder, lambda file: _load(file, network, optimizer), say)
     say(f"resuming at {progress.examples:,} examples in {folder.path}")
     return progress
 

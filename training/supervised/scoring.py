@@ -15,7 +15,7 @@ from storage.perception_file import PerceptionFile
 from storage.policy_file import parse_named
 from training.supervised import TASKS, Task
 from training.supervised.network import Network, build_network
-from training.supervised.task import Examples, Statistics
+from training.supervised.task import Examples, Statistics, count, on_device
 
 _BATCH = 256
 _RESAMPLES = 1_000
@@ -45,9 +45,9 @@ def statistics_of(task: Task[Any], network: Network, examples: Examples) -> Stat
     """Return the statistics of a network's predictions; the network is left in `eval` mode."""
     network.eval()
     parts = []
-    size = len(next(iter(examples.values())))
-    for start in range(0, size, _BATCH):
-        part = {n: e[start : start + _BATCH].to(network.device) for n, e in examples.items()}
+    for start in range(0, count(examples), _BATCH):
+        part = {name: each[start : start + _BATCH] for name, each in examples.items()}
+        part = on_device(part, network)
         parts.append(task.statistics(task.predict(network, part), part))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

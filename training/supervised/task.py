@@ -120,3 +120,13 @@ class Task(ABC, Generic[ConfigT]):
     ) -> Mapping[str, Picture]:
         """Return pictures of predictions by name; none by default."""
         return {}
+
+
+def count(examples: Examples) -> int:
+    """Return the number of examples."""
+    return len(next(iter(examples.values())))
+
+
+def on_device(batch: Examples, network: Network) -> Examples:
+    """Return a batch on a network's device."""
+    return {name: part.to(network.device, non_blocking=True) for name, part in batch.items()}

@@ -1,4 +1,4 @@
-"""Small data sets in the layout of MNIST."""
+"""Small data sets: in the layout of MNIST, and scenes."""
 
 from __future__ import annotations
 

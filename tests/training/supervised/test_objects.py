@@ -10,14 +10,10 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from agents.device import single_thread
-from perception import PerceptionConfig
-from perception.encoders import MLPConfig
 from tests.training.supervised.data import made_scenes
-from training.supervised.network import build_network
+from tests.training.supervised.trained import learned
 from training.supervised.objects import Objects, ObjectsConfig, average_precision
 from training.supervised.scenes import write_scenes
-from training.supervised.scoring import statistics_of
 
 CONFIG = ObjectsConfig(scenes=500, scenarios=("basic",), height=12, width=16)
 
@@ -101,24 +97,6 @@ def test_a_mirrored_scene_has_the_opposite_bearing(task):
         np.testing.assert_array_equal(changed[name].numpy(), expected)
     signs = torch.where(mirrored, -1.0, 1.0)
     torch.testing.assert_close(changed["bearing"], batch["bearing"] * signs, equal_nan=True)
-
-
-def learned(task, steps):
-    """Return statistics of the test, after steps of an optimiser on minibatches."""
-    train, test = task.load("train"), task.load("test")
-    torch.manual_seed(0)
-    config = PerceptionConfig(encoder=MLPConfig())
-    network = build_network(task.specs(train), config, task.head)
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-2)
-    with single_thread():
-        for _ in range(steps):
-            chosen = torch.randint(len(train["image"]), (64,))
-            batch = {name: part[chosen] for name, part in train.items()}
-            loss = task.loss(task.predict(network, batch), batch)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        return network, test, statistics_of(task, network, test)
 
 
 def test_squares_are_found(task):

@@ -9,13 +9,9 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix, jaccard_score
 
-from agents.device import single_thread
-from perception import PerceptionConfig
-from perception.encoders import MLPConfig
 from tests.training.supervised.data import made_scenes
-from training.supervised.network import build_network
+from tests.training.supervised.trained import learned
 from training.supervised.scenes import write_scenes
-from training.supervised.scoring import statistics_of
 from training.supervised.segments import Map, Segments, SegmentsConfig, iou
 
 CONFIG = SegmentsConfig(scenes=500, scenarios=("basic",), height=12, width=16, decoder_channels=8)
@@ -68,24 +64,6 @@ def test_the_baseline_predicts_the_most_frequent_class_of_each_pixel(task):
 @pytest.mark.parametrize("size", [(60, 80), (30, 41), (5, 7)])
 def test_a_map_has_the_size_of_the_screen(size):
     assert Map(16, 4, size)(torch.zeros(3, 16)).shape == (3, 4, *size)
-
-
-def learned(task, steps):
-    """Return statistics of the test, after steps of an optimiser on minibatches."""
-    train, test = task.load("train"), task.load("test")
-    torch.manual_seed(0)
-    config = PerceptionConfig(encoder=MLPConfig())
-    network = build_network(task.specs(train), config, task.head)
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-2)
-    with single_thread():
-        for _ in range(steps):
-            chosen = torch.randint(len(train["image"]), (64,))
-            batch = {name: part[chosen] for name, part in train.items()}
-            loss = task.loss(task.predict(network, batch), batch)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        return network, test, statistics_of(task, network, test)
 
 
 def test_squares_are_segmented(task):
