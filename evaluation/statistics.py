@@ -1,7 +1,7 @@
 """Statistics of scores, and confidence intervals.
 
 Names and definitions follow Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the
-Statistical Precipice"; SciPy does the arithmetic.
+Statistical Precipice".
 
 Scores come in strata: the episodes of each training seed. The bootstrap resamples episodes, never
 training seeds, so its intervals estimate what *these* policies would score on other episodes.
@@ -11,6 +11,9 @@ agent is better.
 Strata of equal length are assumed to be the same episodes, which may be easy or hard for all
 policies alike: a resample draws the same episodes in each of them. If the strata are in fact
 independent, the interval is still valid.
+
+SciPy is imported by the functions that need it: that takes a second, for which every training would
+wait at its start.
 
 Axes: E episodes of a stratum, S strata, R resamples, P thresholds.
 """
@@ -23,7 +26,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 CONFIDENCE = 0.95
 """Confidence level of the intervals."""
@@ -130,6 +132,8 @@ def over_seeds(seed_means: Sequence[float]) -> Interval:
     Args:
         seed_means: mean return of each of at least two training seeds.
     """
+    from scipy import stats
+
     num, mean = len(seed_means), float(np.mean(seed_means))
     error = float(np.std(seed_means, ddof=1)) / num**0.5
     margin = error * float(stats.t.ppf((1 + CONFIDENCE) / 2, num - 1))
@@ -137,8 +141,13 @@ def over_seeds(seed_means: Sequence[float]) -> Interval:
 
 
 def iqm(values: Floats, axis: int = -1) -> Any:
-    """Return the interquartile mean: the mean without the lowest and the highest quarter."""
-    return stats.trim_mean(values, 0.25, axis=axis)
+    """Return the interquartile mean: the mean without the lowest and the highest quarter.
+
+    A quarter is rounded down to whole values.
+    """
+    num = values.shape[axis]
+    middle = range(num // 4, num - num // 4)
+    return np.sort(values, axis=axis).take(middle, axis=axis).mean(axis=axis)
 
 
 def bootstrap(strata: Strata, statistic: Callable[..., Any]) -> Interval:
@@ -157,6 +166,8 @@ def bootstrap(strata: Strata, statistic: Callable[..., Any]) -> Interval:
     estimate = float(statistic(together, axis=-1))
     if together.min() == together.max():
         return Interval(estimate=estimate, low=estimate, high=estimate)
+    from scipy import stats
+
     samples = tuple(_worth_resampling(strata))
     interval = stats.bootstrap(
         samples,

@@ -37,14 +37,16 @@ def record_engines(folder: Path) -> None:
 
 def command_lines(mark: str) -> dict[int, str]:
     """Return the command line of each running process with a mark, by id, except this process."""
-    found = {}
-    for folder in PROC.glob("[0-9]*"):
+    found, wanted = {}, f"{MARKER}={mark}".encode()
+    for pid in filter(str.isdigit, os.listdir(PROC)):
         # A process may have ended in the meantime, or belong to another user.
         with contextlib.suppress(OSError):
-            environment = (folder / "environ").read_bytes()
-            if f"{MARKER}={mark}".encode() in environment.split(b"\0"):
-                words = (folder / "cmdline").read_bytes().split(b"\0")
-                found[int(folder.name)] = b" ".join(words).decode(errors="replace")
+            # Strings instead of paths: this runs before and after each of thousands of tests.
+            with open(f"{PROC}/{pid}/environ", "rb") as file:
+                marked = wanted in file.read().split(b"\0")
+            if marked:
+                words = (PROC / pid / "cmdline").read_bytes().split(b"\0")
+                found[int(pid)] = b" ".join(words).decode(errors="replace")
     found.pop(os.getpid(), None)
     return found
 

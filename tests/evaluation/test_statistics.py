@@ -69,6 +69,13 @@ def test_the_iqm_ignores_a_quarter_of_the_values_on_either_side(values, expected
     assert iqm(np.array(values, np.float64)) == expected
 
 
+@pytest.mark.parametrize("num", [1, 3, 4, 7, 50])
+def test_the_iqm_is_the_trimmed_mean_of_scipy(num):
+    values = np.random.default_rng(num).normal(size=(3, num, 2))
+    np.testing.assert_allclose(iqm(values, axis=1), stats.trim_mean(values, 0.25, axis=1))
+    np.testing.assert_allclose(iqm(values[0, :, 0]), stats.trim_mean(values[0, :, 0], 0.25))
+
+
 def test_bootstrap_intervals_equal_those_of_scipy():
     scores = np.random.default_rng(0).exponential(size=100)
     for statistic in (np.mean, iqm):
