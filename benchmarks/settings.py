@@ -1,12 +1,13 @@
-r"""Compare memories, or encoders: what agents with them learn, and how fast they are.
+"""Compare memories, encoders or targets of the critic: what agents learn with them, and how fast.
 
-    nice -n 5 python -m benchmarks.architectures memories --envs tests.agents.toy:MaskedCartPole-v1
-    nice -n 5 python -m benchmarks.architectures encoders --envs basic defend_the_center
+    nice -n 5 python -m benchmarks.settings memories --envs tests.agents.toy:MaskedCartPole-v1
+    nice -n 5 python -m benchmarks.settings encoders --envs basic defend_the_center
+    nice -n 5 python -m benchmarks.settings values
 
-Each name is trained with the same settings and seeds, one training at a time, and its last policy
-plays held-out episodes. A training that is there already is not repeated, so the command can be
-interrupted. Speeds depend on what else the machine does: compare those of one table only. With
-encoders, the return at equal wall time is that of the last training episodes at the time when the
+Each name is trained with otherwise the same settings and seeds, one training at a time, and its
+last policy plays held-out episodes. A training that is there already is not repeated, so the
+command can be interrupted. Speeds depend on what else the machine does: compare those of one table
+only. The return at equal wall time is that of the last training episodes at the time when the
 fastest training of the same seed had ended.
 """
 
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
@@ -45,6 +46,13 @@ _SCENARIOS: dict[str, str] = {
     "health_gathering": "--total-env-steps 60000",
     "defend_the_center": "--total-env-steps 150000",
 }
+# The presets scale rewards by hand; the other targets do without.
+_VALUES: dict[str, str] = {
+    "preset": "",
+    "layer_norm": "--layer-norm",
+    "symlog": "--import benchmarks/value_targets/symlog.py --reward-scale 1",
+    "popart": "--import benchmarks/value_targets/popart.py --reward-scale 1",
+}
 _EPISODES = 100
 
 
@@ -52,22 +60,30 @@ _EPISODES = 100
 class Comparison:
     """What is compared."""
 
+    kind: ClassVar[str]
+    tasks: ClassVar[dict[str, str]] = _SCENARIOS
     names: tuple[str, ...]
-    """Names of memories or encoders."""
+    """What is compared."""
     envs: tuple[str, ...]
     """Environments."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Training seeds."""
-    runs: Path = Path("runs/architectures")
+    runs: Path = Path("runs/settings")
     """Folder of the run folders."""
-    out: Path = Path("architectures")
+    out: Path = Path("settings")
     """Path of the tables, without extension: a Markdown and a JSON file."""
+
+    def flags(self, env: str, name: str) -> list[str]:
+        """Return the flags of a training."""
+        return [*self.tasks[env].split(), f"--{self.kind}", name]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memories(Comparison):
     """Compare memories."""
 
+    kind = "memory"
+    tasks = _MEMORY_TASKS
     names: tuple[str, ...] = ("none", "lstm", "gru", "mingru", "attention")
     envs: tuple[str, ...] = tuple(_MEMORY_TASKS)
 
@@ -76,8 +92,22 @@ class Memories(Comparison):
 class Encoders(Comparison):
     """Compare encoders."""
 
+    kind = "encoder"
     names: tuple[str, ...] = ("nature", "impala", "impoola", "attention")
     envs: tuple[str, ...] = tuple(_SCENARIOS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Values(Comparison):
+    """Compare targets of the critic, and layer normalisation."""
+
+    kind = "values"
+    names: tuple[str, ...] = tuple(_VALUES)
+    envs: tuple[str, ...] = tuple(_SCENARIOS)
+
+    def flags(self, env: str, name: str) -> list[str]:
+        """Return the flags of a training."""
+        return [*self.tasks[env].split(), *_VALUES[name].split()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,22 +127,13 @@ class Trained:
     updates_per_s: float
 
 
-def train(kind: str, env: str, name: str, seed: int, runs: Path) -> Trained:
-    """Train and score one name with one seed, unless that has been done.
-
-    Args:
-        kind: `memory` or `encoder`.
-        env: the environment.
-        name: the name of the memory or encoder.
-        seed: the training seed.
-        runs: folder of the run folders.
-    """
-    folder = RunFolder(runs / env.rpartition(":")[2] / name / f"seed{seed}")
-    flags = (_MEMORY_TASKS if kind == "memory" else _SCENARIOS)[env]
+def train(options: Comparison, env: str, name: str, seed: int) -> Trained:
+    """Train and score one name with one seed, unless that has been done."""
+    folder = RunFolder(options.runs / env.rpartition(":")[2] / name / f"seed{seed}")
     if not folder.evaluation_file.exists():
         _run(
-            *("train.py", env, f"--{kind}", name, "--seed", str(seed), "--no-record"),
-            *("--eval-envs", "none", "--run-dir", str(folder.path), *flags.split()),
+            *("train.py", env, "--seed", str(seed), "--no-record", "--eval-envs", "none"),
+            *("--run-dir", str(folder.path), *options.flags(env, name)),
         )
         _run(
             *("evaluate.py", "score", str(folder.policy_file), "--trust"),
@@ -176,19 +197,19 @@ def main() -> None:
     """Train, score, and write the tables."""
     options = tyro.cli(
         Annotated[Memories, tyro.conf.subcommand("memories")]
-        | Annotated[Encoders, tyro.conf.subcommand("encoders")],
+        | Annotated[Encoders, tyro.conf.subcommand("encoders")]
+        | Annotated[Values, tyro.conf.subcommand("values")],
         description=__doc__,
     )
-    kind = "memory" if isinstance(options, Memories) else "encoder"
     lines = [
-        f"| environment | {kind} | mean return | 95 % over new seeds | by seed | "
+        f"| environment | {options.kind} | mean return | 95 % over new seeds | by seed | "
         "at equal wall time | env steps/s | updates/s |",
         "| --- | --- | ---: | ---: | --- | ---: | ---: | ---: |",
     ]
     data = {}
     for env in options.envs:
         results = {
-            name: [train(kind, env, name, seed, options.runs) for seed in options.seeds]
+            name: [train(options, env, name, seed) for seed in options.seeds]
             for name in options.names
         }
         lines += table(env, results)
