@@ -17,9 +17,9 @@ train: $(INSTALLED)
 	$(BIN)/python evaluate.py score $(RUN)
 	$(BIN)/python evaluate.py replay $(RUN) --count 10
 
-# Two processes on any machine, because the environments of each use two cores.
+# Three processes, because each often waits for engines and processes that it started.
 test: $(INSTALLED_DEV)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadscope
 
 test-slow: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest -m slow --timeout 3600

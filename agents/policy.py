@@ -16,11 +16,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from agents.distributions import ActionHead, Distribution, num_draws
-from perception import ImageSpec, Perception, PerceptionConfig, VectorSpec
+from perception import (
+    ImageSpec,
+    Perception,
+    PerceptionConfig,
+    SoundSpec,
+    Spec,
+    TextSpec,
+    VectorSpec,
+)
 from perception.encoders import orthogonal
 
 Obs = Mapping[str, Tensor]
-Specs = Mapping[str, ImageSpec | VectorSpec]
+Specs = Mapping[str, Spec]
 
 
 class PolicyOutput(NamedTuple):
@@ -198,7 +206,7 @@ class Policy(nn.Module):
         arrays = observation if isinstance(observation, Mapping) else {"obs": observation}
         obs = {name: torch.as_tensor(arrays[name], device=self.device) for name in self.specs}
         name, spec = next(iter(self.specs.items()))
-        single = obs[name].dim() == (len(spec.shape) if isinstance(spec, ImageSpec) else 1)
+        single = obs[name].dim() == len(spec.shape)
         if single:
             obs = {name: part[None] for name, part in obs.items()}
         num_envs = len(obs[name])
@@ -254,15 +262,16 @@ def observation_specs(space: spaces.Space[Any], metadata: Mapping[str, Any]) -> 
     """Return the specifications of the parts of an observation, by name.
 
     Args:
-        space: a Box, or a Dict of them. An (H, W, C) uint8 Box is an image, and a flat float32 Box
-            a vector. A Box that is not in a Dict is the part `obs`.
+        space: a Box, or a Dict of them. An (H, W, C) uint8 Box is an image, a (D,) float32 Box a
+            vector, a (L, E) float32 Box a sound, and a (K,) int32 Box a text, as tokens. A Box that
+            is not in a Dict is the part `obs`.
         metadata: metadata of the environment; `channels` and `palette` are those of `ImageSpec`.
 
     Raises:
         ValueError: If a part is of another kind.
     """
     parts = dict(space.spaces) if isinstance(space, spaces.Dict) else {"obs": space}
-    specs: dict[str, ImageSpec | VectorSpec] = {}
+    specs: dict[str, Spec] = {}
     for name, part in parts.items():
         if isinstance(part, spaces.Box) and len(part.shape) == 3 and part.dtype == "uint8":
             height, width, channels = part.shape
@@ -274,6 +283,10 @@ def observation_specs(space: spaces.Space[Any], metadata: Mapping[str, Any]) -> 
             )
         elif isinstance(part, spaces.Box) and len(part.shape) == 1 and part.dtype == "float32":
             specs[name] = VectorSpec(size=part.shape[0])
+        elif isinstance(part, spaces.Box) and len(part.shape) == 2 and part.dtype == "float32":
+            specs[name] = SoundSpec(num_samples=part.shape[0], num_ears=part.shape[1])
+        elif isinstance(part, spaces.Box) and len(part.shape) == 1 and part.dtype == "int32":
+            specs[name] = TextSpec(length=part.shape[0], vocabulary=int(part.high.max()) + 1)
         else:
             raise ValueError(
                 f"observations {part} are not supported; (H, W, C) uint8 images and (D,) float32 "

@@ -30,7 +30,7 @@ from agents.distributions import Gaussian
 from agents.extras import import_extra
 from agents.policy import Policy, PolicyOutput
 from deploy.errors import DeployError
-from perception import ImageSpec
+from perception import ImageSpec, SoundSpec, TextSpec
 from perception.decode import Decoder
 from perception.perception import VectorEncoder
 from storage.files import write_atomically
@@ -184,7 +184,8 @@ def _inputs(policy: Policy) -> dict[str, str]:
             channels = ", ".join(spec.channels) or "brightness"
             inputs[name] = f"{_axes(*spec.shape)} uint8, as the environment returns it: {channels}"
         else:
-            inputs[name] = f"{_axes(spec.size)} float32, as the environment returns it"
+            dtype = "int32" if isinstance(spec, TextSpec) else "float32"
+            inputs[name] = f"{_axes(*spec.shape)} {dtype}, as the environment returns it"
     if policy.is_recurrent:
         shape = _axes(*policy.perception.memory.state_shape)
         inputs[_STATE] = f"{shape} float32, zeros at first, then the last {_NEXT_STATE}"
@@ -267,6 +268,14 @@ def _draw(policy: Policy, num_envs: int, rng: np.random.Generator) -> dict[str, 
     for name, spec in policy.specs.items():
         if isinstance(spec, ImageSpec):
             obs[name] = rng.integers(256, size=(num_envs, *spec.shape), dtype=np.uint8)
+            continue
+        if isinstance(spec, TextSpec):
+            tokens = rng.integers(spec.vocabulary, size=(num_envs, *spec.shape))
+            obs[name] = tokens.astype(np.int32)
+            continue
+        if isinstance(spec, SoundSpec):
+            sounds = rng.uniform(-1, 1, size=(num_envs, *spec.shape))
+            obs[name] = sounds.astype(np.float32)
             continue
         vectors = rng.standard_normal((num_envs, spec.size))
         encoder = policy.perception.encoders[name]

@@ -50,6 +50,10 @@ class EnvConfig:
     """Doom only: further buffers as channels of the screen."""
     variables: bool = False
     """Doom only: observe the scenario's game variables (health, ammunition) beside the screen."""
+    sound: bool = False
+    """Doom only: observe what is heard in stereo beside the screen; needs OpenAL."""
+    notifications: bool = False
+    """Doom only: observe the words of the messages on the screen beside it."""
     enemy_in_view: bool = False
     """Doom only: report as ENEMY_IN_VIEW in `info` whether a monster is visible; takes time."""
     depth_targets: bool = False

@@ -15,6 +15,7 @@ from envs.doom.engine import (
     remove_leftovers,
     start_engine,
 )
+from envs.doom.senses import NO_OPENAL, has_openal
 from envs.errors import EnvError
 
 # The shared memory that an engine really uses.
@@ -37,6 +38,8 @@ def check_engines(folder: Path = SHARED_MEMORY) -> Iterator[tuple[bool, str, str
     else:
         yield False, "setpriv", "is missing (package util-linux): engines outlive a killed process"
     yield _check_start()
+    found = "OpenAL is installed" if has_openal() else f"for --sound only: {NO_OPENAL}"
+    yield True, "sound", found
     count = remove_leftovers()
     yield True, "leftovers", f"of {count} engines, now removed" if count else "none"
 

@@ -34,6 +34,8 @@ _EXTRAS = {r"(CarRacing|LunarLander|BipedalWalker)": "box2d"}
 _DOOM_OPTIONS = (
     "extra_channels",
     "variables",
+    "sound",
+    "notifications",
     "enemy_in_view",
     "depth_targets",
     "kind_targets",

@@ -3,7 +3,9 @@
 from perception.decode import ImageSpec, VectorSpec
 from perception.encoders import ENCODERS, EncoderConfig, PerceptionError
 from perception.memory import MEMORIES, Memory, MemoryConfig
-from perception.perception import Perception, PerceptionConfig
+from perception.perception import Perception, PerceptionConfig, Spec
+from perception.sound import SoundConfig, SoundSpec
+from perception.text import TextConfig, TextSpec
 
 __all__ = [
     "ENCODERS",
@@ -15,5 +17,10 @@ __all__ = [
     "Perception",
     "PerceptionConfig",
     "PerceptionError",
+    "SoundConfig",
+    "SoundSpec",
+    "Spec",
+    "TextConfig",
+    "TextSpec",
     "VectorSpec",
 ]

@@ -63,6 +63,11 @@ class VectorSpec:
 
     size: int
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one vector, (D,)."""
+        return (self.size,)
+
 
 class Decoder(nn.Module):
     """Decodes (B, H, W, C) uint8 images to (B, P, H, W) numbers in [0, 1], or to normalised ones.

@@ -19,8 +19,11 @@ from perception.encoders import ENCODERS, MLP, Encoder, EncoderConfig, NatureCon
 from perception.lookup import as_named_dict, class_of, name_of
 from perception.memory import MEMORIES, Memory, MemoryConfig, NoMemoryConfig
 from perception.normalization import ObservationNormalizer
+from perception.sound import SoundConfig, SoundEncoder, SoundSpec
+from perception.text import TextConfig, TextEncoder, TextSpec
 
-Spec = ImageSpec | VectorSpec
+Spec = ImageSpec | VectorSpec | SoundSpec | TextSpec
+"""The specification of a part of an observation."""
 EncoderT = TypeVar("EncoderT", bound=EncoderConfig)
 MemoryT = TypeVar("MemoryT", bound=MemoryConfig)
 
@@ -35,6 +38,10 @@ class PerceptionConfig(Generic[EncoderT, MemoryT]):
     """The memory between env steps."""
     vectors: VectorConfig = field(default_factory=VectorConfig)
     """The encoder of vectors."""
+    sound: SoundConfig = field(default_factory=SoundConfig)
+    """The encoder of sound."""
+    text: TextConfig = field(default_factory=TextConfig)
+    """The encoder of texts."""
     layer_norm: bool = False
     """Normalise what each encoder computes over its features (LayerNorm; Ba et al. 2016)."""
 
@@ -54,6 +61,8 @@ class PerceptionConfig(Generic[EncoderT, MemoryT]):
             "encoder": as_named_dict(ENCODERS, self.encoder),
             "memory": as_named_dict(MEMORIES, self.memory),
             "vectors": asdict(self.vectors),
+            "sound": asdict(self.sound),
+            "text": asdict(self.text),
             "layer_norm": self.layer_norm,
         }
 
@@ -117,6 +126,23 @@ class VectorEncoder(nn.Module):
             self.normalizer.update(vectors)
 
 
+PartEncoder = ImageEncoder | VectorEncoder | SoundEncoder | TextEncoder
+"""An encoder of a part of an observation."""
+
+
+def _make_encoder(
+    spec: Spec, config: PerceptionConfig[Any, Any], normalize_obs: bool
+) -> PartEncoder:
+    """Return the encoder of a part of an observation."""
+    if isinstance(spec, ImageSpec):
+        return ImageEncoder(spec, config.encoder, normalize_obs)
+    if isinstance(spec, SoundSpec):
+        return SoundEncoder(spec, config.sound)
+    if isinstance(spec, TextSpec):
+        return TextEncoder(spec, config.text)
+    return VectorEncoder(spec, config.vectors, normalize_obs)
+
+
 class Perception(nn.Module):
     """Computes features from observations, with memory.
 
@@ -152,12 +178,9 @@ class Perception(nn.Module):
         self.num_image_features = 0
         size = 0
         for name, spec in specs.items():
-            encoder: ImageEncoder | VectorEncoder
-            if isinstance(spec, ImageSpec):
-                encoder = ImageEncoder(spec, config.encoder, normalize_obs)
+            encoder = _make_encoder(spec, config, normalize_obs)
+            if isinstance(encoder, ImageEncoder):
                 self.num_image_features += encoder.num_features
-            else:
-                encoder = VectorEncoder(spec, config.vectors, normalize_obs)
             self.encoders[name] = encoder
             if config.layer_norm:
                 self.norms[name] = nn.LayerNorm(encoder.num_features)
@@ -207,7 +230,7 @@ class Perception(nn.Module):
     def observe(self, obs: Mapping[str, Tensor]) -> None:
         """Update the statistics for normalisation with parts of observations, each (B, ...)."""
         for name, encoder in self.encoders.items():
-            assert isinstance(encoder, (ImageEncoder, VectorEncoder))
+            assert isinstance(encoder, PartEncoder)
             encoder.observe(obs[name])
 
     @property

@@ -10,7 +10,6 @@ import math
 
 from agents.errors import AgentError
 from agents.policy import Policy
-from perception import ImageSpec
 
 MOST_WEIGHTS = 2**27
 """Numbers in a policy's tensors: 512 MiB in float32."""
@@ -43,6 +42,6 @@ def check_limits(policy: Policy) -> None:
             f"observations have {len(policy.specs):,} parts; at most {MOST_PARTS} are possible"
         )
     for name, spec in policy.specs.items():
-        size = math.prod(spec.shape) if isinstance(spec, ImageSpec) else spec.size
+        size = math.prod(spec.shape)
         if size > MOST_OBSERVED:
             raise AgentError(f"{name} of an observation is too large: {size:,} numbers")

@@ -17,7 +17,18 @@ from gymnasium import spaces
 
 from agents.errors import AgentError
 from agents.policy import Policy, Specs
-from perception import ENCODERS, MEMORIES, ImageSpec, PerceptionConfig, VectorSpec
+from perception import (
+    ENCODERS,
+    MEMORIES,
+    ImageSpec,
+    PerceptionConfig,
+    SoundConfig,
+    SoundSpec,
+    Spec,
+    TextConfig,
+    TextSpec,
+    VectorSpec,
+)
 from perception.encoders import VectorConfig
 from perception.lookup import UnknownNameError, check_name
 from storage.extensions import import_extensions
@@ -217,13 +228,16 @@ def parse_perception(description: Mapping[str, Any]) -> PerceptionConfig[Any, An
     Raises:
         ValueError: If it does not describe one.
     """
-    unknown = description.keys() - {"encoder", "memory", "vectors", "layer_norm"}
+    known = {"encoder", "memory", "vectors", "sound", "text", "layer_norm"}
+    unknown = description.keys() - known
     if unknown:
         raise FileError(f"there is no field {min(unknown)!r}")
     return PerceptionConfig(
         encoder=parse_named(ENCODERS, description["encoder"], "encoder"),
         memory=parse_named(MEMORIES, description["memory"], "memory"),
         vectors=decode(VectorConfig, description["vectors"]),
+        sound=decode(SoundConfig, description.get("sound", {})),
+        text=decode(TextConfig, description.get("text", {})),
         layer_norm=decode(bool, description.get("layer_norm", False)),
     )
 
@@ -249,13 +263,16 @@ def parse_specs(description: Mapping[str, Any]) -> Specs:
     """
     if len(description) > MOST_PARTS:
         raise ValueError(f"observations have {len(description):,} parts; at most {MOST_PARTS}")
-    specs: Specs = {
-        name: decode(ImageSpec, spec) if "shape" in spec else decode(VectorSpec, spec)
-        for name, spec in description.items()
-    }
+    specs: Specs = {name: decode(_kind_of(spec), spec) for name, spec in description.items()}
     if not specs:
         raise ValueError("it observes nothing")
     return specs
+
+
+def _kind_of(spec: Mapping[str, Any]) -> type[Spec]:
+    """Return the class that a description is of, which one of its fields tells."""
+    kinds = {"shape": ImageSpec, "num_samples": SoundSpec, "vocabulary": TextSpec}
+    return next((kind for field, kind in kinds.items() if field in spec), VectorSpec)
 
 
 def describe_space(space: spaces.Space[Any]) -> dict[str, Any]:

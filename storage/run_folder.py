@@ -287,9 +287,10 @@ def find_policy(run: Path, *, trust: bool = False) -> tuple[PolicyFile, RunFolde
             "with train.py --perception-from"
         )
     if file is None:
-        raise FileError(
-            f"{run} holds no {POLICY}: it is not a run folder, or no policy has been saved yet"
-        )
+        below = sorted(str(p.parent) for p in run.glob("*/config.json"))
+        reason = "it is not a run folder, or no policy has been saved yet"
+        hint = f"it holds the runs {', '.join(below[:5])}; name one" if below else reason
+        raise FileError(f"{run} holds no {POLICY}: {hint}")
     if not file.resolve().is_relative_to(run.resolve()):
         raise FileError(
             f"{file} is a link to a place outside its folder; name {file.resolve()} itself"

@@ -226,6 +226,8 @@ def test_help_is_in_groups():
         "perception",
         "perception.encoder",
         "perception.vectors",
+        "perception.sound",
+        "perception.text",
         "agent",
         "tuning",
     ]

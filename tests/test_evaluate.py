@@ -35,6 +35,14 @@ def test_bad_input_gets_one_line(capsys, tmp_path):
         assert expected in refused(capsys, evaluate, *arguments), arguments
 
 
+def test_runs_below_a_folder_are_named(capsys, tmp_path):
+    for seed in range(2):
+        (tmp_path / f"ppo-seed{seed}").mkdir()
+        (tmp_path / f"ppo-seed{seed}" / "config.json").write_text("{}")
+    expected = f"it holds the runs {tmp_path}/ppo-seed0, {tmp_path}/ppo-seed1; name one"
+    assert expected in refused(capsys, evaluate, "score", tmp_path)
+
+
 def test_foreign_and_damaged_policies_get_one_line(capsys, tmp_path, doom_run):
     whole = (doom_run / "policy.safetensors").read_bytes()
     path = tmp_path / "policy.safetensors"

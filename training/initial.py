@@ -11,7 +11,7 @@ import torch
 from agents import Agent
 from agents.policy import Policy
 from evaluation.entries import locate
-from perception import ImageSpec, VectorSpec
+from perception import ImageSpec, Spec
 from storage.checkpoint import under
 from storage.perception_file import PerceptionFile, find_perception
 from storage.policy_file import About, describe_space
@@ -129,8 +129,8 @@ def _observed(policy: Policy) -> dict[str, object]:
     return {name: _seen(spec) for name, spec in policy.specs.items()}
 
 
-def _seen(spec: ImageSpec | VectorSpec) -> object:
-    return (spec.shape, spec.channels) if isinstance(spec, ImageSpec) else spec.size
+def _seen(spec: Spec) -> object:
+    return (spec.shape, spec.channels) if isinstance(spec, ImageSpec) else spec
 
 
 def _encoding(perception: Policy | PerceptionFile) -> dict[str, object]:

@@ -54,7 +54,7 @@ class Shown:
 
     unit: str = "env steps"
     score: tuple[str, str] = ("return", "rollout/ep_rew_mean")
-    speed: tuple[str, str] = ("frames/s", "time/fps")
+    speed: tuple[str, str] = ("env steps/s", "time/env_steps_per_s")
 
 
 class ProgressWriter(KVWriter):

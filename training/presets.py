@@ -125,8 +125,15 @@ _ENVS: dict[str, dict[str, Any]] = {
     "simpler_basic": {**_HUNDREDS, "total_env_steps": 150_000},
     "learning": {**_HUNDREDS, "total_env_steps": 150_000},
     "rocket_basic": {**_HUNDREDS, "total_env_steps": 500_000},
-    "basic_audio": _HUNDREDS,
-    "basic_notifications": _HUNDREDS,
+    # The monster is heard, not seen.
+    "basic_audio": {**_HUNDREDS, "env.sound": True, "total_env_steps": 150_000},
+    # The message that names the target is there for one env step.
+    "basic_notifications": {
+        **_HUNDREDS,
+        **_RECURRENT,
+        "env.notifications": True,
+        "total_env_steps": 300_000,
+    },
     # Running until one is shot yields 400 and is learned at once; standing and shooting yields
     # more, much later. More entropy and a longer horizon lead there before the policy has settled.
     "deadly_corridor": {
@@ -188,6 +195,7 @@ _AGENTS: dict[tuple[str, str], dict[str, Any]] = {
     },
     # One small problem: large steps are safe and save time.
     ("basic", "ppo"): _FAST,
+    ("basic_audio", "ppo"): _FAST,
     ("simpler_basic", "ppo"): _FAST,
     ("learning", "ppo"): _FAST,
     # Returns of 50 are scaled to about 1, for the value loss. Large steps speed up learning, but

@@ -363,7 +363,7 @@ def _space(specs: Specs) -> spaces.Space[Any]:
     parts: dict[str, spaces.Space[Any]] = {
         name: spaces.Box(0, 255, spec.shape, np.uint8)
         if isinstance(spec, ImageSpec)
-        else spaces.Box(-np.inf, np.inf, (spec.size,), np.float32)
+        else spaces.Box(-np.inf, np.inf, spec.shape, np.float32)
         for name, spec in specs.items()
     }
     return parts["obs"] if parts.keys() == {"obs"} else spaces.Dict(parts)

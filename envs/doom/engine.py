@@ -31,9 +31,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import vizdoom
-from vizdoom import Button, DoomGame, GameVariable, Mode, ScreenFormat, ScreenResolution
+from vizdoom import (
+    Button,
+    DoomGame,
+    GameVariable,
+    Mode,
+    SamplingRate,
+    ScreenFormat,
+    ScreenResolution,
+)
 
 from envs.doom.cfg import ENGINE_FOLDER, GameSpec
+from envs.doom.senses import SAMPLING_RATE
 from envs.errors import EnvError
 
 # 4:3 screens that the engine can draw, smallest first, as (width, height).
@@ -87,6 +96,7 @@ def start_engine(
     resolution: tuple[int, int],
     variables: tuple[str, ...],
     buffers: tuple[str, ...] = (),
+    recent_frames: int = 1,
 ) -> tuple[DoomGame, Path]:
     """Start an engine that draws palette indices and waits for the first episode.
 
@@ -94,7 +104,8 @@ def start_engine(
         spec: what it plays.
         resolution: (width, height) of the screen in pixels, one of `RESOLUTIONS`.
         variables: names of the game variables in each state, in this order.
-        buffers: further buffers to draw: `depth`, `labels`, `automap`.
+        buffers: further buffers to fill: `depth`, `labels`, `automap`, `audio`, `notifications`.
+        recent_frames: how many of the last frames the last two of them cover.
 
     Returns:
         The running game and its scratch folder; pass both to `end_engine`.
@@ -107,6 +118,12 @@ def start_engine(
     game = DoomGame()
     try:
         _configure(game, spec, scratch, resolution, variables, buffers)
+        game.set_notifications_buffer_size(recent_frames)
+        game.set_audio_buffer_size(recent_frames)
+        game.set_audio_sampling_rate(SamplingRate.__members__[f"SR_{SAMPLING_RATE}"])
+        if "audio" in buffers:
+            # Effects of rooms abort the engine with some versions of OpenAL.
+            game.add_game_args("+snd_efx 0")
         for attempt in range(_START_ATTEMPTS):
             try:
                 with _inside(scratch):

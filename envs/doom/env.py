@@ -1,7 +1,8 @@
 """Doom as a Gymnasium environment, with exact ends of episodes and real last frames.
 
 Axes: H, W the observed screen; C its channels (the base channels, then the extra ones, repeated for
-each stacked frame, oldest first); V observed game variables.
+each stacked frame, oldest first); V observed game variables; L samples of a sound, K tokens of a
+text, see `envs.doom.senses`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from envs.doom.engine import (
     smallest_resolution,
     start_engine,
 )
+from envs.doom.senses import check_openal, sound_space, text_space, write_sound, write_text
 from envs.doom.sight import (
     DEPTH_KEYS,
     KIND_KEYS,
@@ -73,11 +75,13 @@ _LARGEST_SWING = 16
 class DoomEnv(gym.Env[Any, Any]):
     """A Doom scenario or map, simulated tic by tic and drawn once per env step.
 
-    Observation space: a (H, W, C) uint8 Box, the screen; with `variables` a Dict of `screen` and
-    `variables`, a (V,) float32 Box. The values of a `palette` screen are indices of colours, so
-    wrappers must not resize or average them; those of `rgb` and `gray` screens they may. Action
-    space: Discrete or MultiDiscrete, see `ActionSet`; `action_names` names the choices. Reward: the
-    scenario's native reward over the env step.
+    Observation space: a (H, W, C) uint8 Box, the screen. With `variables`, `sound` or
+    `notifications`, it is a Dict of `screen` and these: a (V,) float32 Box, a (L, 2) float32 Box of
+    the sound since the last env step, and a (K,) int32 Box of the words that appeared since then.
+    The values of a `palette` screen are indices of colours, so wrappers must not resize or average
+    them; those of `rgb` and `gray` screens they may. Action space: Discrete or MultiDiscrete, see
+    `ActionSet`; `action_names` names the choices. Reward: the scenario's native reward over the env
+    step.
 
     An episode is `terminated` by death or by the scenario's goal, and `truncated` when its time
     runs out; then the last observation is the real last frame. After death the engine draws no
@@ -109,6 +113,8 @@ class DoomEnv(gym.Env[Any, Any]):
                 ".cfg and .wad files"
             )
         check_playable(config.env)
+        if config.sound:
+            check_openal()
         self.config = config
         self.game_spec: GameSpec = spec
         self.frame_skip = config.frame_skip or FRAME_SKIP
@@ -154,7 +160,8 @@ class DoomEnv(gym.Env[Any, Any]):
         ratios = self._resolution[1] / config.height, self._resolution[0] / config.width
         whole = all(ratio.is_integer() for ratio in ratios)
         self._pixels = tuple(slice(None, None, int(r)) for r in ratios) if whole else None
-        self._screen_part = "screen" if config.variables else "obs"
+        only_screen = isinstance(self.observation_space, spaces.Box)
+        self._screen_part = "obs" if only_screen else "screen"
         self._destination: Mapping[str, NDArray[Any]] | None = None
         self._observed: Mapping[str, NDArray[Any]] = {}
         self._game: Any = None
@@ -250,7 +257,7 @@ class DoomEnv(gym.Env[Any, Any]):
 
         Args:
             destination: for each part of an observation, an array of its shape and dtype: `screen`
-                and `variables`, or `obs` if only the screen is observed.
+                and others, or `obs` if only the screen is observed.
         """
         self._destination = destination
 
@@ -328,16 +335,21 @@ class DoomEnv(gym.Env[Any, Any]):
         settings = dict(self.game_spec.settings)
         if config.skill is not None:
             settings["doom_skill"] = config.skill
-        buffers = set(config.extra_channels)
+        buffers: set[str] = set(config.extra_channels)
         if config.enemy_in_view or (config.kind_targets and self.draws_targets):
             buffers.add("labels")
         if config.depth_targets and self.draws_targets:
             buffers.add("depth")
+        if config.notifications:
+            buffers.add("notifications")
+        if config.sound:
+            buffers.add("audio")
         game, scratch = start_engine(
             replace(self.game_spec, settings=settings),
             resolution=self._resolution,
             variables=self._variable_names,
             buffers=tuple(sorted(buffers)),
+            recent_frames=self.frame_skip,
         )
         self._game, self._scratch, self._frames_drawn = game, scratch, 0
         self._end = weakref.finalize(self, end_engine, game, scratch)
@@ -362,14 +374,19 @@ class DoomEnv(gym.Env[Any, Any]):
     def _observation_space(self) -> spaces.Space[Any]:
         config = self.config
         shape = (config.height, config.width, len(self.channels))
-        screen = spaces.Box(0, 255, shape, np.uint8)
-        if not config.variables:
-            return screen
-        if not self.game_spec.variables:
-            raise EnvError(f"{config.env} has no game variables to observe; leave out --variables")
-        bounds = (len(self.game_spec.variables),)
-        variables = spaces.Box(-BOUND, BOUND, bounds, np.float32)
-        return spaces.Dict({"screen": screen, "variables": variables})
+        parts: dict[str, spaces.Space[Any]] = {"screen": spaces.Box(0, 255, shape, np.uint8)}
+        if config.variables:
+            if not self.game_spec.variables:
+                raise EnvError(
+                    f"{config.env} has no game variables to observe; leave out --variables"
+                )
+            bounds = (len(self.game_spec.variables),)
+            parts["variables"] = spaces.Box(-BOUND, BOUND, bounds, np.float32)
+        if config.sound:
+            parts["sound"] = sound_space(self.frame_skip)
+        if config.notifications:
+            parts["notifications"] = text_space()
+        return spaces.Dict(parts) if len(parts) > 1 else parts["screen"]
 
     def _observe(self, first: bool = False) -> None:
         """Read the frame and the variables of this tic from the engine."""
@@ -391,6 +408,10 @@ class DoomEnv(gym.Env[Any, Any]):
         if config.variables:
             scaled = self._variables()[: len(self._scales)].astype(np.float32) / self._scales
             np.clip(scaled, -BOUND, BOUND, out=arrays["variables"])
+        if config.sound:
+            write_sound(state.audio_buffer, arrays["sound"])
+        if config.notifications:
+            write_text(state.notifications_buffer, arrays["notifications"])
         self._observed = arrays
 
     def _variables(self) -> NDArray[np.float64]:
@@ -431,7 +452,7 @@ class DoomEnv(gym.Env[Any, Any]):
             frame[..., channel] = cv2.resize(layer, size, interpolation=cv2.INTER_NEAREST)
 
     def _observation(self) -> Any:
-        return self._observed if self.config.variables else self._observed[self._screen_part]
+        return self._observed.get("obs", self._observed)
 
     def _counters(self) -> dict[str, float]:
         # Read one by one, because a finished episode has no state.

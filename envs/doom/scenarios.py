@@ -80,7 +80,7 @@ SCENARIOS: dict[str, Scenario] = {
             time_limit=300,
             noop=-300.0,
             random=-133.7,
-            note="the monster is heard, not seen; sound is not observed, so this is played blind",
+            note="the monster is heard, not seen; the preset observes sound, which needs OpenAL",
         ),
         Scenario(
             name="basic_notifications",
@@ -91,7 +91,7 @@ SCENARIOS: dict[str, Scenario] = {
             time_limit=300,
             noop=-300.0,
             random=-149.4,
-            note="the target is named in a text message, which is not observed",
+            note="the target is named in a message; the preset observes its words",
         ),
         Scenario(
             name="simpler_basic",

@@ -12,7 +12,17 @@ from gymnasium import spaces
 from agents import Policy
 from agents.distributions import num_draws
 from agents.rollout import Rollout
-from perception import ENCODERS, MEMORIES, ImageSpec, PerceptionConfig, VectorSpec
+from perception import (
+    ENCODERS,
+    MEMORIES,
+    ImageSpec,
+    PerceptionConfig,
+    SoundConfig,
+    SoundSpec,
+    TextConfig,
+    TextSpec,
+    VectorSpec,
+)
 from perception.encoders import (
     AttentionConfig,
     ImpalaConfig,
@@ -34,6 +44,7 @@ SMALL_ENCODERS = {
 PALETTE = tuple((i, 255 - i, i // 2) for i in range(256))
 IMAGE = ImageSpec(shape=(36, 40, 2), channels=("palette", "depth"), palette=PALETTE)
 VECTOR = VectorSpec(size=3)
+SENSES = {"sound": SoundSpec(num_samples=512), "notifications": TextSpec(length=4, vocabulary=9)}
 
 
 def small_config(encoder="nature", memory="none", memory_size=6):
@@ -45,6 +56,8 @@ def small_config(encoder="nature", memory="none", memory_size=6):
         encoder=SMALL_ENCODERS.get(encoder) or ENCODERS[encoder][0](),
         memory=kind(**{name: size for name, size in sizes.items() if name in names}),
         vectors=VectorConfig(hidden_sizes=(8,)),
+        sound=SoundConfig(sound_features=8, sound_bands=4),
+        text=TextConfig(text_features=8, embedding_size=8),
     )
 
 
@@ -78,8 +91,11 @@ def make_obs(specs, *leading, seed=0):
         if isinstance(spec, ImageSpec):
             pixels = rng.integers(256, size=(*leading, *spec.shape), dtype=np.uint8)
             obs[name] = torch.from_numpy(pixels)
+        elif isinstance(spec, TextSpec):
+            tokens = rng.integers(spec.vocabulary, size=(*leading, *spec.shape), dtype=np.int32)
+            obs[name] = torch.from_numpy(tokens)
         else:
-            numbers = rng.standard_normal((*leading, spec.size), dtype=np.float32)
+            numbers = rng.standard_normal((*leading, *spec.shape), dtype=np.float32)
             obs[name] = torch.from_numpy(numbers)
     return obs
 

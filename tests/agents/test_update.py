@@ -22,7 +22,7 @@ from agents import AGENTS, OUR_AGENTS, Agent, AgentConfig, Policy, build_policy
 from agents.gradients import laid_out_as
 from agents.rollout import minibatches
 from perception import ENCODERS, MEMORIES, ImageSpec, VectorSpec
-from tests.agents.synthetic import PALETTE, make_obs, make_rollout, small_config, weights
+from tests.agents.synthetic import PALETTE, SENSES, make_obs, make_rollout, small_config, weights
 
 STEPS, NUM_ENVS = 6, 4
 LEARNING_RATE = 1e-3
@@ -40,6 +40,7 @@ OBSERVATIONS = {
     "stacked": {"obs": image("palette", "palette")},
     "extra channels": {"obs": image("palette", "depth", "labels")},
     "vectors beside": {"screen": SCREEN, "variables": VectorSpec(size=3)},
+    "sound and text beside": {"screen": SCREEN, **SENSES},
     "vectors": {"obs": VectorSpec(size=3)},
 }
 PERCEIVED = [

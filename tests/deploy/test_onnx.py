@@ -19,14 +19,14 @@ from deploy.errors import DeployError
 from deploy.onnx import TOLERANCE, differences, save_onnx
 from perception import ENCODERS, MEMORIES, ImageSpec, VectorSpec
 from storage.policy_file import About, PolicyFile
-from tests.agents.synthetic import IMAGE, PALETTE, VECTOR, make_draws, make_obs, make_policy
+from tests.agents.synthetic import IMAGE, PALETTE, SENSES, VECTOR, make_draws, make_obs, make_policy
 from tests.agents.toy import ACTION_SPACES
 
 ROOT = Path(__file__).parents[2]
 ENV = {"env": "basic", "width": 40}
 # Frames of 37x41 pixels cannot be decoded in blocks.
 RGB = {"obs": ImageSpec(shape=(37, 41, 3), channels=("red", "green", "blue"))}
-MIXED = {"screen": IMAGE, "variables": VECTOR}
+MIXED = {"screen": IMAGE, "variables": VECTOR, **SENSES}
 STACKED = {"obs": ImageSpec(shape=(36, 40, 2), channels=("palette",) * 2, palette=PALETTE)}
 # Every encoder and every memory once; all other pairs are among the slow tests.
 NUM_QUICK = max(len(ENCODERS), len(MEMORIES))
@@ -136,7 +136,7 @@ def test_the_metadata_describe_the_file(tmp_path):
     assert (about["format"], about["env"], about["parity"]) == (1, ENV, found)
     assert about["about"] == asdict(About(agent="ppo", value_unit=2.0))
     assert about["actions"] == {"kind": "multi_discrete", "sizes": [2, 3]}
-    types = {"uint8": "uint8", "bool": "bool", "float32": "float", "int64": "int64"}
+    types = {n: n for n in ("uint8", "bool", "int32", "int64")} | {"float32": "float"}
     for parts, described in (
         (session.get_inputs(), about["inputs"]),
         (session.get_outputs(), about["outputs"]),

@@ -30,6 +30,7 @@ def raw_game(
     game.set_doom_game_path(str(FREEDOOM2))
     game.set_window_visible(False)
     game.set_sound_enabled(False)
+    game.add_game_args("+snd_efx 0")  # Effects of rooms abort engines with some versions of OpenAL.
     game.set_mode(vizdoom.Mode.PLAYER)
     game.set_screen_resolution(vizdoom.ScreenResolution.__members__[resolution])
     game.set_screen_format(vizdoom.ScreenFormat.__members__[screen_format])

@@ -18,7 +18,7 @@ def by_name(folder=SHARED_MEMORY):
 
 def test_a_usual_machine_passes_every_check():
     checks = by_name()
-    assert list(checks) == ["shared memory", "setpriv", "engine", "leftovers"]
+    assert list(checks) == ["shared memory", "setpriv", "engine", "sound", "leftovers"]
     assert all(passed for passed, _ in checks.values())
     assert "free in /dev/shm, enough for about" in checks["shared memory"][1]
     assert checks["leftovers"][1] == "none"

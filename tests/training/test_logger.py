@@ -176,7 +176,7 @@ def test_without_a_terminal_progress_is_about_20_lines(tmp_path, capsys):
     lines = [line for line in capsys.readouterr().err.splitlines() if "env steps" in line]
     assert 15 <= len(lines) <= 25
     assert "1,000 env steps" in lines[-1]
-    assert "frames/s" in lines[-1]
+    assert "env steps/s" in lines[-1]
 
 
 class Stop(Exception):  # noqa: N818 # not an error
