@@ -9,7 +9,7 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,20 +68,43 @@ def digest_of(arrays: Mapping[str, NDArray[Any]], about: str) -> str:
     return digest.hexdigest()
 
 
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> str:
+class _Watched(io.BytesIO):
+    """Calls a function before each piece that is written, which may raise.
+
+    Args:
+        watch: the function.
+    """
+
+    def __init__(self, watch: Callable[[], None]) -> None:
+        super().__init__()
+        self._watch = watch
+
+    def write(self, piece: Any, /) -> int:
+        """Write a piece."""
+        self._watch()
+        return super().write(piece)
+
+
+def write_arrays(
+    path: Path,
+    arrays: Mapping[str, NDArray[Any]],
+    about: Mapping[str, Any],
+    watch: Callable[[], None] = lambda: None,
+) -> str:
     """Write arrays with a description, compressed and atomically.
 
     Args:
         path: the file.
         arrays: the arrays by name.
         about: further data, as JSON.
+        watch: is called several times a second; if it raises, nothing is written.
 
     Returns:
         Their SHA-256, which is written with them.
     """
     text = json.dumps(about, sort_keys=True)
     checksum = digest_of(arrays, text)
-    buffer = io.BytesIO()
+    buffer = _Watched(watch)
     described = {_ABOUT: np.array(text), _CHECKSUM: np.array(checksum)}
     content: dict[str, Any] = {**described, **arrays}
     np.savez_compressed(buffer, **content)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import asdict
 
 import pytest
@@ -15,6 +17,7 @@ from perception.lookup import UnknownNameError
 from storage.files import FileError
 from tests.training.supervised.data import write_quadrants
 from training.supervised import TASKS
+from training.supervised.collected import check_going_on
 from training.supervised.config import default_see_config
 
 
@@ -95,3 +98,21 @@ def test_what_cannot_be_obeyed_is_one_line(arguments, error, message):
     with pytest.raises(error, match=message) as refusal:
         train.main(arguments)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("task", "collects"), [("objects", "seen.collect_scenes"), ("video", "video.collect_clips")]
+)
+def test_a_signal_ends_collecting(tmp_path, monkeypatch, capfd, task, collects, number):
+    def collect(config, stops):
+        os.kill(os.getpid(), number)
+        check_going_on(stops)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(f"training.supervised.{collects}", collect)
+    assert train.main([f"see:{task}"]) == 128 + number
+    output = capfd.readouterr()
+    assert "collecting" in output.err
+    assert "interrupted while collecting" in output.out
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from agents.device import choose_device, choose_precision
+from envs import StoppedError
 from evaluation.printing import print_line
 from perception.lookup import as_named_dict
 from storage.checkpoint import optimizer_state, optimizer_tensors, under
@@ -249,6 +250,11 @@ def see(config: AnySeeConfig, folder: RunFolder, signals: Sequence[int]) -> None
     say = functools.partial(print_line, file=sys.stderr)
     torch.set_num_threads(config.num_threads or torch.get_num_threads())
     task = TASKS[config.task_name][1](config.task)
+    try:
+        task.collect(lambda: bool(signals))
+    except StoppedError:
+        print_line("interrupted while collecting; the same command begins again")
+        return
     train, validation = task.load("train"), task.load("validation")
     torch.manual_seed(config.seed)
     device = choose_device(config.device)

@@ -1,14 +1,20 @@
-"""Players of Doom whose screens become examples: random ones, trained ones, and what is between."""
+"""Players of Doom whose screens become examples: random ones, trained ones, and what is between.
+
+A player yields the actions of an episode. Another environment, with the same seed and actions,
+shows the same episode at the size and in the way that examples are to have.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 from agents.device import single_thread
@@ -23,61 +29,79 @@ from storage.policy_file import load_policy
 _LONGEST_HOLD = 6  # Env steps for which a random player holds an action, so that it gets somewhere.
 
 
-class ScreenPlayer(Protocol):
-    """Chooses the actions of one episode."""
+class ActionSource(Protocol):
+    """Chooses the actions of episodes."""
 
-    def act(self, obs: Mapping[str, NDArray[Any]]) -> Any:
-        """Return an action for what is observed."""
+    def play(self, seed: int) -> Iterator[Any]:
+        """Yield the actions of an episode, each before it is taken."""
+
+    def close(self) -> None:
+        """End the player's own environment, if it has one."""
 
 
 class RandomPlayer:
-    """Holds actions at random, each for a random number of env steps."""
+    """Holds actions at random, each for a random number of env steps, 1 to 6.
 
-    def __init__(self, env: DoomEnv, rng: np.random.Generator) -> None:
-        self._space, self._rng, self._left = env.action_space, rng, 0
+    Args:
+        space: the action space.
+    """
 
-    def act(self, obs: Mapping[str, NDArray[Any]]) -> Any:
-        """Return an action."""
-        if self._left == 0:
-            self._left = int(self._rng.integers(1, _LONGEST_HOLD + 1))
-            self._space.seed(int(self._rng.integers(2**31)))
-            self._action = self._space.sample()
-        self._left -= 1
-        return self._action
+    def __init__(self, space: spaces.Space[Any]) -> None:
+        self._space = space
+
+    def play(self, seed: int) -> Iterator[Any]:
+        """Yield actions without end."""
+        return self.act(generator_of(seed))
+
+    def act(self, rng: np.random.Generator) -> Iterator[Any]:
+        """Yield actions without end that a random generator decides."""
+        while True:
+            hold = int(rng.integers(1, _LONGEST_HOLD + 1))
+            self._space.seed(int(rng.integers(2**31)))
+            yield from itertools.repeat(self._space.sample(), hold)
+
+    def close(self) -> None:
+        """Do nothing; there is no environment."""
 
 
 class TrainedPlayer:
-    """Samples the actions of a policy."""
+    """Samples the actions of a policy, in an environment that is observed as it was in training.
 
-    def __init__(self, env: DoomEnv, rng: np.random.Generator, policy: Policy) -> None:
-        self._rng, self._policy = rng, policy
-        self._state = policy.initial_state(1)
-        self._starts = torch.ones(1, dtype=torch.bool)
-        self._num_draws = num_draws(env.action_space)
+    Args:
+        policy: the policy.
+        config: that environment.
+        random_share: share of the env steps in which a `RandomPlayer` acts instead.
+    """
 
-    def act(self, obs: Mapping[str, NDArray[Any]]) -> Any:
-        """Return an action."""
-        tensors = {name: torch.from_numpy(part)[None] for name, part in obs.items()}
-        draws = torch.from_numpy(self._rng.random((1, self._num_draws), np.float32))
-        with single_thread():
-            decision = self._policy.act(tensors, self._state, self._starts, draws)
-        self._state = decision.memory_state
-        self._starts = torch.zeros(1, dtype=torch.bool)
-        return decision.actions[0].numpy()
+    def __init__(self, policy: Policy, config: EnvConfig, random_share: float = 0.0) -> None:
+        self._policy, self._random_share = policy, random_share
+        self._env = DoomEnv(config)
+        self._obs = observed(self._env)
+        self._num_draws = num_draws(self._env.action_space)
 
+    def play(self, seed: int) -> Iterator[Any]:
+        """Yield actions until the episode ends."""
+        rng, ended = generator_of(seed), False
+        others = RandomPlayer(self._env.action_space).act(rng)
+        state, starts = self._policy.initial_state(1), torch.ones(1, dtype=torch.bool)
+        self._env.reset(seed=seed)
+        while not ended:
+            tensors = {name: torch.from_numpy(part)[None] for name, part in self._obs.items()}
+            draws = torch.from_numpy(rng.random((1, self._num_draws), np.float32))
+            with single_thread():
+                decision = self._policy.act(tensors, state, starts, draws)
+            # The policy decides each time, so that its memory goes on.
+            state, starts = decision.memory_state, torch.zeros(1, dtype=torch.bool)
+            action = decision.actions[0].numpy()
+            if rng.random() < self._random_share:
+                action = next(others)
+            yield action
+            _, terminated, truncated = self._env.advance(action)
+            ended = terminated or truncated
 
-class HalfTrainedPlayer:
-    """Takes a trained policy's action in half of the env steps, and a random one in the others."""
-
-    def __init__(self, env: DoomEnv, rng: np.random.Generator, policy: Policy) -> None:
-        self._rng = rng
-        self._random = RandomPlayer(env, rng)
-        self._trained = TrainedPlayer(env, rng, policy)
-
-    def act(self, obs: Mapping[str, NDArray[Any]]) -> Any:
-        """Return an action."""
-        actions = self._random.act(obs), self._trained.act(obs)  # Both, so that memory goes on.
-        return actions[int(self._rng.random() < 0.5)]
+    def close(self) -> None:
+        """End the environment."""
+        self._env.close()
 
 
 def policy_file(scenario: str) -> Path:
@@ -85,25 +109,31 @@ def policy_file(scenario: str) -> Path:
     return ZOO / scenario / "policy.safetensors"
 
 
-def prepare(
-    scenario: str, height: int, width: int, *, trained: bool
-) -> tuple[Policy | None, DoomEnv]:
-    """Return a scenario's trained policy, or None, and the environment that is played.
+def played(scenario: str) -> EnvConfig:
+    """Return how a scenario is played: as the project's policy plays it, if there is one.
 
-    Args:
-        scenario: the scenario.
-        height: of the screen that a random player observes, in pixels.
-        width: of it, in pixels.
-        trained: whether the project's policy plays; it observes what it was trained with.
+    All players of a scenario have the same actions and the same frames in an env step, so that
+    these do not tell them apart.
 
     Raises:
         FileError: If the policy is damaged.
     """
-    policy, env = None, EnvConfig(env=scenario, height=height, width=width)
-    if trained:
-        file = load_policy(policy_file(scenario))
-        policy, env = file.policy, native(file, policy_file(scenario), trust=False)
-    return policy, DoomEnv(replace(env, depth_targets=True, kind_targets=True))
+    path = policy_file(scenario)
+    if not path.exists():
+        return EnvConfig(env=scenario)
+    return native(load_policy(path), path, trust=False)
+
+
+def shown(config: EnvConfig, seen: Mapping[str, Any], *, sight: bool = False) -> DoomEnv:
+    """Return an environment that shows episodes as examples are to have them.
+
+    Args:
+        config: how they are played.
+        seen: how they are to be observed, as fields of `EnvConfig`.
+        sight: whether `DoomEnv.look` is to tell what is visible.
+    """
+    plain = replace(config, extra_channels=(), variables=False, enemy_in_view=False)
+    return DoomEnv(replace(plain, **seen, depth_targets=sight, kind_targets=sight))
 
 
 def observed(env: DoomEnv) -> dict[str, NDArray[Any]]:
@@ -114,9 +144,11 @@ def observed(env: DoomEnv) -> dict[str, NDArray[Any]]:
     return obs
 
 
-def generator_of(seed: int) -> np.random.Generator:
-    """Return the random generator of an episode's player.
+def generator_of(seed: int, child: int = 1) -> np.random.Generator:
+    """Return a random generator of an episode.
 
-    It is a child of the episode's seed, because the environment draws from the seed itself.
+    Args:
+        seed: of the episode; the environment draws from it directly.
+        child: 1 for the player, 2 for what is chosen of the episode.
     """
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(child,)))

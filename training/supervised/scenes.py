@@ -3,12 +3,12 @@
 Scenes are collected from several scenarios, played at random and by the project's trained policies.
 The engine's labels and depth buffers say what is on each screen, see `envs.doom.sight`.
 
-Axes: B scenes, H, W the screen, K kinds of objects.
+Axes: B scenes, H, W, C the screen, K kinds of objects.
 """
 
 from __future__ import annotations
 
-import sys
+import contextlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,36 +19,42 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agents.policy import Policy
-from envs import DoomEnv
+from envs import DoomEnv, EnvConfig
 from envs.doom.scenarios import SCENARIOS
 from envs.doom.sight import CLASSES, KINDS
-from evaluation.printing import print_line
 from storage.arrays import write_arrays
-from storage.files import FileError
+from storage.policy_file import load_policy
 from training.supervised.collected import (
     PARTS,
     SEEDS_APART,
     CollectedConfig,
     Kinds,
+    Stops,
     check_arrays,
+    check_going_on,
+    collect_once,
+    common_palette,
+    never,
     quota,
     read_collected,
+    stacked,
 )
 from training.supervised.players import (
+    ActionSource,
     RandomPlayer,
     TrainedPlayer,
     generator_of,
     observed,
+    played,
     policy_file,
-    prepare,
+    shown,
 )
 from training.supervised.task import Part
 
 _SHARES = {"train": 0.75, "validation": 0.1, "test": 0.15}
 _GAP = 8  # Env steps between two scenes, about a second, so that neighbours differ.
 _MOST_OF_EPISODE = 20  # Scenes, so that no episode dominates.
-_FORMAT = 1
+_FORMAT = 2  # In the first one, random players had other actions than trained ones.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +97,7 @@ class ScenesConfig(CollectedConfig):
         """Return what the scenes depend on, as JSON."""
         return {
             "format": _FORMAT,
-            "scenes": self.scenes,
-            "scenarios": list(self.scenarios),
-            "height": self.height,
-            "width": self.width,
+            **super().options(),
             "scenes_seed": self.scenes_seed,
         }
 
@@ -104,7 +107,7 @@ class Scenes:
     """Screens and what is on them.
 
     Attributes:
-        frames: (B, H, W, 1) uint8, palette indices.
+        frames: (B, H, W, C) uint8, as agents observe them.
         classes: (B, H, W) uint8, the class of each pixel, an index of `CLASSES`.
         counts: (B, K) int16, how many objects of each kind are visible.
         bearing: (B,) float32, of the nearest visible monster in degrees, positive to the right; NaN
@@ -150,12 +153,7 @@ def load_scenes(config: ScenesConfig) -> tuple[Scenes, str]:
         FileError: If it holds the scenes of another configuration.
         EnvError: If a scenario cannot be played.
     """
-    if not config.path.exists():
-        print_line(
-            f"collecting {config.scenes:,} scenes of Doom into {config.path}, which takes minutes",
-            file=sys.stderr,
-        )
-        write_scenes(config.path, collect_scenes(config), config)
+    collect_once(config, collect_scenes)
     return read_scenes(config.path, config)
 
 
@@ -182,7 +180,7 @@ def _check(scenes: Scenes, config: ScenesConfig) -> None:
     """
     count, size = len(scenes.frames), (config.height, config.width)
     kinds: Kinds = {
-        "frames": ((count, *size, 1), np.uint8),
+        "frames": ((count, *config.spec.shape), np.uint8),
         "classes": ((count, *size), np.uint8),
         "counts": ((count, len(KINDS)), np.int16),
         "bearing": ((count,), np.float32),
@@ -201,44 +199,45 @@ def _check(scenes: Scenes, config: ScenesConfig) -> None:
             raise ValueError(f"{name} is infinite")
 
 
-def collect_scenes(config: ScenesConfig) -> Scenes:
+def collect_scenes(config: ScenesConfig, stops: Stops = never) -> Scenes:
     """Play scenarios, and return what was seen; the same configuration gives the same scenes.
 
     Each pair of a scenario and a player contributes the same number of scenes to each part, as
     nearly as possible. The episodes of different parts have different seeds.
 
+    Args:
+        config: which scenes.
+        stops: returns whether to stop.
+
     Raises:
         EnvError: If a scenario cannot be played.
-        FileError: If a policy of the project is damaged.
+        FileError: If a policy of the project is damaged, or the scenarios have different palettes.
+        StoppedError: If it was stopped.
     """
-    players = [(i, False) for i in range(len(config.scenarios))]
-    players += [(i, True) for i, name in enumerate(config.scenarios) if policy_file(name).exists()]
+    palette = common_palette(config.scenarios)
+    kinds = {name: 1 + policy_file(name).exists() for name in config.scenarios}
     rows: list[dict[str, Any]] = []
     screens: set[bytes] = set()
-    palettes = []
-    for number, (scenario, trained) in enumerate(players):
-        policy, env = prepare(
-            config.scenarios[scenario], config.height, config.width, trained=trained
-        )
-        palettes.append(env.palette)
-        try:
-            for part, name in enumerate(PARTS):
-                wanted = quota(config.scenes, _SHARES[name], number, len(players))
-                first = (config.scenes_seed * len(PARTS) + part) * SEEDS_APART
-                about = {"scenario": scenario, "trained": trained, "part": part}
-                played = _play(env, policy, config, first, wanted, screens)
-                rows.extend({**about, **seen} for seen in played)
-        finally:
-            env.close()
-    if any((palette != palettes[0]).any() for palette in palettes):
-        raise FileError("these scenarios have different palettes; name some of them only")
-    return Scenes(
-        palette=palettes[0],
-        **{
-            name: np.stack([np.asarray(row[name], dtype) for row in rows])
-            for name, dtype in _ROW.items()
-        },
-    )
+    number = 0
+    for scenario, name in enumerate(config.scenarios):
+        how = played(name)
+        with contextlib.closing(shown(how, config.seen, sight=True)) as env:
+            for trained in range(kinds[name]):
+                player = _trained(how) if trained else RandomPlayer(env.action_space)
+                about = {"scenario": scenario, "trained": bool(trained)}
+                with contextlib.closing(player):
+                    for part, share in enumerate(_SHARES.values()):
+                        wanted = quota(config.scenes, share, number, sum(kinds.values()))
+                        first = (config.scenes_seed * len(PARTS) + part) * SEEDS_APART
+                        found = _play(env, player, first, wanted, screens, stops)
+                        rows.extend({**about, "part": part, **scene} for scene in found)
+                number += 1
+    return Scenes(palette=palette, **stacked(rows, _ROW))
+
+
+def _trained(how: EnvConfig) -> TrainedPlayer:
+    """Return the project's policy of a scenario as a player."""
+    return TrainedPlayer(load_policy(policy_file(how.env)).policy, how)
 
 
 _ROW: dict[str, Any] = {
@@ -257,38 +256,43 @@ _ROW: dict[str, Any] = {
 
 def _play(
     env: DoomEnv,
-    policy: Policy | None,
-    config: ScenesConfig,
+    player: ActionSource,
     first_seed: int,
     wanted: int,
     screens: set[bytes],
+    stops: Stops,
 ) -> Iterator[dict[str, Any]]:
     """Yield scenes of episodes with consecutive seeds until there are enough.
 
     Args:
-        env: the environment.
-        policy: the player. None: a random one.
-        config: the size of the screen.
+        env: shows the episodes.
+        player: chooses the actions.
         first_seed: seed of the first episode.
         wanted: the number of scenes.
         screens: those that there are already, of all parts; these are left out, and new ones added.
+        stops: returns whether to stop.
+
+    Raises:
+        StoppedError: If it was stopped.
     """
     left = wanted
-    obs = observed(env)
+    screen = observed(env)["obs"]
+    height, width = screen.shape[:2]
     for seed in range(first_seed, first_seed + SEEDS_APART):
-        rng = generator_of(seed)
-        player = RandomPlayer(env, rng) if policy is None else TrainedPlayer(env, rng, policy)
-        next_scene, of_episode, done, step = int(rng.integers(_GAP)), 0, False, 0
+        if not left:
+            return
         env.reset(seed=seed)
-        while not done and left and of_episode < _MOST_OF_EPISODE:
+        next_scene, of_episode = int(generator_of(seed, 2).integers(_GAP)), 0
+        for step, action in enumerate(player.play(seed)):
+            check_going_on(stops)
             if step == next_scene:
-                screen, sight = env.look(config.height, config.width)
                 next_scene = step + _GAP
                 if (content := screen.tobytes()) not in screens:
                     screens.add(content)
                     of_episode, left = of_episode + 1, left - 1
+                    _, sight = env.look(height, width)
                     yield {
-                        "frames": screen[..., None],
+                        "frames": screen.copy(),
                         "classes": sight.classes,
                         "counts": sight.counts,
                         "bearing": sight.bearing,
@@ -296,10 +300,9 @@ def _play(
                         "seed": seed,
                         "step": step,
                     }
-            _, terminated, truncated = env.advance(player.act(obs))
-            done, step = terminated or truncated, step + 1
-        if not left:
-            return
+            _, terminated, truncated = env.advance(action)
+            if terminated or truncated or not left or of_episode == _MOST_OF_EPISODE:
+                break
 
 
 def examples_of(scenes: Scenes, part: Part) -> dict[str, Tensor]:

@@ -13,8 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from agents.policy import Specs
-from training.supervised.collected import screen_specs
-from training.supervised.scenes import Scenes, ScenesConfig, examples_of, load_scenes
+from training.supervised.collected import Stops, collect_once, screen_specs
+from training.supervised.scenes import (
+    Scenes,
+    ScenesConfig,
+    collect_scenes,
+    examples_of,
+    load_scenes,
+)
 from training.supervised.task import Examples, Part, Picture, Task
 
 ConfigT = TypeVar("ConfigT", bound=ScenesConfig)
@@ -35,6 +41,10 @@ class SceneTask(Task[ConfigT]):
         "epochs": 30,
     }
 
+    def collect(self, stops: Stops) -> None:
+        """See `Task.collect`."""
+        collect_once(self.config, collect_scenes, stops)
+
     @functools.cached_property
     def _scenes(self) -> tuple[Scenes, str]:
         return load_scenes(self.config)
@@ -48,8 +58,8 @@ class SceneTask(Task[ConfigT]):
         return self._scenes[1]
 
     def specs(self, examples: Examples) -> Specs:
-        """Return the specification of the screen: palette indices."""
-        return screen_specs(examples["image"].shape[1:], self._scenes[0].palette)
+        """Return the specification of the screen."""
+        return screen_specs(self.config, self._scenes[0].palette)
 
     def augment(self, batch: Examples) -> Examples:
         """Return half of the scenes, at random, as a mirror shows them."""
@@ -63,10 +73,5 @@ class SceneTask(Task[ConfigT]):
         return changed
 
     def coloured(self, image: NDArray[np.uint8]) -> Picture:
-        """Return a scene as RGB, (H, W, 3) uint8.
-
-        Args:
-            image: (H, W, 1) uint8 palette indices.
-        """
-        picture: Picture = self._scenes[0].palette[image[..., 0]]
-        return picture
+        """Return a scene, (H, W, C) uint8, as RGB, (H, W, 3) uint8."""
+        return self.config.coloured(image, self._scenes[0].palette)

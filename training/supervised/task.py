@@ -6,7 +6,7 @@ Axes: B examples, F features.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -59,6 +59,18 @@ class Task(ABC, Generic[ConfigT]):
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
+
+    def collect(self, stops: Callable[[], bool]) -> None:
+        """Collect the data if there are none yet; most tasks have theirs.
+
+        Args:
+            stops: returns whether to stop; nothing is then left behind.
+
+        Raises:
+            EnvError: If a scenario cannot be played.
+            FileError: If the data cannot be written.
+            StoppedError: If it was stopped.
+        """
 
     @abstractmethod
     def load(self, part: Part) -> Examples:

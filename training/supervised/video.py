@@ -20,8 +20,15 @@ from torch import Tensor, nn
 from agents.policy import Specs
 from perception.encoders import orthogonal
 from training.supervised.classification import confusion
-from training.supervised.clips import EVENTS, LENGTH, PLAYERS, Clips, ClipsConfig, load_clips
-from training.supervised.collected import screen_specs
+from training.supervised.clips import (
+    EVENTS,
+    PLAYERS,
+    Clips,
+    ClipsConfig,
+    collect_clips,
+    load_clips,
+)
+from training.supervised.collected import Stops, collect_once, screen_specs
 from training.supervised.network import Network
 from training.supervised.pictures import confusion_picture
 from training.supervised.task import Examples, Part, Picture, Statistics, Task
@@ -31,14 +38,14 @@ from training.supervised.task import Examples, Part, Picture, Statistics, Task
 class VideoConfig(ClipsConfig):
     """The configuration of `see:video`."""
 
-    frames: int = LENGTH
+    frames: int = ClipsConfig.length
     """Frames of a clip that are seen: the last ones of 8."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
         super().__post_init__()
-        if not 1 <= self.frames <= LENGTH:
-            raise ValueError(f"frames must be between 1 and {LENGTH}, got {self.frames}")
+        if not 1 <= self.frames <= self.length:
+            raise ValueError(f"frames must be between 1 and {self.length}, got {self.frames}")
 
 
 class Video(Task[VideoConfig]):
@@ -57,6 +64,10 @@ class Video(Task[VideoConfig]):
         "batch_size": 32,
     }
 
+    def collect(self, stops: Stops) -> None:
+        """See `Task.collect`."""
+        collect_once(self.config, collect_clips, stops)
+
     @functools.cached_property
     def _clips(self) -> tuple[Clips, str]:
         return load_clips(self.config)
@@ -69,15 +80,15 @@ class Video(Task[VideoConfig]):
     def load(self, part: Part) -> Examples:
         """See `Task.load`."""
         examples = self._clips[0].examples(part)
-        return {**examples, "image": examples["image"][:, LENGTH - self.config.frames :]}
+        return {**examples, "image": examples["image"][:, -self.config.frames :]}
 
     def source(self) -> str:
         """See `Task.source`."""
         return self._clips[1]
 
     def specs(self, examples: Examples) -> Specs:
-        """Return the specification of a frame: palette indices."""
-        return screen_specs(examples["image"].shape[2:], self._clips[0].palette)
+        """Return the specification of a frame."""
+        return screen_specs(self.config, self._clips[0].palette)
 
     def head(self, num_features: int) -> nn.Module:
         """Return a linear layer with an output for each class of each question."""

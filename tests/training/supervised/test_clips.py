@@ -15,7 +15,6 @@ from storage.arrays import write_arrays
 from storage.files import DamagedError, FileError
 from training.supervised.clips import (
     EVENTS,
-    LENGTH,
     PARTS,
     PLAYERS,
     Clips,
@@ -27,6 +26,7 @@ from training.supervised.clips import (
 from training.supervised.network import build_network
 from training.supervised.video import Video, VideoConfig
 
+LENGTH = ClipsConfig.length
 SMALL = ClipsConfig(clips=36, scenarios=("health_gathering", "take_cover"), height=30, width=40)
 STILL = {"kills": 0.0, "damage_taken": 0.0, "items": 0.0, "health": 100.0}
 
@@ -95,6 +95,7 @@ def test_a_file_is_read_as_it_was_written_or_refused(tmp_path, clips):
         ("event", clips.event + 4),
         ("seed", clips.seed[1:]),
         ("frames", clips.frames[..., 0]),
+        ("buttons", np.full_like(clips.buttons, np.nan)),
     ):
         write_arrays(config.path, {**vars(clips), name: value}, config.options())
         with pytest.raises(DamagedError, match=f"holds no clips: {name}"):
@@ -124,6 +125,7 @@ def toy(count=48):
     frames[:, LENGTH - 1, :18] = 200 * scenario[:, None, None, None]
     return Clips(
         frames=frames,
+        buttons=np.zeros((count, LENGTH, 0), np.float32),
         scenario=scenario,
         player=scenario,
         event=event.astype(np.uint8),
@@ -137,7 +139,7 @@ def toy(count=48):
 def test_what_needs_two_frames_is_learned_from_two_alone(monkeypatch, frames):
     torch.manual_seed(0)
     monkeypatch.setattr("training.supervised.video.load_clips", lambda config: (toy(), "0"))
-    task = Video(VideoConfig(frames=frames))
+    task = Video(VideoConfig(frames=frames, height=36, width=40))
     train = task.load("train")
     encoder = NatureConfig(conv_channels=(8, 8, 8), features=32)
     config = PerceptionConfig(encoder=encoder, memory=LSTMConfig())

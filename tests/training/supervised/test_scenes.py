@@ -66,13 +66,12 @@ def test_frames_are_what_agents_observe(collected):
     assert len(expected) > 3
     env = DoomEnv(EnvConfig(env="defend_the_line", height=30, width=40))
     try:
-        rng = np.random.default_rng(np.random.SeedSequence(0, spawn_key=(1,)))
-        player, _ = RandomPlayer(env, rng), rng.integers(8)
         obs, _ = env.reset(seed=0)
-        for step in range(max(expected) + 1):
+        actions = RandomPlayer(env.action_space).play(0)
+        for step, action in zip(range(max(expected) + 1), actions, strict=False):
             if step in expected:
                 np.testing.assert_array_equal(obs, expected[step])
-            obs, *_ = env.step(player.act({}))
+            obs, *_ = env.step(action)
         np.testing.assert_array_equal(env.palette, collected.palette)
     finally:
         env.close()
@@ -85,7 +84,7 @@ def test_the_same_options_make_the_same_file(collected, tmp_path):
     assert hashes[0] == hashes[1]
     assert paths[0].read_bytes() == paths[1].read_bytes()
     other = collect_scenes(dataclasses.replace(SMALL, scenes=12, scenes_seed=1))
-    assert not {f.tobytes() for f in other.frames} & {f.tobytes() for f in collected.frames}
+    assert not set(other.seed) & set(collected.seed)
 
 
 def test_scenes_are_read_as_they_were_written(tmp_path):
@@ -102,7 +101,7 @@ def test_they_are_collected_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     calls = []
 
-    def collect(config):
+    def collect(config, stops):
         calls.append(config)
         return made_scenes(40, config)
 
