@@ -60,6 +60,7 @@ from training.config import (
 )
 from training.doctor import check_machine
 from training.errors import TrainingError
+from training.initial import normalization_of
 from training.resume import check_resumable
 from training.signals import until_interrupted
 from training.tracking import load_service
@@ -235,6 +236,8 @@ def read_command_line(arguments: Sequence[str]) -> Command[Any, Any, Any, Any]:
         memory=next(iter(chosen["memory"]), None),
         objectives=objectives,
     )
+    if source := given_values(arguments, "perception-from"):
+        default = _with_agent(default, normalization_of(Path(source[0])))
     choices = choices_of(default)
     command: Command[Any, Any, Any, Any] = parse(
         Command[part_types(**asdict(choices))],  # type: ignore[misc] # chosen at run time

@@ -37,6 +37,8 @@ class Choices:
 
     encoder: Annotated[str, tyro.conf.arg(help=f"Encoder of images: {', '.join(ENCODERS)}.")]
     memory: Annotated[str, tyro.conf.arg(help=f"Memory between frames: {', '.join(MEMORIES)}.")]
+    like: str | None = None
+    """Observe and encode as agents do in this scenario, so that --perception-from fits there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +75,14 @@ def read_command_line(arguments: Sequence[str]) -> AnySeeConfig:
     if not task:
         raise UsageError(f"name a task: {', '.join(PREFIX + name for name in TASKS)}")
     chosen = {
-        name: next(iter(given_values(arguments, name)), None) for name in ("encoder", "memory")
+        name: next(iter(given_values(arguments, name)), None)
+        for name in ("encoder", "memory", "like")
     }
     default = default_see_config(task, **chosen)
     perception = default.perception
-    choices = Choices(encoder=perception.encoder_name, memory=perception.memory_name)
+    choices = Choices(
+        encoder=perception.encoder_name, memory=perception.memory_name, like=chosen["like"]
+    )
     parts = (type(default.task), type(perception.encoder), type(perception.memory))
     command: SeeCommand[Any, Any, Any] = parse(
         SeeCommand[parts],  # type: ignore[misc, valid-type] # chosen at run time

@@ -13,6 +13,7 @@ from agents.policy import Policy
 from evaluation.entries import locate
 from perception import ImageSpec, Spec
 from storage.checkpoint import under
+from storage.files import FileError
 from storage.perception_file import PerceptionFile, find_perception
 from storage.policy_file import About, describe_space
 from storage.run_folder import find_policy
@@ -56,6 +57,23 @@ def initialize_from(path: Path, agent: Agent[Any], config: AnyTrainConfig) -> st
     return f"starting from {path}: {', '.join(copied)}{rest}"
 
 
+def normalization_of(path: Path) -> dict[str, bool]:
+    """Return whether a trained perception normalises images, as the agent's `normalize_obs`.
+
+    An agent that starts with its encoder must do the same.
+
+    Args:
+        path: see `copy_encoders`.
+
+    Returns:
+        The field by name; nothing if there is no perception, as when a run resumes without it.
+    """
+    try:
+        return {"normalize_obs": find_perception(locate(path)).normalize_obs}
+    except FileError:
+        return {}
+
+
 def copy_encoders(path: Path, agent: Agent[Any]) -> str:
     """Copy the image encoders of a trained perception into a new agent.
 
@@ -95,7 +113,11 @@ def copy_encoders(path: Path, agent: Agent[Any]) -> str:
                 },
                 strict=False,
             )
-    return f"starting with the image encoder of {path}; new: memory, actor and critic"
+    how = "" if theirs.normalize_obs else "not "
+    return (
+        f"starting with the image encoder of {path}, whose observations are {how}normalised; "
+        "new: memory, actor and critic"
+    )
 
 
 def _check_same_perception(path: Path, ours: Policy, theirs: Policy) -> None:

@@ -8,14 +8,23 @@ import signal
 from dataclasses import asdict
 
 import pytest
+import torch
 
 import evaluate
 import train
+from agents import observation_specs
 from commands.commandline import UsageError
 from commands.see import read_command_line
+from envs import SCENARIOS, DoomEnv
+from perception import ImageSpec
 from perception.lookup import UnknownNameError
+from storage.checkpoint import under
 from storage.files import FileError
-from tests.training.supervised.data import write_quadrants
+from storage.perception_file import find_perception
+from storage.run_folder import RunFolder
+from tests.training.supervised.data import made_scenes, write_quadrants
+from training.assemble import open_training
+from training.errors import TrainingError
 from training.supervised import TASKS
 from training.supervised.collected import check_going_on
 from training.supervised.config import default_see_config
@@ -92,12 +101,47 @@ def test_flags_reach_every_part():
         (["see:digits", "--epoch", "3"], UsageError, "did you mean --epochs"),
         (["see:digits", "--encoder", "x"], UnknownNameError, "unknown encoder 'x'"),
         (["see:digits", "--epochs", "0"], UsageError, "epochs must be at least 1, got 0"),
+        (["see:objects", "--like", "nowhere"], UnknownNameError, "unknown scenario 'nowhere'"),
+        (["see:digits", "--like", "basic"], TrainingError, "--like is for .*: see:objects"),
     ],
 )
 def test_what_cannot_be_obeyed_is_one_line(arguments, error, message):
     with pytest.raises(error, match=message) as refusal:
         train.main(arguments)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_what_is_like_a_scenario_observes_and_encodes_as_its_agents(scenario):
+    config = read_command_line(["see:objects", "--like", scenario, "--epochs", "3"])
+    agent = train.read_command_line([scenario]).training
+    env = DoomEnv(agent.env)
+    specs = observation_specs(env.observation_space, env.metadata)
+    image = next(spec for spec in specs.values() if isinstance(spec, ImageSpec))
+    assert (config.task.spec.shape, config.task.spec.channels) == (image.shape, image.channels)
+    assert config.perception.encoder == agent.perception.encoder
+    assert config.epochs == 3
+
+
+@pytest.mark.parametrize("scenario", ["predict_position", "my_way_home"])
+def test_an_agent_starts_with_what_was_trained_for_its_scenario(tmp_path, monkeypatch, scenario):
+    """Two commands, without a word about sizes, stacked frames or normalisation."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "training.supervised.seen.collect_scenes", lambda config, stops: made_scenes(40, config)
+    )
+    options = ["--epochs", "1", "--run-dir", "seen"]
+    assert train.main(["see:objects", "--like", scenario, *options]) == 0
+    options = ["--num-envs", "2", "--num-workers", "1", "--num-groups", "1", "--eval-envs", "none"]
+    command = train.read_command_line([scenario, "--perception-from", "seen", *options])
+    assert command.training.agent.normalize_obs
+    with open_training(command.training, RunFolder(tmp_path / "run"), []) as training:
+        state = training.agent.policy.perception.encoders["obs"].state_dict()
+    theirs = under("perception.encoders.image.", find_perception(tmp_path / "seen").tensors)
+    for name in theirs.keys() - {"decoder.palette"}:
+        torch.testing.assert_close(state[name], theirs[name])
+    command = train.read_command_line([scenario, "--perception-from", "seen", "--no-normalize-obs"])
+    assert not command.training.agent.normalize_obs
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

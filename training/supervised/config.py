@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 
+from envs import SCENARIOS
 from perception import ENCODERS, MEMORIES, EncoderConfig, MemoryConfig, PerceptionConfig
 from perception.lookup import as_named_dict, check_name, name_of
-from training.config import resumable, with_values
+from training.config import default_config, resumable, with_values
+from training.errors import TrainingError
 from training.supervised import TASKS
+from training.supervised.collected import CollectedConfig
 from training.supervised.schedule import Schedule, decay
 from training.supervised.task import TaskConfig
 
@@ -126,7 +129,10 @@ AnySeeConfig = SeeConfig[Any, Any, Any]
 
 
 def default_see_config(
-    task: str, encoder: str | None = None, memory: str | None = None
+    task: str,
+    encoder: str | None = None,
+    memory: str | None = None,
+    like: str | None = None,
 ) -> AnySeeConfig:
     """Return the configuration that a task's presets make.
 
@@ -134,12 +140,16 @@ def default_see_config(
         task: the task's name.
         encoder: name of the image encoder. None: the preset's.
         memory: name of the memory. None: the preset's.
+        like: the scenario whose agents observe and encode in the same way. None: the preset's way.
 
     Raises:
+        TrainingError: If the task does not learn from Doom, and a scenario is named.
         UnknownNameError: If a registry has no such entry.
     """
     check_name(TASKS, task, "task to see")
     config_type, kind = TASKS[task]
+    if like is not None:
+        return _like(default_see_config(task, encoder, memory), like, encoder)
     encoder = encoder or kind.presets.get("encoder", "nature")
     memory = memory or kind.presets.get("memory", "none")
     check_name(ENCODERS, encoder, "encoder")
@@ -149,3 +159,23 @@ def default_see_config(
         perception=PerceptionConfig(encoder=ENCODERS[encoder][0](), memory=MEMORIES[memory][0]()),
     )
     return with_values(default, kind.presets)
+
+
+def _like(config: AnySeeConfig, scenario: str, encoder: str | None) -> AnySeeConfig:
+    """Return a configuration with the observation and the image encoder of a scenario's agents."""
+    check_name(SCENARIOS, scenario, "scenario")
+    if not isinstance(config.task, CollectedConfig):
+        collected = ", ".join(
+            f"{PREFIX}{name}"
+            for name, (kind, _) in TASKS.items()
+            if issubclass(kind, CollectedConfig)
+        )
+        raise TrainingError(f"--like is for tasks that learn from Doom: {collected}")
+    agent = default_config(scenario, encoder=encoder)
+    seen = {name: getattr(agent.env, name) for name in config.task.seen}
+    perception = replace(
+        config.perception,
+        encoder=agent.perception.encoder,
+        layer_norm=agent.perception.layer_norm,
+    )
+    return replace(config, task=replace(config.task, **seen), perception=perception)

@@ -43,7 +43,7 @@ def made_scenes(count, config, seed=0):
     """Return scenes in which each kind may be in one quadrant, as a square of its brightness."""
     rng = np.random.default_rng(seed)
     height, width = config.height, config.width
-    frames = rng.integers(0, 40, (count, height, width, 1), np.uint8)
+    frames = rng.integers(0, 40, (count, *config.spec.shape), np.uint8)
     classes = np.zeros((count, height, width), np.uint8)
     counts = np.zeros((count, 3), np.int16)
     bearing = np.full(count, np.nan, np.float32)
