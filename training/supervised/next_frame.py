@@ -1,14 +1,15 @@
-"""`see:next_frame`: ten frames that follow ten others (Srivastava et al. 2015).
+"""`see:next_frame`: ten frames that follow ten others, in Doom or of two moving digits.
 
-A recurrent encoder-decoder: encoder and memory see the past frames; a second recurrent network
-starts from the features after the last of them and computes the future frames, without seeing its
-own.
+A recurrent encoder-decoder (Srivastava et al. 2015): encoder and memory see the past frames; a
+decoder computes the future ones from the features after the last of them and, in Doom, from the
+buttons that are held in each future env step (Oh et al. 2015), without seeing its own.
 
-Axes: B clips, T past or future frames, H, W a frame, F features.
+Axes: B clips, T past or future frames, H, W, C a frame, K buttons, F features.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,35 +17,51 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from agents.policy import Specs
-from perception.encoders import orthogonal
+from training.supervised.clips import Clips, ClipsConfig, collect_clips, load_clips
+from training.supervised.collected import Stops, collect_once, quota, screen_specs
+from training.supervised.copying import CopyingDecoder
 from training.supervised.digits import Digits, DigitsConfig
 from training.supervised.moving_digits import SIDE, moving_digits
 from training.supervised.network import Network
 from training.supervised.pictures import strips
-from training.supervised.task import Examples, Part, Picture, Statistics, Task, TaskConfig
+from training.supervised.task import Examples, Part, Picture, Statistics, Task
 
 PAST, FUTURE = 10, 10
-_DARK = -3.0  # The logit of 0.05, the mean brightness of a frame.
 _SHOWN = 5  # Clips in a picture.
-_SHARES = {"validation": 0.1, "test": 0.2}  # Of the clips of training, in addition to them.
+_SHARES: dict[Part, float] = {"train": 0.7, "validation": 0.1, "test": 0.2}  # Of moving digits.
+_LUMA = (0.299, 0.587, 0.114)  # Brightness of red, green and blue (ITU-R BT.601).
+_COARSE = 4  # Side of the squares whose mean brightness counts, too, in pixels.
 # The window of Wang et al. 2004, and their constants for numbers in [0, 1].
 _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = 0.01**2, 0.03**2
 
 
 @dataclass(frozen=True, kw_only=True)
-class NextFrameConfig(TaskConfig):
+class NextFrameConfig(ClipsConfig):
     """The configuration of `see:next_frame`.
 
     Raises:
         ValueError: If a value is out of range.
     """
 
+    length: ClassVar[int] = PAST + FUTURE
+
     clips: int = 3_000
-    """Clips of two moving digits to train with."""
+    """Number of clips, of all parts together."""
+    scenarios: tuple[str, ...] = ("defend_the_center", "health_gathering", "take_cover")
+    """Scenarios that are played; the project must have a trained policy for each."""
+    height: int = 48
+    """Height of the screen in pixels."""
+    width: int = 64
+    """Width of the screen in pixels."""
+    moving_digits: bool = False
+    """Predict two digits that move and bounce, in frames of 64 x 64, instead of Doom."""
+    buttons_known: bool = True
+    """Tell the network which buttons are held in the future env steps."""
     decoder_size: int = 512
     """Width of the recurrent network that computes the future."""
     decoder_channels: int = 32
@@ -52,57 +69,24 @@ class NextFrameConfig(TaskConfig):
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name, most in (("clips", 2**16), ("decoder_size", 2**13), ("decoder_channels", 2**10)):
+        super().__post_init__()
+        for name, most in (("decoder_size", 2**13), ("decoder_channels", 2**10)):
             if not 1 <= getattr(self, name) <= most:
                 raise ValueError(
                     f"{name} must be between 1 and {most:,}, got {getattr(self, name)}"
                 )
 
-
-class Decoder(nn.Module):
-    """Computes T future frames from the features after the last past one.
-
-    Args:
-        num_features: F.
-        config: sizes.
-    """
-
-    def __init__(self, num_features: int, config: NextFrameConfig) -> None:
-        super().__init__()
-        coarse, channels = SIDE // 8, config.decoder_channels
-        self.start = nn.Linear(num_features, config.decoder_size)
-        self.cell = nn.GRU(config.decoder_size, config.decoder_size)
-        self.layers = nn.Sequential(
-            nn.Linear(config.decoder_size, channels * coarse**2),
-            nn.ReLU(),
-            nn.Unflatten(1, (channels, coarse, coarse)),
-            orthogonal(nn.Conv2d(channels, 2 * channels, 3, padding=1)),
-            nn.ReLU(),
-            nn.PixelShuffle(2),
-            orthogonal(nn.Conv2d(channels // 2, 2 * channels, 3, padding=1)),
-            nn.ReLU(),
-            nn.PixelShuffle(2),
-            last := orthogonal(nn.Conv2d(channels // 2, 4, 3, padding=1), 0.1),
-            nn.PixelShuffle(2),
-        )
-        # Frames are dark: otherwise, the memory would first learn to darken all of them alike, and
-        # saturate.
-        assert isinstance(last.bias, Tensor)
-        nn.init.constant_(last.bias, _DARK)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return (B, T, H, W) float32 logits of brightness for (B, F) float32 features."""
-        state = self.start(features)
-        outputs, _ = self.cell(state.expand(FUTURE, -1, -1), state.tanh()[None])
-        frames = self.layers(outputs.transpose(0, 1).flatten(0, 1))
-        sequences: Tensor = frames.unflatten(0, (len(features), FUTURE)).squeeze(2)
-        return sequences
+    @property
+    def num_known(self) -> int:
+        """K, the buttons that the network is told."""
+        return len(self.buttons) if self.buttons_known and not self.moving_digits else 0
 
 
 class NextFrame(Task[NextFrameConfig]):
     """Predicts the brightness of each pixel of ten future frames, in [0, 1]."""
 
     score: ClassVar[str] = "ssim"
+    unit: ClassVar[str] = "episode"
     presets: ClassVar[dict[str, Any]] = {
         "memory": "lstm",
         "perception.encoder.conv_channels": (16, 32, 32),
@@ -113,39 +97,103 @@ class NextFrame(Task[NextFrameConfig]):
         "weight_decay": 0.0,
     }
 
+    def collect(self, stops: Stops) -> None:
+        """See `Task.collect`; digits are there already."""
+        if not self.config.moving_digits:
+            collect_once(self.config, collect_clips, stops)
+
+    @functools.cached_property
+    def _clips(self) -> tuple[Clips, str]:
+        return load_clips(self.config)
+
     def load(self, part: Part) -> Examples:
-        """See `Task.load`."""
-        count = self.config.clips
-        if part != "train":
-            count = max(1, round(count * _SHARES[part]))
-        clips = torch.from_numpy(moving_digits(part, count, PAST + FUTURE))[..., None]
-        return {"image": clips[:, :PAST], "future": clips[:, PAST:, ..., 0]}
+        """Return past frames as `image`, and `last`, `future` and `buttons` of the future."""
+        if self.config.moving_digits:
+            return self._digits(part)
+        clips = self._clips[0]
+        examples = clips.examples(part)
+        gray = torch.from_numpy(self._brightness(examples["image"].numpy(), clips.palette))
+        return {
+            "image": examples["image"][:, :PAST],
+            "last": gray[:, PAST - 1],
+            "future": gray[:, PAST:],
+            "buttons": examples["buttons"][:, PAST:, : self.config.num_known],
+            "episode": examples["episode"],
+        }
+
+    def _digits(self, part: Part) -> Examples:
+        count = max(1, quota(self.config.clips, _SHARES[part], 0, 1))
+        clips = torch.from_numpy(moving_digits(part, count, PAST + FUTURE))
+        return {
+            "image": clips[:, :PAST, ..., None],
+            "last": clips[:, PAST - 1],
+            "future": clips[:, PAST:],
+            "buttons": torch.zeros(count, FUTURE, 0),
+            "episode": torch.arange(count),
+        }
+
+    def _brightness(
+        self, frames: NDArray[np.uint8], palette: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        """Return the brightness of the newest of stacked frames, (..., H, W) uint8.
+
+        Args:
+            frames: (..., H, W, C) uint8.
+            palette: (256, 3) uint8 RGB.
+        """
+        newest = self.config.newest(frames)
+        if self.config.observation == "palette":
+            table: NDArray[np.uint8] = np.rint(palette @ np.array(_LUMA)).astype(np.uint8)
+            return table[newest[..., 0]]
+        if self.config.observation == "gray":
+            return newest[..., 0]
+        return np.stack([np.rint(clip @ np.array(_LUMA, np.float32)) for clip in newest]).astype(
+            np.uint8
+        )
 
     def source(self) -> str:
-        """Return the SHA-256 of the digits; they move the same way each time."""
-        return Digits(DigitsConfig()).source()
+        """Return the SHA-256 of the clips, or of the digits, which move the same way each time."""
+        if self.config.moving_digits:
+            return Digits(DigitsConfig()).source()
+        return self._clips[1]
 
     def specs(self, examples: Examples) -> Specs:
         """Return the specification of a frame."""
-        return super().specs({"image": examples["image"][:, 0]})
+        if self.config.moving_digits:
+            return super().specs({"image": examples["image"][:, 0]})
+        return screen_specs(self.config, self._clips[0].palette)
 
     def head(self, num_features: int) -> nn.Module:
-        """Return a `Decoder`."""
-        return Decoder(num_features, self.config)
+        """Return a `CopyingDecoder`."""
+        config = self.config
+        return CopyingDecoder(
+            num_features,
+            size=(SIDE, SIDE) if config.moving_digits else (config.height, config.width),
+            num_buttons=config.num_known,
+            width=config.decoder_size,
+            channels=config.decoder_channels,
+        )
 
     def predict(self, network: Network, batch: Examples) -> Tensor:
-        """Return (B, T, H, W) logits of the future frames."""
+        """Return (B, T, H, W) float32 future frames in [0, 1]."""
         features = network.features({"image": batch["image"].transpose(0, 1)})
-        frames: Tensor = network.head(features[-1])
+        frames: Tensor = network.head(features[-1], _unit(batch["last"]), batch["buttons"])
         return frames
 
     def loss(self, predictions: Tensor, batch: Examples) -> Tensor:
-        """Return the cross-entropy of pixels, summed over a frame, divided by 100."""
-        return cross_entropy(predictions, _unit(batch["future"])).mean() / 100
+        """Return the squared error, summed over a frame, divided by 100.
+
+        That of coarse frames is added: single pixels do not tell in which direction something
+        moved that moved far.
+        """
+        future = _unit(batch["future"])
+        coarse = F.avg_pool2d(predictions - future, _COARSE, ceil_mode=True).square().sum((-2, -1))
+        fine = (predictions - future).square().sum((-2, -1))
+        return (fine + _COARSE**2 * coarse).mean() / 100
 
     def statistics(self, predictions: Tensor, batch: Examples) -> Statistics:
         """Return errors, cross-entropies and SSIM, means over the frames of each clip."""
-        return _compare(predictions.float().sigmoid(), batch["future"])
+        return _compare(predictions.float(), batch["future"])
 
     def measure(self, statistics: Statistics) -> dict[str, float]:
         """Return the mean SSIM, and two errors that are sums over the pixels of a frame.
@@ -157,7 +205,7 @@ class NextFrame(Task[NextFrameConfig]):
 
     def baseline(self, train: Examples, examples: Examples) -> Statistics:
         """Return the statistics of repeating the last frame."""
-        last = _unit(examples["image"][:, -1:, ..., 0]).expand(-1, FUTURE, -1, -1)
+        last = _unit(examples["last"])[:, None].expand(-1, FUTURE, -1, -1)
         parts = [
             _compare(some, future)
             for some, future in zip(last.split(64), examples["future"].split(64), strict=True)
@@ -167,13 +215,13 @@ class NextFrame(Task[NextFrameConfig]):
     def pictures(
         self, network: Network, examples: Examples, statistics: Statistics
     ) -> Mapping[str, Picture]:
-        """Return strips: past and future frames, and below them the predicted ones."""
+        """Return strips: the last and the future frames, and below them the predicted ones."""
         batch = {name: part[:_SHOWN].to(network.device) for name, part in examples.items()}
         with torch.no_grad():
-            predicted = (self.predict(network, batch).sigmoid() * 255).byte().cpu()
-        past = examples["image"][:_SHOWN, ..., 0]
-        truths = torch.cat([past, examples["future"][:_SHOWN]], 1)
-        below = torch.cat([torch.zeros_like(past), predicted], 1)
+            predicted = (self.predict(network, batch) * 255).byte().cpu()
+        last, future = examples["last"][:_SHOWN, None], examples["future"][:_SHOWN]
+        truths = torch.cat([last, future], 1)
+        below = torch.cat([torch.zeros_like(last), predicted], 1)
         rows = torch.stack([truths, below], 1).flatten(0, 1)
         return {"frames": strips(rows.numpy())}
 
@@ -183,9 +231,13 @@ def _unit(frames: Tensor) -> Tensor:
     return frames.float() / 255
 
 
-def cross_entropy(logits: Tensor, truths: Tensor) -> Tensor:
-    """Return the binary cross-entropy in nats, summed over the pixels of a frame, (B, T)."""
-    return F.binary_cross_entropy_with_logits(logits, truths, reduction="none").sum((-2, -1))
+def cross_entropy(predicted: Tensor, truths: Tensor) -> Tensor:
+    """Return the binary cross-entropy in nats, summed over the pixels of a frame, (B, T).
+
+    Predictions are moved away from 0 and 1 by 1e-6.
+    """
+    inner = predicted.clamp(1e-6, 1 - 1e-6)
+    return F.binary_cross_entropy(inner, truths, reduction="none").sum((-2, -1))
 
 
 def _compare(predicted: Tensor, future: Tensor) -> Statistics:
@@ -196,11 +248,10 @@ def _compare(predicted: Tensor, future: Tensor) -> Statistics:
         future: (B, T, H, W) uint8.
     """
     truths = _unit(future)
-    entropy = cross_entropy(predicted.clamp(1e-6, 1 - 1e-6).logit(), truths)
     values = {
         "ssim": ssim(predicted, truths),
         "squared_error": (predicted - truths).square().sum((-2, -1)),
-        "cross_entropy": entropy,
+        "cross_entropy": cross_entropy(predicted, truths),
     }
     return {name: value.mean(1).cpu().numpy() for name, value in values.items()}
 
