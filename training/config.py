@@ -361,14 +361,15 @@ def dotted(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, dict):
             flat |= dotted(value, f"{prefix}{name}.")
         else:
-            is_path = isinstance(value, Path)
-            flat[prefix + name] = str(value) if is_path else list_of(value)
+            flat[prefix + name] = list_of(value)
     return flat
 
 
 def list_of(value: Any) -> Any:
-    """Return a tuple as a list, as JSON has it, and anything else unchanged."""
-    return list(value) if isinstance(value, tuple) else value
+    """Return tuples as lists and paths as text, as JSON has them, and anything else unchanged."""
+    if isinstance(value, tuple):
+        return [list_of(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def dotted_fields(config: Any, where: Callable[[Mapping[Any, Any]], bool]) -> Iterator[str]:

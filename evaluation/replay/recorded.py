@@ -195,12 +195,12 @@ def replay_recording(
     paid, step, terminated = 0.0, 0, False
     for moment in resimulate(config, episode.seed, episode.actions, size):
         if moment.step != step:
-            _expect(recording, config, step, paid)
+            check_reward(recording, config, step, paid)
             paid, step = 0.0, moment.step
         paid += moment.reward
         terminated = moment.terminated
         yield moment
-    _expect(recording, config, step, paid)
+    check_reward(recording, config, step, paid)
     if (terminated, step + 1) != (episode.terminated, len(episode.rewards)):
         recorded = "terminated" if episode.terminated else "was truncated"
         raise _diverged(
@@ -211,7 +211,20 @@ def replay_recording(
         )
 
 
-def _expect(recording: Recording, config: EnvConfig, step: int, paid: float) -> None:
+def check_reward(recording: Recording, config: EnvConfig, step: int, paid: float) -> None:
+    """Check that an env step of an episode that is simulated again pays what was recorded.
+
+    Args:
+        recording: the recorded episode.
+        config: its environment.
+        step: the env step.
+        paid: its native reward.
+
+    Raises:
+        DivergedError: If it pays something else, or there was no such env step.
+    """
+    if step >= len(recording.episode.rewards):
+        raise _diverged(recording, config, f"it goes on after env step {step - 1}")
     recorded = float(recording.episode.rewards[step])
     if not np.isclose(paid, recorded, rtol=_TOLERANCE, atol=_TOLERANCE):
         what = f"the reward of env step {step} is {paid:g}, but {recorded:g} was recorded"

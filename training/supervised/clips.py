@@ -6,8 +6,11 @@ Axes: B clips, T frames of a clip, one each env step, H, W, C the screen, K butt
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +20,7 @@ from numpy.typing import NDArray
 from envs import DoomEnv, EnvConfig
 from envs.doom.actions import ActionSet
 from envs.doom.scenarios import SCENARIOS
+from storage.files import FileError
 from storage.policy_file import load_policy
 from training.supervised.collected import (
     PARTS,
@@ -35,14 +39,17 @@ from training.supervised.collected import (
 )
 from training.supervised.players import (
     ActionSource,
+    Played,
     RandomPlayer,
     TrainedPlayer,
+    episodes_of,
     generator_of,
     observed,
     played,
     policy_file,
     shown,
 )
+from training.supervised.recordings import Recordings, recordings_of
 from training.supervised.task import Examples, Part
 
 PLAYERS = ("random", "half-trained", "trained")
@@ -51,6 +58,7 @@ EVENTS = ("none", "hurt", "pick-up", "kill")
 _SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
 _FIRST_SEED = 500_000_000  # Not those of scenes.
 _MOST_OF_EPISODE = 6  # Clips, so that no episode dominates.
+_MOST_WITHOUT = 100  # Episodes in a row without a clip, after which nothing more is expected.
 _LONGEST_GAP = 12  # Env steps between two clips of an episode, at most.
 _FORMAT = 3  # In the second one, players of a scenario had different actions.
 
@@ -79,10 +87,14 @@ class ClipsConfig(CollectedConfig):
         "take_cover",
         "deadly_corridor",
     )
-    """Scenarios that are played; the project must have a trained policy for each."""
+    """Scenarios that are played; the project must have a trained policy for each, or --runs."""
+    runs: tuple[Path, ...] = ()
+    """Run folders whose recorded episodes are shown, instead of those of the project's policies."""
 
     def playable(self) -> Collection[str]:
-        """Return the scenarios for which the project has a trained policy."""
+        """Return the scenarios for which the project has a trained policy, or all with runs."""
+        if self.runs:
+            return SCENARIOS
         return [name for name in SCENARIOS if policy_file(name).exists()]
 
     @property
@@ -97,7 +109,8 @@ class ClipsConfig(CollectedConfig):
 
     def options(self) -> dict[str, Any]:
         """Return what the clips depend on, as JSON."""
-        return {"format": _FORMAT, **super().options(), "length": self.length}
+        options = {"format": _FORMAT, **super().options(), "length": self.length}
+        return {**options, "runs": [str(run.resolve()) for run in self.runs]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,8 +213,8 @@ def collect_clips(config: ClipsConfig, stops: Stops = never) -> Clips:
     """Play scenarios, and return clips; the same configuration gives the same clips.
 
     Each pair of a scenario and a player contributes the same number of clips to each part, as
-    nearly as possible. The episodes of different parts have different seeds. There is one engine
-    that shows the episodes of a scenario, and one in which its policy plays.
+    nearly as possible, if there are enough recorded episodes. The episodes of different parts have
+    different seeds. One engine shows all episodes of a scenario.
 
     Args:
         config: which clips.
@@ -209,24 +222,24 @@ def collect_clips(config: ClipsConfig, stops: Stops = never) -> Clips:
 
     Raises:
         EnvError: If a scenario cannot be played.
-        FileError: If a policy of the project is damaged, or the scenarios have different palettes.
+        FileError: If a policy or a recording is damaged, there are too few recordings, the episodes
+            are too short, or the scenarios have different palettes.
         StoppedError: If it was stopped.
     """
     palette = common_palette(config.scenarios)
+    recordings = recordings_of(config.runs, config.scenarios) if config.runs else {}
+    pairs = len(config.scenarios) * len(PLAYERS)
     rows: list[dict[str, Any]] = []
     for scenario, name in enumerate(config.scenarios):
-        how = played(name)
-        with contextlib.closing(shown(how, config.seen)) as env:
-            for kind, player in _players(how):
-                number = scenario * len(PLAYERS) + kind
-                with contextlib.closing(player):
-                    for part, share in enumerate(_SHARES.values()):
-                        total = len(config.scenarios) * len(PLAYERS)
-                        wanted = quota(config.clips, share, number, total)
-                        first = _FIRST_SEED + part * SEEDS_APART
-                        about = {"scenario": scenario, "player": kind, "part": part}
-                        found = _play(env, player, config, first, wanted, stops)
-                        rows.extend({**about, **clip} for clip in found)
+        how = recordings[name].how if recordings else played(name)
+        with contextlib.ExitStack() as stack:
+            env = stack.enter_context(contextlib.closing(shown(how, config.seen)))
+            for player, episodes in enumerate(_players(how, recordings.get(name), stack)):
+                for part, share in enumerate(_SHARES.values()):
+                    wanted = quota(config.clips, share, scenario * len(PLAYERS) + player, pairs)
+                    about = {"scenario": scenario, "player": player, "part": part}
+                    found = _play(env, episodes(part), config, wanted, stops)
+                    rows.extend({**about, **clip} for clip in found)
     return Clips(palette=palette, **stacked(rows, _ROW))
 
 
@@ -241,69 +254,94 @@ _ROW: dict[str, Any] = {
 }
 
 
-def _players(how: EnvConfig) -> Iterator[tuple[int, ActionSource]]:
-    """Yield the players of a scenario with their indices of `PLAYERS`."""
-    policy = load_policy(policy_file(how.env)).policy
-    yield 0, RandomPlayer(DoomEnv(how).action_space)
-    yield 1, TrainedPlayer(policy, how, random_share=0.5)
-    yield 2, TrainedPlayer(policy, how)
+def _players(
+    how: EnvConfig, recordings: Recordings | None, stack: contextlib.ExitStack
+) -> list[Callable[[int], Iterator[Played]]]:
+    """Return functions that return the episodes of a part, one for each of `PLAYERS`.
+
+    Args:
+        how: how the scenario is played.
+        recordings: its recorded episodes. None: the project's policy plays.
+        stack: closes the players.
+    """
+
+    def playing(player: ActionSource) -> Callable[[int], Iterator[Played]]:
+        stack.enter_context(contextlib.closing(player))
+        return lambda part: episodes_of(player, _FIRST_SEED + part * SEEDS_APART)
+
+    others: list[Callable[[int], Iterator[Played]]]
+    if recordings is not None:
+        shares = tuple(_SHARES.values())
+        others = [partial(recordings.play, kind, shares=shares) for kind in PLAYERS[1:]]
+    else:
+        policy = load_policy(policy_file(how.env)).policy
+        others = [playing(TrainedPlayer(policy, how, share)) for share in (0.5, 0.0)]
+    return [playing(RandomPlayer(DoomEnv(how).action_space)), *others]
 
 
 def _play(
-    env: DoomEnv,
-    player: ActionSource,
-    config: ClipsConfig,
-    first_seed: int,
-    wanted: int,
-    stops: Stops,
+    env: DoomEnv, episodes: Iterator[Played], config: ClipsConfig, wanted: int, stops: Stops
 ) -> Iterator[dict[str, Any]]:
-    """Yield clips of episodes with consecutive seeds until there are enough.
+    """Yield clips of episodes until there are enough.
 
     Args:
         env: shows the episodes.
-        player: chooses the actions.
+        episodes: the episodes.
         config: which clips.
-        first_seed: seed of the first episode.
         wanted: the number of clips.
         stops: returns whether to stop.
 
     Raises:
+        DivergedError: If a recorded episode is not what was recorded.
+        FileError: If the episodes are too short.
         StoppedError: If it was stopped.
     """
-    left = wanted
+    left, without = wanted, 0
+    while left and (episode := next(episodes, None)):
+        found = 0
+        for clip in itertools.islice(
+            _cut(env, episode, config, stops), min(left, _MOST_OF_EPISODE)
+        ):
+            yield clip
+            found += 1
+        left, without = left - found, 0 if found else without + 1
+        if without == _MOST_WITHOUT:
+            raise FileError(
+                f"episodes of {env.config.env} are too short for clips of {config.length} frames; "
+                "choose other --scenarios"
+            )
+
+
+def _cut(
+    env: DoomEnv, episode: Played, config: ClipsConfig, stops: Stops
+) -> Iterator[dict[str, Any]]:
+    """Yield clips of one episode, with gaps of random lengths between them."""
     screen = observed(env)["obs"]
-    actions = ActionSet(env.game_spec.buttons, env.config.actions, env.config.delta_bins)
+    choices = ActionSet(env.game_spec.buttons, env.config.actions, env.config.delta_bins)
     places = [config.buttons.index(button) for button in env.game_spec.buttons]
-    for seed in range(first_seed, first_seed + SEEDS_APART):
-        if not left:
+    pressed = np.zeros(len(config.buttons), np.float32)
+    rng = generator_of(episode.seed, 2)
+    wait = int(rng.integers(_LONGEST_GAP))
+    frames: list[NDArray[np.uint8]] = []
+    held: list[NDArray[np.float32]] = []
+    event, before = 0, dict[str, float]()
+    env.reset(seed=episode.seed)
+    for step, action in enumerate(episode.actions):
+        check_going_on(stops)
+        if wait:
+            wait -= 1
+        else:
+            now = {**env.episode_statistics(), "health": env.info()["HEALTH"]}
+            event = max(event, event_of(before, now)) if frames else 0
+            before = now
+            frames.append(screen.copy())
+            held.append(pressed.copy())
+            if len(frames) == config.length:
+                clip = {"frames": np.stack(frames), "buttons": np.stack(held)}
+                yield {**clip, "event": event, "seed": episode.seed}
+                frames, held, wait = [], [], int(rng.integers(_LONGEST_GAP))
+        pressed[places] = choices.buttons(action)
+        reward, terminated, truncated = env.advance(action)
+        episode.check(step, reward)
+        if terminated or truncated:
             return
-        rng = generator_of(seed, 2)
-        wait, of_episode = int(rng.integers(_LONGEST_GAP)), 0
-        frames: list[NDArray[np.uint8]] = []
-        held: list[NDArray[np.float32]] = []
-        event, before = 0, dict[str, float]()
-        pressed = np.zeros(len(config.buttons), np.float32)
-        env.reset(seed=seed)
-        for action in player.play(seed):
-            check_going_on(stops)
-            if wait:
-                wait -= 1
-            else:
-                now = {**env.episode_statistics(), "health": env.info()["HEALTH"]}
-                event = max(event, event_of(before, now)) if frames else 0
-                before = now
-                frames.append(screen.copy())
-                held.append(pressed.copy())
-                if len(frames) == config.length:
-                    yield {
-                        "frames": np.stack(frames),
-                        "buttons": np.stack(held),
-                        "event": event,
-                        "seed": seed,
-                    }
-                    left, of_episode = left - 1, of_episode + 1
-                    frames, held, wait = [], [], int(rng.integers(_LONGEST_GAP))
-            pressed[places] = actions.buttons(action)
-            _, terminated, truncated = env.advance(action)
-            if terminated or truncated or not left or of_episode == _MOST_OF_EPISODE:
-                break

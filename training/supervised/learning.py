@@ -399,4 +399,10 @@ def _load(path: Path, network: Network, optimizer: torch.optim.Optimizer) -> See
 
 def _json(values: dict[str, Any]) -> dict[str, Any]:
     """Return a configuration with paths as text, absolute, since it is read in other folders."""
-    return {n: str(v.resolve()) if isinstance(v, Path) else v for n, v in values.items()}
+
+    def as_text(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [as_text(each) for each in value]
+        return str(value.resolve()) if isinstance(value, Path) else value
+
+    return {name: as_text(value) for name, value in values.items()}

@@ -53,7 +53,7 @@ class NextFrameConfig(ClipsConfig):
     clips: int = 3_000
     """Number of clips, of all parts together."""
     scenarios: tuple[str, ...] = ("defend_the_center", "health_gathering", "take_cover")
-    """Scenarios that are played; the project must have a trained policy for each."""
+    """Scenarios that are played; the project must have a trained policy for each, or --runs."""
     height: int = 48
     """Height of the screen in pixels."""
     width: int = 64

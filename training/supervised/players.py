@@ -7,8 +7,8 @@ shows the same episode at the size and in the way that examples are to have.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +27,25 @@ from evaluation.protocol import native
 from storage.policy_file import load_policy
 
 _LONGEST_HOLD = 6  # Env steps for which a random player holds an action, so that it gets somewhere.
+
+
+def _anything(step: int, reward: float) -> None:
+    """Accept any reward."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Played:
+    """An episode that is played.
+
+    Attributes:
+        seed: of the episode.
+        actions: its actions, each yielded before it is taken.
+        check: raises DivergedError if an env step, of some number, does not pay some reward.
+    """
+
+    seed: int
+    actions: Iterator[Any]
+    check: Callable[[int, float], None] = _anything
 
 
 class ActionSource(Protocol):
@@ -102,6 +121,12 @@ class TrainedPlayer:
     def close(self) -> None:
         """End the environment."""
         self._env.close()
+
+
+def episodes_of(player: ActionSource, first_seed: int) -> Iterator[Played]:
+    """Yield episodes of a player with consecutive seeds, without end."""
+    for seed in itertools.count(first_seed):
+        yield Played(seed=seed, actions=player.play(seed))
 
 
 def policy_file(scenario: str) -> Path:
