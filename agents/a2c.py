@@ -11,7 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from agents.agent import Agent, AgentConfig, Metrics
+from agents.agent import Agent, AgentConfig
+from agents.gradients import Metrics
 from agents.policy import PolicyOutput
 from agents.rollout import Minibatch
 from agents.search_space import Choice, Range, SearchSpace

@@ -11,16 +11,14 @@ import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from agents.device import single_thread
 from agents.errors import AgentError
-from agents.gradients import Gradients, add_to, laid_out_as
+from agents.gradients import Metrics, add_to, gradients_of, laid_out_as
 from agents.normalization import RewardScaler
 from agents.objectives.objective import GROUP, Objective, add_losses
 from agents.policy import Policy, PolicyOutput
@@ -28,9 +26,6 @@ from agents.returns import explained_variance, gae, next_values
 from agents.rollout import Minibatch, Rollout, minibatches
 from agents.search_space import Choice, Range, SearchSpace
 from perception.normalization import ObservationNormalizer
-
-Metrics = dict[str, Tensor]
-"""Scalars by name."""
 
 
 class NotFiniteError(ArithmeticError):
@@ -347,54 +342,34 @@ class Agent(ABC, Generic[ConfigT]):
         return means | {"learning_rate": self.optimizer.param_groups[0]["lr"]}
 
     def _differentiate(self, batch: Minibatch) -> Metrics:
-        """Set the gradients of the loss of a minibatch, and return its metrics.
-
-        On a CPU, the minibatch is split into parts, each for a separate thread, and their gradients
-        are added up. The threads then wait for each other once a minibatch instead of once an
-        operation.
-        """
+        """Set the gradients of the loss of a minibatch, and return its metrics."""
         batch = replace(batch, advantages=self.normalized(batch.advantages))
-        parts = batch.split(self._num_parts)
-        if len(parts) == 1:
-            gradients, metrics = self._gradients(batch, 1.0)
-        else:
-            weights = [part.actions.shape[1] / batch.actions.shape[1] for part in parts]
-            with ThreadPoolExecutor(len(parts)) as threads:
-                first, *others = threads.map(self._gradients_alone, parts, weights)
-            gradients, metrics = first
-            for more_gradients, more_metrics in others:
-                add_to(gradients, more_gradients)
-                metrics = {name: value + more_metrics[name] for name, value in metrics.items()}
+        loss, parameters = self._loss_of_part, self.parameters
+        gradients, metrics = gradients_of(loss, batch, parameters, self._num_parts)
         if self._active(splittable=False):
-            more_gradients, more_metrics = self._gradients_of_whole(batch)
+            more_gradients, more_metrics = gradients_of(self._loss_of_whole, batch, parameters)
             add_to(gradients, more_gradients)
             metrics |= more_metrics
         self.optimizer.zero_grad()  # Parameters may have been frozen since the last step.
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = None if gradient is None else laid_out_as(parameter, gradient)
         return metrics
 
-    def _gradients(self, part: Minibatch, weight: float) -> tuple[Gradients, Metrics]:
-        """Return the gradients and metrics of a part, multiplied by its weight in the minibatch."""
+    def _loss_of_part(self, part: Minibatch) -> tuple[Tensor, Metrics]:
+        """Return the agent's loss and those of splittable objectives, and their metrics."""
         output = self.policy(part.obs, part.memory_state, part.episode_starts)
         loss, metrics = self.loss(output, part)
         active = self._active(splittable=True)
-        loss, metrics = add_losses(loss, metrics, active, self.coefs, self.policy, output, part)
-        gradients = torch.autograd.grad(loss * weight, self.parameters, allow_unused=True)
-        return list(gradients), {name: value.detach() * weight for name, value in metrics.items()}
+        return add_losses(loss, metrics, active, self.coefs, self.policy, output, part)
 
-    def _gradients_alone(self, part: Minibatch, weight: float) -> tuple[Gradients, Metrics]:
-        with single_thread():
-            return self._gradients(part, weight)
-
-    def _gradients_of_whole(self, batch: Minibatch) -> tuple[Gradients, Metrics]:
-        """Return the gradients and metrics of the objectives that are not splittable."""
-        output = self.policy(batch.obs, batch.memory_state, batch.episode_starts)
+    def _loss_of_whole(self, batch: Minibatch) -> tuple[Tensor, Metrics]:
+        """Return the losses of the objectives that are not splittable, and their metrics."""
         active = self._active(splittable=False)
+        output: Any = None  # Not computed if no objective uses it.
+        if any(objective.uses_output for objective in active.values()):
+            output = self.policy(batch.obs, batch.memory_state, batch.episode_starts)
         zero = torch.zeros((), device=self.policy.device)
-        loss, metrics = add_losses(zero, {}, active, self.coefs, self.policy, output, batch)
-        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-        return list(gradients), {name: value.detach() for name, value in metrics.items()}
+        return add_losses(zero, {}, active, self.coefs, self.policy, output, batch)
 
     def _active(self, *, splittable: bool) -> dict[str, Objective[Any]]:
         """Return the objectives with a weight, of those that are splittable or of the others."""

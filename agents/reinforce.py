@@ -12,7 +12,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from agents.a2c import policy_gradient_loss
-from agents.agent import Agent, AgentConfig, Metrics, following_values
+from agents.agent import Agent, AgentConfig, following_values
+from agents.gradients import Metrics
 from agents.policy import PolicyOutput
 from agents.returns import discounted_returns
 from agents.rollout import Minibatch, Rollout

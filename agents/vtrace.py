@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from agents.a2c import policy_gradient_loss
-from agents.agent import Agent, AgentConfig, Metrics, following_values
+from agents.agent import Agent, AgentConfig, following_values
+from agents.gradients import Metrics
 from agents.policy import Policy, PolicyOutput
 from agents.returns import vtrace
 from agents.rollout import Minibatch, Rollout

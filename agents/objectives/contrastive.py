@@ -58,6 +58,7 @@ class Contrastive(Objective[ContrastiveConfig]):
     """
 
     splittable: ClassVar[bool] = False
+    uses_output: ClassVar[bool] = False
 
     def __init__(
         self, policy: Policy, config: ContrastiveConfig, target_names: tuple[str, ...]

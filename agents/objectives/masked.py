@@ -51,6 +51,7 @@ class Masked(Objective[MaskedConfig]):
     """
 
     splittable: ClassVar[bool] = False  # It draws random numbers.
+    uses_output: ClassVar[bool] = False
 
     def __init__(self, policy: Policy, config: MaskedConfig, target_names: tuple[str, ...]) -> None:
         super().__init__(policy, config, target_names)

@@ -76,6 +76,9 @@ class Objective(nn.Module, ABC, Generic[ConfigT]):
         splittable: whether the loss of a minibatch is the mean of the losses of its parts, weighted
             by their sizes. If it is not, `loss` is called with whole minibatches, so that the
             gradient does not depend on the number of CPU threads.
+        uses_output: whether `loss` uses the policy's output for the minibatch. One that is not
+            splittable and only encodes images of its own sets it to False, and may get None, which
+            saves a pass through the policy.
         sequence_length: the number of consecutive env steps that `loss` compares. If it is more
             than 1, minibatches consist of whole sequences, (T, n), also without memory.
         targets: names of the numeric infos that `loss` needs in `Minibatch.targets`.
@@ -85,6 +88,7 @@ class Objective(nn.Module, ABC, Generic[ConfigT]):
     """
 
     splittable: ClassVar[bool] = True
+    uses_output: ClassVar[bool] = True
     sequence_length: int = 1
     targets: tuple[str, ...] = ()
 

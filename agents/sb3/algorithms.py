@@ -25,9 +25,10 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from agents.a2c import A2CConfig
-from agents.agent import Agent, AgentConfig, Metrics, NotFiniteError
+from agents.agent import Agent, AgentConfig, NotFiniteError
 from agents.errors import AgentError
 from agents.extras import import_extra
+from agents.gradients import Metrics
 from agents.objectives.objective import Objective
 from agents.policy import Policy, PolicyOutput, Specs, observation_specs
 from agents.ppo import PPOConfig

@@ -26,6 +26,8 @@ from agents.agent import NotFiniteError, following_values
 from agents.objectives import (
     Contrastive,
     ContrastiveConfig,
+    Masked,
+    MaskedConfig,
     Objective,
     ObjectiveConfig,
     Variables,
@@ -551,6 +553,18 @@ def test_a_contrastive_loss_must_not_be_split(monkeypatch, split):
         assert farthest(one, other) > 0.01
     else:
         assert_close_gradients(one, other, tolerance=1e-5)
+
+
+@pytest.mark.parametrize("kind", [(Contrastive, ContrastiveConfig()), (Masked, MaskedConfig())])
+def test_an_objective_that_needs_no_output_costs_no_pass_through_the_policy(kind):
+    counts = []
+    for kinds in ({}, {"it": kind}):
+        agent = make_agent_with(kinds, num_parts=1)
+        passes: list[int] = []
+        agent.policy.register_forward_hook(lambda *_, passes=passes: passes.append(1))
+        update_with(agent)
+        counts.append(len(passes))
+    assert counts[0] == counts[1] > 0
 
 
 def test_an_objective_with_coefficient_0_has_no_influence_on_the_policy():

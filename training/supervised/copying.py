@@ -12,45 +12,44 @@ from torch import Tensor, nn
 from perception.encoders import orthogonal
 
 _CELL = 8  # Side of a cell, in pixels.
-_DARK = -3.0  # The logit of 0.05: what is new is drawn dark at first.
-_COPIED = 2.0  # The logit of 0.88: most is copied at first.
+# Logits of 0.02 and 0.98: at first, the last frame is repeated, and hardly anything drawn.
+_DARK, _COPIED = -4.0, 4.0
 
 
 class CopyingDecoder(nn.Module):
     """Computes future frames: the last past one, moved, and under a mask something new.
 
-    A recurrent network computes a map for each future frame. From the map come a flow (from where
-    each pixel comes, relative to the frame before), a mask and new content. Flows are composed, so
-    that each frame is interpolated once, from the last past one, and does not blur with time
-    (Finn et al. 2016 mask frames that are moved and new content; Liu et al. 2017 move by a flow).
+    A recurrent network of convolutions (a convolutional GRU, Ballas et al. 2016) on a map of cells
+    starts from the features and from the last two frames, which show what moves where. From its
+    state after each step come a flow (from where each pixel comes, relative to the frame before), a
+    mask and new content. Flows are composed, so that each frame is interpolated once, from the last
+    past one, and does not blur with time (Finn et al. 2016 mask frames that are moved and new
+    content; Liu et al. 2017 move by a flow).
 
     Args:
         num_features: F.
         size: (H, W).
         num_buttons: K.
-        width: of the recurrent network.
         channels: of the map.
     """
 
     def __init__(
-        self,
-        num_features: int,
-        *,
-        size: tuple[int, int],
-        num_buttons: int,
-        width: int,
-        channels: int,
+        self, num_features: int, *, size: tuple[int, int], num_buttons: int, channels: int
     ) -> None:
         super().__init__()
         self.size = size
-        cells = [-(-side // _CELL) for side in size]
-        self.start = nn.Linear(num_features, width)
-        self.cell = nn.GRU(width + num_buttons, width)
-        self.map = nn.Sequential(
-            nn.Linear(width, channels * cells[0] * cells[1]),
+        self.cells = [-(-side // _CELL) for side in size]
+        self.of_features = nn.Linear(num_features, channels * self.cells[0] * self.cells[1])
+        self.of_frames = nn.Sequential(
+            nn.PixelUnshuffle(2),
+            orthogonal(nn.Conv2d(2 * 4, channels, 5, padding=2)),
             nn.ReLU(),
-            nn.Unflatten(-1, (channels, cells[0], cells[1])),
+            orthogonal(nn.Conv2d(channels, channels, 4, stride=2, padding=1)),
+            nn.ReLU(),
+            orthogonal(nn.Conv2d(channels, channels, 4, stride=2, padding=1), 1.0),
         )
+        self.gates = nn.Conv2d(2 * channels + num_buttons, 2 * channels, 5, padding=2)
+        self.candidate = nn.Conv2d(2 * channels + num_buttons, channels, 5, padding=2)
         self.flow = orthogonal(nn.Conv2d(channels, 2, 3, padding=1), 0.1)
         self.drawing = nn.Sequential(
             orthogonal(nn.Conv2d(channels, 2 * channels, 3, padding=1)),
@@ -66,24 +65,36 @@ class CopyingDecoder(nn.Module):
         with torch.no_grad():
             last.bias.copy_(torch.tensor([_COPIED] * 4 + [_DARK] * 4))
 
-    def forward(self, features: Tensor, last: Tensor, buttons: Tensor) -> Tensor:
+    def forward(self, features: Tensor, recent: Tensor, buttons: Tensor) -> Tensor:
         """Return the future frames, (B, T, H, W) float32 in [0, 1].
 
         Args:
             features: (B, F) float32.
-            last: (B, H, W) float32, the last past frame.
+            recent: (B, 2, H, W) float32, the last two past frames.
             buttons: (B, T, K) float32, the values of the buttons that are held before each.
         """
-        state = self.start(features)
         length = buttons.shape[1]
-        inputs = torch.cat([state.expand(length, -1, -1), buttons.transpose(0, 1)], -1)
-        outputs, _ = self.cell(inputs, state.tanh()[None])
-        maps = self.map(outputs.flatten(0, 1))
+        maps = self._maps(features, recent, buttons)
         drawn = self.drawing(maps)[..., : self.size[0], : self.size[1]].sigmoid()
         mask, new = drawn.unflatten(0, (length, -1)).unbind(2)
-        copied = moved(last, self._steps(maps).unflatten(0, (length, -1)))
+        copied = moved(recent[:, 1], self._steps(maps).unflatten(0, (length, -1)))
         frames: Tensor = mask * copied + (1 - mask) * new
         return frames.transpose(0, 1)
+
+    def _maps(self, features: Tensor, recent: Tensor, buttons: Tensor) -> Tensor:
+        """Return the states after each step, (T * B, channels, h, w)."""
+        height, width = (n * _CELL for n in self.cells)
+        whole = F.pad(recent, (0, width - recent.shape[-1], 0, height - recent.shape[-2]))
+        seen = self.of_frames(whole)
+        given = seen + self.of_features(features).view_as(seen)
+        state, states = given.tanh(), []
+        for held in buttons.unbind(1):
+            inputs = torch.cat([given, held[..., None, None].expand(-1, -1, *self.cells)], 1)
+            reset, update = self.gates(torch.cat([inputs, state], 1)).sigmoid().chunk(2, 1)
+            proposed = self.candidate(torch.cat([inputs, reset * state], 1)).tanh()
+            state = update * state + (1 - update) * proposed
+            states.append(state)
+        return torch.cat(states)
 
     def _steps(self, maps: Tensor) -> Tensor:
         """Return from where each pixel comes, relative to it, in pixels, (T * B, H, W, 2)."""

@@ -1,8 +1,9 @@
 """`see:next_frame`: ten frames that follow ten others, in Doom or of two moving digits.
 
 A recurrent encoder-decoder (Srivastava et al. 2015): encoder and memory see the past frames; a
-decoder computes the future ones from the features after the last of them and, in Doom, from the
-buttons that are held in each future env step (Oh et al. 2015), without seeing its own.
+decoder computes the future ones from the features after the last of them, from the last two of them
+and, in Doom, from the buttons that are held in each future env step (Oh et al. 2015), without
+seeing its own.
 
 Axes: B clips, T past or future frames, H, W, C a frame, K buttons, F features.
 """
@@ -62,19 +63,17 @@ class NextFrameConfig(ClipsConfig):
     """Predict two digits that move and bounce, in frames of 64 x 64, instead of Doom."""
     buttons_known: bool = True
     """Tell the network which buttons are held in the future env steps."""
-    decoder_size: int = 512
-    """Width of the recurrent network that computes the future."""
-    decoder_channels: int = 32
+    decoder_channels: int = 48
     """Channels of the map, at an eighth of the frame's size, that becomes a frame."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
         super().__post_init__()
-        for name, most in (("decoder_size", 2**13), ("decoder_channels", 2**10)):
-            if not 1 <= getattr(self, name) <= most:
-                raise ValueError(
-                    f"{name} must be between 1 and {most:,}, got {getattr(self, name)}"
-                )
+        channels = self.decoder_channels
+        if not 2 <= channels <= 1_024 or channels % 2:
+            raise ValueError(
+                f"decoder_channels must be even and between 2 and 1,024, got {channels}"
+            )
 
     @property
     def num_known(self) -> int:
@@ -107,7 +106,7 @@ class NextFrame(Task[NextFrameConfig]):
         return load_clips(self.config)
 
     def load(self, part: Part) -> Examples:
-        """Return past frames as `image`, and `last`, `future` and `buttons` of the future."""
+        """Return past frames as `image`, and `recent`, `future` and `buttons` of the future."""
         if self.config.moving_digits:
             return self._digits(part)
         clips = self._clips[0]
@@ -115,7 +114,7 @@ class NextFrame(Task[NextFrameConfig]):
         gray = torch.from_numpy(self._brightness(examples["image"].numpy(), clips.palette))
         return {
             "image": examples["image"][:, :PAST],
-            "last": gray[:, PAST - 1],
+            "recent": gray[:, PAST - 2 : PAST],
             "future": gray[:, PAST:],
             "buttons": examples["buttons"][:, PAST:, : self.config.num_known],
             "episode": examples["episode"],
@@ -126,7 +125,7 @@ class NextFrame(Task[NextFrameConfig]):
         clips = torch.from_numpy(moving_digits(part, count, PAST + FUTURE))
         return {
             "image": clips[:, :PAST, ..., None],
-            "last": clips[:, PAST - 1],
+            "recent": clips[:, PAST - 2 : PAST],
             "future": clips[:, PAST:],
             "buttons": torch.zeros(count, FUTURE, 0),
             "episode": torch.arange(count),
@@ -170,14 +169,13 @@ class NextFrame(Task[NextFrameConfig]):
             num_features,
             size=(SIDE, SIDE) if config.moving_digits else (config.height, config.width),
             num_buttons=config.num_known,
-            width=config.decoder_size,
             channels=config.decoder_channels,
         )
 
     def predict(self, network: Network, batch: Examples) -> Tensor:
         """Return (B, T, H, W) float32 future frames in [0, 1]."""
         features = network.features({"image": batch["image"].transpose(0, 1)})
-        frames: Tensor = network.head(features[-1], _unit(batch["last"]), batch["buttons"])
+        frames: Tensor = network.head(features[-1], _unit(batch["recent"]), batch["buttons"])
         return frames
 
     def loss(self, predictions: Tensor, batch: Examples) -> Tensor:
@@ -205,7 +203,7 @@ class NextFrame(Task[NextFrameConfig]):
 
     def baseline(self, train: Examples, examples: Examples) -> Statistics:
         """Return the statistics of repeating the last frame."""
-        last = _unit(examples["last"])[:, None].expand(-1, FUTURE, -1, -1)
+        last = _unit(examples["recent"][:, 1:]).expand(-1, FUTURE, -1, -1)
         parts = [
             _compare(some, future)
             for some, future in zip(last.split(64), examples["future"].split(64), strict=True)
@@ -219,7 +217,7 @@ class NextFrame(Task[NextFrameConfig]):
         batch = {name: part[:_SHOWN].to(network.device) for name, part in examples.items()}
         with torch.no_grad():
             predicted = (self.predict(network, batch) * 255).byte().cpu()
-        last, future = examples["last"][:_SHOWN, None], examples["future"][:_SHOWN]
+        last, future = examples["recent"][:_SHOWN, 1:], examples["future"][:_SHOWN]
         truths = torch.cat([last, future], 1)
         below = torch.cat([torch.zeros_like(last), predicted], 1)
         rows = torch.stack([truths, below], 1).flatten(0, 1)

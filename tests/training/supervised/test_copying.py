@@ -56,11 +56,15 @@ def least_error_without_actions(last, future):
 def test_actions_decide_how_the_picture_moves(known):
     """With the actions, the error goes to 0; without them, it stays above the least possible."""
     torch.manual_seed(0)
-    decoder = CopyingDecoder(4, size=SIZE, num_buttons=3, width=16, channels=8)
+    decoder = CopyingDecoder(4, size=SIZE, num_buttons=3, channels=8)
     optimizer = torch.optim.Adam(decoder.parameters(), 1e-2)
 
     def predict(last, actions):
-        return decoder(torch.zeros(len(last), 4), last, actions if known else 0 * actions)
+        return decoder(
+            torch.zeros(len(last), 4),
+            torch.stack([last, last], 1),
+            actions if known else 0 * actions,
+        )
 
     with single_thread():
         for seed in range(70):
