@@ -57,6 +57,12 @@ SHORT = {
     "push": "",
     "pull": "",
 }
+FEW = {  # Scenes and clips of `see:TASK`.
+    "see:objects": "--scenes 60",
+    "see:segments": "--scenes 60",
+    "see:video": "--clips 60",
+    "see:next_frame": "--clips 40",
+}
 LONG = ("python.md", "from_stable_baselines3.md")  # Pages whose Python takes long.
 TRAINED = ("train.py", "see", "score see")  # All other keys are commands of `evaluate.py`.
 
@@ -148,6 +154,7 @@ def run_train(arguments: list[str]) -> None:
     short = (
         [] if "--doctor" in arguments else SHORT["see" if is_see(arguments) else "train.py"].split()
     )
+    short += FEW.get(arguments[0], "").split()
     assert train.main([*arguments, *short]) == 0, arguments
 
 
