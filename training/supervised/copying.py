@@ -48,8 +48,8 @@ class CopyingDecoder(nn.Module):
             nn.ReLU(),
             orthogonal(nn.Conv2d(channels, channels, 4, stride=2, padding=1), 1.0),
         )
-        self.gates = nn.Conv2d(2 * channels + num_buttons, 2 * channels, 5, padding=2)
-        self.candidate = nn.Conv2d(2 * channels + num_buttons, channels, 5, padding=2)
+        self.gates = nn.Conv2d(2 * channels + num_buttons, 2 * channels, 3, padding=1)
+        self.candidate = nn.Conv2d(2 * channels + num_buttons, channels, 3, padding=1)
         self.flow = orthogonal(nn.Conv2d(channels, 2, 3, padding=1), 0.1)
         self.drawing = nn.Sequential(
             orthogonal(nn.Conv2d(channels, 2 * channels, 3, padding=1)),

@@ -63,7 +63,7 @@ class NextFrameConfig(ClipsConfig):
     """Predict two digits that move and bounce, in frames of 64 x 64, instead of Doom."""
     buttons_known: bool = True
     """Tell the network which buttons are held in the future env steps."""
-    decoder_channels: int = 48
+    decoder_channels: int = 32
     """Channels of the map, at an eighth of the frame's size, that becomes a frame."""
 
     def __post_init__(self) -> None:
