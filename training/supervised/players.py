@@ -157,7 +157,14 @@ def shown(config: EnvConfig, seen: Mapping[str, Any], *, sight: bool = False) ->
         seen: how they are to be observed, as fields of `EnvConfig`.
         sight: whether `DoomEnv.look` is to tell what is visible.
     """
-    plain = replace(config, extra_channels=(), variables=False, enemy_in_view=False)
+    plain = replace(
+        config,
+        extra_channels=(),
+        variables=False,
+        sound=False,
+        notifications=False,
+        enemy_in_view=False,
+    )
     return DoomEnv(replace(plain, **seen, depth_targets=sight, kind_targets=sight))
 
 
