@@ -148,7 +148,9 @@ def retextured(wad: Path, out: Path, texture: str, fields: Sequence[str]) -> int
         directory += struct.pack("<ii8s", 12 + len(body), len(data), name.encode())
         body += data
     try:
-        out.write_bytes(struct.pack("<4sii", b"PWAD", len(lumps), 12 + len(body)) + body + directory)
+        out.write_bytes(
+            struct.pack("<4sii", b"PWAD", len(lumps), 12 + len(body)) + body + directory
+        )
     except OSError as error:
         raise EnvError(f"{out} cannot be written: {error.strerror}") from error
     return count

@@ -149,10 +149,14 @@ def similarities(one: Maps, other: Maps) -> tuple[float, float, float]:
         The mean rank correlation, the same of `centred_ranks`, and the mean structural similarity.
     """
     structural = [structural_similarity(a, b) for a, b in zip(one, other, strict=True)]
+    return (*rank_correlations(one, other), float(np.mean(structural)))
+
+
+def rank_correlations(one: Maps, other: Maps) -> tuple[float, float]:
+    """Return the first two of `similarities`."""
     return (
         correlation(_ranks(one), _ranks(other)),
         correlation(centred_ranks(one), centred_ranks(other)),
-        float(np.mean(structural)),
     )
 
 

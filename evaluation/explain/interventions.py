@@ -169,8 +169,9 @@ class _Simulated:
         spec = game_spec(self._config.env)
         assert spec is not None
         hud = bool(spec.settings.get("render_hud", False))
-        yield "HUD hidden" if hud else "HUD shown", self._replayed(
-            moments, settings={"render_hud": not hud}
+        yield (
+            "HUD hidden" if hud else "HUD shown",
+            self._replayed(moments, settings={"render_hud": not hud}),
         )
         if spec.settings.get("render_weapon", True):
             yield "weapon hidden", self._replayed(moments, settings={"render_weapon": False})
