@@ -1,9 +1,10 @@
 """Doom with one thing changed, at the same seed and env step: the engine's part of interventions.
 
 Three things can be changed without changing the rest of the game: how the engine draws
-(`render_weapon`, `render_hud`), the textures of a scenario's map, and which actors exist, by console
-commands before the last tic of an env step. Commands such as `remove CLASS` are cheats, which the
-engine refuses at skill 5 unless it was started with `sv_cheats`; that alone changes nothing.
+(`render_weapon`, `render_hud`), the textures of a scenario's map, and which actors exist, by
+console commands before the last tic of an env step. Commands such as `remove CLASS` are cheats,
+which the engine refuses at skill 5 unless it was started with `sv_cheats`; that alone changes
+nothing.
 
 The engine has no command that moves one actor or removes one of several of a class.
 """
@@ -76,21 +77,18 @@ class AlteredDoom(DoomEnv):
         tics = self.frame_skip
         if self.time_limit is not None:
             tics = min(tics, self.time_limit - self._tics)
-        paid = 0.0
         if tics > 1:
+            # What these tics pay is part of the reward of the last one, which updates the state.
             self._game.set_action(self._actions.buttons(action))
             self._game.advance_action(tics - 1, False)
-            paid = self._game.get_last_reward()
             self._tics += tics - 1
-            self._return += paid
         for command in commands:
             self._game.send_game_command(command)
         usual, self.frame_skip = self.frame_skip, 1
         try:
-            observation, reward, terminated, truncated, info = self.step(action)
+            return self.step(action)
         finally:
             self.frame_skip = usual
-        return observation, paid + reward, terminated, truncated, info
 
     def kinds(self) -> NDArray[np.uint8]:
         """Return the class of each observed pixel, (H, W) uint8, an index of `sight.CLASSES`."""

@@ -6,7 +6,7 @@ Axes: B states, P planes, H, W an image, L layers, F fractions of pixels.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np

@@ -29,6 +29,7 @@ from evaluation.errors import EvaluationError
 from evaluation.explain.attribution import UNSIGNED, attributed, methods_of
 from evaluation.explain.checks import deletion, randomisation, untrained
 from evaluation.explain.interventions import (
+    NULL,
     Changed,
     answers,
     chosen_moments,
@@ -50,7 +51,7 @@ _FORMAT = 1
 _MOST_BYTES = 2**28  # Of a part.
 _PICTURES = 8  # States of the episode that TensorBoard shows.
 _MAP_WIDTH = 40  # Pixels of the maps on a page.
-_EXAMPLES = 3  # States of each intervention that a page shows.
+_EXAMPLES = 4  # States of each intervention that a page shows.
 _CHECKED = 8  # States in which methods are compared with random networks.
 _PAST = 8  # Env steps ago of facts of the past.
 _REMEMBERED = ("monster_in_view", "monster_bearing", "item_in_view")
@@ -169,14 +170,17 @@ class Explainer:
             moments = chosen_moments(episodes, self._plan.states, first)
             if not moments:
                 raise EvaluationError("its episodes are too short for interventions")
-            made = interventions(self._config, self.pixels.part, episodes, moments)
-            return {
-                name: {
-                    **asdict(effect(self.pixels, episodes, changed, unit)),
-                    "examples": self._examples(changed),
-                }
-                for name, changed in made
-            }
+            found = {}
+            for name, changed in interventions(self._config, self.pixels.part, episodes, moments):
+                caused = effect(self.pixels, episodes, changed, unit)
+                if name == NULL and (changed.before != changed.after).any():
+                    raise EvaluationError(
+                        f"{self._config.env} is not deterministic here: a moment that is simulated "
+                        "again differs, so interventions would show nothing"
+                    )
+                examples = [] if name == NULL else self._examples(changed)
+                found[name] = {**asdict(caused), "examples": examples}
+            return found
 
         return self._part("interventions", compute)
 

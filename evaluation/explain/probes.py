@@ -1,8 +1,8 @@
 """What a policy knows: which facts a linear function can read from its features.
 
-A probe is a ridge regression from features to a fact, tested on episodes that it was not fitted on:
-frames of one episode are too alike to be divided. A fact that is true or false is regressed too, and
-scored by how well the prediction separates true from false.
+A probe is a ridge regression from features to a fact, tested on episodes that it was not fitted
+on: frames of one episode are too alike to be divided. A fact that is true or false is regressed
+too, and scored by how well the prediction separates true from false.
 
 Axes: B states, F features.
 """

@@ -65,7 +65,8 @@ def test_decoded_images_give_what_the_policy_computes(encoder, memory):
     for name in ("gradient", *({ATTENTION} & methods.keys())):
         maps = attributed(pixels, states, methods[name], "action")
         assert maps.shape == (3, *IMAGE.shape[:2])
-        assert torch.isfinite(maps).all() and maps.abs().sum() > 0
+        assert torch.isfinite(maps).all()
+        assert maps.abs().sum() > 0
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -110,11 +111,11 @@ def test_occlusion_equals_a_slow_plain_twin():
             for column in range(0, 40 - size + 1, stride):
                 where = (slice(row, row + size), slice(column, column + size))
                 images = states.images.clone()
-                images[:, :, *where] = blurry[:, :, *where]
+                images[(..., *where)] = blurry[(..., *where)]
                 fall = pixels.score(states, "value") - pixels.score(
                     states.with_images(images), "value"
                 )
-                total[:, *where] += fall[:, None, None]
+                total[(..., *where)] += fall[:, None, None]
                 times[where] += 1
     torch.testing.assert_close(maps, total / times, rtol=1e-3, atol=1e-6)
 

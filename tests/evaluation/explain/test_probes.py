@@ -28,7 +28,7 @@ def test_a_fact_in_the_features_scores_1_and_noise_0(data, is_binary):
     if is_binary:
         fact = (fact > 0).astype(float)
     found = probe(features, fact, episode)
-    assert found.is_binary == is_binary and found.states == len(fact)
+    assert (found.is_binary, found.states) == (is_binary, len(fact))
     assert found.score.estimate > (0.98 if is_binary else 0.999)
     noise = probe(rng.standard_normal(features.shape), fact, episode)
     assert noise.score.estimate == pytest.approx(0.0, abs=0.2)
@@ -54,9 +54,7 @@ def test_ridge_and_separation_equal_their_definitions(data):
     rng, features, _ = data
     fact, others = rng.standard_normal(len(features)), rng.standard_normal((5, FEATURES))
     x = (features - features.mean(0)) / features.std(0)
-    weights = np.linalg.solve(
-        x.T @ x + 0.5 * len(x) * np.eye(FEATURES), x.T @ (fact - fact.mean())
-    )
+    weights = np.linalg.solve(x.T @ x + 0.5 * len(x) * np.eye(FEATURES), x.T @ (fact - fact.mean()))
     expected = (others - features.mean(0)) / features.std(0) @ weights + fact.mean()
     np.testing.assert_allclose(ridge_predictions(features, fact, others, (0.5,))[0], expected)
     true, predicted = (fact > 0).astype(float), rng.standard_normal(len(fact)).round(1)
