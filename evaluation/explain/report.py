@@ -146,8 +146,8 @@ def _probes(probed: Mapping[str, Any]) -> Iterable[str]:
     yield from (
         "",
         "Linear probes, tested on other episodes than they were fitted on: R² of a number, "
-        "2 AUC - 1 of a fact that is true or false; 1 is perfect, 0 is chance. Untrained: the same network "
-        "with random weights, on the same observations.",
+        "2 AUC - 1 of a fact that is true or false; 1 is perfect, 0 is chance. Untrained: the "
+        "same network with random weights, on the same observations.",
     )
 
 
