@@ -31,6 +31,7 @@ def policy_file(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_a_report_a_page_and_pictures_are_written_and_finished_parts_are_kept(
     policy_file, tmp_path, capsys
 ):
