@@ -172,7 +172,7 @@ def centred_ranks(maps: Maps) -> NDArray[np.float64]:
     0.6 for that reason alone; after this, it is 0.
     """
     ranks = _ranks(maps)
-    return ranks - ranks.mean(axis=0)
+    return np.asarray(ranks - ranks.mean(axis=0), np.float64)
 
 
 def correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
@@ -185,7 +185,10 @@ def correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
 def structural_similarity(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     """Return the structural similarity (Wang et al. 2004) of the sizes of two maps, each to 1."""
     a, b = (np.abs(x).astype(np.float64) / max(float(np.abs(x).max()), 1e-12) for x in (one, other))
-    mean = lambda x: ndimage.uniform_filter(x, _WINDOW, mode="reflect")  # noqa: E731
+
+    def mean(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(ndimage.uniform_filter(x, _WINDOW, mode="reflect"), np.float64)
+
     mean_a, mean_b = mean(a), mean(b)
     var_a, var_b = mean(a * a) - mean_a**2, mean(b * b) - mean_b**2
     covariance = mean(a * b) - mean_a * mean_b
@@ -265,8 +268,8 @@ def deletion(
         methods: the methods by name.
         target: one of `pixels.TARGETS`.
     """
-    shape = (len(states), *states.images.shape[2:])
-    controls = [random_maps(*shape, seed) for seed in range(_RANDOM_MASKS)]
+    height, width = states.images.shape[2:]
+    controls = [random_maps(len(states), height, width, seed) for seed in range(_RANDOM_MASKS)]
 
     def both(maps: Tensor) -> list[NDArray[np.float64]]:
         return [areas(curves(policy, states, maps, target, insert=i)) for i in (False, True)]

@@ -229,13 +229,16 @@ class Explainer:
         states = [self.pixels.states(self.episodes[m.episode], [m.step]) for m in moments]
         return joined(states), np.array([m.episode for m in moments])
 
-    def _part(self, name: str, compute: Callable[[], dict[str, Any]], also: str = "") -> Any:
+    def _part(
+        self, name: str, compute: Callable[[], dict[str, Any]], also: str = ""
+    ) -> dict[str, Any]:
         """Return a part from its file, or compute it and write it."""
         path = self._folder / f"{name}.json"
         key = hashlib.sha256(f"{self._key} {name} {also}".encode()).hexdigest()
         try:
             if path.is_file() and (content := read_json(path, _MOST_BYTES)).get("key") == key:
-                return content["part"]
+                kept: dict[str, Any] = content["part"]
+                return kept
         except (FileError, LookupError):
             pass  # It is computed again.
         self._say(f"{name} of {self._config.env}")
@@ -338,7 +341,7 @@ def colours(image: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.uint8]:
     """Return the newest frame of an (H, W, C) observation as (H, W, 3) RGB."""
     if "palette" in spec.channels:
         newest = max(i for i, name in enumerate(spec.channels) if name == "palette")
-        return np.array(spec.palette, np.uint8)[image[..., newest]]
+        return np.asarray(np.array(spec.palette, np.uint8)[image[..., newest]])
     if image.shape[2] % 3 == 0:
         return image[..., -3:]
     return np.repeat(image[..., -1:], 3, axis=2)

@@ -129,7 +129,8 @@ def _fitted(features: Floats, fact: Floats, episode: NDArray[np.int64], others: 
         )
         errors = ((tried - fact[validation]) ** 2).mean(axis=1)
         ridge = _RIDGES[int(errors.argmin())]
-    return ridge_predictions(features, fact, others, (ridge,))[0]
+    predicted: Floats = ridge_predictions(features, fact, others, (ridge,))[0]
+    return predicted
 
 
 def ridge_predictions(
@@ -150,7 +151,7 @@ def ridge_predictions(
     along = vectors.T @ (x.T @ y / len(x))
     projected = ((others - mean) / deviation) @ vectors
     weights = [along / (values.clip(min=0.0) + ridge) for ridge in ridges]
-    return np.stack([projected @ w for w in weights]) + fact.mean()
+    return np.asarray(np.stack([projected @ w for w in weights]) + fact.mean(), np.float64)
 
 
 def explained(fact: Floats, predicted: Floats) -> float:
