@@ -344,13 +344,13 @@ def colours(image: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.uint8]:
         return np.asarray(np.array(spec.palette, np.uint8)[image[..., newest]])
     if image.shape[2] % 3 == 0:
         return image[..., -3:]
-    return np.repeat(image[..., -1:], 3, axis=2)
+    return np.asarray(np.repeat(image[..., -1:], 3, axis=2), np.uint8)
 
 
 def png(image: NDArray[np.uint8]) -> bytes:
     """Return an (H, W, 3) RGB picture as a PNG file."""
     _, content = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    return content.tobytes()
+    return bytes(content)
 
 
 def overlaid(image: NDArray[np.uint8], small: NDArray[np.int8]) -> NDArray[np.uint8]:
@@ -365,7 +365,7 @@ def overlaid(image: NDArray[np.uint8], small: NDArray[np.int8]) -> NDArray[np.ui
     alpha = np.abs(share)[..., None]
     colour = np.where(share[..., None] > 0, (255, 140, 0), (40, 130, 255))
     gray = image.mean(axis=2, keepdims=True) * 0.6
-    return (gray * (1 - alpha) + colour * alpha).clip(0, 255).astype(np.uint8)
+    return np.asarray((gray * (1 - alpha) + colour * alpha).clip(0, 255), np.uint8)
 
 
 def sequence_of(maps: Mapping[str, Any], row: Mapping[str, Any]) -> NDArray[np.int8]:
