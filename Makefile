@@ -63,7 +63,7 @@ $(INSTALLED): setup.cfg constraints.txt | $(BIN)/python
 	@touch $@
 
 $(INSTALLED_DEV): $(INSTALLED)
-	$(PIP) --constraint constraints.txt --editable ".[atari,box2d,minigrid,digits,sb3,export,tune,hub,wandb,trackio,docs,dev]"
+	$(PIP) --constraint constraints.txt --editable ".[atari,box2d,minigrid,digits,sb3,export,explain,tune,hub,wandb,trackio,docs,dev]"
 	@touch $@
 
 clean:

@@ -31,6 +31,8 @@ class ReplayOptions(ReadingOptions):
     that was scored, or a name in episodes/ such as training-first."""
     html: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Write a page that shows the video beside the policy's actions and values, step by step."""
+    explain: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Show over the video of the page where the policy looks; `explain` also checks the methods."""
     against: Path | None = None
     """Another run or policy, shown beside this one on the same seed."""
     count: int = 1
@@ -54,6 +56,8 @@ class ReplayOptions(ReadingOptions):
             raise ValueError(f"--out {self.out}: {kind}")
         if self.seconds is not None and not self.seconds > 0:
             raise ValueError(f"seconds must be greater than 0, got {self.seconds}")
+        if self.explain and not self.html:
+            raise ValueError("--explain shows maps on a page: add --html")
         if self.html and (self.count > 1 or self.seconds):
             raise ValueError("a page shows one whole episode: leave out --count and --seconds")
 
@@ -83,13 +87,28 @@ def run(options: ReplayOptions) -> None:
     fps = playback_fps(shown[0].config)
     with CONSOLE.status(f"writing {out}"):
         if options.html:
-            write_atomically(out, page_of(shown, size).encode())
+            explained = _explained(options, shown[0], out.parent) if options.explain else None
+            write_atomically(out, page_of(shown, size, explained=explained).encode())
         else:
             write = write_gif if out.suffix == ".gif" else write_mp4
             with replacing(out) as temporary:
                 write(temporary, frames(options, shown, size, fps), fps)
     returns = ", ".join(f"{s.name} {s.episode.episode_return:,.2f}" for s in shown)
     CONSOLE.print(f"{out}: return of {returns}", highlight=False)
+
+
+def _explained(options: ReplayOptions, shown: ShownEpisode, folder: Path) -> dict[str, Any]:
+    """Return where the policy looks in an episode, for a page."""
+    from evaluation.entries import locate
+    from evaluation.explain.explain import Explainer, Plan
+    from evaluation.explain.report import page_data
+    from evaluation.protocol import native
+    from storage.run_folder import find_policy
+
+    file, _ = find_policy(locate(options.run), trust=options.trust)
+    config = native(file, options.run, trust=options.trust)
+    explainer = Explainer(file, config, Plan(), folder / "explain" / "parts")
+    return page_data(explainer.maps(shown), {})
 
 
 def frames(

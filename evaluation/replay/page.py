@@ -60,6 +60,7 @@ class Track:
         actions: T descriptions of the actions.
         variables: (T,) float64 for each name, a game variable after each env step.
         events: in any order.
+        explained: maps of where the policy looks, see `evaluation.explain`; None: none are shown.
 
     Raises:
         ValueError: If sizes differ, or there are no env steps.
@@ -76,6 +77,7 @@ class Track:
     actions: tuple[str, ...]
     variables: Mapping[str, NDArray[np.float64]]
     events: tuple[Event, ...]
+    explained: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         steps = len(self.rewards)
@@ -98,7 +100,14 @@ class Track:
             )
 
 
-def page(title: str, tracks: Sequence[Track], *, fps: float, pictures_per_step: int) -> str:
+def page(
+    title: str,
+    tracks: Sequence[Track],
+    *,
+    fps: float,
+    pictures_per_step: int,
+    interventions: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """Return the page as HTML.
 
     Args:
@@ -106,6 +115,8 @@ def page(title: str, tracks: Sequence[Track], *, fps: float, pictures_per_step: 
         tracks: one episode, or two that are shown side by side.
         fps: pictures per second of every video.
         pictures_per_step: number of pictures of each env step.
+        interventions: examples of what the policy does where one thing is different, see
+            `evaluation.explain.report.page_interventions`.
 
     Raises:
         ValueError: If there are no tracks or more than two, or a rate is out of range.
@@ -122,6 +133,7 @@ def page(title: str, tracks: Sequence[Track], *, fps: float, pictures_per_step: 
         "fps": fps,
         "picturesPerStep": pictures_per_step,
         "tracks": [_track_data(track) for track in tracks],
+        "interventions": list(interventions),
     }
     videos = [
         f'<script type="text/plain" id="video-{number}">{_base64(track.video)}</script>'
@@ -210,6 +222,7 @@ def _track_data(track: Track) -> dict[str, Any]:
         "taken": [[place[c] for c in taken[word] if c in place] for word in track.actions],
         "variables": [[name, _numbers(values)] for name, values in track.variables.items()],
         "events": [{"step": e.step, "kind": e.kind, "text": e.text} for e in track.events],
+        "explained": track.explained,
     }
 
 

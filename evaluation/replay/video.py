@@ -6,7 +6,8 @@ Axes: T env steps, H, W a picture.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -85,12 +86,20 @@ def together(videos: Sequence[Iterable[T]]) -> Iterator[list[T]]:
         ]
 
 
-def page_of(shown: Sequence[ShownEpisode], size: tuple[int, int]) -> str:
+def page_of(
+    shown: Sequence[ShownEpisode],
+    size: tuple[int, int],
+    *,
+    explained: Mapping[str, Any] | None = None,
+    interventions: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """Return the page about an episode, or about the same episode of two policies.
 
     Args:
         shown: one or two episodes of one environment.
         size: (W, H) of the videos.
+        explained: maps that are shown over the first video, see `Track`.
+        interventions: see `page`.
 
     Raises:
         FileError: If a recording does not fit its environment, or its replay differs.
@@ -101,8 +110,9 @@ def page_of(shown: Sequence[ShownEpisode], size: tuple[int, int]) -> str:
     for s in shown:
         mode = "greedy" if s.episode.greedy else "sampled"
         tracks.append(track(s, f"seed {s.episode.seed} · {mode}", size, fps))
+    tracks[0] = replace(tracks[0], explained=explained)
     each = pictures_per_env_step(config)
-    return page(config.env, tracks, fps=fps, pictures_per_step=each)
+    return page(config.env, tracks, fps=fps, pictures_per_step=each, interventions=interventions)
 
 
 def track(shown: ShownEpisode, about: str, size: tuple[int, int], fps: float) -> Track:
