@@ -238,7 +238,10 @@ class ActionHead(nn.Module):
 
     def forward(self, features: Tensor) -> Distribution:
         """Return the distribution for (..., F) float32 features."""
-        outputs = self.layer(features)
+        return self.distribution(self.layer(features))
+
+    def distribution(self, outputs: Tensor) -> Distribution:
+        """Return the distribution for (..., A) float32 outputs of the layer."""
         if isinstance(self.space, spaces.Discrete):
             return Categorical(outputs)
         if isinstance(self.space, spaces.MultiDiscrete):

@@ -29,6 +29,7 @@ import torch
 
 from agents.device import precision_name
 from storage.files import FileError, check_no_link, read_json, remove_leftovers, write_json
+from storage.onnx_file import SUFFIX, PlayableFile, load_onnx
 from storage.policy_file import PolicyFile, load_policy
 from storage.provenance import git_revision, hardware, versions
 from storage.upgrade import upgraded_config
@@ -260,6 +261,16 @@ class RunFolder:
         return record
 
 
+def find_player(run: Path, *, trust: bool = False) -> tuple[PlayableFile, RunFolder]:
+    """Load a policy that is only to be played: an ONNX file, or what `find_policy` finds.
+
+    The arguments, what is returned, and the errors are those of `find_policy`.
+    """
+    if run.is_file() and run.suffix == SUFFIX:
+        return load_onnx(run), RunFolder(run.parent)
+    return find_policy(run, trust=trust)
+
+
 def find_policy(run: Path, *, trust: bool = False) -> tuple[PolicyFile, RunFolder]:
     """Load the policy of a run: the best one by evaluation, else the latest one.
 
@@ -273,6 +284,11 @@ def find_policy(run: Path, *, trust: bool = False) -> tuple[PolicyFile, RunFolde
     Raises:
         FileError: If there is no policy.
     """
+    if run.is_file() and run.suffix == SUFFIX:
+        raise FileError(
+            f"{run} is an ONNX file, which can be played but not changed; name the run or the "
+            "policy file that it was exported from"
+        )
     if run.is_file():
         return load_policy(run, trust=trust), RunFolder(run.parent)
     folder = RunFolder(run)
