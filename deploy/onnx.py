@@ -179,7 +179,8 @@ class _Step(nn.Module):
         self._policy = copy.deepcopy(policy)
         for module in self._policy.modules():
             if isinstance(module, Decoder):
-                module.block = 1  # ONNX cannot read bytes as wider numbers.
+                # ONNX cannot read bytes as wider numbers.
+                module.block, module.by_plane = 1, True
 
     def forward(self, *arrays: Tensor) -> tuple[Tensor, ...]:
         """Compute the outputs listed by `_outputs` from the inputs listed by `_inputs`."""
