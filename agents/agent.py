@@ -64,6 +64,8 @@ class AgentConfig:
     """Lambda of generalised advantage estimation (GAE): 0 relies on values, 1 on rewards."""
     value_coef: float = 0.5
     """Weight of the value loss."""
+    loss_coef: float = 1.0
+    """Weight of the agent's own loss. 0: learn from objectives alone, as from a teacher."""
     entropy_coef: float = 0.01
     """Weight of the entropy bonus, which keeps the policy exploring."""
     max_grad_norm: float = 0.5
@@ -102,7 +104,7 @@ class AgentConfig:
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
-        for name in ("value_coef", "entropy_coef", "encoder_learning_rate"):
+        for name in ("value_coef", "entropy_coef", "loss_coef", "encoder_learning_rate"):
             if not (getattr(self, name) or 0.0) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
@@ -292,6 +294,9 @@ class Agent(ABC, Generic[ConfigT]):
             self._statistics_since = self._first_statistics(rollout)
         if version < (self._statistics_since or 0):
             return {}
+        more = [self.objectives[name].targets_of(rollout) for name in self.coefs]
+        targets = {name: target for each in more for name, target in each.items()}
+        rollout = replace(rollout, targets=rollout.targets | targets)
         tensors, states = self._learned(), list(self.optimizer.state)
         copies = [tensor.clone() for tensor in tensors]
         try:
@@ -378,6 +383,7 @@ class Agent(ABC, Generic[ConfigT]):
         """Return the gradients and metrics of a part, multiplied by its weight in the minibatch."""
         output = self.policy(part.obs, part.memory_state, part.episode_starts)
         loss, metrics = self.loss(output, part)
+        loss = self.config.loss_coef * loss
         active = self._active(splittable=True)
         loss, metrics = add_losses(loss, metrics, active, self.coefs, self.policy, output, part)
         gradients = torch.autograd.grad(loss * weight, self.parameters, allow_unused=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -70,10 +71,14 @@ def observed(
         FileError: If a recording is damaged.
     """
     steps: list[Inputs] = []
-    for played, seed, actions in _sources(config, recordings, trust=trust):
-        steps += _episode(file, played, seed, actions)
-        if len(steps) >= NUM_STEPS:
-            break
+    with contextlib.ExitStack() as stack:
+        opened: dict[EnvConfig, Any] = {}  # An engine takes longer to start than many an episode.
+        for played, seed, actions in _sources(config, recordings, trust=trust):
+            if played not in opened:
+                opened[played] = stack.enter_context(contextlib.closing(make(played)))
+            steps += _episode(file, opened[played], seed, actions)
+            if len(steps) >= NUM_STEPS:
+                break
     order = np.random.default_rng(0).permutation(len(steps))
     chosen = [steps[number] for number in order[:NUM_STEPS]]
     size = min(BATCH, max(1, len(chosen) // 2))
@@ -116,26 +121,28 @@ def _check_same(theirs: EnvConfig, config: EnvConfig, path: Path) -> None:
 
 
 def _episode(
-    file: PolicyFile, config: EnvConfig, seed: int, actions: NDArray[Any] | None
+    file: PolicyFile, env: gym.Env[Any, Any], seed: int, actions: NDArray[Any] | None
 ) -> list[Inputs]:
     """Return what a policy sees in an episode, step by step, with the state of its memory."""
-    policy, steps = file.policy, []
+    policy = file.policy
+    steps: list[Inputs] = []
     state, start = policy.initial_state(1), torch.ones(1, dtype=torch.bool)
     generator = torch.Generator().manual_seed(seed)
-    with contextlib.closing(make(config)) as env:
-        obs, _ = env.reset(seed=seed)
-        while len(steps) < NUM_STEPS:
-            parts = obs if isinstance(obs, dict) else {"obs": obs}
-            arrays = {name: np.array(parts[name]) for name in policy.specs}
-            memory = {STATE: state[:, 0].numpy(), STARTS: start[0].numpy()}
-            steps.append(arrays | (memory if policy.is_recurrent else {}))
-            draws = torch.rand(1, num_draws(policy.action_space), generator=generator)
-            tensors = {name: torch.from_numpy(array)[None] for name, array in arrays.items()}
-            decision = policy.act(tensors, state, start, draws)
-            state, start = decision.memory_state, torch.zeros(1, dtype=torch.bool)
-            own = decision.actions[0].numpy()
-            action = own if actions is None else actions[len(steps) - 1]
-            obs, _, terminated, truncated, _ = env.step(action)
-            if terminated or truncated or (actions is not None and len(steps) == len(actions)):
-                return steps
+    obs, _ = env.reset(seed=seed)
+    longest = NUM_STEPS if actions is None else min(NUM_STEPS, len(actions))
+    while len(steps) < longest:
+        parts = obs if isinstance(obs, dict) else {"obs": obs}
+        arrays = {name: np.array(parts[name]) for name in policy.specs}
+        memory = {STATE: state[:, 0].numpy(), STARTS: start[0].numpy()}
+        steps.append(arrays | (memory if policy.is_recurrent else {}))
+        draws = torch.rand(1, num_draws(policy.action_space), generator=generator)
+        tensors = {name: torch.from_numpy(array)[None] for name, array in arrays.items()}
+        decision = policy.act(tensors, state, start, draws)
+        state, start = decision.memory_state, torch.zeros(1, dtype=torch.bool)
+        own = decision.actions[0].numpy()
+        obs, _, terminated, truncated, _ = env.step(
+            own if actions is None else actions[len(steps) - 1]
+        )
+        if terminated or truncated:
+            break
     return steps

@@ -228,7 +228,8 @@ def holds_policy(named: Path) -> bool:
     if path.is_dir():
         return RunFolder(path).chosen_policy_file is not None
     # A training run also writes these files with the same suffix, which are not policies.
-    other = path.parent.name == CHECKPOINTS or path == RunFolder(path.parent).not_finite_file
+    run = RunFolder(path.parent)
+    other = path.parent.name == CHECKPOINTS or path in (run.not_finite_file, run.teacher_file)
     return path.suffix == SUFFIX or (path.suffix == ".safetensors" and not other)
 
 

@@ -7,6 +7,7 @@ checkpoint/          what is needed to resume
 episodes/*.npz       recorded episodes
 events.out.tfevents* TensorBoard       progress.csv       the same scalars
 evaluation.json      result of `score` replay.mp4, replay.html, policy.onnx
+teacher.safetensors  the policy that the objective distill learns from
 perception.safetensors  instead of policies: the best weights of a perception trained alone
 wandb/, trackio/     written by `--track`; kept by --fresh
 ```
@@ -42,6 +43,7 @@ VIDEO, PAGE, ONNX = "replay.mp4", "replay.html", "policy.onnx"
 SCORED = "score-"
 """What the names of pictures begin with that `score` draws of a perception."""
 CHECKPOINTS, EPISODES, NOT_FINITE = "checkpoint", "episodes", "not-finite.safetensors"
+TEACHER = "teacher.safetensors"
 
 _WRITTEN = (
     POLICY,
@@ -56,6 +58,7 @@ _WRITTEN = (
     VIDEO,
     PAGE,
     NOT_FINITE,
+    TEACHER,
     ONNX,
     f"{SCORED}*.png",
     CONFIG,  # Last: it marks the folder as a run's.
@@ -136,6 +139,11 @@ class RunFolder:
     def not_finite_file(self) -> Path:
         """The last rollout, if the training stopped because updates were not finite."""
         return self.path / NOT_FINITE
+
+    @property
+    def teacher_file(self) -> Path:
+        """The policy that the objective distill learns from."""
+        return self.path / TEACHER
 
     @property
     def episodes(self) -> Path:
@@ -284,13 +292,19 @@ def find_policy(run: Path, *, trust: bool = False) -> tuple[PolicyFile, RunFolde
     Raises:
         FileError: If there is no policy.
     """
+    path = policy_path(run)
+    return load_policy(path, trust=trust), RunFolder(path.parent)
+
+
+def policy_path(run: Path) -> Path:
+    """Return the policy file of a run, see `find_policy`; it is not read."""
     if run.is_file() and run.suffix == SUFFIX:
         raise FileError(
             f"{run} is an ONNX file, which can be played but not changed; name the run or the "
             "policy file that it was exported from"
         )
     if run.is_file():
-        return load_policy(run, trust=trust), RunFolder(run.parent)
+        return run
     folder = RunFolder(run)
     if not run.is_dir():
         known = sorted(str(p.parent) for p in Path("runs").glob("*/*/config.json"))
@@ -311,4 +325,4 @@ def find_policy(run: Path, *, trust: bool = False) -> tuple[PolicyFile, RunFolde
         raise FileError(
             f"{file} is a link to a place outside its folder; name {file.resolve()} itself"
         )
-    return load_policy(file, trust=trust), folder
+    return file
