@@ -16,7 +16,19 @@ from typing import Annotated, Any
 
 import tyro
 
-from commands import compare, export, gallery, plot, pull, push, replay, score, suite, watch
+from commands import (
+    compare,
+    compress,
+    export,
+    gallery,
+    plot,
+    pull,
+    push,
+    replay,
+    score,
+    suite,
+    watch,
+)
 from commands.commandline import execute, parse
 
 RUN: dict[type[Any], Callable[[Any], None]] = {
@@ -27,6 +39,7 @@ RUN: dict[type[Any], Callable[[Any], None]] = {
     suite.SuiteOptions: suite.run,
     plot.PlotOptions: plot.run,
     gallery.GalleryOptions: gallery.run,
+    compress.CompressOptions: compress.run,
     export.ExportOptions: export.run,
     push.PushOptions: push.run,
     pull.PullOptions: pull.run,
@@ -39,6 +52,7 @@ Command = (
     | Annotated[suite.SuiteOptions, tyro.conf.subcommand("suite")]
     | Annotated[plot.PlotOptions, tyro.conf.subcommand("plot")]
     | Annotated[gallery.GalleryOptions, tyro.conf.subcommand("gallery")]
+    | Annotated[compress.CompressOptions, tyro.conf.subcommand("compress")]
     | Annotated[export.ExportOptions, tyro.conf.subcommand("export")]
     | Annotated[push.PushOptions, tyro.conf.subcommand("push")]
     | Annotated[pull.PullOptions, tyro.conf.subcommand("pull")]

@@ -290,13 +290,13 @@ class Agent(ABC, Generic[ConfigT]):
         self.num_updates += 1
         if name := rollout.first_not_finite():
             raise NotFiniteError(f"{name} of the rollout are not finite")
+        more = [self.objectives[name].targets_of(rollout) for name in self.coefs]
+        targets = {name: target for each in more for name, target in each.items()}
+        rollout = replace(rollout, targets=rollout.targets | targets)
         if self.config.normalize_obs and self._statistics_since is None:
             self._statistics_since = self._first_statistics(rollout)
         if version < (self._statistics_since or 0):
             return {}
-        more = [self.objectives[name].targets_of(rollout) for name in self.coefs]
-        targets = {name: target for each in more for name, target in each.items()}
-        rollout = replace(rollout, targets=rollout.targets | targets)
         tensors, states = self._learned(), list(self.optimizer.state)
         copies = [tensor.clone() for tensor in tensors]
         try:

@@ -271,10 +271,7 @@ def translate(policy: Policy) -> Any:
     import_extra("onnxscript", "export")
     passes = import_extra("onnx_ir.passes.common", "export")
     num_envs = 3  # Any number but 1: the exporter treats an axis of length 1 as constant.
-    example = _draw(policy, num_envs, np.random.default_rng(0))
-    if policy.is_recurrent:
-        example[STATE] = policy.initial_state(num_envs).transpose(0, 1).numpy()
-        example[STARTS] = np.full(num_envs, False)
+    example = draw_inputs(policy, num_envs, np.random.default_rng(0))
     with _quiet_exporter():
         program = torch.onnx.export(
             _Step(policy).eval(),
@@ -289,6 +286,15 @@ def translate(policy: Policy) -> Any:
     # Stack traces of this code contain folder names of this machine.
     passes.ClearMetadataAndDocStringPass()(program.model)
     return program.model_proto
+
+
+def draw_inputs(policy: Policy, num_envs: int, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+    """Draw the inputs of an exported policy: random observations at the start of episodes."""
+    inputs = _draw(policy, num_envs, rng)
+    if policy.is_recurrent:
+        inputs[STATE] = policy.initial_state(num_envs).transpose(0, 1).numpy()
+        inputs[STARTS] = np.full(num_envs, False)
+    return inputs
 
 
 def _draw(policy: Policy, num_envs: int, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
