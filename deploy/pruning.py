@@ -7,7 +7,7 @@ original computes with the removed channels set to zero.
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -48,8 +48,10 @@ def prune(policy: Policy, share: float) -> tuple[Policy, dict[str, Kept]]:
         prefix = f"perception.encoders.{name}.encoder.layers."
         # A LayerNorm computes from all features, so that none of them can be missing.
         whole = name in perception.norms
+        layers = module.encoder.layers
+        assert isinstance(layers, nn.Sequential)
         features, widths = _prune_chain(
-            module.encoder.layers, prefix, state, share, kept, keeps_last=whole
+            layers, prefix, state, share, kept, keeps_last=whole
         )
         part = "encoder" if isinstance(module, ImageEncoder) else "vectors"
         changes[part] = _with_widths(getattr(config, part), widths)
@@ -168,7 +170,7 @@ def _with_widths(config: Any, widths: list[int]) -> Any:
     if isinstance(config, NatureConfig):
         first, second, third, features = widths
         return replace(config, conv_channels=(first, second, third), features=features)
-    if isinstance(config, (MLPConfig, VectorConfig)):
-        (field,) = fields(config)
-        return replace(config, **{field.name: tuple(widths)})
-    raise AssertionError(config)
+    if isinstance(config, MLPConfig):
+        return replace(config, mlp_sizes=tuple(widths))
+    assert isinstance(config, VectorConfig)
+    return replace(config, hidden_sizes=tuple(widths))

@@ -13,7 +13,7 @@ from agents.policy import Policy
 from deploy.errors import DeployError
 from perception import PerceptionConfig
 
-WIDTHS = {
+WIDTHS: dict[str, int | str] = {
     "conv_channels": 1,
     "impala_channels": 1,
     "stem_channels": 1,
@@ -57,7 +57,8 @@ def student_config(policy: Policy, share: float) -> PerceptionConfig[Any, Any]:
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if count(middle) <= budget else (low, middle)
-    return scaled(policy.config, low)
+    config: PerceptionConfig[Any, Any] = scaled(policy.config, low)
+    return config
 
 
 def _described(policy: Policy, factor: float) -> Policy:
@@ -77,7 +78,7 @@ def scaled(config: Any, factor: float) -> Any:
             changes[field.name] = scaled(value, factor)
         elif field.name in WIDTHS:
             multiple = WIDTHS[field.name]
-            unit = getattr(config, multiple, 1) if isinstance(multiple, str) else multiple
+            unit = int(getattr(config, multiple, 1)) if isinstance(multiple, str) else multiple
             widths = value if isinstance(value, tuple) else (value,)
             new = tuple(_scaled(width, factor, unit) for width in widths)
             changes[field.name] = new if isinstance(value, tuple) else new[0]
