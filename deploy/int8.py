@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.extras import import_extra
+from agents.policy import Policy
 from deploy.errors import DeployError
 from deploy.onnx import in_float32, translate, write_model
 from storage.onnx_file import ACTIONS, open_session
@@ -32,7 +33,6 @@ WEIGHTS = "int8"
 """The type of the weights, in the file's metadata."""
 
 _LAYERS = ("Conv", "Gemm", "MatMul")
-_HEADS = ("_policy.actor", "_policy.critic")
 
 
 def save_int8(
@@ -56,8 +56,9 @@ def save_int8(
             `LARGEST_CHANGE`, or if the file cannot be written.
         MissingExtraError: If a package is not installed.
     """
-    original = translate(in_float32(file.policy))
-    model = quantize(original, batches[::2])
+    policy = in_float32(file.policy)
+    original = translate(policy)
+    model = quantize(original, policy, batches[::2])
     found = changes(original, model, batches[1::2])
     for name in {"probabilities", "mean"} & found.keys():
         if not found[name] <= LARGEST_CHANGE:  # Also true if the change is NaN.
@@ -69,11 +70,12 @@ def save_int8(
     return found
 
 
-def quantize(model: Any, batches: Sequence[Inputs]) -> Any:
+def quantize(model: Any, policy: Policy, batches: Sequence[Inputs]) -> Any:
     """Return a translated policy with 8-bit weights, an `onnx.ModelProto`.
 
     Args:
         model: the translated policy; it is not changed.
+        policy: the policy.
         batches: what ranges are calibrated on.
 
     Raises:
@@ -91,7 +93,7 @@ def quantize(model: Any, batches: Sequence[Inputs]) -> Any:
             before, prepared, after = (str(Path(folder, f"{n}.onnx")) for n in range(3))
             onnx.save(model, before)
             preparation.quant_pre_process(before, prepared, skip_symbolic_shape=True)
-            layers = _layers(onnx.load(prepared))
+            layers = _layers(onnx.load(prepared), policy)
             if not layers:
                 raise DeployError(
                     "the policy has no convolution or linear layer before its heads that could be "
@@ -138,18 +140,17 @@ class _Reader:
         return None if batch is None else dict(batch)
 
 
-def _layers(model: Any) -> list[str]:
-    """Return the names of the nodes to quantise: those that multiply with weights."""
-    graph = model.graph
-    weights = {tensor.name for tensor in graph.initializer}
-    consumers = {name: node for node in graph.node for name in node.input}
-    found = []
-    for node in graph.node:
-        if node.op_type not in _LAYERS or not weights & set(node.input[1:2]):
-            continue
-        # The bias of a linear layer is added by the node that follows.
-        following = consumers.get(node.output[0])
-        names = [*node.input, *(following.input if following else [])]
-        if not any(name.startswith(_HEADS) for name in names):
-            found.append(node.name)
-    return found
+def _layers(model: Any, policy: Policy) -> list[str]:
+    """Return the names of the nodes to quantise: those that multiply with weights, but heads."""
+    read = import_extra("onnx.numpy_helper", "export").to_array
+    weights = {tensor.name: read(tensor) for tensor in model.graph.initializer}
+    heads = [head.weight.detach().numpy() for head in (policy.actor.layer, policy.critic)]
+    # The exporter renames what it transposes.
+    heads += [head.T for head in heads]
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type in _LAYERS
+        and (weight := weights.get(node.input[1])) is not None
+        and not any(np.array_equal(weight, head) for head in heads)
+    ]

@@ -50,9 +50,7 @@ def prune(policy: Policy, share: float) -> tuple[Policy, dict[str, Kept]]:
         whole = name in perception.norms
         layers = module.encoder.layers
         assert isinstance(layers, nn.Sequential)
-        features, widths = _prune_chain(
-            layers, prefix, state, share, kept, keeps_last=whole
-        )
+        features, widths = _prune_chain(layers, prefix, state, share, kept, keeps_last=whole)
         part = "encoder" if isinstance(module, ImageEncoder) else "vectors"
         changes[part] = _with_widths(getattr(config, part), widths)
         features = torch.arange(module.num_features) if features is None else features
