@@ -135,7 +135,7 @@ def _recipes(teacher: _Teacher) -> dict[str, Recipe]:
     add(_TEACHER, _TEACHER, lambda: teacher.path, int8=True)
     try:
         check_prunable(teacher.file.policy)
-        add("pruned", "pruned", lambda: _pruned(teacher), int8=False)
+        add("pruned", "pruned", lambda: _pruned(teacher), int8=True)
     except DeployError as error:
         print_line(f"not pruned: {error}")
     for share in sorted(options.students, reverse=True):
@@ -362,7 +362,8 @@ def _report(teacher: _Teacher, variants: Sequence[Variant]) -> None:
     title = f"{options.run}: return, size and speed of compressed variants"
     sentences = [
         options.protocol.sentence(config) + f" Actions here: {mode}.",
-        "Latency: from observations to the most likely actions, on one thread of the CPU.",
+        "Latency: from observations to the most likely actions, on one thread of the CPU; the "
+        "time on a core, so that other programs do not count.",
         "No worse: the probability that an episode of the variant is better than one of the "
         "teacher, ties counted half, with its 95 % interval; the teacher's own is 0.5.",
         f"Students and the pruned policy learned from the teacher for {options.train_env_steps:,} "

@@ -109,7 +109,9 @@ def quantize(model: Any, policy: Policy, batches: Sequence[Inputs]) -> Any:
                 weight_type=quantization.QuantType.QInt8,
                 nodes_to_quantize=layers,
             )
-            return onnx.load(after)
+            smaller = onnx.load(after)
+            smaller.graph.ClearField("value_info")  # Shapes that are computed again when opened.
+            return smaller
     finally:
         root.setLevel(level)
 

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from evaluation.report.layout import GREY, SETTINGS
 from evaluation.report.looks import COLOURS
 from evaluation.report.tables import number, with_interval
 from evaluation.statistics import Interval, Score
 
+SHORT = (0, 1, 2, 4, 7, 8)
+"""The columns that a terminal shows."""
 COLUMNS = (
     "variant",
     "file",
@@ -54,6 +57,11 @@ class Variant:
     returns: Sequence[float]
     score: Score
     no_worse: Interval
+
+
+def short_rows(variants: Sequence[Variant]) -> list[tuple[str, ...]]:
+    """Return the rows of the table for a terminal, the names of its columns first."""
+    return [tuple(row[column] for column in SHORT) for row in (COLUMNS, *rows(variants))]
 
 
 def rows(variants: Sequence[Variant]) -> list[tuple[str, ...]]:
@@ -104,6 +112,8 @@ def picture(variants: Sequence[Variant], title: str) -> Figure:
                 latency, mean, error, fmt="o", color=colour, capsize=3, markersize=6, label=label
             )
         axes.set_xscale("log")
+        for which in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            which(FuncFormatter(lambda us, _: f"{us:,.0f}" if f"{us:g}"[0] in "125" else ""))
         axes.set_xlabel("median latency at batch 1 on one thread, microseconds (log scale)")
         axes.set_ylabel("mean native return, 95 % interval")
         axes.set_title(title, loc="left", parse_math=False)

@@ -58,9 +58,10 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
 def print_variants(console: Console, variants: Sequence[Variant]) -> None:
     """Print the table of compressed variants, the teacher first."""
     table = Table(title="compressed variants", title_justify="left")
-    for number, column in enumerate(compression.COLUMNS):
+    columns, *rows = compression.short_rows(variants)
+    for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left", overflow="fold")
-    for row in compression.rows(variants):
+    for row in rows:
         table.add_row(*row)
     console.print(table)
 
