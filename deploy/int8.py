@@ -146,7 +146,8 @@ def _layers(model: Any, policy: Policy) -> list[str]:
     """Return the names of the nodes to quantise: those that multiply with weights, but heads."""
     read = import_extra("onnx.numpy_helper", "export").to_array
     weights = {tensor.name: read(tensor) for tensor in model.graph.initializer}
-    heads = [head.weight.detach().numpy() for head in (policy.actor.layer, policy.critic)]
+    parameters = dict(policy.named_parameters())
+    heads = [parameters[f"{head}.weight"].detach().numpy() for head in ("actor.layer", "critic")]
     # The exporter renames what it transposes.
     heads += [head.T for head in heads]
     return [
