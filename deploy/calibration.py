@@ -43,6 +43,8 @@ _SAME = (
     "frame_stack",
     "extra_channels",
     "variables",
+    "sound",
+    "notifications",
     "actions",
     "delta_bins",
     "env_kwargs",

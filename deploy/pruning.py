@@ -83,6 +83,11 @@ def check_prunable(policy: Policy) -> None:
             f"the encoder {config.encoder_name} adds or mixes channels of several layers, which "
             "cannot be pruned one by one; nature and mlp can"
         )
+    for name, encoder in policy.perception.encoders.items():
+        if not isinstance(encoder, (ImageEncoder, VectorEncoder)):
+            raise DeployError(
+                f"the encoder of {name} cannot be pruned; those of images and vectors can"
+            )
     if type(config.memory) not in (NoMemoryConfig, *_GATES):
         raise DeployError(
             f"the memory {config.memory_name} cannot be pruned; none, lstm and gru can"

@@ -25,7 +25,7 @@ from torch import Tensor
 from agents.distributions import ActionHead, Distribution, Gaussian
 from agents.extras import import_extra
 from agents.policy import Decision, Obs, Specs
-from perception import ImageSpec
+from perception import ImageSpec, TextSpec
 from storage.files import FileError, decode, read_regular
 from storage.limits import MOST_OBSERVED, MOST_WEIGHTS
 from storage.policy_file import About, PolicyFile, parse_space, parse_specs
@@ -40,7 +40,13 @@ SUFFIX = ".onnx"
 
 _MOST_BYTES = 4 * MOST_WEIGHTS + 2**24
 _MOST_MEMORY = 2**31  # Bytes that ONNX Runtime may use in this process.
-_TYPES = {np.uint8: "tensor(uint8)", np.float32: "tensor(float)", np.bool_: "tensor(bool)"}
+_KINDS: dict[type[Any], Any] = {ImageSpec: np.uint8, TextSpec: np.int32}  # Others are float32.
+_TYPES = {
+    np.uint8: "tensor(uint8)",
+    np.int32: "tensor(int32)",
+    np.float32: "tensor(float)",
+    np.bool_: "tensor(bool)",
+}
 _SMALLEST = 1e-30  # A probability of 0 has no logarithm.
 
 
@@ -273,7 +279,7 @@ def _check_inputs(inputs: Mapping[str, Any], specs: Specs, state_shape: tuple[in
         ValueError: If they are not.
     """
     expected: dict[str, tuple[tuple[int, ...], Any]] = {
-        name: (spec.shape, np.uint8) if isinstance(spec, ImageSpec) else ((spec.size,), np.float32)
+        name: (tuple(spec.shape), _KINDS.get(type(spec), np.float32))
         for name, spec in specs.items()
     }
     if state_shape[0]:
