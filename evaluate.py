@@ -19,6 +19,7 @@ import tyro
 from commands import (
     compare,
     explain,
+    compress,
     export,
     gallery,
     plot,
@@ -40,6 +41,7 @@ RUN: dict[type[Any], Callable[[Any], None]] = {
     plot.PlotOptions: plot.run,
     gallery.GalleryOptions: gallery.run,
     explain.ExplainOptions: explain.run,
+    compress.CompressOptions: compress.run,
     export.ExportOptions: export.run,
     push.PushOptions: push.run,
     pull.PullOptions: pull.run,
@@ -53,6 +55,7 @@ Command = (
     | Annotated[plot.PlotOptions, tyro.conf.subcommand("plot")]
     | Annotated[gallery.GalleryOptions, tyro.conf.subcommand("gallery")]
     | Annotated[explain.ExplainOptions, tyro.conf.subcommand("explain")]
+    | Annotated[compress.CompressOptions, tyro.conf.subcommand("compress")]
     | Annotated[export.ExportOptions, tyro.conf.subcommand("export")]
     | Annotated[push.PushOptions, tyro.conf.subcommand("push")]
     | Annotated[pull.PullOptions, tyro.conf.subcommand("pull")]

@@ -59,6 +59,8 @@ class AgentConfig:
     """Lambda of generalised advantage estimation (GAE): 0 relies on values, 1 on rewards."""
     value_coef: float = 0.5
     """Weight of the value loss."""
+    loss_coef: float = 1.0
+    """Weight of the agent's own loss. 0: learn from objectives alone, as from a teacher."""
     entropy_coef: float = 0.01
     """Weight of the entropy bonus, which keeps the policy exploring."""
     max_grad_norm: float = 0.5
@@ -97,7 +99,7 @@ class AgentConfig:
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
-        for name in ("value_coef", "entropy_coef", "encoder_learning_rate"):
+        for name in ("value_coef", "entropy_coef", "loss_coef", "encoder_learning_rate"):
             if not (getattr(self, name) or 0.0) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
@@ -283,6 +285,9 @@ class Agent(ABC, Generic[ConfigT]):
         self.num_updates += 1
         if name := rollout.first_not_finite():
             raise NotFiniteError(f"{name} of the rollout are not finite")
+        more = [self.objectives[name].targets_of(rollout) for name in self.coefs]
+        targets = {name: target for each in more for name, target in each.items()}
+        rollout = replace(rollout, targets=rollout.targets | targets)
         if self.config.normalize_obs and self._statistics_since is None:
             self._statistics_since = self._first_statistics(rollout)
         if version < (self._statistics_since or 0):
@@ -359,6 +364,7 @@ class Agent(ABC, Generic[ConfigT]):
         """Return the agent's loss and those of splittable objectives, and their metrics."""
         output = self.policy(part.obs, part.memory_state, part.episode_starts)
         loss, metrics = self.loss(output, part)
+        loss = self.config.loss_coef * loss
         active = self._active(splittable=True)
         return add_losses(loss, metrics, active, self.coefs, self.policy, output, part)
 

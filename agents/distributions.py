@@ -55,6 +55,14 @@ class Distribution(ABC):
         """Return the (...) float32 entropies, in nats."""
 
     @abstractmethod
+    def kl(self, other: Any) -> Tensor:
+        """Return the (...) float32 divergences KL(self || other), in nats.
+
+        Args:
+            other: distributions of the same kind.
+        """
+
+    @abstractmethod
     def probabilities(self) -> Tensor:
         """Return the (..., A) float32 probabilities of all choices; A is 0 if continuous."""
 
@@ -87,6 +95,10 @@ class Categorical(Distribution):
     def entropy(self) -> Tensor:
         """See `Distribution.entropy`."""
         return -(self.log_probs.exp() * self.log_probs).sum(-1)
+
+    def kl(self, other: Categorical) -> Tensor:
+        """See `Distribution.kl`."""
+        return (self.log_probs.exp() * (self.log_probs - other.log_probs)).sum(-1)
 
     def probabilities(self) -> Tensor:
         """See `Distribution.probabilities`."""
@@ -122,6 +134,11 @@ class MultiCategorical(Distribution):
         """See `Distribution.entropy`."""
         return torch.stack([part.entropy() for part in self.parts]).sum(0)
 
+    def kl(self, other: MultiCategorical) -> Tensor:
+        """See `Distribution.kl`."""
+        pairs = zip(self.parts, other.parts, strict=True)
+        return torch.stack([ours.kl(theirs) for ours, theirs in pairs]).sum(0)
+
     def probabilities(self) -> Tensor:
         """See `Distribution.probabilities`."""
         return torch.cat([part.probabilities() for part in self.parts], dim=-1)
@@ -155,6 +172,13 @@ class Bernoulli(Distribution):
         # H = softplus(x) - x sigmoid(x)
         each = nn.functional.softplus(self.logits) - self.logits * self.logits.sigmoid()
         return each.sum(-1)
+
+    def kl(self, other: Bernoulli) -> Tensor:
+        """See `Distribution.kl`."""
+        # KL = p (x - y) - softplus(x) + softplus(y), with logits x and y
+        softplus = nn.functional.softplus
+        on = self.logits.sigmoid() * (self.logits - other.logits)
+        return (on - softplus(self.logits) + softplus(other.logits)).sum(-1)
 
     def probabilities(self) -> Tensor:
         """See `Distribution.probabilities`."""
@@ -192,6 +216,12 @@ class Gaussian(Distribution):
     def entropy(self) -> Tensor:
         """See `Distribution.entropy`."""
         return (0.5 + 0.5 * math.log(2 * math.pi) + self.log_std).sum(-1)
+
+    def kl(self, other: Gaussian) -> Tensor:
+        """See `Distribution.kl`."""
+        ratio = 2 * (self.log_std - other.log_std)
+        z = (self.mean - other.mean) / other.log_std.exp()
+        return 0.5 * (ratio.exp() - ratio - 1 + z**2).sum(-1)
 
     def probabilities(self) -> Tensor:
         """See `Distribution.probabilities`."""
@@ -238,7 +268,10 @@ class ActionHead(nn.Module):
 
     def forward(self, features: Tensor) -> Distribution:
         """Return the distribution for (..., F) float32 features."""
-        outputs = self.layer(features)
+        return self.distribution(self.layer(features))
+
+    def distribution(self, outputs: Tensor) -> Distribution:
+        """Return the distribution for (..., A) float32 outputs of the layer."""
         if isinstance(self.space, spaces.Discrete):
             return Categorical(outputs)
         if isinstance(self.space, spaces.MultiDiscrete):

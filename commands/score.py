@@ -40,15 +40,15 @@ def run(options: ScoreOptions) -> None:
     from evaluation.report.terminal import print_scores
     from evaluation.statistics import Score
     from storage.files import write_json
+    from storage.onnx_file import PlayableFile
     from storage.perception_file import perception_file
-    from storage.policy_file import PolicyFile
-    from storage.run_folder import find_policy
+    from storage.run_folder import find_player
 
     options.check_writable()
     if path := perception_file(locate(options.run)):
         score_perception(path, options)
         return
-    file, folder = find_policy(locate(options.run), trust=options.trust)
+    file, folder = find_player(locate(options.run), trust=options.trust)
     belongs_to_run = is_run(options.run, folder)
     if belongs_to_run:
         check_writable(folder.episodes)
@@ -59,7 +59,7 @@ def run(options: ScoreOptions) -> None:
     recorded: dict[str, list[Episode]] = {}
     with vector_env(config, protocol.num_envs, protocol.episodes) as envs:
         check_fits(file, envs, options.run)
-        players: list[tuple[str, Player | PolicyFile]] = [(mode, file) for mode in options.modes]
+        players: list[tuple[str, Player | PlayableFile]] = [(mode, file) for mode in options.modes]
         for name, player in (*players, *baselines(envs).items()):
             with CONSOLE.status(f"{name}: playing {counted(options.episodes, 'episode')}"):
                 episodes = play(player, envs, protocol, greedy=MODES.get(name, False))

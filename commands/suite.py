@@ -187,7 +187,7 @@ def train_all(options: SuiteOptions) -> list[Path]:
         arguments = options.train_arguments(scenario, agent, seed, setting)
         print_line()
         print_line(f"$ python train.py {shlex.join(arguments)}")
-        if _train(arguments):
+        if train_alone(arguments):
             raise UsageError(f"training {scenario} with {agent}, seed {seed}, failed; see above")
         runs.append(options.run_dir(scenario, agent, seed, setting))
     return runs
@@ -207,7 +207,7 @@ def _check(arguments: list[str]) -> None:
         raise UsageError(said.decode().strip().rpartition("error: ")[2])
 
 
-def _train(arguments: list[str]) -> int:
+def train_alone(arguments: list[str]) -> int:
     """Train in a process of its own, and return its exit status.
 
     Signals are handled when it has ended: Ctrl-C reaches all processes of a terminal, and others,

@@ -53,7 +53,7 @@ def run(options: WatchOptions) -> None:
     from evaluation.protocol import Protocol
     from evaluation.replay.live import opponent, play_new, show_live, window
     from evaluation.replay.terminal import is_terminal, terminal
-    from storage.run_folder import find_policy
+    from storage.run_folder import find_player
 
     displays = ("DISPLAY", "WAYLAND_DISPLAY")
     windowed = not options.terminal and any(name in os.environ for name in displays)
@@ -63,7 +63,7 @@ def run(options: WatchOptions) -> None:
             f"python evaluate.py replay {shlex.quote(str(options.run))}"
         )
     seed = int(time.time()) % MAX_SCORING if options.seed is None else options.seed
-    file, _ = find_policy(locate(options.run), trust=options.trust)
+    file, _ = find_player(locate(options.run), trust=options.trust)
     numbers = itertools.count() if options.episodes is None else range(options.episodes)
     names = [str(path) for path in (options.run, options.against) if path]
     overlay = options.overlay and windowed

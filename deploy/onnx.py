@@ -34,6 +34,15 @@ from perception import ImageSpec, SoundSpec, TextSpec
 from perception.decode import Decoder
 from perception.perception import VectorEncoder
 from storage.files import write_atomically
+from storage.onnx_file import (
+    ACTIONS,
+    FORMAT,
+    METADATA_KEY,
+    NEXT_STATE,
+    STARTS,
+    STATE,
+    open_session,
+)
 from storage.policy_file import PolicyFile, describe_space
 
 TOLERANCE = 1e-4
@@ -41,11 +50,7 @@ TOLERANCE = 1e-4
 BATCH_SIZES = (1, 2, 7)
 """Numbers of environments for which they are compared."""
 
-_FORMAT = 1  # Version of the inputs, the outputs and the metadata.
-_METADATA_KEY = "doomgrad"
 _STEPS = 4  # Steps of a comparison; halfway through, some episodes start.
-_ACTIONS, _STATE, _STARTS = "greedy_actions", "memory_state", "episode_starts"
-_NEXT_STATE = "next_memory_state"  # Inputs and outputs may not share a name.
 
 
 def save_onnx(path: Path, file: PolicyFile, *, env: Mapping[str, Any]) -> dict[str, float]:
@@ -64,33 +69,59 @@ def save_onnx(path: Path, file: PolicyFile, *, env: Mapping[str, Any]) -> dict[s
             name of another input or output, or if the file cannot be written.
         MissingExtraError: If a package is not installed.
     """
-    policy = _in_float32(file.policy)
-    runtime = import_extra("onnxruntime", "export")
-    model = _translate(policy)
-    content = model.SerializeToString()
-    session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    found = differences(policy, session)
+    policy = in_float32(file.policy)
+    model = translate(policy)
+    found = differences(policy, open_session(model.SerializeToString()))
     for name, difference in found.items():
         if not difference <= TOLERANCE:  # Also true if the difference is NaN.
             raise DeployError(
                 f"{name} of ONNX Runtime and PyTorch differ by {difference:.1e}; rounding explains "
                 f"differences up to {TOLERANCE:.0e}, so no file was written"
             )
+    write_model(path, model, file, env=env, parity=found, weights="float32")
+    return found
+
+
+def write_model(
+    path: Path,
+    model: Any,
+    file: PolicyFile,
+    *,
+    env: Mapping[str, Any],
+    parity: Mapping[str, float],
+    weights: str,
+) -> None:
+    """Write a translated policy with its metadata.
+
+    Args:
+        path: the file to write.
+        model: an `onnx.ModelProto`.
+        file: the policy.
+        env: fields of the configuration of the environment that the policy is to act in.
+        parity: largest differences from PyTorch, by output.
+        weights: type of the weights of its layers.
+
+    Raises:
+        DeployError: If the file cannot be written.
+    """
+    policy = file.policy
     description = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "env": dict(env),
         "about": asdict(file.about),
+        "perception": policy.config.as_dict(),
+        "weights": weights,
+        "specs": {name: asdict(spec) for name, spec in policy.specs.items()},
         "actions": describe_space(policy.action_space),
         "inputs": _inputs(policy),
         "outputs": _outputs(policy),
-        "parity": found,
+        "parity": dict(parity),
     }
-    model.metadata_props.add(key=_METADATA_KEY, value=json.dumps(description))
+    model.metadata_props.add(key=METADATA_KEY, value=json.dumps(description, separators=(",", ":")))
     try:
         write_atomically(path, model.SerializeToString())
     except OSError as error:
         raise DeployError(f"{path} cannot be written: {error.strerror}") from error
-    return found
 
 
 @torch.no_grad()
@@ -114,7 +145,7 @@ def differences(policy: Policy, session: Any) -> dict[str, float]:
         for step in range(_STEPS):
             obs = _draw(policy, num_envs, rng)
             starts = rng.random(num_envs) < 0.5 if step == _STEPS // 2 else np.full(num_envs, False)
-            memory = {_STATE: carried, _STARTS: starts} if policy.is_recurrent else {}
+            memory = {STATE: carried, STARTS: starts} if policy.is_recurrent else {}
             outputs = session.run(list(found), {**obs, **memory})
             computed = {n: torch.from_numpy(o) for n, o in zip(found, outputs, strict=True)}
             parts = {name: torch.from_numpy(part)[None] for name, part in obs.items()}
@@ -124,7 +155,7 @@ def differences(policy: Policy, session: Any) -> dict[str, float]:
             for name in found:
                 error = (computed[name] - expected[name]).abs()
                 difference = error / expected[name].abs().clamp(min=1.0)
-                if name == _ACTIONS:
+                if name == ACTIONS:
                     best = distribution.log_prob(distribution.mode())
                     difference = best - distribution.log_prob(computed[name][None])
                 found[name] = float(np.maximum(found[name], difference.max().item()))
@@ -133,7 +164,7 @@ def differences(policy: Policy, session: Any) -> dict[str, float]:
     return found
 
 
-def _in_float32(policy: Policy) -> Policy:
+def in_float32(policy: Policy) -> Policy:
     """Return a copy of a policy, on the CPU, that computes in float32."""
     copied = Policy(policy.specs, policy.action_space, policy.config, policy.normalize_obs)
     copied.load_state_dict(policy.state_dict())
@@ -148,7 +179,8 @@ class _Step(nn.Module):
         self._policy = copy.deepcopy(policy)
         for module in self._policy.modules():
             if isinstance(module, Decoder):
-                module.block = 1  # ONNX cannot read bytes as wider numbers.
+                # ONNX cannot read bytes as wider numbers.
+                module.block, module.by_plane = 1, True
 
     def forward(self, *arrays: Tensor) -> tuple[Tensor, ...]:
         """Compute the outputs listed by `_outputs` from the inputs listed by `_inputs`."""
@@ -156,7 +188,7 @@ class _Step(nn.Module):
         inputs = dict(zip(_inputs(policy), arrays, strict=True))
         state, starts = policy.initial_state(0), torch.zeros(num_envs, dtype=torch.bool)
         if policy.is_recurrent:
-            state, starts = inputs[_STATE].transpose(0, 1), inputs[_STARTS]
+            state, starts = inputs[STATE].transpose(0, 1), inputs[STARTS]
         obs = {name: inputs[name][None] for name in policy.specs}
         named = _name(policy(obs, state, starts[None]))
         return tuple(named[name] for name in _outputs(policy))
@@ -166,10 +198,10 @@ def _name(output: PolicyOutput) -> dict[str, Tensor]:
     """Return the output of a policy for a sequence of one step, under the names of `_outputs`."""
     distribution = output.distribution
     named = {
-        _ACTIONS: distribution.mode()[0],
+        ACTIONS: distribution.mode()[0],
         "probabilities": distribution.probabilities()[0],
         "values": output.values[0],
-        _NEXT_STATE: output.memory_state.transpose(0, 1),
+        NEXT_STATE: output.memory_state.transpose(0, 1),
     }
     if isinstance(distribution, Gaussian):
         named |= {"mean": distribution.mean[0], "log_std": distribution.log_std[0]}
@@ -188,8 +220,8 @@ def _inputs(policy: Policy) -> dict[str, str]:
             inputs[name] = f"{_axes(*spec.shape)} {dtype}, as the environment returns it"
     if policy.is_recurrent:
         shape = _axes(*policy.perception.memory.state_shape)
-        inputs[_STATE] = f"{shape} float32, zeros at first, then the last {_NEXT_STATE}"
-        inputs[_STARTS] = f"{_axes()} bool, where true, the memory is cleared before this step"
+        inputs[STATE] = f"{shape} float32, zeros at first, then the last {NEXT_STATE}"
+        inputs[STARTS] = f"{_axes()} bool, where true, the memory is cleared before this step"
     return inputs
 
 
@@ -199,7 +231,7 @@ def _outputs(policy: Policy) -> dict[str, str]:
     shape = _axes(*(space.shape or ()))
     if isinstance(space, spaces.Box):
         outputs = {
-            _ACTIONS: f"{shape} float32, the most likely actions",
+            ACTIONS: f"{shape} float32, the most likely actions",
             "mean": f"{shape} float32, means of the actions' normal distributions",
             "log_std": f"{shape} float32, natural logarithms of their standard deviations",
         }
@@ -207,7 +239,7 @@ def _outputs(policy: Policy) -> dict[str, str]:
         of = "being on" if isinstance(space, spaces.MultiBinary) else "each choice"
         groups = f", in groups of {', '.join(map(str, sizes))}" if len(sizes) > 1 else ""
         outputs = {
-            _ACTIONS: f"{shape} int64, the most likely actions",
+            ACTIONS: f"{shape} int64, the most likely actions",
             "probabilities": f"{_axes(sum(sizes))} float32, of {of}{groups}",
         }
     outputs["values"] = (
@@ -215,7 +247,7 @@ def _outputs(policy: Policy) -> dict[str, str]:
     )
     if policy.is_recurrent:
         state = _axes(*policy.perception.memory.state_shape)
-        outputs[_NEXT_STATE] = f"{state} float32, the {_STATE} of the next step"
+        outputs[NEXT_STATE] = f"{state} float32, the {STATE} of the next step"
     return outputs
 
 
@@ -224,14 +256,14 @@ def _axes(*sizes: int) -> str:
 
 
 @torch.no_grad()
-def _translate(policy: Policy) -> Any:
+def translate(policy: Policy) -> Any:
     """Translate a policy to an `onnx.ModelProto`, for any N.
 
     Raises:
         DeployError: If a part of the observation has the name of another input or output.
     """
     inputs, outputs = _inputs(policy), _outputs(policy)
-    if taken := policy.specs.keys() & {*outputs, _STATE, _STARTS}:
+    if taken := policy.specs.keys() & {*outputs, STATE, STARTS}:
         raise DeployError(
             f"observations have a part called {min(taken)}, which is the name of another input or "
             "output of the ONNX file; rename the part"
@@ -239,10 +271,7 @@ def _translate(policy: Policy) -> Any:
     import_extra("onnxscript", "export")
     passes = import_extra("onnx_ir.passes.common", "export")
     num_envs = 3  # Any number but 1: the exporter treats an axis of length 1 as constant.
-    example = _draw(policy, num_envs, np.random.default_rng(0))
-    if policy.is_recurrent:
-        example[_STATE] = policy.initial_state(num_envs).transpose(0, 1).numpy()
-        example[_STARTS] = np.full(num_envs, False)
+    example = draw_inputs(policy, num_envs, np.random.default_rng(0))
     with _quiet_exporter():
         program = torch.onnx.export(
             _Step(policy).eval(),
@@ -257,6 +286,15 @@ def _translate(policy: Policy) -> Any:
     # Stack traces of this code contain folder names of this machine.
     passes.ClearMetadataAndDocStringPass()(program.model)
     return program.model_proto
+
+
+def draw_inputs(policy: Policy, num_envs: int, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+    """Draw the inputs of an exported policy: random observations at the start of episodes."""
+    inputs = _draw(policy, num_envs, rng)
+    if policy.is_recurrent:
+        inputs[STATE] = policy.initial_state(num_envs).transpose(0, 1).numpy()
+        inputs[STARTS] = np.full(num_envs, False)
+    return inputs
 
 
 def _draw(policy: Policy, num_envs: int, rng: np.random.Generator) -> dict[str, NDArray[Any]]:

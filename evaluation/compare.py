@@ -22,7 +22,7 @@ from evaluation.playing import score_episodes
 from evaluation.protocol import Protocol, baselines, check_fits, is_bounded, play, vector_env
 from evaluation.statistics import Interval, Score, Strata, probability_of_improvement
 from evaluation.verdicts import ALPHA, Evidence, correct, weigh
-from storage.policy_file import PolicyFile
+from storage.onnx_file import PlayableFile
 from storage.recording import Episode
 
 MODES = {"sampled": False, "greedy": True}
@@ -244,7 +244,7 @@ def _start(envs: SharedVectorEnv, protocol: Protocol) -> None:
 
 
 def _timed(
-    player: Player | PolicyFile, envs: SharedVectorEnv, protocol: Protocol, *, greedy: bool
+    player: Player | PlayableFile, envs: SharedVectorEnv, protocol: Protocol, *, greedy: bool
 ) -> _Played:
     started = time.perf_counter()
     return play(player, envs, protocol, greedy=greedy), time.perf_counter() - started

@@ -14,8 +14,9 @@ from envs.doom.cfg import game_spec
 from evaluation.errors import EvaluationError
 from evaluation.protocol import native
 from processes.streams import printable
+from storage.onnx_file import SUFFIX, PlayableFile
 from storage.policy_file import PolicyFile
-from storage.run_folder import CHECKPOINTS, RunFolder, find_policy
+from storage.run_folder import CHECKPOINTS, RunFolder, find_player
 
 BASELINES = ("random", "noop")
 """Untrained baselines, which are part of every comparison."""
@@ -34,7 +35,7 @@ class Contestant:
     """
 
     path: Path
-    file: PolicyFile
+    file: PlayableFile
     config: EnvConfig
 
 
@@ -70,7 +71,7 @@ def is_run(run: Path, folder: RunFolder) -> bool:
 
     Args:
         run: the path that was named.
-        folder: the folder that `find_policy` returned for it.
+        folder: the folder that `find_player` returned for it.
     """
     return folder.holds_run and not run.is_file()
 
@@ -83,7 +84,7 @@ def output_folder(run: Path, folder: RunFolder) -> Path:
 
     Args:
         run: the path that was named.
-        folder: the folder that `find_policy` returned for it.
+        folder: the folder that `find_player` returned for it.
     """
     place = locate(run).resolve()
     if place.is_relative_to(ZOO):
@@ -115,13 +116,13 @@ def find_entries(runs: Sequence[str], *, trust: bool) -> list[Entry]:
     groups: dict[tuple[object, ...], list[Contestant]] = {}
     envs: dict[object, str] = {}
     for path in expand(named, holds_policy):
-        file, _ = find_policy(locate(path), trust=trust)
+        file, _ = find_player(locate(path), trust=trust)
         config = native(file, path, trust=trust)
         # Copies of the same files are one environment.
         config = replace(config, env=envs.setdefault(config.files or config.env, config.env))
         contestant = Contestant(path=path, file=file, config=config)
         key: tuple[object, ...]
-        key = (family(path), config, file.about.agent, file.policy.config)
+        key = (family(path), config, file.about.agent, _network(file))
         seeds = groups.setdefault(key, [])
         if any(other.file.about.seed == file.about.seed for other in seeds):
             key = (*key, path)  # The same seed again is a separate entry.
@@ -216,14 +217,20 @@ def _matches(pattern: str) -> list[str]:
     return sorted(found)
 
 
+def _network(file: PlayableFile) -> object:
+    """Return what two policies have in common if they are the same network, trained differently."""
+    return file.policy.config if isinstance(file, PolicyFile) else file.network
+
+
 def holds_policy(named: Path) -> bool:
-    """Return whether a path is a run folder or a policy file."""
+    """Return whether a path is a run folder, a policy file or an ONNX file."""
     path = locate(named)
     if path.is_dir():
         return RunFolder(path).chosen_policy_file is not None
     # A training run also writes these files with the same suffix, which are not policies.
-    other = path.parent.name == CHECKPOINTS or path == RunFolder(path.parent).not_finite_file
-    return path.suffix == ".safetensors" and not other
+    run = RunFolder(path.parent)
+    other = path.parent.name == CHECKPOINTS or path in (run.not_finite_file, run.teacher_file)
+    return path.suffix == SUFFIX or (path.suffix == ".safetensors" and not other)
 
 
 def family(path: Path) -> str:

@@ -27,6 +27,7 @@ from evaluation.playing import play_episodes
 from evaluation.printing import print_line
 from processes.streams import say_once
 from storage.files import FileError, decode
+from storage.onnx_file import OnnxFile, PlayableFile
 from storage.policy_file import About, PolicyFile, describe_space
 from storage.recording import Episode
 
@@ -93,7 +94,7 @@ class Protocol:
         )
 
 
-def native(file: PolicyFile, path: Path, *, trust: bool) -> EnvConfig:
+def native(file: PlayableFile, path: Path, *, trust: bool) -> EnvConfig:
     """Return the environment that a policy is scored in.
 
     It is the environment of its training at native skill and time limit, where losing a life does
@@ -244,7 +245,7 @@ def vector_env(
         yield envs
 
 
-def check_fits(file: PolicyFile, envs: SharedVectorEnv | FilmedEnv, path: Path) -> None:
+def check_fits(file: PlayableFile, envs: SharedVectorEnv | FilmedEnv, path: Path) -> None:
     """Check that a policy has the observations and actions of the environments.
 
     Raises:
@@ -267,7 +268,7 @@ def baselines(envs: SharedVectorEnv) -> dict[str, Player]:
 
 
 def play(
-    player: Player | PolicyFile,
+    player: Player | PlayableFile,
     envs: SharedVectorEnv | FilmedEnv,
     protocol: Protocol,
     *,
@@ -285,6 +286,8 @@ def play(
     if isinstance(player, PolicyFile):
         about, device = player.about, choose_device(protocol.device)
         player = player.policy.to(device)
+    elif isinstance(player, OnnxFile):
+        about, player = player.about, player.policy
     played = play_episodes(
         player,
         envs,

@@ -93,13 +93,15 @@ class Decoder(nn.Module):
 
     Attributes:
         block: s. With 1, a decoder and the layer after it compute the same, but more slowly.
+        by_plane: whether colours are looked up plane by plane, which is faster in ONNX Runtime; the
+            result is the same. Blocks are then not supported.
     """
 
     palette: Tensor
 
     def __init__(self, spec: ImageSpec, block: int = 1, normalize: bool = False) -> None:
         super().__init__()
-        self.block = block
+        self.block, self.by_plane = block, False
         is_palette = [name == "palette" for name in spec.channels] or [False] * spec.shape[2]
         self._palette_channels = [i for i, p in enumerate(is_palette) if p]
         self._other_channels = [i for i, p in enumerate(is_palette) if not p]
@@ -125,6 +127,8 @@ class Decoder(nn.Module):
         if torch.is_autocast_enabled(device):
             colours = colours.to(torch.get_autocast_dtype(device))
         colours = self._normalized("colours", colours)
+        if self.by_plane:
+            return self._planes(frames, colours)
         if self.block > 1:
             frames = _cut_into_blocks(frames, self.block)  # (B, H / s, W / s, s * s, C)
             colours = F.pad(colours, (0, 1))
@@ -139,6 +143,19 @@ class Decoder(nn.Module):
             planes.append(rows.unflatten(2, others.shape[2:]).to(colours.dtype))
         decoded = planes[0] if len(planes) == 1 else torch.cat(planes, dim=-1)
         return decoded.flatten(3).permute(0, 3, 1, 2)
+
+    def _planes(self, frames: Tensor, colours: Tensor) -> Tensor:
+        """Return (B, P, H, W) numbers for (B, H, W, C) frames, with (256, 3) colours."""
+        planes = [
+            colour.gather(0, _select(frames, [channel]).flatten().long()).view(frames.shape[:3])
+            for channel in self._palette_channels
+            for colour in colours.unbind(1)
+        ]
+        if self._other_channels:
+            others = _select(frames, self._other_channels).float() / 255.0
+            numbers = self._normalized("others", others.flatten(2)).unflatten(2, others.shape[2:])
+            planes += [part.squeeze(3) for part in numbers.split(1, 3)]
+        return torch.stack(planes, 1)
 
     def observe(self, frames: Tensor) -> None:
         """Update the statistics, if there are any, with a sample of (B, H, W, C) uint8 frames."""

@@ -205,7 +205,7 @@ def _described(description: Mapping[str, Any], device: str = "meta") -> Policy:
     """
     parts = (
         parse_specs(description["specs"]),
-        _parse_space(description["actions"]),
+        parse_space(description["actions"]),
         parse_perception(description["perception"]),
         bool(description["normalize_obs"]),
     )
@@ -286,7 +286,12 @@ def describe_space(space: spaces.Space[Any]) -> dict[str, Any]:
     return {"kind": kind, "sizes": list(space.shape)}
 
 
-def _parse_space(description: Mapping[str, Any]) -> spaces.Space[Any]:
+def parse_space(description: Mapping[str, Any]) -> spaces.Space[Any]:
+    """Return the action space that `describe_space` described.
+
+    Raises:
+        ValueError: If it described none.
+    """
     kind, sizes = description["kind"], description["sizes"]
     if not (sizes and all(type(n) is int and 0 < n <= MOST_CHOICES for n in sizes)):
         raise ValueError(f"actions have sizes {sizes!s:.40}")

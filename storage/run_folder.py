@@ -7,6 +7,7 @@ checkpoint/          what is needed to resume
 episodes/*.npz       recorded episodes
 events.out.tfevents* TensorBoard       progress.csv       the same scalars
 evaluation.json      result of `score` replay.mp4, replay.html, policy.onnx
+teacher.safetensors  the policy that the objective distill learns from
 perception.safetensors  instead of policies: the best weights of a perception trained alone
 wandb/, trackio/     written by `--track`; kept by --fresh
 ```
@@ -29,6 +30,7 @@ import torch
 
 from agents.device import precision_name
 from storage.files import FileError, check_no_link, read_json, remove_leftovers, write_json
+from storage.onnx_file import SUFFIX, PlayableFile, load_onnx
 from storage.policy_file import PolicyFile, load_policy
 from storage.provenance import git_revision, hardware, versions
 from storage.upgrade import upgraded_config
@@ -41,6 +43,7 @@ VIDEO, PAGE, ONNX = "replay.mp4", "replay.html", "policy.onnx"
 SCORED = "score-"
 """What the names of pictures begin with that `score` draws of a perception."""
 CHECKPOINTS, EPISODES, NOT_FINITE = "checkpoint", "episodes", "not-finite.safetensors"
+TEACHER = "teacher.safetensors"
 
 _WRITTEN = (
     POLICY,
@@ -55,6 +58,7 @@ _WRITTEN = (
     VIDEO,
     PAGE,
     NOT_FINITE,
+    TEACHER,
     ONNX,
     f"{SCORED}*.png",
     CONFIG,  # Last: it marks the folder as a run's.
@@ -135,6 +139,11 @@ class RunFolder:
     def not_finite_file(self) -> Path:
         """The last rollout, if the training stopped because updates were not finite."""
         return self.path / NOT_FINITE
+
+    @property
+    def teacher_file(self) -> Path:
+        """The policy that the objective distill learns from."""
+        return self.path / TEACHER
 
     @property
     def episodes(self) -> Path:
@@ -260,6 +269,16 @@ class RunFolder:
         return record
 
 
+def find_player(run: Path, *, trust: bool = False) -> tuple[PlayableFile, RunFolder]:
+    """Load a policy that is only to be played: an ONNX file, or what `find_policy` finds.
+
+    The arguments, what is returned, and the errors are those of `find_policy`.
+    """
+    if run.is_file() and run.suffix == SUFFIX:
+        return load_onnx(run), RunFolder(run.parent)
+    return find_policy(run, trust=trust)
+
+
 def find_policy(run: Path, *, trust: bool = False) -> tuple[PolicyFile, RunFolder]:
     """Load the policy of a run: the best one by evaluation, else the latest one.
 
@@ -273,8 +292,19 @@ def find_policy(run: Path, *, trust: bool = False) -> tuple[PolicyFile, RunFolde
     Raises:
         FileError: If there is no policy.
     """
+    path = policy_path(run)
+    return load_policy(path, trust=trust), RunFolder(path.parent)
+
+
+def policy_path(run: Path) -> Path:
+    """Return the policy file of a run, see `find_policy`; it is not read."""
+    if run.is_file() and run.suffix == SUFFIX:
+        raise FileError(
+            f"{run} is an ONNX file, which can be played but not changed; name the run or the "
+            "policy file that it was exported from"
+        )
     if run.is_file():
-        return load_policy(run, trust=trust), RunFolder(run.parent)
+        return run
     folder = RunFolder(run)
     if not run.is_dir():
         known = sorted(str(p.parent) for p in Path("runs").glob("*/*/config.json"))
@@ -295,4 +325,4 @@ def find_policy(run: Path, *, trust: bool = False) -> tuple[PolicyFile, RunFolde
         raise FileError(
             f"{file} is a link to a place outside its folder; name {file.resolve()} itself"
         )
-    return load_policy(file, trust=trust), folder
+    return file

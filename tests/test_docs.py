@@ -54,6 +54,7 @@ SHORT = {
     "watch": "--episodes 1 --terminal --speed 1000",
     "replay": "--size 160x120",
     "export": "",
+    "compress": "--episodes 2 --students 0.25 --train-env-steps 64",
     "push": "",
     "pull": "",
 }

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from agents.agent import Agent
 from perception import MEMORIES
 from storage.policy_file import load_policy
 from tests.envs import processes
+from tests.evaluation.policies import save_run
 from tests.programs import logged
 
 ROOT = Path(__file__).parent.parent
@@ -68,7 +70,9 @@ DOOM = [
     "32",
     "--normalize-obs",
 ]
-ALL_OBJECTIVES = ["--objectives", *OBJECTIVES]
+# All but distill, which needs a teacher.
+WITHOUT_TEACHER = [name for name in OBJECTIVES if name != "distill"]
+ALL_OBJECTIVES = ["--objectives", *WITHOUT_TEACHER]
 # The time that passed is not the same, nor is what depends on it.
 TIMES = ("seconds", "other_seconds")
 
@@ -172,6 +176,19 @@ def test_a_training_that_is_killed_twice_resumes_bit_for_bit(tmp_path, monkeypat
     assert_same(tmp_path / "parts", tmp_path / "whole")
 
 
+def test_learning_from_a_teacher_resumes_bit_for_bit_without_its_file(tmp_path, monkeypatch):
+    teacher = save_run(tmp_path / "teacher", 1.0, memory="gru")
+    options = ["--objectives", "distill", "--teacher", teacher]
+    options += ["--loss-coef", "0", "--distill.value-coef", "0"]
+    run_to_the_end(tmp_path / "whole", *CARTPOLE, *options)
+    run_and_die(monkeypatch, 2, tmp_path / "parts", *CARTPOLE, *options)
+    shutil.rmtree(teacher)
+    run_to_the_end(tmp_path / "parts", *CARTPOLE, *options)
+    assert_same(tmp_path / "parts", tmp_path / "whole")
+    divergences = logged(tmp_path / "whole", "objectives/distill/kl")
+    assert all(value is not None for value in divergences[1:])
+
+
 @pytest.mark.parametrize(
     ("scenario", "options"),
     [
@@ -203,12 +220,12 @@ def test_doom_resumes_bit_for_bit(tmp_path, monkeypatch, capsys, scenario, optio
 def assert_has_objectives(run: Path) -> None:
     """Check what objectives log, and that they are in checkpoints alone."""
     metrics = ("variables/HEALTH", "variables/ENEMY_IN_VIEW", "contrastive/accuracy", "rnd/reward")
-    for name in (*metrics, *(f"{objective}/loss" for objective in OBJECTIVES)):
+    for name in (*metrics, *(f"{objective}/loss" for objective in WITHOUT_TEACHER)):
         values = logged(run, f"objectives/{name}")
         assert all(value is not None for value in values[1:]), name
     assert json.loads((run / "config.json").read_text())["config"]["env"]["enemy_in_view"]
     heads = {name.partition("/objectives/")[2] for name in contents(run)} - {""}
-    assert {name.partition("/")[0] for name in heads} == set(OBJECTIVES)
+    assert {name.partition("/")[0] for name in heads} == set(WITHOUT_TEACHER)
     files = ("policy.safetensors", "best.safetensors")
     assert not [name for name in contents(run) if name.startswith(files) and "objectives" in name]
     assert load_policy(run / "policy.safetensors").about.env_steps == 192

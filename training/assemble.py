@@ -45,6 +45,7 @@ from training.recorder import TrainingRecorder
 from training.resume import lost_episodes, resume
 from training.saving import bring_policy_up_to_date
 from training.signals import stops_after
+from training.teacher import keep_teacher, take_teacher
 from training.tracking import Tracker
 from training.training import Training
 
@@ -105,6 +106,7 @@ def open_training(
         agent = make_agent(config, envs, device)
         stack.enter_context(folder.locked(say))
         folder.remove_leftovers()
+        teacher = take_teacher(config, folder, agent)
         progress, collector_state = resume(folder, agent, config)
         if is_finished(config, progress):
             bring_policy_up_to_date(folder, agent, config, progress)
@@ -121,6 +123,7 @@ def open_training(
             if config.perception_from:
                 say(copy_encoders(config.perception_from, agent))
             folder.clear()
+            keep_teacher(folder, teacher)
         folder.write_config(config.as_dict(), agent.policy.perception.precision)
         limit = random_env_steps_per_second(envs, _LIMIT_STEPS)
         collector = make_collector(config, envs, agent, progress.next_episode_seed)

@@ -93,6 +93,8 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT]):
     """Run, policy file or zoo/NAME whose weights a new training starts from. None: new weights."""
     perception_from: Path | None = None
     """Run of see:TASK or of an agent whose image encoder a new training starts with."""
+    teacher: Path | None = None
+    """Run, policy file or zoo/NAME that the objective distill learns from."""
     # Annealing stretches over more env steps, too.
     total_env_steps: int = resumable(1_000_000, compares_trials=True)
     """Length of the training, in env steps over all environments."""

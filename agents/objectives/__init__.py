@@ -11,6 +11,7 @@ from typing import Any
 
 from agents.objectives.contrastive import Contrastive, ContrastiveConfig
 from agents.objectives.depth import Depth, DepthConfig
+from agents.objectives.distill import Distill, DistillConfig
 from agents.objectives.labels import Labels, LabelsConfig
 from agents.objectives.masked import Masked, MaskedConfig
 from agents.objectives.next_frame import NextFrame, NextFrameConfig
@@ -31,6 +32,7 @@ OBJECTIVES: dict[str, tuple[type[ObjectiveConfig], type[Objective[Any]]]] = {
     "rnd": (RNDConfig, RND),
     "depth": (DepthConfig, Depth),
     "labels": (LabelsConfig, Labels),
+    "distill": (DistillConfig, Distill),
 }
 """Objectives by name: configuration and class."""
 
@@ -60,6 +62,8 @@ __all__ = [
     "ContrastiveConfig",
     "Depth",
     "DepthConfig",
+    "Distill",
+    "DistillConfig",
     "Labels",
     "LabelsConfig",
     "Masked",

@@ -117,6 +117,19 @@ class Objective(nn.Module, ABC, Generic[ConfigT]):
         """
         return None
 
+    def targets_of(self, rollout: Rollout) -> dict[str, Tensor]:
+        """Return further targets of a rollout, by names that begin with the objective's own.
+
+        It is called once, before each update with a rollout, in the order of rollouts.
+
+        Args:
+            rollout: the rollout.
+
+        Returns:
+            (T, N, ...) each; they are in `Minibatch.targets` when `loss` is called.
+        """
+        return {}
+
     @abstractmethod
     def loss(
         self, policy: Policy, output: PolicyOutput, batch: Minibatch

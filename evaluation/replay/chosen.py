@@ -19,8 +19,8 @@ from evaluation.replay.recorded import (
     read,
     recorded_episodes,
 )
-from storage.policy_file import PolicyFile
-from storage.run_folder import RunFolder, find_policy
+from storage.onnx_file import PlayableFile
+from storage.run_folder import RunFolder, find_player
 
 _TRIES = 10  # Episodes played with a policy file until one is long enough to be shown.
 
@@ -42,7 +42,7 @@ def chosen_episodes(
     Raises:
         EvaluationError: If nothing is recorded, or no episode of that name.
     """
-    file, folder = find_policy(locate(run), trust=trust)
+    file, folder = find_player(locate(run), trust=trust)
     name = str(run)
     if is_run(run, folder):
         named = folder.episodes / f"{wanted}.npz"
@@ -62,7 +62,7 @@ def chosen_episodes(
     return play_new(file, run, protocol, greedy=False, trust=trust), folder
 
 
-def _first_long(file: PolicyFile, run: Path, *, trust: bool) -> ShownEpisode:
+def _first_long(file: PlayableFile, run: Path, *, trust: bool) -> ShownEpisode:
     """Play seeds 0, 1, ... until an episode is long enough; else return the longest."""
     played: list[ShownEpisode] = []
     for seed in range(_TRIES):

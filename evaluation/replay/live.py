@@ -30,9 +30,9 @@ from evaluation.replay.overlay import Caption
 from evaluation.replay.recorded import ShownEpisode
 from evaluation.replay.video import together, with_captions
 from processes.child import start_python
-from storage.policy_file import PolicyFile
+from storage.onnx_file import PlayableFile
 from storage.recording import Recording
-from storage.run_folder import find_policy
+from storage.run_folder import find_player
 
 WINDOW = (640, 480)
 """Width and height of pictures that are shown live, in pixels."""
@@ -41,7 +41,7 @@ Show = Callable[[Sequence[NDArray[np.uint8]], Sequence[Caption]], bool]
 
 
 def play_new(
-    file: PolicyFile, path: Path, protocol: Protocol, *, greedy: bool, trust: bool
+    file: PlayableFile, path: Path, protocol: Protocol, *, greedy: bool, trust: bool
 ) -> list[ShownEpisode]:
     """Play episodes with a policy, to show them.
 
@@ -86,7 +86,7 @@ def opponent(path: Path, shown: ShownEpisode, trust: bool) -> ShownEpisode:
     Raises:
         EvaluationError: If the policies have different environments or frame skips.
     """
-    file, _ = find_policy(locate(path), trust=trust)
+    file, _ = find_player(locate(path), trust=trust)
     theirs, ours = native(file, path, trust=trust), shown.config
     if theirs.files == ours.files != ():  # Copies of the same files are one environment.
         theirs = replace(theirs, env=ours.env)

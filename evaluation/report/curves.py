@@ -26,7 +26,7 @@ _MAX_BYTES = 2**28
 _LARGEST = 1e100  # What is larger cannot be drawn.
 _LONGEST_NAME = 1000
 # In all training seeds of one agent, whose folders have the same name but for the seed.
-_SAME = ("env", "perception", "agent", "objectives", "num_envs", "overlap", "init_from")
+_SAME = ("env", "perception", "agent", "objectives", "num_envs", "overlap", "init_from", "teacher")
 
 Curve = tuple[Floats, Floats]
 """(P,) env steps, and (P,) values: by default, mean returns of the last 100 training episodes."""

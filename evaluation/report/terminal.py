@@ -10,7 +10,8 @@ from rich.text import Text
 
 from evaluation.compare import Comparison
 from evaluation.printing import print_line
-from evaluation.report import tables
+from evaluation.report import compression, tables
+from evaluation.report.compression import Variant
 from evaluation.report.sentences import footnotes, summary_notes, verdicts
 from evaluation.statistics import Score
 
@@ -52,6 +53,17 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
         print_line(f"- {verdict}")
     for note in footnotes(comparison):
         print_line(note)
+
+
+def print_variants(console: Console, variants: Sequence[Variant]) -> None:
+    """Print the table of compressed variants, the teacher first."""
+    table = Table(title="compressed variants", title_justify="left")
+    columns, *rows = compression.short_rows(variants)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
 
 
 def print_summary(console: Console, comparisons: Sequence[Comparison]) -> None:

@@ -83,6 +83,17 @@ def make_policy(
     )
 
 
+def taught(objectives, policy, num_envs):
+    """Return objectives, of which `distill` now has a teacher, with a memory of its own."""
+    if "distill" in objectives:
+        teacher = make_policy(
+            specs=policy.specs, actions=policy.action_space, memory="gru", encoder="mlp", seed=9
+        )
+        teacher = teacher.to(policy.device)
+        objectives["distill"].take_teacher(teacher, num_envs=num_envs, value_scale=2.0)
+    return objectives
+
+
 def make_obs(specs, *leading, seed=0):
     """Return random observations with given leading axes."""
     rng = np.random.default_rng(seed)

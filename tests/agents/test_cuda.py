@@ -31,6 +31,7 @@ from tests.agents.synthetic import (
     make_rollout,
     moved,
     small_config,
+    taught,
 )
 from tests.agents.toy import LocalEnvs
 
@@ -156,6 +157,7 @@ def test_an_update_with_an_objective_equals_that_on_the_cpu(name):
     for policy in policies:
         torch.manual_seed(1)
         objectives = make_objectives(policy, {name: OBJECTIVES[name][0](coef=1.0)}, targets)
+        taught(objectives, policy, NUM_ENVS)
         config = kind(learning_rate=1e-3)
         agent = learner(policy, config, num_envs=NUM_ENVS, total_updates=1, objectives=objectives)
         agent.update(moved(collected, policy.device))

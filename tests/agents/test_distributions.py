@@ -62,6 +62,27 @@ def test_log_prob_and_entropy_equal_those_of_torch(kind, leading, seed, scale):
     torch.testing.assert_close(entropy, theirs.entropy(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", PAIRS)
+def test_divergences_equal_those_of_torch(kind):
+    one, other = (PAIRS[kind](each) for each in 2 * torch.randn(2, 5, 4, 3))
+    if kind == "gaussian":
+        wide = 0.3 * torch.ones(3)
+        normal = oracle.Normal(other[0].mean, wide.exp().expand_as(other[0].mean))
+        other = Gaussian(other[0].mean, wide), oracle.Independent(normal, 1)
+    found = one[0].kl(other[0])
+    torch.testing.assert_close(found, oracle.kl_divergence(one[1], other[1]), rtol=1e-4, atol=1e-5)
+    assert (found > 0).all()
+    torch.testing.assert_close(one[0].kl(one[0]), torch.zeros(5, 4), rtol=0, atol=1e-5)
+
+
+def test_the_divergence_of_several_choices_is_the_sum_of_theirs():
+    logits = torch.randn(2, 5, sum(SIZES))
+    one, other = (MultiCategorical(each, SIZES) for each in logits)
+    parts = zip(*(each.split(SIZES, -1) for each in logits), strict=True)
+    expected = sum(Categorical(a).kl(Categorical(b)) for a, b in parts)
+    torch.testing.assert_close(one.kl(other), expected)
+
+
 @settings(max_examples=25, deadline=None)
 @given(leading=st.lists(st.integers(1, 4), min_size=1, max_size=2), seed=st.integers(0, 2**31))
 def test_log_prob_and_entropy_of_several_choices_are_sums_of_those_of_torch(leading, seed):

@@ -12,7 +12,14 @@ from agents import OBJECTIVES, OUR_AGENTS, Sampler, build_policy, make_objective
 from agents.rollout import minibatches
 from perception import ENCODERS, MEMORIES, VectorSpec
 from tests.agents.fake_cuda import CUDA, fake_gpu, needs_compiler, register_guard, to_fake_gpu
-from tests.agents.synthetic import IMAGE, make_rollout, moved, side_by_side, small_config
+from tests.agents.synthetic import (
+    IMAGE,
+    make_rollout,
+    moved,
+    side_by_side,
+    small_config,
+    taught,
+)
 from tests.agents.toy import ACTION_SPACES, LocalEnvs
 
 pytestmark = needs_compiler
@@ -43,7 +50,7 @@ def make_policy(specs=SPECS, actions=None, encoder="nature", memory="none", **op
 
 def all_objectives(policy):
     configs = {name: kind() for name, (kind, _) in OBJECTIVES.items()}
-    return make_objectives(policy, configs, TARGETS)
+    return taught(make_objectives(policy, configs, TARGETS), policy, NUM_ENVS)
 
 
 def make_agent(name, policy, objectives=None, **options):

@@ -55,7 +55,7 @@ def in_process(monkeypatch):
         with torch.enable_grad():  # As in a process of its own; the commands need no gradients.
             return train.main([*arguments, "--eval-episodes", "1", "--num-workers", "1"])
 
-    monkeypatch.setattr(suite, "_train", train_here)
+    monkeypatch.setattr(suite, "train_alone", train_here)
     return trainings
 
 
@@ -225,8 +225,8 @@ def test_an_interrupted_training_is_saved_and_the_suite_ends(tmp_path, number):
 TRAINING = """
 import sys
 from pathlib import Path
-from commands.suite import _train
-_train(sys.argv[1:])
+from commands.suite import train_alone
+train_alone(sys.argv[1:])
 """
 
 

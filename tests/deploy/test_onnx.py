@@ -18,7 +18,8 @@ from agents.extras import MissingExtraError
 from deploy.errors import DeployError
 from deploy.onnx import TOLERANCE, differences, save_onnx
 from perception import ENCODERS, MEMORIES, ImageSpec, VectorSpec
-from storage.policy_file import About, PolicyFile
+from storage.onnx_file import load_onnx
+from storage.policy_file import About, PolicyFile, parse_specs
 from tests.agents.synthetic import IMAGE, PALETTE, SENSES, VECTOR, make_draws, make_obs, make_policy
 from tests.agents.toy import ACTION_SPACES
 
@@ -78,6 +79,8 @@ def test_the_file_computes_what_the_policy_computes(specs, encoder, memory, tmp_
     assert list(tmp_path.iterdir()) == [tmp_path / "policy.onnx"]
     assert max(found.values()) < 1e-5
     assert ("memory_state" in [i.name for i in session.get_inputs()]) == (memory != "none")
+    played = load_onnx(tmp_path / "policy.onnx").policy
+    assert played.specs == policy.specs
     for size in (1, 2, 7):
         obs = make_raw_obs(specs, 5, size, seed=size)
         starts = torch.rand(5, size, generator=torch.Generator().manual_seed(size)) < 0.3
@@ -95,7 +98,15 @@ def test_the_file_computes_what_the_policy_computes(specs, encoder, memory, tmp_
             np.testing.assert_allclose(computed["probabilities"], expected, rtol=0, atol=1e-5)
             np.testing.assert_allclose(computed["values"], values[step].numpy(), rtol=0, atol=1e-5)
             np.testing.assert_array_equal(computed["greedy_actions"], distribution.mode()[step])
+            decision = played.act(
+                {name: part[step] for name, part in obs.items()},
+                torch.from_numpy(carried).transpose(0, 1),
+                starts[step],
+                None,
+            )
+            assert torch.equal(decision.actions, distribution.mode()[step])
             carried = computed.get("next_memory_state", carried)
+            np.testing.assert_array_equal(decision.memory_state.transpose(0, 1), carried)
         np.testing.assert_allclose(carried, after.transpose(0, 1).numpy(), rtol=0, atol=1e-5)
 
 
@@ -125,6 +136,12 @@ def test_numpy_chooses_the_same_actions_from_the_outputs(actions, tmp_path):
         chosen = [(p.cumsum(-1)[:, :-1] <= draw[:, None]).sum(-1) for p, draw in pairs]
         chosen = np.stack(chosen, -1).reshape(drawn.shape)
     np.testing.assert_allclose(chosen, drawn, rtol=0, atol=1e-5)
+    played = load_onnx(tmp_path / "policy.onnx").policy
+    for wanted in (None, draws):
+        mine, true = (each.act(obs, state, starts, wanted) for each in (played, policy))
+        for name, one, other in zip(mine._fields, mine, true, strict=True):
+            assert one.dtype == other.dtype, name
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_the_metadata_describe_the_file(tmp_path):
@@ -132,8 +149,24 @@ def test_the_metadata_describe_the_file(tmp_path):
     policy = make_policy(specs=MIXED, encoder="mlp", memory="lstm", actions=actions)
     found, session = write(tmp_path / "policy.onnx", policy, agent="ppo", value_unit=2.0)
     about = json.loads(session.get_modelmeta().custom_metadata_map["doomgrad"])
-    assert about.keys() == {"format", "env", "about", "actions", "inputs", "outputs", "parity"}
-    assert (about["format"], about["env"], about["parity"]) == (1, ENV, found)
+    assert list(about) == [
+        "format",
+        "env",
+        "about",
+        "perception",
+        "weights",
+        "specs",
+        "actions",
+        "inputs",
+        "outputs",
+        "parity",
+    ]
+    assert (about["format"], about["env"], about["parity"]) == (2, ENV, found)
+    assert (about["weights"], about["perception"]) == (
+        "float32",
+        json.loads(json.dumps(policy.config.as_dict())),
+    )
+    assert parse_specs(about["specs"]) == policy.specs
     assert about["about"] == asdict(About(agent="ppo", value_unit=2.0))
     assert about["actions"] == {"kind": "multi_discrete", "sizes": [2, 3]}
     types = {n: n for n in ("uint8", "bool", "int32", "int64")} | {"float32": "float"}

@@ -153,6 +153,17 @@ def test_normalised_planes_are_the_same_under_autocast_and_at_lower_precision(ch
     torch.testing.assert_close(as_weights.float(), exact, rtol=0.01, atol=0.02)
 
 
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("channels", CHANNELS.values(), ids=CHANNELS.keys())
+def test_planes_that_are_looked_up_one_by_one_are_the_same(channels, normalize):
+    decoder = Decoder(spec(*channels), normalize=normalize)
+    images = torch.from_numpy(frames(len(channels)))
+    decoder.observe(images)
+    expected = decoder(images)
+    decoder.by_plane = True
+    torch.testing.assert_close(decoder(images), expected, rtol=0, atol=1e-6)
+
+
 def test_without_statistics_normalisation_changes_nothing():
     pixels = torch.from_numpy(frames(2))
     plain, decoder = (Decoder(spec("palette", "depth"), normalize=n) for n in (False, True))

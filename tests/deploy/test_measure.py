@@ -1,0 +1,25 @@
+"""Tests of `deploy.measure`."""
+
+from __future__ import annotations
+
+import pytest
+
+from deploy.measure import multiply_adds, torch_latency
+from tests.agents.synthetic import IMAGE, make_policy
+
+
+@pytest.mark.parametrize(("memory", "of_memory"), [("none", 0), ("lstm", 4 * 6 * (16 + 6))])
+def test_multiply_adds_are_those_of_a_hand_count(memory, of_memory):
+    """Maps of 36x40 pixels become 8x9, 3x3 and 1x1 numbers; a palette and depth are 4 planes."""
+    policy = make_policy(specs={"obs": IMAGE}, memory=memory)
+    convolutions = 8 * 9 * 4 * (4 * 8 * 8) + 3 * 3 * 4 * (4 * 4 * 4) + 1 * 1 * 4 * (4 * 3 * 3)
+    features = 16 if memory == "none" else 6
+    expected = convolutions + 4 * 16 + of_memory + features * (3 + 1)
+    assert multiply_adds(policy) == expected
+
+
+def test_the_latency_of_a_larger_batch_is_not_smaller():
+    policy = make_policy(specs={"obs": IMAGE}, memory="gru")
+    one, many = (torch_latency(policy, num) for num in (1, 256))
+    assert 0 < one.median_us <= one.p99_us
+    assert one.median_us < many.median_us
