@@ -181,7 +181,7 @@ def search(command: Command[Any, Any, Any, Any], given: set[str]) -> int:
     config = command.training
     if config.autotune:
         raise UsageError("--tune and --autotune exclude each other; pass what --autotune chose")
-    free = set(dotted_fields(config, _may_differ_between_trials))
+    free = {"num_ranks", *dotted_fields(config, _may_differ_between_trials)}
     start = {f.name: getattr(config.agent, f.name) for f in fields(config.agent)}
     facts = {n: v for n, v in dotted(config.as_dict()).items() if n not in free}
     plan = Plan(

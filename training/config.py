@@ -93,10 +93,8 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT]):
     """Run, policy file or zoo/NAME whose weights a new training starts from. None: new weights."""
     perception_from: Path | None = None
     """Run of see:TASK or of an agent whose image encoder a new training starts with."""
-    # Set by `training.ranks.with_ranks`, and compared when a training resumes.
-    num_ranks: Annotated[int, tyro.conf.Suppress] = field(
-        default=1, metadata={"resumable": True, "compares_trials": False, "has_flag": False}
-    )
+    # Set by `training.ranks.with_ranks`.
+    num_ranks: Annotated[int, tyro.conf.Suppress] = field(default=1, metadata={"has_flag": False})
     sync_every: int | None = None
     """Under torchrun: ranks learn separately and average their weights after this many updates.
     None: they average the gradients of every minibatch, and learn like one process."""

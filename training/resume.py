@@ -115,24 +115,8 @@ def check_resumable(folder: RunFolder, config: AnyTrainConfig) -> None:
         objectives=type(config.objectives)(),
     )
     before = dotted(default.as_dict()) | before
-    _compare_ranks(folder, before["num_ranks"], config.num_ranks)
     _compare_files(folder, before, now)
     check_same(folder, before, now, free)
-
-
-def _compare_ranks(folder: RunFolder, before: object, now: int) -> None:
-    """Check that a run resumes with as many ranks: each has episodes in progress.
-
-    Raises:
-        FileError: If it does not.
-    """
-    if before == now:
-        return
-    how = "without torchrun" if before == 1 else f"with {before!s:.20} ranks under torchrun"
-    raise FileError(
-        f"{folder.path} holds a run that was trained {how}; resume it in the same way, choose "
-        "another --run-dir, or start over with --fresh"
-    )
 
 
 def check_same(
