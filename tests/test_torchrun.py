@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from safetensors import safe_open
 
 import train
 from agents import SB3_AGENTS
+from tests.envs import processes
 from tests.programs import logged, refused, status_of
 from tests.test_resume import assert_same
 
@@ -178,3 +180,91 @@ def test_what_one_process_does_is_refused_under_torchrun(monkeypatch, capsys, ar
 def test_averages_of_weights_need_several_processes(capsys):
     line = refused(capsys, train, "CartPole-v1", "--sync-every", "4")
     assert "start them with torchrun" in line
+
+
+# With torchrun itself.
+
+DOOM = [
+    "basic",
+    "--num-envs",
+    "2",
+    "--num-workers",
+    "1",
+    "--rollout-length",
+    "16",
+    "--total-env-steps",
+    "1024",
+    "--minibatch-size",
+    "16",
+    "--normalize-obs",
+    "--eval-envs",
+    "none",
+    "--checkpoint-every-s",
+    "0",
+]
+STOPS_WITHIN_S = 20.0  # On a machine that is busy; torchrun itself kills after 30 s.
+
+
+def start_torchrun(folder: Path, mark: str, *arguments: str, restarts: int = 0):
+    """Start a training with two ranks under torchrun; return it, and the ids of its ranks."""
+    environment = {**os.environ, processes.MARKER: mark, "TMPDIR": str(folder)}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*torchrun, f"--max-restarts={restarts}", str(ROOT / "train.py"), *DOOM, *arguments]
+    with (folder / "said").open("w") as said:
+        return subprocess.Popen(
+            [*command, "--run-dir", "run"], cwd=folder, env=environment, stdout=said, stderr=said
+        )
+
+
+def ranks_of(mark: str) -> list[int]:
+    found = processes.command_lines(mark)
+    return sorted(p for p, c in found.items() if "train.py" in c and "distributed.run" not in c)
+
+
+def expect_nothing_left(folder: Path, mark: str, engines: dict[int, str]) -> None:
+    assert processes.wait_until(lambda: not processes.command_lines(mark), 10.0)
+    assert processes.shared_memory(engines.values()) == []
+
+
+def has_checkpoint(folder: Path) -> bool:
+    return any((folder / "run").glob("checkpoint/*.safetensors"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sync_every", [(), ("--sync-every", "3")], ids=["gradients", "weights"])
+def test_a_rank_that_is_killed_ends_all_and_torchrun_restarts_them(tmp_path, sync_every):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    assert start_torchrun(whole, f"{whole}", *sync_every).wait(300) == 0
+    # Ranks that are started anew resume, although they were told to start over.
+    torchrun = start_torchrun(parts, f"{parts}", "--fresh", *sync_every, restarts=1)
+    assert processes.wait_until(lambda: has_checkpoint(parts), 120.0)
+    engines = {p: c for p, c in processes.command_lines(f"{parts}").items() if "viz" in c}
+    first = ranks_of(f"{parts}")
+    assert len(first) == 2
+    os.kill(first[1], signal.SIGKILL)
+    ended = time.monotonic()
+    assert processes.wait_until(lambda: not any(map(processes.is_running, first)), STOPS_WITHIN_S)
+    print(f"all ranks had ended {time.monotonic() - ended:.1f} s after one was killed")
+    assert torchrun.wait(300) == 0
+    expect_nothing_left(parts, f"{parts}", engines)
+    said = (parts / "said").read_text()
+    assert "resuming at" in said
+    assert_same(parts / "run", whole / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_what_ends_torchrun_ends_its_ranks_and_they_resume(tmp_path, number):
+    torchrun = start_torchrun(tmp_path, f"{tmp_path}")
+    assert processes.wait_until(lambda: has_checkpoint(tmp_path), 120.0)
+    engines = {p: c for p, c in processes.command_lines(f"{tmp_path}").items() if "viz" in c}
+    running = ranks_of(f"{tmp_path}")
+    torchrun.send_signal(number)
+    assert processes.wait_until(lambda: not any(map(processes.is_running, running)), STOPS_WITHIN_S)
+    torchrun.wait(60)
+    expect_nothing_left(tmp_path, f"{tmp_path}", engines)
+    assert "interrupted at" in (tmp_path / "said").read_text()
+    assert start_torchrun(tmp_path, f"{tmp_path}").wait(300) == 0
+    assert "resuming at" in (tmp_path / "said").read_text()
