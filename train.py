@@ -104,7 +104,8 @@ def main(arguments: Sequence[str]) -> int:
             raise UsageError("--tune shares trials between processes itself; leave out torchrun")
         return search(command, given)
     with joined_ranks(config.device) as ranks:
-        return train_as(config, given, ranks)
+        fresh = config.fresh and not ranks.is_restarted  # They resume if one of them has died.
+        return train_as(replace(config, fresh=fresh), given, ranks)
 
 
 def train_as(config: AnyTrainConfig, given: set[str], ranks: Ranks) -> int:

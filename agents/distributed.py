@@ -21,8 +21,10 @@ import contextlib
 import ctypes
 import json
 import os
+import secrets
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -30,6 +32,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from agents.errors import AgentError
 from agents.gradients import Gradients
@@ -40,6 +44,7 @@ from perception.normalization import Moments, RunningMeanStd
 _PATIENCE = timedelta(hours=1)
 _INLINE = 2**12  # Bytes that are sent with their length; what is longer takes a second message.
 _LENGTH = 8  # Bytes of a length.
+_POLL_S = 0.05
 _PR_SET_PDEATHSIG = 1  # From Linux' prctl.h.
 
 
@@ -64,7 +69,10 @@ class Ranks:
         size: as above.
         local_rank: as above.
         local_size: as above.
+        is_restarted: at rank 0, whether ranks were started before, and one of them has died.
     """
+
+    is_restarted = False
 
     def __init__(
         self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1
@@ -198,11 +206,6 @@ def launched_ranks() -> Ranks | None:
     return _TorchRanks(rank, size, local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
 
 
-def is_restarted() -> bool:
-    """Return whether `torchrun` started the ranks anew after one of them died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-
-
 @contextlib.contextmanager
 def joined_ranks(device: str) -> Iterator[Ranks]:
     """Meet the ranks that `torchrun` starts; without it, this process is alone.
@@ -232,7 +235,16 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
     try:
-        dist.init_process_group(backend, timeout=_PATIENCE)
+        store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
+        if ranks.is_first:
+            ranks.is_restarted = store.add("doomgrad/starts", 1) > 1
+        dist.init_process_group(
+            backend,
+            store=PrefixStore(met(store, ranks), store),
+            rank=ranks.rank,
+            world_size=ranks.size,
+            timeout=_PATIENCE,
+        )
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise RankError(f"the ranks of this training cannot meet: {reason}") from error
@@ -241,6 +253,32 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     finally:
         # Other ranks that wait for this one notice that it has ended.
         dist.destroy_process_group()
+
+
+def met(store: Store, ranks: Ranks) -> str:
+    """Wait for all ranks, and return a name that they agree on, and that no ranks had before.
+
+    When `torchrun` starts ranks anew, their store still holds the addresses of those that died, and
+    a rank that reads one before it is replaced would fail to connect. No number tells the starts
+    apart: `torchrun` counts those of each machine separately. So rank 0 answers every name that a
+    rank has left, until as many as there are have understood.
+
+    Args:
+        store: the store that all ranks share.
+        ranks: the ranks.
+    """
+    mine = secrets.token_hex(8)
+    if not ranks.is_first:
+        store.set(f"doomgrad/rank{ranks.rank}", mine)
+        name: str = store.get(f"doomgrad/{mine}").decode()
+        store.add(f"doomgrad/{name}/met", 1)
+        return name
+    while store.add(f"doomgrad/{mine}/met", 0) < ranks.size - 1:
+        for key in (f"doomgrad/rank{rank}" for rank in range(1, ranks.size)):
+            if store.check([key]):
+                store.set(f"doomgrad/{store.get(key).decode()}", mine)
+        time.sleep(_POLL_S)
+    return mine
 
 
 class Averaging:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from agents import SB3_AGENTS, Agent
-from agents.distributed import Ranks, is_restarted
+from agents.distributed import Ranks
 from storage.checkpoint import optimizer_tensors, restore_training, training_content, under
 from storage.files import decode
 from storage.tensor_file import from_bytes, to_bytes
@@ -29,8 +29,6 @@ _RANKS_APART = 2**31  # Between the seeds of ranks; seeds of trainings are small
 
 def with_ranks(config: AnyTrainConfig, ranks: Ranks | None) -> AnyTrainConfig:
     """Return a configuration for the ranks that `torchrun` starts.
-
-    Ranks that `torchrun` starts anew after one has died resume, even if they were to start over.
 
     Args:
         config: the configuration.
@@ -55,8 +53,7 @@ def with_ranks(config: AnyTrainConfig, ranks: Ranks | None) -> AnyTrainConfig:
         raise TrainingError(
             "--autotune measures one process; run it without torchrun, and pass what it chose"
         )
-    fresh = config.fresh and not is_restarted()
-    return with_values(config, {"num_ranks": ranks.size, "fresh": fresh})
+    return with_values(config, {"num_ranks": ranks.size})
 
 
 def share_start(

@@ -326,6 +326,13 @@ def test_the_rollouts_of_all_ranks_are_those_of_one_process(memory):
 # torchrun.
 
 
+def test_ranks_that_are_started_anew_do_not_meet_those_that_died():
+    store = dist.HashStore()
+    names = [run_ranks(lambda ranks: distributed.met(store, ranks), 3) for _ in range(3)]
+    assert all(len(set(each)) == 1 for each in names)
+    assert len({each[0] for each in names}) == 3
+
+
 def test_the_place_is_that_which_torchrun_gives(monkeypatch):
     assert launched_ranks() is None
     with joined_ranks("cpu") as ranks:

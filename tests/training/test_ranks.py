@@ -74,19 +74,12 @@ def test_each_rank_resumes_with_what_was_its_own(tmp_path, sync_every):
     assert torch.equal(before[0][0][weights], before[1][0][weights]) == (sync_every is None)
 
 
-def test_ranks_that_are_started_anew_resume_although_they_were_to_start_over(monkeypatch):
-    config = with_values(default_config("CartPole-v1"), {"fresh": True})
-
-    def configured(ranks):
-        return with_ranks(config, ranks)
-
-    assert [(each.num_ranks, each.fresh) for each in run_ranks(configured)] == 2 * [(2, True)]
-    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert [each.fresh for each in run_ranks(configured)] == [False, False]
+def test_env_steps_of_all_ranks_count():
+    config = default_config("CartPole-v1")
     assert with_ranks(config, None) is config
-    assert (
-        configured(None).env_steps_per_update * 2 == run_ranks(configured)[0].env_steps_per_update
-    )
+    for of_both in run_ranks(lambda ranks: with_ranks(config, ranks)):
+        assert of_both.num_ranks == 2
+        assert of_both.env_steps_per_update == 2 * config.env_steps_per_update
 
 
 def test_one_process_has_no_weights_to_average():
