@@ -35,6 +35,7 @@ from commands.commandline import (
     parse,
 )
 from commands.config_file import as_yaml, with_config_file
+from agents.distributed import ALONE, Ranks, joined_ranks, launched_ranks
 from envs import StoppedError, canonical_name, portable_name
 from evaluation.printing import PlainConsole, print_line
 from evaluation.protocol import pasteable
@@ -61,6 +62,7 @@ from training.config import (
 from training.doctor import check_machine
 from training.errors import TrainingError
 from training.initial import normalization_of
+from training.ranks import with_ranks
 from training.resume import check_resumable
 from training.signals import until_interrupted
 from training.tracking import load_service
@@ -90,26 +92,42 @@ def main(arguments: Sequence[str]) -> int:
         from commands import see  # Here, because drawing libraries take time to import.
 
         return see.main(arguments)
+    launched = launched_ranks()
     given = given_fields(arguments)
     arguments = with_config_file(arguments)
     command = read_command_line(arguments)
-    config = command.training
+    config = with_ranks(command.training, launched)
     if command.print_config:
         print(as_yaml(config.env.env, command.choices, config), end="")  # noqa: T201
         return 0
     if command.tuning.tune:
+        if launched:
+            raise UsageError("--tune shares trials between processes itself; leave out torchrun")
         return search(command, given)
+    with joined_ranks(config.device) as ranks:
+        fresh = config.fresh and not ranks.is_restarted  # They resume if one of them has died.
+        return train_as(replace(config, fresh=fresh), given, ranks)
+
+
+def train_as(config: AnyTrainConfig, given: set[str], ranks: Ranks) -> int:
+    """Train with the other ranks, if there are any, and return the exit status.
+
+    Args:
+        config: the configuration.
+        given: names of the fields that were given as flags.
+        ranks: the ranks.
+    """
     folder = RunFolder(config.run_dir or config.default_run_dir)
     if config.track:
         load_service(config.track, folder.path)
-    resumes = folder.config_file.exists() and not config.fresh
+    resumes = ranks.is_first and folder.config_file.exists() and not config.fresh
     if config.autotune:
         best = folder.read_config() if resumes else fastest_setting(config, given)
         config = with_setting(config, best)
     if resumes:
         check_resumable(folder, config)
     with until_interrupted() as signals:
-        train(config, folder, signals)
+        train(config, folder, signals, ranks=ranks)
     return 128 + signals[0] if signals else 0
 
 
@@ -119,6 +137,7 @@ def train(
     signals: list[int],
     writers: Sequence[KVWriter] = (),
     callbacks: Sequence[Callback] = (),
+    ranks: Ranks = ALONE,
 ) -> None:
     """Start a training run, or resume it, and run it to its end or to a signal.
 
@@ -128,9 +147,10 @@ def train(
         signals: is filled when the training is to stop.
         writers: receive each record that is logged.
         callbacks: are called while the training runs.
+        ranks: the processes that train together.
     """
     with contextlib.suppress(StoppedError):  # It was interrupted before it began.
-        with open_training(config, folder, signals, writers, callbacks) as training:
+        with open_training(config, folder, signals, writers, callbacks, ranks) as training:
             if training is None:
                 return
             learn(training)
@@ -163,7 +183,7 @@ def search(command: Command[Any, Any, Any, Any], given: set[str]) -> int:
     config = command.training
     if config.autotune:
         raise UsageError("--tune and --autotune exclude each other; pass what --autotune chose")
-    free = set(dotted_fields(config, _may_differ_between_trials))
+    free = {"num_ranks", *dotted_fields(config, _may_differ_between_trials)}
     start = {f.name: getattr(config.agent, f.name) for f in fields(config.agent)}
     facts = {n: v for n, v in dotted(config.as_dict()).items() if n not in free}
     plan = Plan(

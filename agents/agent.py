@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from agents.distributed import Averaging
 from agents.errors import AgentError
 from agents.gradients import Metrics, add_to, gradients_of, laid_out_as
 from agents.normalization import RewardScaler
@@ -131,6 +132,7 @@ class Agent(ABC, Generic[ConfigT]):
         num_updates: the number of updates so far.
         optimizer: optimiser of `parameters`.
         reward_scaler: used if `normalize_returns` is configured.
+        averaging: how it learns together with the same agent of other processes.
     """
 
     def __init__(
@@ -164,6 +166,15 @@ class Agent(ABC, Generic[ConfigT]):
         self.optimizer = self.make_optimizer()
         self._first_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.reward_scaler = RewardScaler(num_envs, config.gamma).to(policy.device)
+        self.averaging = Averaging()
+
+    def learn_together(self, averaging: Averaging) -> None:
+        """Learn together with the same agent of other processes from now on.
+
+        All of them have the same state, except for what belongs to their environments.
+        """
+        self.averaging = averaging
+        averaging.statistics([self.policy, self.reward_scaler, *self.objectives.values()])
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -283,8 +294,8 @@ class Agent(ABC, Generic[ConfigT]):
         version = self.num_updates if version is None else version
         self._anneal()
         self.num_updates += 1
-        if name := rollout.first_not_finite():
-            raise NotFiniteError(f"{name} of the rollout are not finite")
+        if what := self.averaging.first_problem(rollout.first_not_finite()):
+            raise NotFiniteError(f"{what} of the rollout are not finite")
         more = [self.objectives[name].targets_of(rollout) for name in self.coefs]
         targets = {name: target for each in more for name, target in each.items()}
         rollout = replace(rollout, targets=rollout.targets | targets)
@@ -295,7 +306,9 @@ class Agent(ABC, Generic[ConfigT]):
         tensors, states = self._learned(), list(self.optimizer.state)
         copies = [tensor.clone() for tensor in tensors]
         try:
-            return self._update(rollout)
+            metrics = self._update(rollout)
+            self.averaging.weights(self.parameters, self.num_updates, self.total_updates)
+            return metrics
         except NotFiniteError:
             torch._foreach_copy_(tensors, copies)
             for parameter in self.optimizer.state.keys() - set(states):  # Their first step.
@@ -313,6 +326,8 @@ class Agent(ABC, Generic[ConfigT]):
             if (more := objective.rewards(rollout)) is not None:
                 rewards = rewards + objective.config.scale(self._done) * more
                 collected[f"{GROUP}{name}/reward"].append(more.mean())
+            for buffer in objective.averaged:
+                self.averaging.means(getattr(objective, buffer))
         advantages, returns = self.estimate(rollout, rewards)
         stop = False
         for _ in range(config.num_epochs):
@@ -337,8 +352,9 @@ class Agent(ABC, Generic[ConfigT]):
         metrics = {name: torch.stack(values).float().mean() for name, values in collected.items()}
         explained = explained_variance(rollout.values.flatten(), returns.flatten())
         metrics["explained_variance"] = explained
+        values = self.averaging.means(torch.stack(list(metrics.values())))
         # Read together, and only now, because each reading waits for the GPU.
-        means = dict(zip(metrics, torch.stack(list(metrics.values())).tolist(), strict=True))
+        means = dict(zip(metrics, values.tolist(), strict=True))
         if not math.isfinite(means.get("grad_norm", 0.0)):
             raise NotFiniteError("the gradients are not finite")
         # Only now, so that a rollout is collected and learned from with the same statistics.
@@ -355,6 +371,7 @@ class Agent(ABC, Generic[ConfigT]):
             more_gradients, more_metrics = gradients_of(self._loss_of_whole, batch, parameters)
             add_to(gradients, more_gradients)
             metrics |= more_metrics
+        gradients, metrics = self.averaging.gradients(gradients, metrics, self.parameters)
         self.optimizer.zero_grad()  # Parameters may have been frozen since the last step.
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = None if gradient is None else laid_out_as(parameter, gradient)
@@ -399,7 +416,8 @@ class Agent(ABC, Generic[ConfigT]):
         """Return the advantages of a minibatch, (t, n) float32, normalised if so configured."""
         if not self.config.normalize_advantages or advantages.numel() < 2:
             return advantages
-        return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        mean, deviation = self.averaging.mean_and_deviation(advantages)
+        return (advantages - mean) / (deviation + 1e-8)
 
     def _first_statistics(self, rollout: Rollout) -> int:
         """Compute the statistics of observations, unless they were loaded.

@@ -1,7 +1,7 @@
 """Settings for this machine: the device of a policy, its precision, threads and memory.
 
-Except for rounding, none of them changes what is learned. A policy has one device; gradients of
-several devices would be averaged in `Agent._differentiate`.
+Except for rounding, none of them changes what is learned. A policy has one device; several devices
+have a process each, see `agents.distributed`.
 """
 
 from __future__ import annotations

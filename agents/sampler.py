@@ -27,6 +27,7 @@ from agents.collector import (
     repeat_episodes,
 )
 from agents.device import single_thread
+from agents.distributed import ALONE, Ranks
 from agents.distributions import num_draws
 from agents.errors import AgentError
 from agents.inference import Inference, InferencePolicy
@@ -78,6 +79,9 @@ class Sampler:
         num_buffers: the number of rollouts that stay valid; each new one overwrites the oldest.
         inference: how the policy is run, see `InferencePolicy`.
         targets: names of numeric infos to store in `Rollout.targets`.
+        ranks: the processes that collect at the same time. Rank r has the environments r N to
+            r N + N - 1 of all R N, with the episodes and the random numbers that these would have
+            in one process.
 
     Attributes:
         envs: as above.
@@ -97,16 +101,20 @@ class Sampler:
         num_buffers: int = 1,
         inference: Inference = "auto",
         targets: Sequence[str] = (),
+        ranks: Ranks = ALONE,
     ) -> None:
         self.envs = envs
         self.policy = InferencePolicy(policy, inference)
         self.rollout_length = rollout_length
         size = envs.num_envs // envs.num_groups
         self._lanes = [slice(g * size, (g + 1) * size) for g in range(envs.num_groups)]
-        envs.reset(seed=seed)
+        first = ranks.rank * envs.num_envs
+        envs.reset(seed=seed + first)
         shape, device = (rollout_length, envs.num_envs), policy.device
         self._generator = torch.Generator().manual_seed(seed)
-        self._draws_shape = (*shape, num_draws(envs.single_action_space))
+        of_all = ranks.size * envs.num_envs
+        self._draws_shape = (rollout_length, of_all, num_draws(envs.single_action_space))
+        self._mine = slice(first, first + envs.num_envs)
         self._targets = {name: envs.info_keys.index(name) for name in targets}
         # Whether episodes start, and the memory's state, before the next env step.
         self._starts = np.ones(envs.num_envs, np.bool_)
@@ -164,7 +172,8 @@ class Sampler:
         self._buffers.append(storage := self._buffers.pop(0))
         self._storage = storage
         storage.memory_state.copy_(self._memory_state)
-        draws = upload(torch.rand(self._draws_shape, generator=self._generator), self.policy.device)
+        draws = torch.rand(self._draws_shape, generator=self._generator)[:, self._mine]
+        draws = upload(draws, self.policy.device)
         stream = stream_of(self.policy.device)
         self.stopwatch.lap("transfer")
         others = range(1, len(self.envs.teams))

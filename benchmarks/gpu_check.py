@@ -2,7 +2,8 @@
 
     make gpu-check
 
-runs the tests marked `gpu`, trains `basic` to a return of 75, and measures the speed of training.
+runs the tests marked `gpu`, trains `basic` to a return of 75, trains it as one rank under torchrun,
+whose messages go through NCCL, and measures the speed of training.
 The report is written to benchmarks/results/gpu.md and gpu.json. It names the settings that were not
 measured because time ran out.
 """
@@ -36,7 +37,7 @@ from training.config import AnyTrainConfig, default_config, with_values
 
 _SCENARIO = "health_gathering"
 _TARGET = 75.0  # mean return in `basic`; a scripted player that sees everything reaches 80
-_TESTS_S, _TRAINING_S = 90.0, 120.0
+_TESTS_S, _TRAINING_S, _RANKS_S = 90.0, 120.0, 60.0
 _MEASURE_S = 3.0
 _MINIBATCH_SIZE = 1024
 _NO_TIME = "not measured: no time was left"
@@ -52,7 +53,7 @@ class Check:
     """Folder of the report."""
     seconds: float = 480.0
     """Time limit; settings that have not started by then are not measured."""
-    parts: tuple[str, ...] = ("tests", "training", "throughput")
+    parts: tuple[str, ...] = ("tests", "training", "ranks", "throughput")
     """Parts to run."""
 
 
@@ -99,14 +100,17 @@ def main() -> int:
             report["tests"] = run_tests()
         if "training" in config.parts:
             report["training"] = train_basic(config.out)
+        if "ranks" in config.parts:
+            report["ranks"] = train_as_rank(config.out)
         if "throughput" in config.parts:
             report["throughput"] = [dataclasses.asdict(row) for row in throughput(deadline)]
     finally:
         config.out.mkdir(parents=True, exist_ok=True)
         (config.out / "gpu.json").write_text(json.dumps(report, indent=2) + "\n")
         (config.out / "gpu.md").write_text(markdown(report))
-    failed = report.get("tests", {}).get("status") or not report.get("training", {}).get("reached")
-    return int(bool(failed))
+    statuses = [report.get(part, {}).get("status", 0) for part in ("tests", "ranks")]
+    reached = report.get("training", {}).get("reached", "training" not in config.parts)
+    return int(any(statuses) or not reached)
 
 
 def run_tests() -> dict[str, Any]:
@@ -161,6 +165,39 @@ def train_basic(out: Path) -> dict[str, Any]:
         "reached": any(value >= _TARGET for _, value in evaluations),
         "output": output[-3000:],
     }
+
+
+def train_as_rank(out: Path) -> dict[str, Any]:
+    """Train and resume as one rank under torchrun, and measure what its messages take.
+
+    Returns:
+        The first exit status that is not 0, or 0; the output; and the times in ms by message.
+    """
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1"]
+    training = ["train.py", "basic", "--device", "cuda", "--normalize-obs", "--normalize-returns"]
+    training += ["--eval-envs", "none", "--run-dir", str(out / "gpu-rank"), "--total-env-steps"]
+    commands = [[*training, "8192", "--fresh"], [*training, "16384"], ["-m", "benchmarks.ranks"]]
+    report: dict[str, Any] = {"status": 0, "output": ""}
+    for command in commands:
+        try:
+            done = subprocess.run(
+                [*torchrun, *command],
+                capture_output=True,
+                text=True,
+                timeout=_RANKS_S,
+                cwd=Path(__file__).parents[1],
+                check=False,
+            )
+            report["status"], said = done.returncode, done.stdout
+            report["output"] += said + done.stderr[-3000:]
+        except subprocess.TimeoutExpired:
+            report["status"] = 124
+        if report["status"]:
+            break
+    else:
+        report["milliseconds"] = json.loads(said.splitlines()[-1])
+    print(report["output"][-3000:], flush=True)
+    return report
 
 
 def settings() -> Iterator[Row]:
@@ -271,6 +308,10 @@ def markdown(report: dict[str, Any]) -> str:
             f"{training['seconds']:g} s in total, with start-up and evaluations.",
             "",
         ]
+    if ranks := report.get("ranks"):
+        times = ranks.get("milliseconds", {})
+        found = ", ".join(f"{name} {value:.2f} ms" for name, value in times.items())
+        lines += [f"One rank under torchrun, with NCCL: {found or 'failed'}.", ""]
     if rows := report.get("throughput"):
         lines += table(rows)
     return "\n".join(lines).rstrip() + "\n"

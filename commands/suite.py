@@ -1,14 +1,18 @@
 """`evaluate.py suite`: train agents on scenarios with several seeds, and compare them all.
 
 Policies are trained one after another, each by a `train.py` command in a process of its own.
+Processes that run the same suite at once, on machines that share its folder, share the trainings:
+each holds a lock on the one that it trains, which the kernel releases when it ends.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import signal
 import subprocess
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -24,6 +28,7 @@ from evaluation.printing import print_line
 from processes.child import start_python
 from storage.files import check_writable
 from training.signals import STOPPING, handling_signals
+from training.tune.locks import Locks
 
 SCENARIOS = (
     "basic",
@@ -40,6 +45,7 @@ _OWN_FLAGS = (
     *("config", "print-config", "tune", "trials", "search", "autotune", "doctor", "help"),
 )
 _TRAIN = Path(__file__).resolve().parent.parent / "train.py"
+_Training = tuple[str, str, int, tuple[str, ...]]
 _INTERRUPTED = [128 + number for number in STOPPING]
 _RUN_FILE = "import runpy; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
 
@@ -48,7 +54,8 @@ _RUN_FILE = "import runpy; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name
 class SuiteOptions(ScoringOptions):
     """Train agents on scenarios with several seeds, score them all, and write one table.
 
-    The same command resumes a suite that was interrupted.
+    The same command resumes a suite that was interrupted; several processes that run it at once
+    share the work.
     """
 
     scenarios: Annotated[
@@ -172,7 +179,6 @@ def train_all(options: SuiteOptions) -> list[Path]:
     own_code = {"import", "wrappers"} & dict(options.swept).keys()
     if not options.trust and (own_code or any(map(is_imported, scenarios))):
         raise UsageError("the policies are scored with code of your own: add --trust")
-    runs = []
     settings = options.settings
     folders = {options.run_dir("", "", 0, setting) for setting in settings}
     if len(folders) < len(set(settings)):
@@ -182,15 +188,60 @@ def train_all(options: SuiteOptions) -> list[Path]:
     if options.sweep:
         for agent, setting in product(options.agents, settings):
             _check(options.train_arguments(scenarios[0], agent, 0, setting))
-    trainings = dict.fromkeys(product(options.seeds, scenarios, options.agents, settings))
-    for seed, scenario, agent, setting in trainings:
-        arguments = options.train_arguments(scenario, agent, seed, setting)
+    trainings = [
+        (scenario, agent, seed, setting)
+        for seed, scenario, agent, setting in dict.fromkeys(
+            product(options.seeds, scenarios, options.agents, settings)
+        )
+    ]
+    options.out.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(Locks(options.out / "lock")) as locks:
+        postponed = _train_each(options, trainings, locks)
+        if postponed:
+            print_line()
+            print_line(f"waiting for trainings of other processes: {len(postponed)}")
+        # Those that another process has completed by then are only reported.
+        _train_each(options, postponed, locks, wait=True)
+    return [options.run_dir(*training) for training in trainings]
+
+
+def _train_each(
+    options: SuiteOptions, trainings: Sequence[_Training], locks: Locks, *, wait: bool = False
+) -> list[_Training]:
+    """Train everything that no other process trains.
+
+    Args:
+        options: the options.
+        trainings: environment, agent, seed and setting of each training.
+        locks: the locks on trainings.
+        wait: whether to wait for other processes that train one of them.
+
+    Returns:
+        The trainings that other processes work on.
+
+    Raises:
+        UsageError: If a training run fails.
+        SystemExit: If a training run was interrupted; it is saved.
+    """
+    postponed = []
+    for training in trainings:
+        number = _lock_number(options.out, options.run_dir(*training))
+        if not locks.acquire(number, wait=wait):
+            postponed.append(training)
+            continue
+        arguments = options.train_arguments(*training)
         print_line()
         print_line(f"$ python train.py {shlex.join(arguments)}")
         if train_alone(arguments):
+            scenario, agent, seed, _ = training
             raise UsageError(f"training {scenario} with {agent}, seed {seed}, failed; see above")
-        runs.append(options.run_dir(scenario, agent, seed, setting))
-    return runs
+        locks.release(number)
+    return postponed
+
+
+def _lock_number(out: Path, run_dir: Path) -> int:
+    """Return the number of the lock on a training, which is the same in all processes."""
+    return zlib.crc32(str(run_dir.relative_to(out)).encode())
 
 
 def _check(arguments: list[str]) -> None:

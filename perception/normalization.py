@@ -5,8 +5,17 @@ Axes: B batch, D numbers.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import Tensor, nn
+
+Moments = tuple[Tensor, Tensor, int | Tensor]
+"""Mean and variance of a batch, (D,) float64, and the number of its vectors, maybe as a scalar."""
+
+
+def _alone(mean: Tensor, variance: Tensor, count: int) -> Iterable[Moments]:
+    return ((mean, variance, count),)
 
 
 class RunningMeanStd(nn.Module):
@@ -21,14 +30,18 @@ class RunningMeanStd(nn.Module):
         mean: (D,) float64.
         variance: (D,) float64, of the population.
         count: the number of vectors so far, a float64 scalar.
+        batches: returns the moments of all batches that the statistics are updated with, for those
+            of one: several if other processes have batches, too.
     """
 
     mean: Tensor
     variance: Tensor
     count: Tensor
+    batches: Callable[[Tensor, Tensor, int], Iterable[Moments]]
 
     def __init__(self, size: int) -> None:
         super().__init__()
+        self.batches = _alone
         # In double precision, because counts grow to billions.
         self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("variance", torch.ones(size, dtype=torch.float64))
@@ -54,6 +67,10 @@ class RunningMeanStd(nn.Module):
             variance: (D,) float64, of the population.
             count: the number of vectors in the batch.
         """
+        for moments in self.batches(mean, variance, count):
+            self._merge(*moments)
+
+    def _merge(self, mean: Tensor, variance: Tensor, count: int | Tensor) -> None:
         total = self.count + count
         delta = mean - self.mean
         squares = self.variance * self.count + variance * count

@@ -44,6 +44,13 @@ def save_training(
         state: further counters, as JSON.
         collector_state: what `Collector.state` returned; None or empty if there is none.
     """
+    write_tensors(path, *training_content(agent, state, collector_state or {}))
+
+
+def training_content(
+    agent: Agent[Any], state: Mapping[str, Any], collector_state: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return what `save_training` writes: tensors by name, and counters, as JSON."""
     tensors = {f"policy/{name}": tensor for name, tensor in agent.policy.state_dict().items()}
     for objective, module in agent.objectives.items():
         for name, tensor in module.state_dict().items():
@@ -51,7 +58,7 @@ def save_training(
     for name, tensor in agent.reward_scaler.state_dict().items():
         tensors[f"reward_scaler/{name}"] = tensor
     tensors |= optimizer_tensors(agent.optimizer)
-    for name, tensor in (collector_state or {}).items():
+    for name, tensor in collector_state.items():
         tensors[f"sampler/{name}"] = tensor
     tensors["generator"] = torch.get_rng_state()
     counters = {
@@ -60,11 +67,15 @@ def save_training(
         _ALIGNED: True,
         "state": dict(state),
     }
-    write_tensors(path, tensors, counters)
+    return tensors, counters
 
 
 def load_training(
-    path: Path, agent: Agent[Any], say: Callable[[str], None] = lambda text: None
+    path: Path,
+    agent: Agent[Any],
+    say: Callable[[str], None] = lambda text: None,
+    *,
+    num_ranks: int = 1,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Restore an agent from a checkpoint.
 
@@ -72,6 +83,7 @@ def load_training(
         path: a file that `save_training` wrote.
         agent: a new agent with the same configuration.
         say: is called with one line about what in the file is not used.
+        num_ranks: the number of processes whose state it holds.
 
     Returns:
         The further counters, and the collector's state, empty if none was saved.
@@ -83,32 +95,44 @@ def load_training(
     content = TensorFile(path)
     modules = [agent.policy, *agent.objectives.values()]
     sizes = [tensor.nbytes for module in modules for tensor in module.state_dict().values()]
-    largest = _MAX_BESIDE + 8 * sum(sizes)
+    largest = num_ranks * (_MAX_BESIDE + 8 * sum(sizes))
     if path.stat().st_size > largest:
         raise DamagedError(f"{path} is too large to be a checkpoint of this agent")
     tensors, counters = content.tensors(), content.description
     try:
         if counters["format"] < FORMAT:
             tensors = {_upgraded(name): tensor for name, tensor in tensors.items()}
-        optimizer = _expect_state_of(agent, tensors, counters)
-        agent.policy.load_state_dict(under("policy/", tensors))
-        for objective, module in agent.objectives.items():
-            module.load_state_dict(under(f"objectives/{objective}/", tensors))
-        agent.reward_scaler.load_state_dict(under("reward_scaler/", tensors))
-        agent.optimizer.load_state_dict(optimizer)
+        restored = restore_training(agent, tensors, counters)
         if not counters.get(_ALIGNED) and (names := _reset_scrambled(agent)):
             say(
                 f"{path} was written when gradients of {', '.join(names)} were applied to the "
                 "wrong pixels; the optimiser's statistics for it are reset"
             )
-        torch.set_rng_state(tensors["generator"])
-        agent.num_updates = counters["num_updates"]
-        return dict(counters["state"]), under("sampler/", tensors)
+        return restored
     except (LookupError, TypeError, ValueError, RuntimeError) as error:
         reason = one_line(error)
         raise FileError(
             f"{path} belongs to another configuration ({reason}); use --fresh to start over"
         ) from error
+
+
+def restore_training(
+    agent: Agent[Any], tensors: Mapping[str, Tensor], counters: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Restore an agent from what `training_content` returned; see `load_training`.
+
+    Raises:
+        LookupError, TypeError, ValueError, RuntimeError: If it belongs to another configuration.
+    """
+    optimizer = _expect_state_of(agent, tensors, counters)
+    agent.policy.load_state_dict(under("policy/", tensors))
+    for objective, module in agent.objectives.items():
+        module.load_state_dict(under(f"objectives/{objective}/", tensors))
+    agent.reward_scaler.load_state_dict(under("reward_scaler/", tensors))
+    agent.optimizer.load_state_dict(optimizer)
+    torch.set_rng_state(tensors["generator"])
+    agent.num_updates = counters["num_updates"]
+    return dict(counters["state"]), under("sampler/", tensors)
 
 
 def _expect_state_of(

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from storage.files import DamagedError, FileError, open_regular, write_atomically
@@ -50,14 +50,28 @@ def write_tensors(
         tensors: the tensors by name, on any device.
         description: further data, as JSON.
     """
-    # Copied, because a tensor with one element may count as contiguous and have other strides.
-    plain = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
-    }
+    plain = _plain(tensors)
     text = json.dumps({"format": FORMAT, **description})
     metadata = {_METADATA_KEY: text, _CHECKSUM_KEY: checksum(plain, text)}
     write_atomically(path, save(plain, metadata))
+
+
+def to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Return tensors, on any device, as the content of a safetensors file."""
+    return bytes(save(_plain(tensors)))
+
+
+def from_bytes(content: bytes) -> dict[str, Tensor]:
+    """Return the tensors, on the CPU, that were passed to `to_bytes`."""
+    return dict(load(content))
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # Copied, because a tensor with one element may count as contiguous and have other strides.
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
 
 
 def checksum(tensors: Mapping[str, Tensor], description: str) -> str:

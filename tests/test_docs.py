@@ -40,6 +40,13 @@ FOREIGN = {
     "thumbnail.coef",
     "thumbnail.coef-schedule",
     "thumbnail.stride",
+    # Of torchrun.
+    "standalone",
+    "nproc-per-node",
+    "nnodes",
+    "rdzv-backend",
+    "rdzv-endpoint",
+    "rdzv-id",
 }
 # What is run is cut short: the last of two flags counts.
 SHORT = {

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from stable_baselines3.common.logger import KVWriter
+from torch import Tensor
 
 from agents import (
     AGENTS,
@@ -23,12 +24,14 @@ from agents import (
 )
 from agents.collector import Collector
 from agents.device import choose_device, choose_precision, keep_memory
+from agents.distributed import ALONE, Averaging, Ranks
 from agents.sb3 import SB3Agent, SB3Sampler
 from envs import SharedVectorEnv
 from envs.fingerprint import fingerprint
 from envs.moved import own_files
 from envs.sb3 import SharedVecEnv
 from envs.speed import random_env_steps_per_second
+from envs.vector.pool import usable_cores
 from evaluation.printing import print_line
 from evaluation.protocol import LONGEST_EPISODE, bounded, is_bounded, warn_of_wads
 from storage.files import check_writable
@@ -41,6 +44,7 @@ from training.evaluation import PeriodicEvaluation
 from training.initial import copy_encoders, initialize_from
 from training.logger import RunLogger
 from training.progress import Progress, is_finished
+from training.ranks import share_start
 from training.recorder import TrainingRecorder
 from training.resume import lost_episodes, resume
 from training.saving import bring_policy_up_to_date
@@ -61,6 +65,7 @@ def open_training(
     signals: list[int],
     writers: Sequence[KVWriter] = (),
     callbacks: Sequence[Callback] = (),
+    ranks: Ranks = ALONE,
 ) -> Iterator[Training | None]:
     """Start a training run, or resume it where it was saved.
 
@@ -69,7 +74,9 @@ def open_training(
         folder: the run folder.
         signals: is filled when the training is to stop.
         writers: receive each record that is logged.
-        callbacks: are called while the training runs.
+        callbacks: are called while the training runs, at rank 0.
+        ranks: the processes that train together, as many as in the configuration. Only rank 0 uses
+            the folder.
 
     Yields:
         The training; None if it is finished already.
@@ -78,25 +85,29 @@ def open_training(
         AgentError: If the environments lack what an objective needs.
         EnvError: If the environments cannot be made.
         FileError: If the run in the folder cannot be resumed, or another process is training in it.
+        RankError: If another rank has ended.
         PerceptionError: If the encoder cannot encode the observations.
         StoppedError: If it was interrupted before it began.
         TrainingError: If the device lacks what the configuration needs.
     """
-    check_writable(folder.path)  # Before anything starts.
+    if ranks.is_first:
+        check_writable(folder.path)  # Before anything starts.
     torch.manual_seed(config.seed)
     config = with_values(config, {"env.files": own_files(config.env.env)})
     keep_memory()
     device = choose_device(config.device)
     if config.inference == "cuda-graph" and device.type != "cuda":
         raise TrainingError("--inference cuda-graph needs a GPU; use eager or compiled")
-    torch.set_num_threads(config.num_threads or torch.get_num_threads())
+    shares = ranks.local_size > 1
+    threads = _share_of_cores(ranks) if shares else torch.get_num_threads()
+    torch.set_num_threads(config.num_threads or threads)
     say = functools.partial(print_line, file=sys.stderr)
     with contextlib.ExitStack() as stack:
         shares_envs = config.eval_envs == "shared"
         played = replace(config, env=bounded(config.env)) if shares_envs else config
-        envs = make_envs(
-            played, config.num_envs, config.num_groups, stops=stops_after(signals, _GRACE_S)
-        )
+        # Ranks finish a rollout, because they can only be saved together.
+        stops = never if ranks.size > 1 else stops_after(signals, _GRACE_S)
+        envs = make_envs(played, config.num_envs, config.num_groups, stops=stops, ranks=ranks)
         stack.enter_context(contextlib.closing(envs))
         if left_out := envs.metadata.get("left_out"):
             say(
@@ -104,37 +115,26 @@ def open_training(
                 "numbers"
             )
         agent = make_agent(config, envs, device)
-        stack.enter_context(folder.locked(say))
-        folder.remove_leftovers()
-        teacher = take_teacher(config, folder, agent)
-        progress, collector_state = resume(folder, agent, config)
+        progress = Progress()
+        collector_state: dict[str, Tensor] = {}
+        if ranks.is_first:
+            stack.enter_context(folder.locked(say))
+            progress, collector_state = start_or_resume(folder, agent, config, say)
+        progress, collector_state = share_start(ranks, agent, config, progress, collector_state)
         if is_finished(config, progress):
-            bring_policy_up_to_date(folder, agent, config, progress)
-            print_line(
-                f"{folder.path} is already trained for {progress.env_steps:,} env steps; raise "
-                "--total-env-steps, or start over with --fresh"
-            )
             yield None
             return
-        # Nothing is removed before everything that can be refused has been checked.
-        if progress.env_steps == 0:
-            if config.init_from:
-                say(initialize_from(config.init_from, agent, config))
-            if config.perception_from:
-                say(copy_encoders(config.perception_from, agent))
-            folder.clear()
-            keep_teacher(folder, teacher)
-        folder.write_config(config.as_dict(), agent.policy.perception.precision)
-        limit = random_env_steps_per_second(envs, _LIMIT_STEPS)
+        agent.learn_together(Averaging(ranks, config.sync_every))
+        limit = sum(ranks.exchange(random_env_steps_per_second(envs, _LIMIT_STEPS)))
         collector = make_collector(config, envs, agent, progress.next_episode_seed)
         stack.enter_context(contextlib.closing(collector))
         if collector_state and (lost := collector.load_state(collector_state)):
             say(lost_episodes(lost))
-        logger = make_logger(config, folder, progress, writers)
+        logger = make_logger(config, folder, progress, writers) if ranks.is_first else silent()
         stack.enter_context(contextlib.closing(logger))
         logger.record("time/limit_env_steps_per_s", limit)
         evaluation = None
-        if config.eval_envs != "none":
+        if config.eval_envs != "none" and ranks.is_first:
             stops = stops_after(signals)
             evaluation_envs = envs if shares_envs else make_evaluation_envs(config, stops)
             stack.enter_context(contextlib.closing(evaluation_envs))
@@ -162,12 +162,65 @@ def open_training(
             collector=collector,
             evaluation=evaluation,
             logger=logger,
-            recorder=make_recorder(config, folder, agent, progress),
+            recorder=make_recorder(config, folder, agent, progress) if ranks.is_first else None,
             progress=progress,
             signals=signals,
             env_limit=limit,
-            callbacks=callbacks,
+            callbacks=callbacks if ranks.is_first else (),
+            ranks=ranks,
         )
+
+
+def start_or_resume(
+    folder: RunFolder, agent: Agent[Any], config: AnyTrainConfig, say: Callable[[str], None]
+) -> tuple[Progress, dict[str, Tensor]]:
+    """Start a training in a folder that is locked, or restore what was saved there.
+
+    Args:
+        folder: the run folder.
+        agent: the agent, which is restored, or initialised as configured.
+        config: the configuration, which is written into the folder.
+        say: is called with lines about what the training starts from.
+
+    Returns:
+        The progress, which may be that of a finished training, and the collector's state, empty if
+        none was saved.
+    """
+    folder.remove_leftovers()
+    teacher = take_teacher(config, folder, agent)
+    progress, collector_state = resume(folder, agent, config)
+    if is_finished(config, progress):
+        bring_policy_up_to_date(folder, agent, config, progress)
+        print_line(
+            f"{folder.path} is already trained for {progress.env_steps:,} env steps; raise "
+            "--total-env-steps, or start over with --fresh"
+        )
+        return progress, {}
+    # Nothing is removed before everything that can be refused has been checked.
+    if progress.env_steps == 0:
+        if config.init_from:
+            say(initialize_from(config.init_from, agent, config))
+        if config.perception_from:
+            say(copy_encoders(config.perception_from, agent))
+        folder.clear()
+        keep_teacher(folder, teacher)
+    folder.write_config(config.as_dict(), agent.policy.perception.precision)
+    return progress, collector_state
+
+
+def never() -> bool:
+    """Return False: environments are always waited for."""
+    return False
+
+
+def silent() -> RunLogger:
+    """Return a logger that writes and shows nothing."""
+    return RunLogger(None, total=1, start=0)
+
+
+def _share_of_cores(ranks: Ranks) -> int:
+    """Return the number of CPU cores for each rank on this machine, at least 1."""
+    return max(1, len(usable_cores()) // ranks.local_size)
 
 
 def make_envs(
@@ -176,14 +229,24 @@ def make_envs(
     num_groups: int = 1,
     *,
     stops: Callable[[], bool] = lambda: False,
+    ranks: Ranks = ALONE,
 ) -> SharedVectorEnv:
-    """Return environments as configured; for `stops`, see `SharedVectorEnv`."""
+    """Return environments as configured; for `stops`, see `SharedVectorEnv`.
+
+    The ranks of a machine share its cores, and all ranks share the seeds.
+    """
     warn_of_wads(config.env.env)
+    workers = config.num_workers
+    shares = ranks.local_size > 1
+    if workers is None and shares:
+        workers = min(num_envs, _share_of_cores(ranks))
     return SharedVectorEnv(
         config.env,
         num_envs,
-        config.num_workers,
+        workers,
         num_groups,
+        first_core=ranks.local_rank * (workers or 0) if shares else None,
+        seed_stride=ranks.size * num_envs,
         hang_after_s=config.hang_after_s,
         max_restarts=config.max_restarts,
         stops=stops,
@@ -232,6 +295,7 @@ def make_collector(
         num_buffers=2 if config.overlap else 1,
         inference=config.inference,
         targets=agent.target_names,
+        ranks=agent.averaging.ranks,
     )
     return OverlappedSampler(sampler) if config.overlap else sampler
 

@@ -95,11 +95,16 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT]):
     """Run of see:TASK or of an agent whose image encoder a new training starts with."""
     teacher: Path | None = None
     """Run, policy file or zoo/NAME that the objective distill learns from."""
+    # Set by `training.ranks.with_ranks`.
+    num_ranks: Annotated[int, tyro.conf.Suppress] = field(default=1, metadata={"has_flag": False})
+    sync_every: int | None = None
+    """Under torchrun: ranks learn separately and average their weights after this many updates.
+    None: they average the gradients of every minibatch, and learn like one process."""
     # Annealing stretches over more env steps, too.
     total_env_steps: int = resumable(1_000_000, compares_trials=True)
     """Length of the training, in env steps over all environments."""
     num_envs: int = 8
-    """Number of environments that run in parallel, N."""
+    """Number of environments that run in parallel, N; under torchrun, those of each rank."""
     num_workers: int | None = resumable(None)
     """Number of worker processes that hold the environments. None: one for each CPU core."""
     num_groups: int = 1
@@ -145,6 +150,7 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT]):
         """Check ranges."""
         for name in (
             "total_env_steps",
+            "sync_every",
             "num_envs",
             "num_workers",
             "num_groups",
@@ -205,8 +211,8 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT]):
 
     @property
     def env_steps_per_update(self) -> int:
-        """Env steps in a rollout of all environments."""
-        return self.num_envs * self.agent.rollout_length
+        """Env steps in a rollout of all environments, those of all ranks."""
+        return self.num_ranks * self.num_envs * self.agent.rollout_length
 
     @property
     def default_run_dir(self) -> Path:

@@ -47,7 +47,8 @@ class GuardedUpdate:
             self._progress.skipped_updates += 1
             if self._in_a_row == _SKIPPED_IN_A_ROW:
                 file = self._folder.not_finite_file
-                write_tensors(file, collected.rollout.tensors(), {"what": str(error)})
+                if self._agent.averaging.ranks.is_first:  # It owns the folder.
+                    write_tensors(file, collected.rollout.tensors(), {"what": str(error)})
                 raise TrainingError(
                     f"{error}, in {self._in_a_row} updates in a row; {file} holds the last rollout"
                 ) from error

@@ -64,9 +64,10 @@ class ProgressWriter(KVWriter):
         total: length of the whole training run.
         start: the part of it that is already done.
         shown: what is shown.
+        is_shown: whether it is; what is said is printed anyway.
     """
 
-    def __init__(self, total: int, start: int, shown: Shown) -> None:
+    def __init__(self, total: int, start: int, shown: Shown, *, is_shown: bool = True) -> None:
         self._total, self._next_line, self._shown = total, float(start), shown
         self._console = PlainConsole(stderr=True)
         self._bar = Progress(
@@ -77,7 +78,7 @@ class ProgressWriter(KVWriter):
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not (is_shown and self._console.is_terminal),
         )
         text = f"{shown.score[0]} - · - {shown.speed[0]}"
         self._task = self._bar.add_task("training", total=total, completed=start, text=text)
@@ -200,7 +201,7 @@ class RunLogger(Logger):
     """Stable-Baselines3's Logger for a run folder; a run that resumes adds to its files.
 
     Args:
-        folder: the run folder.
+        folder: the run folder; None: nothing is written or shown, because another process does.
         total: env steps of the whole training run.
         start: env steps already done; records of later env steps are replaced.
         writers: receive each record too, after the files, and are closed with them.
@@ -209,18 +210,22 @@ class RunLogger(Logger):
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | None,
         *,
         total: int,
         start: int,
         writers: Sequence[KVWriter] = (),
         shown: Shown | None = None,
     ) -> None:
+        self._returns: deque[float] = deque(maxlen=_EPISODES)
+        self._lengths: deque[float] = deque(maxlen=_EPISODES)
+        if folder is None:
+            self.progress = ProgressWriter(total, start, shown or Shown(), is_shown=False)
+            super().__init__(None, [])
+            return
         folder.mkdir(parents=True, exist_ok=True)
         self.progress = ProgressWriter(total, start, shown or Shown())
         self._tensorboard = _TensorBoardWriter(folder, purge_step=start + 1 if start else None)
-        self._returns: deque[float] = deque(maxlen=_EPISODES)
-        self._lengths: deque[float] = deque(maxlen=_EPISODES)
         # The CSV comes before TensorBoard: on a full disk it fails first, and loses no record.
         formats = [self.progress, _resumed_csv(folder / "progress.csv", start), self._tensorboard]
         super().__init__(str(folder), [*formats, *writers])

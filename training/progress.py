@@ -9,6 +9,8 @@ from evaluation.seeds import TRAINING
 from training.config import AnyTrainConfig
 
 _LAST_SEED = 2**31
+EVALUATED = ("next_evaluation", "best_score", "evaluations_since_best")
+"""The attributes of `Progress` that evaluations change."""
 
 
 @dataclass

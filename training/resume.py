@@ -50,7 +50,9 @@ def resume(
         first = first_training_seed(config.seed)
         return Progress(next_episode_seed=first, next_evaluation=config.evaluation_interval), {}
     say = functools.partial(print_line, file=sys.stderr)
-    state, collector_state = load_newest(folder, lambda file: load_training(file, agent, say), say)
+    state, collector_state = load_newest(
+        folder, lambda file: load_training(file, agent, say, num_ranks=config.num_ranks), say
+    )
     try:
         progress = decode(Progress, state)
     except FileError as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 from agents import Agent, OverlappedSampler
 from agents.collector import Collected, Collector
+from agents.distributed import ALONE, Ranks
 from envs import EnvError, SharedVectorEnv, StoppedError
 from envs.registry import frames_per_env_step
 from evaluation.printing import print_line
@@ -21,7 +22,8 @@ from training.errors import TrainingError
 from training.evaluation import PeriodicEvaluation
 from training.guard import GuardedUpdate, continuing_without_disk
 from training.logger import RunLogger
-from training.progress import Progress, is_finished
+from training.progress import EVALUATED, Progress, is_finished
+from training.ranks import gather_states
 from training.recorder import TrainingRecorder
 from training.saving import save_all
 
@@ -43,6 +45,7 @@ class Training:
         signals: is filled when the training is to stop.
         env_limit: env steps a second of the environments without a policy.
         callbacks: are called while the training runs.
+        ranks: the processes that train together; all take the same steps of the loop.
     """
 
     config: AnyTrainConfig
@@ -57,6 +60,7 @@ class Training:
     signals: list[int]
     env_limit: float
     callbacks: Sequence[Callback] = ()
+    ranks: Ranks = ALONE
     _guarded_update: GuardedUpdate = field(init=False)
     _seconds: float = field(init=False, default=0.0)
     _started: float = field(init=False, default=0.0)
@@ -72,12 +76,37 @@ class Training:
         self._restarts_before = self.progress.restarts
         self._frame_skip = frames_per_env_step(self.config.env)
         self._saved_at = time.monotonic()
+        self._save_due = False  # As rank 0 said last.
+        self._ended: list[dict[str, float]] = []  # Statistics of the last rollouts' episodes.
+        self._restarts_elsewhere = 0
 
     @property
     def is_over(self) -> bool:
-        """Whether the training has had its env steps, stopped improving, or was told to stop."""
-        told = self._stopped or bool(self.signals)
+        """Whether the training has had its env steps, stopped improving, or was told to stop.
+
+        Ranks ask each other, so that all of them stop after the same update.
+        """
+        told = bool(self.signals) or self._stopped
+        if self.ranks.is_group:
+            told = self._ask_ranks(told)
         return told or is_finished(self.config, self.progress)
+
+    def _ask_ranks(self, told: bool) -> bool:
+        """Return whether any rank was told to stop, and learn what rank 0 has evaluated."""
+        progress = self.progress
+        mine = {
+            "told": told,
+            "signals": list(self.signals),
+            "save_due": time.monotonic() - self._saved_at >= self.config.checkpoint_every_s,
+            "evaluated": {name: getattr(progress, name) for name in EVALUATED},
+        }
+        everyone = self.ranks.exchange(mine)
+        self._save_due = everyone[0]["save_due"]
+        for name, value in everyone[0]["evaluated"].items():
+            setattr(progress, name, value)
+        if not self.signals:  # What stops one rank is the exit status of all.
+            self.signals.extend(number for each in everyone for number in each["signals"])
+        return any(each["told"] for each in everyone)
 
     def stop(self) -> None:
         """End the training after this update."""
@@ -100,8 +129,18 @@ class Training:
         progress, self._seconds = self.progress, time.monotonic() - self._started
         progress.env_steps += self.config.env_steps_per_update
         progress.seconds += self._seconds
-        progress.episodes += len(collected.episodes)
-        progress.next_episode_seed = collected.next_episode_seed
+        everyone = self.ranks.exchange(
+            {
+                "episodes": [episode.statistics for episode in collected.episodes],
+                "next_episode_seed": collected.next_episode_seed,
+                "restarts": self.envs.num_restarts,
+            }
+        )
+        self._ended = [episode for each in everyone for episode in each["episodes"]]
+        self._restarts_elsewhere = sum(each["restarts"] for each in everyone)
+        self._restarts_elsewhere -= self.envs.num_restarts
+        progress.episodes += len(self._ended)
+        progress.next_episode_seed = max(each["next_episode_seed"] for each in everyone)
         self.logger.record("train/policy_lag", lag)
         return metrics
 
@@ -119,7 +158,7 @@ class Training:
         """Log an update, and record episodes."""
         logger, progress, stopwatch = self.logger, self.progress, self.collector.stopwatch
         env_steps_per_s = self.config.env_steps_per_update / self._seconds
-        logger.record_episodes([episode.statistics for episode in collected.episodes])
+        logger.record_episodes(self._ended)
         if self.recorder:
             with continuing_without_disk(logger.progress.say):
                 self.recorder.take(collected.episodes, progress.env_steps)
@@ -143,13 +182,16 @@ class Training:
 
     def save_if_due(self) -> None:
         """Write a checkpoint if it is time to."""
-        if time.monotonic() - self._saved_at >= self.config.checkpoint_every_s:
+        due = time.monotonic() - self._saved_at >= self.config.checkpoint_every_s
+        if self._save_due if self.ranks.is_group else due:
             self.save()
             self._saved_at = time.monotonic()
         self.collector.stopwatch.lap("logging")
 
     def save(self, *, resumes_episodes: bool = True) -> bool:
         """Write a checkpoint and the latest policy, and return whether they could be written.
+
+        Rank 0 writes the states of all ranks into one file.
 
         Args:
             resumes_episodes: whether the collector's state is saved too.
@@ -164,13 +206,21 @@ class Training:
         if self.recorder:
             with continuing_without_disk(say):
                 self.recorder.save()
-        return save_all(self.folder, self.agent, self.config, self.progress, state, say)
+        state = gather_states(self.agent, state) if self.ranks.size > 1 else state
+        written = self.ranks.is_first and save_all(
+            self.folder, self.agent, self.config, self.progress, state, say
+        )
+        return any(self.ranks.exchange(written))
 
     @contextlib.contextmanager
     def saving_at_the_end(self) -> Iterator[None]:
         """Save at the end, also if environments or updates fail.
 
+        If they fail at one of several ranks, the others cannot be saved with it: all end, and
+        resume from the last checkpoint.
+
         Raises:
+            RankError: If another rank has ended.
             TrainingError: If they fail, or if the last checkpoint could not be written.
         """
         self.collector.stopwatch.skip()
@@ -183,18 +233,27 @@ class Training:
             for callback in self.callbacks:
                 callback.on_end(self)
         except (EnvError, TrainingError) as error:
+            if self.ranks.size > 1:
+                raise TrainingError(
+                    f"{error}; this is rank {self.ranks.rank}, and all ranks resume from the last "
+                    "checkpoint"
+                ) from error
             self.save(resumes_episodes=False)
             raise TrainingError(
                 f"{error}; what was learned in {self.progress.env_steps:,} env steps is saved"
             ) from error
         except Exception:  # An error of ours costs no work either.
+            if self.ranks.size > 1:
+                raise
             self.save(resumes_episodes=False)
             raise
         if not self.save():
             raise TrainingError(f"{self.folder.path} holds only what could be written before")
 
     def report(self) -> None:
-        """Print what came of the training, and what to do next."""
+        """Print what came of the training, and what to do next, at rank 0."""
+        if not self.ranks.is_first:
+            return
         progress = self.progress
         verb = "interrupted at" if self.signals else "trained for"
         print_line(
@@ -229,7 +288,8 @@ class Training:
         """Count restarted environments, and report the first one."""
         all_envs = {self.envs, self.evaluation.envs} if self.evaluation else {self.envs}
         restarts = self._restarts_before + sum(envs.num_restarts for envs in all_envs)
-        if restarts > self.progress.restarts == self._restarts_before:
+        here, restarts = restarts, restarts + self._restarts_elsewhere
+        if here > self.progress.restarts == self._restarts_before:
             reason = next(envs.last_restart for envs in all_envs if envs.last_restart)
             self.logger.progress.say(
                 f"{reason}; the environment is restarted, further restarts are only counted"

@@ -82,6 +82,8 @@ class Objective(nn.Module, ABC, Generic[ConfigT]):
         sequence_length: the number of consecutive env steps that `loss` compares. If it is more
             than 1, minibatches consist of whole sequences, (T, n), also without memory.
         targets: names of the numeric infos that `loss` needs in `Minibatch.targets`.
+        averaged: names of buffers that `observe` or `rewards` compute as means over environments;
+            if several processes learn together, they become the means over all of them.
 
     Raises:
         AgentError: If the environments or the policy do not support the objective.
@@ -89,6 +91,7 @@ class Objective(nn.Module, ABC, Generic[ConfigT]):
 
     splittable: ClassVar[bool] = True
     uses_output: ClassVar[bool] = True
+    averaged: ClassVar[tuple[str, ...]] = ()
     sequence_length: int = 1
     targets: tuple[str, ...] = ()
 

@@ -49,6 +49,7 @@ class ReportedObjective(Objective[ConfigT], ABC):
         share: the share of the last rollout's env steps for which they are, a scalar.
     """
 
+    averaged = ("share",)
     share: Tensor
 
     def __init__(self, policy: Policy, config: ConfigT, target_names: tuple[str, ...]) -> None:

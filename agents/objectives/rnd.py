@@ -78,6 +78,7 @@ class RND(Objective[RNDConfig]):
         running: the mean of these sums over environments after the last step, a float32 scalar.
     """
 
+    averaged = ("running",)
     running: Tensor
 
     def __init__(self, policy: Policy, config: RNDConfig, target_names: tuple[str, ...]) -> None:

@@ -147,7 +147,7 @@ class Lanes:
         }
         self._config = EnvConfig(**options)
         example = make(self._config)
-        self._num_envs = job.num_envs
+        self._seed_stride = job.seed_stride or job.num_envs
         self._arrays: Arrays = map_arrays(memory, example, job.num_envs)
         self._info_keys, self._episode_keys = numeric_keys(example)
         self._actions = example.action_space
@@ -321,7 +321,7 @@ class Lanes:
         self._keep_last_obs(lane)
         arrays.final_info[lane] = [info[key] for key in self._info_keys]
         arrays.episode[lane] = [statistics[key] for key in self._episode_keys]
-        arrays.seeds[lane] += self._num_envs
+        arrays.seeds[lane] += self._seed_stride
         self._failures[lane] = 0
         self._start(lane)
 

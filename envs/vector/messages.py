@@ -48,6 +48,7 @@ class Job:
         num_envs: environments of all workers together, N.
         groups: for each group, the lanes (0 to N-1) that this worker holds.
         hang_after_s: seconds after which a step counts as hanging.
+        seed_stride: difference between the seeds of an environment's consecutive episodes; 0: N.
         is_successor: whether it replaces a worker that died, so that its episodes were lost.
     """
 
@@ -55,6 +56,7 @@ class Job:
     num_envs: int
     groups: list[list[int]]
     hang_after_s: float = 30.0
+    seed_stride: int = 0
     is_successor: bool = False
 
 

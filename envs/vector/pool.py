@@ -329,6 +329,8 @@ def start_workers(
     *,
     memory: int,
     hang_after_s: float,
+    seed_stride: int,
+    first_core: int | None,
     restore_seeds: Callable[[list[int]], None],
 ) -> list[WorkerHandle]:
     """Start the workers that hold all environments.
@@ -339,15 +341,18 @@ def start_workers(
         num_workers: at most as many as environments.
         memory: file descriptor of the shared memory.
         hang_after_s: seconds after which a step counts as hanging.
+        seed_stride: see `Job`.
+        first_core: see `SharedVectorEnv`.
         restore_seeds: see `WorkerHandle`.
     """
     cores = usable_cores()
     # Several programs that use a few cores each should not all start with the first core.
     first = os.getpid() if num_workers < len(cores) else 0
+    first = first if first_core is None else first_core
     num_envs = sum(map(len, groups))
     return [
         WorkerHandle(
-            Job(asdict(config), num_envs, lanes, hang_after_s),
+            Job(asdict(config), num_envs, lanes, hang_after_s, seed_stride),
             memory,
             cores[(first + w) % len(cores)],
             restore_seeds,

@@ -72,7 +72,8 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
     a policy chooses the actions of another group.
 
     Environment i has episodes with the seeds s + i, s + i + N, s + i + 2N, ... where s is the seed
-    given to `reset`: all seeds are known in advance, and no two episodes have the same one.
+    given to `reset`: all seeds are known in advance, and no two episodes have the same one. With
+    another `seed_stride` than N, several processes can share the seeds.
 
     Workers are started as new Python processes, not forked, and nothing is pickled: a script that
     uses this class needs no `if __name__ == "__main__"`.
@@ -89,6 +90,10 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         num_groups: number of groups of equal size into which the environments are split.
         hang_after_s: a step that takes more seconds than this counts as hung.
         max_restarts: more restarts than this within a minute raise EnvError.
+        seed_stride: difference between the seeds of an environment's consecutive episodes; by
+            default, N.
+        first_core: index of the core to which the first worker is bound; by default, workers start
+            with any if they are fewer than the cores.
         stops: returns whether to stop; methods that wait for environments then raise StoppedError,
             and the environments can only be closed.
 
@@ -112,6 +117,8 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         *,
         hang_after_s: float = 30.0,
         max_restarts: int = 100,
+        seed_stride: int | None = None,
+        first_core: int | None = None,
         stops: Callable[[], bool] = lambda: False,
     ) -> None:
         if num_envs < 1:
@@ -124,6 +131,7 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         self.num_envs = num_envs
         self.num_workers = min(num_workers or len(pool.usable_cores()), num_envs)
         self.num_groups = num_groups
+        self._seed_stride = seed_stride or num_envs
         self.num_restarts, self.last_restart = 0, ""
         self._max_restarts, self._stops = max_restarts, stops
         self._restart_times: deque[float] = deque(maxlen=max_restarts + 1)
@@ -150,6 +158,8 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
             self.num_workers,
             memory=self._memory,
             hang_after_s=hang_after_s,
+            seed_stride=self._seed_stride,
+            first_core=first_core,
             restore_seeds=self._restore_seeds,
         )
         patience_s = _START_WITHIN_S + num_envs * _START_ENGINE_WITHIN_S + 2 * hang_after_s
@@ -215,7 +225,7 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
 
     def skip(self, lanes: Sequence[int]) -> None:
         """Start the next episode in some environments; their current episodes are discarded."""
-        self._arrays.seeds[list(lanes)] += self.num_envs
+        self._arrays.seeds[list(lanes)] += self._seed_stride
         self._restore({lane: [] for lane in lanes})
 
     def _restore(self, actions: dict[int, list[Any]]) -> None:

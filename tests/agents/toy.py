@@ -247,6 +247,7 @@ class LocalEnvs:
             passed in the order of sending.
         num_teams: the number of teams into which the groups are split.
         as_array: converts each array that is returned, as `torch.from_numpy` does.
+        seed_stride: see `SharedVectorEnv`.
         **options: fields of `EnvConfig`.
     """
 
@@ -261,6 +262,7 @@ class LocalEnvs:
         num_teams: int = 1,
         *,
         as_array=np.asarray,
+        seed_stride: int | None = None,
         **options: Any,
     ) -> None:
         self.num_envs, self.num_groups = num_envs, num_groups
@@ -275,7 +277,7 @@ class LocalEnvs:
         self._terminated, self._truncated = np.zeros((2, num_envs), np.bool_)
         self._episode = np.zeros((num_envs, 2))
         self._info = np.full((num_envs, len(self.info_keys)), np.nan)
-        self._seeds = np.arange(num_envs)
+        self._seeds, self._seed_stride = np.arange(num_envs), seed_stride or num_envs
         self._ready, self._sent = ready, []
         self._as_array = as_array
 
@@ -305,7 +307,7 @@ class LocalEnvs:
             if terminated or truncated:
                 self._final_obs[lane] = obs
                 self._episode[lane] = info["statistics"]["r"], info["statistics"]["l"]
-                self._seeds[lane] += self.num_envs
+                self._seeds[lane] += self._seed_stride
                 info = self._start(lane)
             else:
                 self._obs[lane] = obs

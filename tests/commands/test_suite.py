@@ -86,6 +86,37 @@ def test_a_suite_trains_compares_and_resumes(tmp_path, capfd, in_process):
     assert json.loads((folder / "compare.json").read_text()) == comparison
 
 
+HOLDING = """
+import fcntl, sys
+file = open(sys.argv[1], "r+b")
+fcntl.lockf(file, fcntl.LOCK_EX, 1, int(sys.argv[2]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_another_process_trains_is_left_to_it(tmp_path, capfd, monkeypatch):
+    options = SuiteOptions(**{**PLAN, "seeds": (0, 1, 2)}, out=tmp_path)
+    folders = [options.run_dir("CartPole-v1", "ppo", seed) for seed in options.seeds]
+    (tmp_path / "lock").touch()
+    number = suite._lock_number(tmp_path, folders[0])
+    command = [sys.executable, "-c", HOLDING, str(tmp_path / "lock"), str(number)]
+    trained = []
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+
+        def train_here(arguments):
+            trained.append(Path(arguments[arguments.index("--run-dir") + 1]))
+            if trained[-1] == folders[2]:
+                other.kill()  # However it ends, its training is resumed.
+            return 0
+
+        monkeypatch.setattr(suite, "_train", train_here)
+        assert train_all(options) == folders
+    assert trained == [folders[1], folders[2], folders[0]]
+    assert "waiting for trainings of other processes: 1\n" in capfd.readouterr().out
+
+
 def test_every_combination_of_swept_values_is_a_training():
     plan = SuiteOptions(**PLAN, sweep=("memory=none,gru", "--hidden-sizes=8 8", "overlap=false"))
     assert len(plan.settings) == 2
