@@ -49,6 +49,7 @@ from training.config import (
     AnyTrainConfig,
     Choices,
     EncoderT,
+    MapT,
     MemoryT,
     ObjectivesT,
     TrainConfig,
@@ -72,11 +73,13 @@ from training.tune.trials import TuningConfig, choose_space, print_results, tune
 
 
 @dataclass(frozen=True, kw_only=True)
-class Command(Generic[AgentT, EncoderT, MemoryT, ObjectivesT]):
+class Command(Generic[AgentT, EncoderT, MemoryT, ObjectivesT, MapT]):
     """A training run, or a search for the best one."""
 
     choices: Annotated[Choices, tyro.conf.arg(name="")]
-    training: Annotated[TrainConfig[AgentT, EncoderT, MemoryT, ObjectivesT], tyro.conf.arg(name="")]
+    training: Annotated[
+        TrainConfig[AgentT, EncoderT, MemoryT, ObjectivesT, MapT], tyro.conf.arg(name="")
+    ]
     config: Path | None = None
     """A YAML file of flags and their values; the command line takes precedence over it."""
     print_config: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -173,7 +176,7 @@ def learn(training: Training) -> None:
             training.save_if_due()
 
 
-def search(command: Command[Any, Any, Any, Any], given: set[str]) -> int:
+def search(command: Command[Any, Any, Any, Any, Any], given: set[str]) -> int:
     """Search hyper-parameters, print what was found, and return the exit status.
 
     Args:
@@ -231,7 +234,7 @@ def _with_agent(config: AnyTrainConfig, values: Mapping[str, Any]) -> AnyTrainCo
     return with_values(config, {f"agent.{name}": value for name, value in values.items()})
 
 
-def read_command_line(arguments: Sequence[str]) -> Command[Any, Any, Any, Any]:
+def read_command_line(arguments: Sequence[str]) -> Command[Any, Any, Any, Any, Any]:
     """Parse the command line; the defaults are those of the presets.
 
     Raises:
@@ -259,8 +262,8 @@ def read_command_line(arguments: Sequence[str]) -> Command[Any, Any, Any, Any]:
     if source := given_values(arguments, "perception-from"):
         default = _with_agent(default, normalization_of(Path(source[0])))
     choices = choices_of(default)
-    command: Command[Any, Any, Any, Any] = parse(
-        Command[part_types(**asdict(choices))],  # type: ignore[misc] # chosen at run time
+    command: Command[Any, Any, Any, Any, Any] = parse(
+        Command[part_types(env, **asdict(choices))],  # type: ignore[misc] # chosen at run time
         [env, *arguments[1:]] if named else arguments,
         program="python train.py",
         description=__doc__,
@@ -270,7 +273,7 @@ def read_command_line(arguments: Sequence[str]) -> Command[Any, Any, Any, Any]:
 
 
 def command_line_of(
-    command: Command[Any, Any, Any, Any], *, always: Sequence[str] = ()
+    command: Command[Any, Any, Any, Any, Any], *, always: Sequence[str] = ()
 ) -> list[str]:
     """Return the arguments that make a command, the inverse of `read_command_line`.
 
