@@ -63,6 +63,7 @@ from training.config import (
 from training.doctor import check_machine
 from training.errors import TrainingError
 from training.initial import normalization_of
+from training.maps import export_maps
 from training.ranks import with_ranks
 from training.resume import check_resumable
 from training.signals import until_interrupted
@@ -84,6 +85,8 @@ class Command(Generic[AgentT, EncoderT, MemoryT, ObjectivesT, MapT]):
     """A YAML file of flags and their values; the command line takes precedence over it."""
     print_config: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print such a file of all values, and exit."""
+    export_wad: Path | None = None
+    """Generated maps only: write those of the training (up to 99) into this WAD, and exit."""
     tuning: Annotated[TuningConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=TuningConfig)
 
 
@@ -102,6 +105,9 @@ def main(arguments: Sequence[str]) -> int:
     config = with_ranks(command.training, launched)
     if command.print_config:
         print(as_yaml(config.env.env, command.choices, config), end="")  # noqa: T201
+        return 0
+    if command.export_wad is not None:
+        export_maps(config, command.export_wad)
         return 0
     if command.tuning.tune:
         if launched:

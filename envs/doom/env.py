@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -324,12 +324,20 @@ class DoomEnv(gym.Env[Any, Any]):
         Returns:
             The (height, width) uint8 palette indices, and the sight at the same size.
         """
-        variable = self._game.get_game_variable
-        x, y, angle = (variable(GameVariable.__members__[name]) for name in Pose.VARIABLES)
         state = self._state
         layers = (self._shown(state.screen_buffer), state.labels_buffer, state.depth_buffer)
         screen, labels, depth = (shrunk(layer, height, width) for layer in layers)
-        return screen, look(state.labels, labels, depth, Pose(x=x, y=y, angle=angle))
+        return screen, look(state.labels, labels, depth, self.pose())
+
+    def pose(self) -> Pose:
+        """Return where the player is, and where it looks."""
+        variable = self._game.get_game_variable
+        x, y, angle = (variable(GameVariable.__members__[name]) for name in Pose.VARIABLES)
+        return Pose(x=x, y=y, angle=angle)
+
+    def labels(self) -> Sequence[Any]:
+        """Return the engine's labels of the objects in view; needs `kind_targets`."""
+        return self._state.labels or ()
 
     def player_died(self) -> bool:
         """Return whether the player is dead, also after the episode's end."""
@@ -461,7 +469,7 @@ class DoomEnv(gym.Env[Any, Any]):
     def _decode(self, state: Any, frame: NDArray[np.uint8]) -> None:
         """Write the engine's buffers into one frame, (H, W, C) uint8."""
         base = 1
-        screen = self._shown(state.screen_buffer)
+        screen: Any = self._shown(state.screen_buffer)
         if self.config.observation == "palette":
             # Indices cannot be averaged, so the screen is resized by nearest pixels.
             self._resize_nearest(screen, frame, 0)

@@ -62,8 +62,10 @@ class Arena(Kind[ArenaConfig]):
         far = [cell for cell in cells if away[cell] >= _NEAREST]
         count = min(rng.randint(*config.monsters), len(far))
         things = [Thing(kind=PLAYER, cell=start, angle=facing(rng, grid, start))]
-        for cell in rng.sample(far, count):
-            things.append(Thing(kind=ZOMBIE, cell=cell, angle=45 * rng.randrange(8)))
+        things += [
+            Thing(kind=ZOMBIE, cell=cell, angle=45 * rng.randrange(8))
+            for cell in rng.sample(far, count)
+        ]
         for _ in range(rng.randint(*config.items)):
             kind = rng.choice((MEDIKIT, CLIP))
             things.append(Thing(kind=kind, cell=rng.choice(cells), offset=(24, 24)))

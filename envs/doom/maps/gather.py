@@ -22,7 +22,7 @@ class GatherConfig(MapConfig):
     rooms: tuple[int, int] = (1, 4)
     """Rooms, with openings between them."""
     items: tuple[int, int] = (30, 40)
-    """Medikits; each restores 25 of 100 health, and none comes back."""
+    """Medikits, at most one a cell; each restores 25 of 100 health, and none comes back."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -51,9 +51,10 @@ class Gather(Kind[GatherConfig]):
         cells = open_cells(grid)
         start = rng.choice(cells)
         things = [Thing(kind=PLAYER, cell=start, angle=facing(rng, grid, start))]
-        for _ in range(rng.randint(*config.items)):
+        cells.remove(start)
+        for cell in rng.sample(cells, min(rng.randint(*config.items), len(cells))):
             offset = (rng.randint(-24, 24), rng.randint(-24, 24))
-            things.append(Thing(kind=MEDIKIT, cell=rng.choice(cells), offset=offset))
+            things.append(Thing(kind=MEDIKIT, cell=cell, offset=offset))
         looks = room_looks(
             config,
             self.stream(seed, "looks"),

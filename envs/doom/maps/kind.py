@@ -68,18 +68,24 @@ def turned(level: Level, quarters: int) -> Level:
     """Return a map turned clockwise by a number of right angles."""
     for _ in range(quarters % 4):
         width = level.rooms.shape[1]
-
-        def cell(old: Cell, width: int = width) -> Cell:
-            return width - 1 - old[1], old[0]
-
-        def thing(old: Thing, cell=cell) -> Thing:  # type: ignore[no-untyped-def] # of this loop
-            x, y = old.offset
-            return replace(old, cell=cell(old.cell), angle=(old.angle - 90) % 360, offset=(y, -x))
-
         level = replace(
             level,
             rooms=np.rot90(level.rooms),
-            things=tuple(map(thing, level.things)),
-            targets=tuple(map(cell, level.targets)),
+            things=tuple(_turned_thing(thing, width) for thing in level.things),
+            targets=tuple(_turned_cell(cell, width) for cell in level.targets),
         )
     return level
+
+
+def _turned_cell(cell: Cell, width: int) -> Cell:
+    return width - 1 - cell[1], cell[0]
+
+
+def _turned_thing(thing: Thing, width: int) -> Thing:
+    x, y = thing.offset
+    return replace(
+        thing,
+        cell=_turned_cell(thing.cell, width),
+        angle=(thing.angle - 90) % 360,
+        offset=(y, -x),
+    )

@@ -152,4 +152,4 @@ def colour_shift(config: MapConfig, palette: NDArray[np.uint8]) -> NDArray[np.ui
     if config.swapped_colours:
         wanted = wanted[:, ::-1]
     away = ((wanted[:, None] - palette[None].astype(np.float64)) ** 2).sum(axis=2)
-    return away.argmin(axis=1).astype(np.uint8)
+    return np.asarray(away.argmin(axis=1), np.uint8)

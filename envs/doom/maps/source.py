@@ -22,7 +22,8 @@ from envs.doom.maps.udmf import text, wad
 from envs.errors import EnvError
 
 WAD_NAME = "maps.wad"
-MOST_EXPORTED = 99  # MAP01 to MAP99
+_EXPORTED = 32  # maps, as many as Doom II has
+_MOST = 99  # MAP01 to MAP99
 _PLACE = 2**19  # Bytes; the largest maps that options allow need about half of that.
 _HEADER = 12  # Bytes before the first lump of a WAD.
 
@@ -85,19 +86,21 @@ class MapSource:
             raise EnvError(f"{path} cannot be written: {os.strerror(error.errno or 0)}") from error
         return level
 
-    def export(self, path: Path, count: int) -> int:
-        """Write the first maps of a training into a WAD that Doom's programs can read.
+    def export(self, path: Path, first_seed: int) -> int:
+        """Write the maps of a training into a WAD that Doom's programs can read.
 
         Args:
             path: the WAD.
-            count: number of maps, if the training has as many.
+            first_seed: seed of the training's first episode; without `num_maps`, the maps of its
+                first episodes are written.
 
         Returns:
             The number of maps.
         """
-        count = min(count, self.config.num_maps or count, MOST_EXPORTED)
-        # Without a limit, a training's first episodes are on the maps of these seeds.
-        texts = [self.text(TRAINING + number) for number in range(count)]
+        first, count = first_seed, _EXPORTED
+        if self.config.num_maps is not None:
+            first, count = TRAINING + self.config.first_map, min(self.config.num_maps, _MOST)
+        texts = [text(self._kind.level(first + i)).encode() for i in range(count)]
         path.write_bytes(wad(self._lumps(texts)))
         return count
 

@@ -75,15 +75,20 @@ class TwoColours(Kind[TwoColoursConfig]):
         grid[top, ends[0] : ends[1] + 1] = 2
         right = rng.randrange(2)  # which colour pays
         sides = rng.sample(ends, 2)  # where red and blue are
-        things = [Thing(kind=PLAYER, cell=(1, middle), angle=90)]
-        for column in (middle - 1, middle + 1):
-            things.append(Thing(kind=_COLOURS[right][1], cell=(3, column), offset=(0, 16)))
+        shown = _COLOURS[right][1]
+        things = [
+            Thing(kind=PLAYER, cell=(1, middle), angle=90),
+            Thing(kind=shown, cell=(3, middle - 1), offset=(0, 16)),
+            Thing(kind=shown, cell=(3, middle + 1), offset=(0, 16)),
+        ]
         for colour, column in enumerate(sides):
             key, torch = _COLOURS[colour]
             outwards = 28 if column > middle + bend else -28
-            does = {"special": EXIT} if colour == right else {"special": DAMAGE}
-            things.append(Thing(kind=key, cell=(top, column), offset=(-outwards, 0), **does))
-            things.append(Thing(kind=torch, cell=(top, column), offset=(outwards, 0)))
+            does = EXIT if colour == right else DAMAGE
+            things += [
+                Thing(kind=key, cell=(top, column), offset=(-outwards, 0), special=does),
+                Thing(kind=torch, cell=(top, column), offset=(outwards, 0)),
+            ]
         chamber, *below = room_looks(config, self.stream(seed, "looks"), 3)
         looks = (replace(chamber, floor=_LEDGE, ceiling=_LEDGE + 128), *below)
         level = Level(

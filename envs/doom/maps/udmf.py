@@ -26,7 +26,8 @@ Rooms = tuple[int, int]
 def text(level: Level) -> str:
     """Return a map as UDMF."""
     corners: dict[Point, int] = {}
-    lines, sides = [], []
+    lines: list[str] = []
+    sides: list[str] = []
     for (start, end), (front, back) in _merged(_edges(level)):
         first, last = (corners.setdefault(corner, len(corners)) for corner in (start, end))
         looks = level.looks[front], None if back == SOLID else level.looks[back]
@@ -44,16 +45,14 @@ def text(level: Level) -> str:
 
 def wad(lumps: Iterable[tuple[str, bytes]]) -> bytes:
     """Return a WAD: a header, the contents of the lumps, and their directory."""
-    contents, directory = b"", b""
-    parts = []
-    offset = 12
+    directory, offset = b"", 12
+    contents = []
     for name, content in lumps:
         directory += struct.pack("<ii8s", offset, len(content), name.encode())
-        parts.append(content)
+        contents.append(content)
         offset += len(content)
-    contents = b"".join(parts)
-    count = len(directory) // 16
-    return struct.pack("<4sii", b"PWAD", count, offset) + contents + directory
+    header = struct.pack("<4sii", b"PWAD", len(contents), offset)
+    return header + b"".join(contents) + directory
 
 
 def _edges(level: Level) -> dict[Edge, Rooms]:
