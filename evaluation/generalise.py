@@ -32,7 +32,7 @@ from storage.recording import Episode
 TRAINING, UNSEEN = "training maps", "unseen maps"
 _RESAMPLES = 5_000
 _LARGEST = 2**26  # bytes of results that are resumed
-_DIM = (48, 96)
+_DIM = (96, 128)
 _WIDE_VIEW = 120  # degrees
 _DARKER = 2.0  # exponent of brightness
 _OTHER_LOOK = "marine"

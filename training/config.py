@@ -43,9 +43,10 @@ class EnvOptions(EnvConfig, Generic[MapT]):
         tyro.conf.arg(metavar="ENV", help_behavior_hint="(required)"),
     ] = "basic"
     """The environment: a scenario, a Gymnasium id, a Freedoom map, maps:KIND or a .cfg."""
-    map: Annotated[MapT, tyro.conf.arg(name="")] = field(
+    map: MapT = field(
         default_factory=NoMap  # type: ignore[assignment] # the default of MapT
     )
+    """Generated maps only: what they are like."""
     # Set for evaluations, by `whole_games`.
     native_reward: Annotated[bool, tyro.conf.Suppress] = field(
         default=False, metadata={"has_flag": False}

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from evaluation.generalise import Outcome
 from evaluation.report import plots
+from evaluation.report.looks import COLOURS, Look, is_baseline, looks_of
 from evaluation.report.markdown import markdown_table, plain
 from evaluation.report.tables import number, with_interval
 
@@ -24,8 +25,10 @@ def table(outcomes: Sequence[Outcome]) -> tuple[Sequence[str], list[list[str]]]:
             # Losses are how much lower a mean is than that on unseen maps, but the gap is how much
             # higher that of the training's maps is.
             sign = 1 if outcome is outcomes[0] else -1
-            ends = sorted((sign * loss.low, sign * loss.high))
-            away = with_interval(sign * loss.estimate, *ends)
+            low, high = sorted((sign * loss.low, sign * loss.high))
+            # Rounded first, so that there is no minus zero.
+            shown = [round(value, 4) + 0.0 for value in (sign * loss.estimate, low, high)]
+            away = with_interval(*shown)
         interval = f"{number(score.ci_low)} to {number(score.ci_high)}"
         rows.append([outcome.condition.name, number(score.mean), interval, away])
     return _COLUMNS, rows
@@ -64,4 +67,6 @@ def markdown(title: str, outcomes: Sequence[Outcome], protocol: str) -> str:
 def picture(title: str, outcomes: Sequence[Outcome]) -> Figure:
     """Draw the mean of each condition with its intervals, in the order of the conditions."""
     scores = {outcome.condition.name: outcome.score for outcome in outcomes}
-    return plots.intervals(title, "native return", scores, keeps_order=True)
+    of_baselines = looks_of([name for name in scores if is_baseline(name)])
+    looks = {name: of_baselines.get(name, Look(COLOURS[0], "-")) for name in scores}
+    return plots.intervals(title, "native return", scores, looks=looks, keeps_order=True)

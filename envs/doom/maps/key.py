@@ -67,8 +67,8 @@ class Key(Kind[KeyConfig]):
         grid[goal] = 2
         things = (
             Thing(kind=PLAYER, cell=start, angle=facing(rng, grid, start)),
-            Thing(kind=key, cell=at),
             Thing(kind=ARMOR_BONUS, cell=at),
+            Thing(kind=key, cell=at),
             Thing(kind=_SOUL_SPHERE, cell=goal, special=EXIT),
         )
         own, _, behind = room_looks(config, self.stream(seed, "looks"), 3)

@@ -73,7 +73,7 @@ def top_view(
 
     for thing in level.things:
         x, y = level.position(thing)
-        colour, radius = _COLOURS.get(thing.kind, _OTHER), max(2, pixels // 7)
+        colour, radius = _COLOURS.get(thing.kind, _OTHER), max(2, pixels // 6)
         if thing.kind == PLAYER:
             turns = np.radians(thing.angle + np.array([0, 140, 220]))
             away = level.cell_size / 4
