@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from envs.doom.maps import MAPS, PREFIX, MapConfig
 from evaluation.entries import Contestant, Entry
@@ -191,6 +190,8 @@ def difference(ours: Any, theirs: Any, *, paired: bool) -> Interval:
         == 0
     ):
         return Interval(estimate=estimate, low=estimate, high=estimate)
+    from scipy import stats
+
     found = stats.bootstrap(
         (ours, theirs),
         lambda a, b, axis: np.mean(a, axis=axis) - np.mean(b, axis=axis),
