@@ -72,9 +72,14 @@ def main() -> None:
         scores[env] = untrained(env, options.episodes)
         scores[env]["scripted"] = scripted(env, options.episodes)
         print(env, {name: round(s.mean, 3) for name, s in scores[env].items()}, flush=True)
+        write(scores, options.episodes)
+
+
+def write(scores: dict[str, dict[str, Score]], episodes: int) -> None:
+    """Write the results so far."""
     content = {
-        "episodes": options.episodes,
-        "seeds": [0, options.episodes - 1],
+        "episodes": episodes,
+        "seeds": [0, episodes - 1],
         "git": git_revision(),
         "scores": {
             env: {name: score.as_dict() for name, score in of_env.items()}
@@ -82,7 +87,7 @@ def main() -> None:
         },
     }
     (RESULTS / "maps.json").write_text(json.dumps(content, indent=2) + "\n")
-    (RESULTS / "maps.md").write_text(page(scores, options.episodes))
+    (RESULTS / "maps.md").write_text(page(scores, episodes))
 
 
 def page(scores: dict[str, dict[str, Score]], episodes: int) -> str:
@@ -100,7 +105,7 @@ def page(scores: dict[str, dict[str, Score]], episodes: int) -> str:
         [
             "# Generated maps: what untrained players and one that knows the map score",
             "",
-            "`python -m benchmarks.maps`",
+            f"`python -m benchmarks.maps --episodes {episodes}`",
             "",
             *markdown_table(columns, rows, text=(0,)),
             "",

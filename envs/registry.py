@@ -222,9 +222,8 @@ def make(config: EnvConfig, render_mode: str | None = None) -> gym.Env[Any, Any]
     _refuse_options(_DOOM_OPTIONS, config, f"an option of Doom environments; {name} is not one")
     env = _make_other(name, config, render_mode)
     if isinstance(env.unwrapped, DoomEnv):
-        for field in fields(EnvConfig):
-            if field.name not in _OWN_DOOM_OPTIONS and getattr(config, field.name) != field.default:
-                raise EnvError(f"{field.name} is decided by {config.env} itself; leave it out")
+        decided = [f.name for f in fields(EnvConfig) if f.name not in _OWN_DOOM_OPTIONS]
+        _refuse_options(decided, config, f"decided by {config.env} itself; leave it out")
         env.unwrapped.time_limit = config.time_limit or env.unwrapped.time_limit
         return _wrapped_doom(env, config)
     if name.startswith("ALE/"):

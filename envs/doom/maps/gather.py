@@ -17,11 +17,11 @@ _PILLARS = 0.06  # share of the cells
 class GatherConfig(MapConfig):
     """Options of the kind `gather`."""
 
-    size: tuple[int, int] = (6, 9)
+    size: tuple[int, int] = (7, 10)
     """Cells on a side."""
     rooms: tuple[int, int] = (1, 4)
     """Rooms, with openings between them."""
-    items: tuple[int, int] = (30, 40)
+    items: tuple[int, int] = (36, 48)
     """Medikits, at most one a cell; each restores 25 of 100 health, and none comes back."""
 
     def __post_init__(self) -> None:
