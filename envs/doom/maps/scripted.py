@@ -62,6 +62,7 @@ class ScriptedPlayer:
         assert env.level is not None
         goals = _Goals(env.level)
         self._waypoint: Position | None = None
+        self._goal: Position | None = None
         while True:
             pressed = self._decide(goals)
             _, _, terminated, truncated, info = env.step(self._action(pressed))
@@ -84,6 +85,8 @@ class ScriptedPlayer:
         if goal is None:
             return ()
         here = (pose.x, pose.y)
+        if goal != self._goal:
+            self._goal, self._waypoint = goal, None
         if self._waypoint is None or math.dist(self._waypoint, here) < _NEAR:
             self._waypoint = self._next_waypoint(goals.level, here, goal)
         return _walk(pose, self._waypoint)
@@ -113,6 +116,7 @@ class _Goals:
         self._medikits = [level.position(t) for t in level.things if t.kind == MEDIKIT]
         self._zombies = [level.position(t) for t in level.things if t.kind == ZOMBIE]
         self._left = list(self._zombies)
+        self._health = _FULL
 
     def next(self, pose: Pose, health: float) -> Position | None:
         """Return the next position to go to; None to stay.
@@ -127,8 +131,9 @@ class _Goals:
             if len(self._targets) > 1 and math.dist(target, here) < _NEAR:
                 self._targets.pop(0)
             return target
-        if health < _FULL:
+        if health > self._health:  # It has picked one up.
             self._medikits = [m for m in self._medikits if not _touches(here, m)]
+        self._health = health
         if health <= _HURT and self._medikits:
             return self._nearest(here, self._medikits)
         if not self._zombies:

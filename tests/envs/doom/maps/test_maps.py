@@ -21,8 +21,9 @@ from envs.doom.maps.source import MapSource
 
 KINDS = list(MAPS)
 SMALL = {"height": 60, "width": 80}
-# What a scripted player that knows the map gets at least.
-SOLVED = {"maze": 0.8, "gather": 2100, "key": 1.3, "two_colours": 0.9}
+# What a scripted player that knows the map gets at least. In `gather` it does not plan ahead, and
+# does not survive everywhere; doing nothing yields 188. In the other two, it may be shot.
+SOLVED = {"maze": 0.8, "gather": 600, "key": 1.3, "two_colours": 0.9}
 
 
 def source(kind: str, **options: object) -> MapSource:
