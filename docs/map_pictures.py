@@ -1,6 +1,6 @@
 """Draw the pictures of docs/maps.md.
 
-    python -m docs.maps
+    python -m docs.map_pictures
 
 For each kind of generated maps, three maps as a player sees them at the start, and from above; and
 one view of a map along each axis of change.
