@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 
-from envs import EnvConfig, EnvError
+from envs import EnvConfig, EnvError, make
 from envs.doom.env import DoomEnv
 from envs.doom.maps import MAPS, MapConfig, NoMap, map_options
 from envs.doom.maps.level import DOOR, PLAYER
@@ -234,6 +235,16 @@ def test_options_of_another_kind_or_out_of_range_are_refused():
             EnvConfig(env="maps:maze", map=options)
     with pytest.raises(EnvError, match="there is no kind of maps 'castle'; choose from maze"):
         DoomEnv(EnvConfig(env="maps:castle"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_gymnasium_finds_no_fault(kind: str):
+    env = make(EnvConfig(env=f"maps:{kind}", observation="rgb", **SMALL))
+    try:
+        check_env(env, skip_render_check=True)
+    finally:
+        env.close()
 
 
 def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
