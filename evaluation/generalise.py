@@ -26,6 +26,7 @@ from evaluation.protocol import Protocol, baselines, check_fits, play, vector_en
 from evaluation.seeds import first_training_seed
 from evaluation.statistics import Interval, Score, Strata, summarize
 from storage.files import FileError, read_json, write_json
+from storage.onnx_file import OnnxPolicy
 from storage.recording import Episode
 
 TRAINING, UNSEEN = "training maps", "unseen maps"
@@ -231,15 +232,19 @@ def _play_contestant(
 
 def _key(entry: Entry, protocol: Protocol, greedy: bool) -> dict[str, Any]:
     """Return what two evaluations must have in common, so that one continues the other."""
-    policies = [
-        hashlib.sha256(
-            b"".join(t.cpu().numpy().tobytes() for t in c.file.policy.state_dict().values())
-        ).hexdigest()
-        for c in entry.contestants
-    ]
+    policies = [_hash(contestant) for contestant in entry.contestants]
     config = asdict(entry.config)
     facts = {**protocol.facts(entry.config), "mode": "greedy" if greedy else "sampled"}
     return dict(json.loads(json.dumps({"env": config, "protocol": facts, "policies": policies})))
+
+
+def _hash(contestant: Contestant) -> str:
+    """Return a hash of a policy."""
+    policy = contestant.file.policy
+    if isinstance(policy, OnnxPolicy):
+        return hashlib.sha256(contestant.path.read_bytes()).hexdigest()
+    tensors = policy.state_dict().values()
+    return hashlib.sha256(b"".join(t.cpu().numpy().tobytes() for t in tensors)).hexdigest()
 
 
 def _resumed(file: Path, key: Mapping[str, Any]) -> dict[str, Any]:
