@@ -1,9 +1,8 @@
 """Train an agent: `python train.py ENV [options]`; `python train.py ENV --help` lists the options.
 
-ENV is a scenario (basic, defend_the_center, ...), a Gymnasium id (CartPole-v1, ALE/Pong-v5, ...), a
-Freedoom map (freedoom2:MAP01), maps:KIND (generated maps: maze, ...) or a path to a ViZDoom .cfg.
-Defaults come from the preset of ENV, or of basic where ENV has none. The same command on a run
-folder that exists resumes the run.
+ENV is a scenario (basic, ...), a Gymnasium id (CartPole-v1, ...), a Freedoom map (freedoom2:MAP01),
+maps:KIND (generated maps) or a path to a ViZDoom .cfg. Defaults come from the preset of ENV, or of
+basic where ENV has none. The same command on a run folder that exists resumes the run.
 `python train.py see:TASK` trains perception alone, without an agent (see:digits, ...).
 `python train.py ENV --tune` searches hyper-parameters.
 `python train.py --doctor` checks this machine.
@@ -108,8 +107,7 @@ def main(arguments: Sequence[str]) -> int:
         print(as_yaml(config.env.env, command.choices, config), end="")  # noqa: T201
         return 0
     if command.export_wad is not None:
-        export_maps(config, command.export_wad)
-        return 0
+        return export_maps(config, command.export_wad)
     if command.tuning.tune:
         if launched:
             raise UsageError("--tune shares trials between processes itself; leave out torchrun")
@@ -231,10 +229,6 @@ def search(command: Command[Any, Any, Any, Any, Any], given: set[str]) -> int:
         print_line(f"score it:  python evaluate.py score {found}")
         print_line(f"train it:  python train.py {shlex.join(arguments)}")
     return 128 + signals[0] if signals else 0
-
-
-def _may_differ_between_trials(metadata: Mapping[Any, Any]) -> bool:
-    return bool(metadata.get("resumable")) and not metadata["compares_trials"]
 
 
 def _with_agent(config: AnyTrainConfig, values: Mapping[str, Any]) -> AnyTrainConfig:

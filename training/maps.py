@@ -13,8 +13,8 @@ from training.config import AnyTrainConfig
 from training.errors import TrainingError
 
 
-def export_maps(config: AnyTrainConfig, path: Path) -> None:
-    """Write the maps of a training into a WAD.
+def export_maps(config: AnyTrainConfig, path: Path) -> int:
+    """Write the maps of a training into a WAD, and return the exit status.
 
     Args:
         config: the configuration.
@@ -38,3 +38,4 @@ def export_maps(config: AnyTrainConfig, path: Path) -> None:
     print_line(
         f"wrote {count} maps into {path}; the engine plays them: python train.py {path}:MAP01"
     )
+    return 0
