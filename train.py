@@ -191,7 +191,8 @@ def search(command: Command[Any, Any, Any, Any, Any], given: set[str]) -> int:
     config = command.training
     if config.autotune:
         raise UsageError("--tune and --autotune exclude each other; pass what --autotune chose")
-    free = {"num_ranks", *dotted_fields(config, _may_differ_between_trials)}
+    differ = dotted_fields(config, lambda m: bool(m.get("resumable")) and not m["compares_trials"])
+    free = {"num_ranks", *differ}
     start = {f.name: getattr(config.agent, f.name) for f in fields(config.agent)}
     facts = {n: v for n, v in dotted(config.as_dict()).items() if n not in free}
     plan = Plan(
