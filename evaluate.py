@@ -22,6 +22,7 @@ from commands import (
     compress,
     export,
     gallery,
+    generalise,
     plot,
     pull,
     push,
@@ -38,6 +39,7 @@ RUN: dict[type[Any], Callable[[Any], None]] = {
     watch.WatchOptions: watch.run,
     compare.CompareOptions: compare.run,
     suite.SuiteOptions: suite.run,
+    generalise.GeneraliseOptions: generalise.run,
     plot.PlotOptions: plot.run,
     gallery.GalleryOptions: gallery.run,
     explain.ExplainOptions: explain.run,
@@ -52,6 +54,7 @@ Command = (
     | Annotated[watch.WatchOptions, tyro.conf.subcommand("watch")]
     | Annotated[compare.CompareOptions, tyro.conf.subcommand("compare")]
     | Annotated[suite.SuiteOptions, tyro.conf.subcommand("suite")]
+    | Annotated[generalise.GeneraliseOptions, tyro.conf.subcommand("generalise")]
     | Annotated[plot.PlotOptions, tyro.conf.subcommand("plot")]
     | Annotated[gallery.GalleryOptions, tyro.conf.subcommand("gallery")]
     | Annotated[explain.ExplainOptions, tyro.conf.subcommand("explain")]

@@ -1,8 +1,8 @@
 """Train an agent: `python train.py ENV [options]`; `python train.py ENV --help` lists the options.
 
-ENV is a scenario (basic, defend_the_center, ...), a Gymnasium id (CartPole-v1, ALE/Pong-v5, ...), a
-Freedoom map (freedoom2:MAP01) or a path to a ViZDoom .cfg. Defaults come from the preset of ENV, or
-of basic where ENV has none. The same command on a run folder that exists resumes the run.
+ENV is a scenario (basic, ...), a Gymnasium id (CartPole-v1, ...), a Freedoom map (freedoom2:MAP01),
+maps:KIND (generated maps) or a path to a ViZDoom .cfg. Defaults come from the preset of ENV, or of
+basic where ENV has none. The same command on a run folder that exists resumes the run.
 `python train.py see:TASK` trains perception alone, without an agent (see:digits, ...).
 `python train.py ENV --tune` searches hyper-parameters.
 `python train.py --doctor` checks this machine.
@@ -49,6 +49,7 @@ from training.config import (
     AnyTrainConfig,
     Choices,
     EncoderT,
+    MapT,
     MemoryT,
     ObjectivesT,
     TrainConfig,
@@ -62,6 +63,7 @@ from training.config import (
 from training.doctor import check_machine
 from training.errors import TrainingError
 from training.initial import normalization_of
+from training.maps import export_maps
 from training.ranks import with_ranks
 from training.resume import check_resumable
 from training.signals import until_interrupted
@@ -72,15 +74,19 @@ from training.tune.trials import TuningConfig, choose_space, print_results, tune
 
 
 @dataclass(frozen=True, kw_only=True)
-class Command(Generic[AgentT, EncoderT, MemoryT, ObjectivesT]):
+class Command(Generic[AgentT, EncoderT, MemoryT, ObjectivesT, MapT]):
     """A training run, or a search for the best one."""
 
     choices: Annotated[Choices, tyro.conf.arg(name="")]
-    training: Annotated[TrainConfig[AgentT, EncoderT, MemoryT, ObjectivesT], tyro.conf.arg(name="")]
+    training: Annotated[
+        TrainConfig[AgentT, EncoderT, MemoryT, ObjectivesT, MapT], tyro.conf.arg(name="")
+    ]
     config: Path | None = None
     """A YAML file of flags and their values; the command line takes precedence over it."""
     print_config: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print such a file of all values, and exit."""
+    export_wad: Path | None = None
+    """Generated maps only: write those of the training (up to 99) into this WAD, and exit."""
     tuning: Annotated[TuningConfig, tyro.conf.OmitArgPrefixes] = field(default_factory=TuningConfig)
 
 
@@ -102,6 +108,8 @@ def main(arguments: Sequence[str]) -> int:
     if command.print_config:
         print(as_yaml(config.env.env, command.choices, config), end="")  # noqa: T201
         return 0
+    if command.export_wad is not None:
+        return export_maps(config, command.export_wad)
     if command.tuning.tune:
         if launched:
             raise UsageError("--tune shares trials between processes itself; leave out torchrun")
@@ -175,7 +183,7 @@ def learn(training: Training) -> None:
             training.save_if_due()
 
 
-def search(command: Command[Any, Any, Any, Any], given: set[str]) -> int:
+def search(command: Command[Any, Any, Any, Any, Any], given: set[str]) -> int:
     """Search hyper-parameters, print what was found, and return the exit status.
 
     Args:
@@ -185,7 +193,8 @@ def search(command: Command[Any, Any, Any, Any], given: set[str]) -> int:
     config = command.training
     if config.autotune:
         raise UsageError("--tune and --autotune exclude each other; pass what --autotune chose")
-    free = {"num_ranks", *dotted_fields(config, _may_differ_between_trials)}
+    differ = dotted_fields(config, lambda m: bool(m.get("resumable")) and not m["compares_trials"])
+    free = {"num_ranks", *differ}
     start = {f.name: getattr(config.agent, f.name) for f in fields(config.agent)}
     facts = {n: v for n, v in dotted(config.as_dict()).items() if n not in free}
     plan = Plan(
@@ -225,15 +234,11 @@ def search(command: Command[Any, Any, Any, Any], given: set[str]) -> int:
     return 128 + signals[0] if signals else 0
 
 
-def _may_differ_between_trials(metadata: Mapping[Any, Any]) -> bool:
-    return bool(metadata.get("resumable")) and not metadata["compares_trials"]
-
-
 def _with_agent(config: AnyTrainConfig, values: Mapping[str, Any]) -> AnyTrainConfig:
     return with_values(config, {f"agent.{name}": value for name, value in values.items()})
 
 
-def read_command_line(arguments: Sequence[str]) -> Command[Any, Any, Any, Any]:
+def read_command_line(arguments: Sequence[str]) -> Command[Any, Any, Any, Any, Any]:
     """Parse the command line; the defaults are those of the presets.
 
     Raises:
@@ -261,8 +266,8 @@ def read_command_line(arguments: Sequence[str]) -> Command[Any, Any, Any, Any]:
     if source := given_values(arguments, "perception-from"):
         default = _with_agent(default, normalization_of(Path(source[0])))
     choices = choices_of(default)
-    command: Command[Any, Any, Any, Any] = parse(
-        Command[part_types(**asdict(choices))],  # type: ignore[misc] # chosen at run time
+    command: Command[Any, Any, Any, Any, Any] = parse(
+        Command[part_types(env, **asdict(choices))],  # type: ignore[misc] # chosen at run time
         [env, *arguments[1:]] if named else arguments,
         program="python train.py",
         description=__doc__,
@@ -272,7 +277,7 @@ def read_command_line(arguments: Sequence[str]) -> Command[Any, Any, Any, Any]:
 
 
 def command_line_of(
-    command: Command[Any, Any, Any, Any], *, always: Sequence[str] = ()
+    command: Command[Any, Any, Any, Any, Any], *, always: Sequence[str] = ()
 ) -> list[str]:
     """Return the arguments that make a command, the inverse of `read_command_line`.
 

@@ -24,7 +24,7 @@ from storage.files import FileError, read_regular
 _LARGEST = 2**16  # bytes
 _MOST = 500  # settings, several times as many as there are
 _ONCE = ("fresh", "autotune")
-_COMMANDS = ("config", "print-config", "tune", "doctor", "help")
+_COMMANDS = ("config", "print-config", "export-wad", "tune", "doctor", "help")
 
 
 def with_config_file(arguments: Sequence[str]) -> list[str]:

@@ -149,14 +149,15 @@ def replace_recordings(
         config: the environment.
         recorded: the episodes by mode.
     """
-    from envs.fingerprint import fingerprint
+    from envs.fingerprint import episode_fingerprint, fingerprint
     from storage.recording import Recording, save_recording
 
     game, written = fingerprint(config.env), set()
     for name, episodes in recorded.items():
         for episode in episodes:
             path = folder.episodes / f"score-{name}-{episode.seed:09d}.npz"
-            save_recording(path, Recording(episode=episode, env=vars(config), game=game))
+            own = episode_fingerprint(config, episode.seed, game)
+            save_recording(path, Recording(episode=episode, env=asdict(config), game=own))
             written.add(path)
     for old in set(folder.episodes.glob("score-*.npz")) - written:
         old.unlink()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from envs.own import check_wrappers, parse_kwargs
 
@@ -76,6 +76,8 @@ class EnvConfig:
     """Wrappers around the environment, as MODULE:NAME ..., the first innermost, for learning."""
     native_reward: bool = False
     """Return the reward of the environment itself, not that of the wrappers."""
+    map: Any = None
+    """Generated maps only: their options, see `envs.doom.maps`; a dictionary is converted."""
     files: tuple[str, ...] = ()
     """Not an option: the content of the user's own files, see `envs.moved.own_files`."""
 
@@ -106,6 +108,10 @@ class EnvConfig:
             raise ValueError(f"skill must be between 1 and 5, got {self.skill}")
         if len(set(self.extra_channels)) != len(self.extra_channels):
             raise ValueError(f"extra_channels lists a channel twice: {self.extra_channels}")
+        # Not imported above, because Doom's environment imports this module.
+        from envs.doom.maps import map_options
+
+        object.__setattr__(self, "map", map_options(self.env, self.map))
         parse_kwargs(self.env_kwargs)
         check_wrappers(self.wrappers)
 

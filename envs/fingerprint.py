@@ -16,13 +16,18 @@ from pathlib import Path
 
 import gymnasium as gym
 
+from envs.config import EnvConfig
 from envs.doom.cfg import game_spec
+from envs.doom.maps import MapConfig
+from envs.doom.maps.source import map_hash
 from envs.doom.wad import MAX_WAD_BYTES
 from envs.errors import EnvError
 from envs.files import open_regular
 from envs.registry import canonical_name
 
 FILES = ("cfg", "wad", "iwad")
+MAP = "map"
+"""What the hash of a generated map is called in the fingerprint of an episode."""
 _DIGITS = 12  # of a hash, in messages
 _PART = 2**20  # Bytes of a file that are hashed at a time.
 
@@ -49,6 +54,46 @@ def fingerprint(env: str) -> dict[str, str]:
     return hashes | _versions("vizdoom")
 
 
+def episode_fingerprint(
+    config: EnvConfig, seed: int, game: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return the fingerprint of an episode: with the SHA-256 of its map, if that is generated.
+
+    Args:
+        config: its environment.
+        seed: its seed.
+        game: the fingerprint of the environment, if it is known already.
+
+    Raises:
+        EnvError: If there is no such environment, or a file cannot be read.
+    """
+    game = fingerprint(config.env) if game is None else game
+    if not isinstance(config.map, MapConfig):
+        return dict(game)
+    return {**game, MAP: map_hash(config.env, config.map, seed)}
+
+
+def refuse_other_map(config: EnvConfig, seed: int, recorded: Mapping[str, str]) -> None:
+    """Check that an episode's generated map is the one on which it was recorded.
+
+    Args:
+        config: its environment.
+        seed: its seed.
+        recorded: its fingerprint when it was recorded.
+
+    Raises:
+        EnvError: If the map is another one now.
+    """
+    now = episode_fingerprint(config, seed, {}).get(MAP, "nothing")[:_DIGITS]
+    then = recorded.get(MAP, "nothing")[:_DIGITS]
+    if now != then:
+        raise EnvError(
+            f"the map that {config.env} makes of seed {seed} is not the one that was recorded on: "
+            f"its SHA-256 begins with {now}, not {then}; use the version of doomgrad with which it "
+            "was recorded"
+        )
+
+
 def refuse_other_files(env: str, recorded: Mapping[str, str]) -> None:
     """Check that an environment's files are those with which an episode was recorded.
 
@@ -73,7 +118,7 @@ def refuse_other_files(env: str, recorded: Mapping[str, str]) -> None:
 def changed_versions(env: str, recorded: Mapping[str, str]) -> str:
     """Return which versions differ from the recorded ones, such as `vizdoom 1.2.4, now 1.3.2`."""
     now = fingerprint(env)
-    names = [name for name in now if name not in FILES and name in recorded]
+    names = [name for name in now if name not in (*FILES, MAP) and name in recorded]
     changed = [n for n in names if recorded[n] != now[n]]
     return ", ".join(f"{name} {recorded[name]}, now {now[name]}" for name in changed)
 

@@ -40,6 +40,7 @@ class Moment:
         terminated: whether the environment ended the episode with this picture.
         died: whether the player is dead; always False outside Doom.
         variables: Doom's game variables by name; empty outside Doom.
+        position: where the player is, x and y in map units; None if maps are not generated.
     """
 
     image: NDArray[np.uint8]
@@ -48,6 +49,7 @@ class Moment:
     terminated: bool = False
     died: bool = False
     variables: Mapping[str, float] = field(default_factory=dict)
+    position: tuple[float, float] | None = None
 
 
 class ActionNames:
@@ -159,7 +161,13 @@ def resimulate(
     try:
         with _kill_if_hanging(doom):
             env.reset(seed=seed)
-        yield Moment(image=picture(env, size), step=0, reward=0.0, variables=variables())
+        yield Moment(
+            image=picture(env, size),
+            step=0,
+            reward=0.0,
+            variables=variables(),
+            position=_position(doom),
+        )
         for step, action in enumerate(actions):
             for _ in range(frame_skip):
                 with _kill_if_hanging(doom):
@@ -172,11 +180,20 @@ def resimulate(
                     terminated=terminated,
                     died=doom is not None and doom.player_died(),
                     variables=variables(),
+                    position=_position(doom),
                 )
                 if terminated or truncated:
                     return
     finally:
         env.close()
+
+
+def _position(doom: DoomEnv | None) -> tuple[float, float] | None:
+    """Return where the player is on a generated map; None elsewhere."""
+    if doom is None or doom.maps is None:
+        return None
+    pose = doom.pose()
+    return pose.x, pose.y
 
 
 @contextlib.contextmanager

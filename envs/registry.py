@@ -16,6 +16,7 @@ from envs.actions import check_actions, with_plain_actions
 from envs.config import EnvConfig
 from envs.doom.cfg import game_spec, split_file
 from envs.doom.env import FRAME_SKIP, DoomEnv
+from envs.doom.maps import MAPS, PREFIX
 from envs.doom.scenarios import FREEDOOM_MAPS, SCENARIOS, camel_case, name_here
 from envs.errors import EnvError
 from envs.native import Native, Reported
@@ -56,6 +57,7 @@ def _doomgrad_ids() -> dict[str, str]:
     ids = {f"doomgrad/{camel_case(name)}-v0": name for name in SCENARIOS}
     for game, maps in FREEDOOM_MAPS.items():
         ids |= {f"doomgrad/{game.capitalize()}{m}-v0": f"{game}:{m}" for m in maps}
+    ids |= {f"doomgrad/Maps{camel_case(kind)}-v0": f"{PREFIX}{kind}" for kind in MAPS}
     return ids
 
 
@@ -63,7 +65,7 @@ DOOMGRAD_IDS = _doomgrad_ids()
 
 
 def register() -> None:
-    """Register every bundled scenario and Freedoom map with Gymnasium."""
+    """Register every bundled scenario, Freedoom map and kind of maps with Gymnasium."""
     for env_id, name in DOOMGRAD_IDS.items():
         gym.register(
             env_id,
@@ -102,7 +104,7 @@ def doom_config(env: str, options: Mapping[str, Any]) -> EnvConfig:
     """Return the configuration of a Doom environment with the given options.
 
     Args:
-        env: a scenario, a Freedoom map, or a path to a .cfg or .wad.
+        env: a scenario, a Freedoom map, generated maps, or a path to a .cfg or .wad.
         options: fields of `EnvConfig`.
 
     Raises:
@@ -220,9 +222,8 @@ def make(config: EnvConfig, render_mode: str | None = None) -> gym.Env[Any, Any]
     _refuse_options(_DOOM_OPTIONS, config, f"an option of Doom environments; {name} is not one")
     env = _make_other(name, config, render_mode)
     if isinstance(env.unwrapped, DoomEnv):
-        for field in fields(EnvConfig):
-            if field.name not in _OWN_DOOM_OPTIONS and getattr(config, field.name) != field.default:
-                raise EnvError(f"{field.name} is decided by {config.env} itself; leave it out")
+        decided = [f.name for f in fields(EnvConfig) if f.name not in _OWN_DOOM_OPTIONS]
+        _refuse_options(decided, config, f"decided by {config.env} itself; leave it out")
         env.unwrapped.time_limit = config.time_limit or env.unwrapped.time_limit
         return _wrapped_doom(env, config)
     if name.startswith("ALE/"):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from agents import Player
 from envs import EnvConfig, SharedVectorEnv
+from envs.doom.maps import MapConfig
 from envs.registry import frames_per_env_step
 from evaluation.entries import Contestant, Entry
 from evaluation.errors import EvaluationError
@@ -136,7 +137,11 @@ def by_env(entries: Sequence[Entry]) -> list[list[Entry]]:
         config = entry.config
         # With other arguments, or another limit where it has none, it is another environment.
         limit = None if is_bounded(config) else config.time_limit
-        key = (config.env, config.env_kwargs, limit)
+        # How many maps a training has does not matter: no score is of those maps.
+        options = config.map
+        if isinstance(options, MapConfig):
+            options = replace(options, num_maps=None, first_map=0)
+        key = (config.env, config.env_kwargs, limit, options)
         groups.setdefault(key, []).append(entry)
     for (env, *_), group in groups.items():
         skips = sorted({frames_per_env_step(entry.config) for entry in group})

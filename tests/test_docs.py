@@ -22,6 +22,7 @@ from commands import see
 from commands.commandline import parse
 from docs import flags, scenarios
 from envs import SCENARIOS
+from envs.doom.maps import MAPS
 from evaluation.replay import terminal
 from perception import ENCODERS, MEMORIES
 from tests.deploy.fake_hub import logged_in_hub
@@ -57,6 +58,7 @@ SHORT = {
     "compare": "--episodes 2",
     "plot": "--tag eval/mean_reward",  # No episode ends in so short a training.
     "gallery": "--size 160x120",
+    "generalise": "--episodes 2 --num-envs 2",
     "suite": "--episodes 2 --seeds 0 --total-env-steps 16",
     "watch": "--episodes 1 --terminal --speed 1000",
     "replay": "--size 160x120",
@@ -211,6 +213,7 @@ def known_flags() -> set[str]:
     chosen = [[f"--{kind}", name] for kind, names in choices.items() for name in names]
     helps = [("train", ["CartPole-v1", *each, "--help"]) for each in chosen]
     helps += [("train", [f"see:{name}", "--help"]) for name in TASKS]
+    helps += [("train", [f"maps:{kind}", "--help"]) for kind in MAPS]
     helps += [("evaluate", [name, "--help"]) for name in SHORT if name not in TRAINED]
     groups = [flags.read_help(flags.help_of(*each)) for each in helps]
     shown = [flag for each in groups for flags_of in each.values() for flag in flags_of]

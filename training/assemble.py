@@ -27,7 +27,7 @@ from agents.device import choose_device, choose_precision, keep_memory
 from agents.distributed import ALONE, Averaging, Ranks
 from agents.sb3 import SB3Agent, SB3Sampler
 from envs import SharedVectorEnv
-from envs.fingerprint import fingerprint
+from envs.fingerprint import episode_fingerprint
 from envs.moved import own_files
 from envs.sb3 import SharedVecEnv
 from envs.speed import random_env_steps_per_second
@@ -334,7 +334,7 @@ def make_recorder(
     return TrainingRecorder(
         folder.episodes,
         env=asdict(config.env),
-        game=fingerprint(config.env.env),
+        game=functools.partial(episode_fingerprint, config.env),
         gamma=config.agent.gamma,
         value_unit=lambda: agent.value_unit,
         interval=max(1, config.total_env_steps // _RECORDED_OF_TRAINING),

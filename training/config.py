@@ -17,6 +17,7 @@ import tyro
 from agents import AGENTS, OBJECTIVES, SB3_AGENTS, AgentConfig, ObjectiveConfig
 from agents.inference import Inference
 from envs import EnvConfig, folder_name
+from envs.doom.maps import AnyMap, NoMap, options_type
 from perception import ENCODERS, MEMORIES, PerceptionConfig
 from perception.encoders import EncoderConfig
 from perception.lookup import as_named_dict, check_name, name_of
@@ -29,18 +30,23 @@ AgentT = TypeVar("AgentT", bound=AgentConfig)
 EncoderT = TypeVar("EncoderT", bound=EncoderConfig)
 MemoryT = TypeVar("MemoryT", bound=MemoryConfig)
 ObjectivesT = TypeVar("ObjectivesT")
+MapT = TypeVar("MapT", bound=AnyMap)
 ConfigT = TypeVar("ConfigT")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnvOptions(EnvConfig):
+class EnvOptions(EnvConfig, Generic[MapT]):
     """How the environment is observed and acted upon."""
 
     env: Annotated[
         tyro.conf.Positional[str],
         tyro.conf.arg(metavar="ENV", help_behavior_hint="(required)"),
     ] = "basic"
-    """The environment: a scenario, a Gymnasium id, a Freedoom map or a path to a .cfg."""
+    """The environment: a scenario, a Gymnasium id, a Freedoom map, maps:KIND or a .cfg."""
+    map: MapT = field(
+        default_factory=NoMap  # type: ignore[assignment] # the default of MapT
+    )
+    """Generated maps only: what they are like."""
     # Set for evaluations, by `whole_games`.
     native_reward: Annotated[bool, tyro.conf.Suppress] = field(
         default=False, metadata={"has_flag": False}
@@ -70,14 +76,14 @@ def resumable(default: Any, *, compares_trials: bool = False) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT]):
+class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT, MapT]):
     """Everything that a training run depends on.
 
     Raises:
         ValueError: If a value is out of range.
     """
 
-    env: Annotated[EnvOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=EnvOptions)
+    env: Annotated[EnvOptions[MapT], tyro.conf.OmitArgPrefixes] = field(default_factory=EnvOptions)
     perception: Annotated[PerceptionConfig[EncoderT, MemoryT], tyro.conf.OmitArgPrefixes] = field(
         default_factory=PerceptionConfig
     )
@@ -228,7 +234,7 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT]):
         }
 
 
-AnyTrainConfig = TrainConfig[Any, Any, Any, Any]
+AnyTrainConfig = TrainConfig[Any, Any, Any, Any, Any]
 
 
 def _choices(registry: Mapping[str, Any]) -> str:
@@ -266,9 +272,16 @@ def choices_of(config: AnyTrainConfig) -> Choices:
 
 
 def part_types(
-    agent: str, encoder: str, memory: str, objectives: tuple[str, ...]
+    env: str, agent: str, encoder: str, memory: str, objectives: tuple[str, ...]
 ) -> tuple[type[Any], ...]:
     """Return the types of a configuration's parts, the parameters of `TrainConfig`.
+
+    Args:
+        env: the environment's name, which decides the options of generated maps.
+        agent: the agent's name.
+        encoder: name of the image encoder.
+        memory: name of the memory.
+        objectives: names of objectives.
 
     Raises:
         UnknownNameError: If a registry has no entry of a name.
@@ -282,6 +295,7 @@ def part_types(
         ENCODERS[encoder][0],
         MEMORIES[memory][0],
         objectives_type(objectives),
+        options_type(env),
     )
 
 
@@ -330,8 +344,8 @@ def default_config(
     values = preset(env, agent, objectives, memory)
     encoder = encoder or values.get("encoder", "nature")
     memory = memory or values.get("memory", "none")
-    parts = part_types(agent, encoder, memory, objectives)
-    agent_type, encoder_type, memory_type, objectives_type_ = parts
+    parts = part_types(env, agent, encoder, memory, objectives)
+    agent_type, encoder_type, memory_type, objectives_type_, _ = parts
     default: AnyTrainConfig = TrainConfig(
         env=EnvOptions(env=env),
         perception=PerceptionConfig(encoder=encoder_type(), memory=memory_type()),

@@ -18,7 +18,7 @@ from agents.inference import InferencePolicy
 from envs import EnvConfig, SharedVectorEnv, StoppedError
 from envs.errors import describe_error
 from envs.filmed import FilmedEnv
-from envs.fingerprint import fingerprint
+from envs.fingerprint import episode_fingerprint, fingerprint
 from envs.playback import Moment, env_steps_per_second, playback_fps
 from envs.video import gif_bytes, write_mp4
 from evaluation.playing import play_episodes, score_episodes
@@ -204,7 +204,8 @@ class PeriodicEvaluation:
         )
 
     def _recording(self, episode: Episode) -> Recording:
-        return Recording(episode=episode, env=asdict(self._config), game=self._game)
+        game = episode_fingerprint(self._config, episode.seed, self._game)
+        return Recording(episode=episode, env=asdict(self._config), game=game)
 
     def _record_video(self, env_steps: int) -> None:
         """Play one more episode, record it with a video, and show it in TensorBoard."""

@@ -108,6 +108,8 @@ _FAMILIES: tuple[tuple[str, dict[str, Any]], ...] = (
     (r"ALE/", _ATARI),
     (r"CarRacing", _CAR_RACING),
     (r"MiniGrid-", {**_CLASSIC, "agent.normalize_obs": True, "total_env_steps": 500_000}),
+    # Every episode is on another map, so learning takes longer than on one.
+    (r"maps:", {**_DOOM, "total_env_steps": 2_000_000}),
     # A level of Freedoom may take an hour; learning needs episodes that end within five minutes.
     (r"freedoom\d:", {**_DOOM, "env.time_limit": 10_500}),
     (r"(?i).*\.(cfg|wad)(:\w+)?$", _DOOM),
@@ -178,6 +180,20 @@ _ENVS: dict[str, dict[str, Any]] = {
         "eval_every": 50_000,
         "eval_episodes": 100,
     },
+    # As in my_way_home. At corners that look alike, it must know which way it came.
+    "maps:maze": _RECURRENT,
+    # Health is not on the screen, and a tic pays 1: as in health_gathering. Where medikits are left
+    # in rooms out of sight must be remembered.
+    "maps:gather": {**_HUNDREDS, **_RECURRENT, "env.variables": True},
+    # A monster that went behind a wall is still there. Ammunition and health are not on the screen.
+    "maps:arena": {**_RECURRENT, "env.variables": True},
+    # Where the items are seen, what tells the right one is not: without memory, the mean return is
+    # at most 0. The reward comes 100 env steps after the cue, so it is discounted less.
+    "maps:two_colours": {**_RECURRENT, "agent.gamma": 0.995, "total_env_steps": 1_000_000},
+    # A door that was seen before the key was must be found again, hundreds of env steps later.
+    "maps:key": {**_RECURRENT, "agent.gamma": 0.995, "total_env_steps": 5_000_000},
+    # As in arena.
+    "maps:corridors": {**_RECURRENT, "env.variables": True},
     # Monsters come from all sides of a large place.
     "deathmatch": {**_RECURRENT, "total_env_steps": 5_000_000},
 }

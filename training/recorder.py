@@ -21,7 +21,7 @@ class TrainingRecorder:
     Args:
         folder: the folder for recordings: training-first.npz, training-best.npz, ...
         env: fields of the environment's configuration.
-        game: the environment's fingerprint.
+        game: returns the fingerprint of the episode of a seed.
         gamma: the discount of the critic for one env step.
         value_unit: returns the native reward that corresponds to a value of 1.
         interval: env steps between episodes that are recorded whatever their return is.
@@ -33,7 +33,7 @@ class TrainingRecorder:
         folder: Path,
         *,
         env: dict[str, Any],
-        game: dict[str, str],
+        game: Callable[[int], dict[str, str]],
         gamma: float,
         value_unit: Callable[[], float],
         interval: int,
@@ -103,7 +103,7 @@ class TrainingRecorder:
         return self._folder / f"training-{name}.npz"
 
     def _write(self, name: str, episode: Episode) -> None:
-        recording = Recording(episode=episode, env=self._env, game=self._game)
+        recording = Recording(episode=episode, env=self._env, game=self._game(episode.seed))
         save_recording(self._path(name), recording)
 
     def _recorded_return(self, name: str) -> float | None:

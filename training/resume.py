@@ -108,6 +108,7 @@ def check_resumable(folder: RunFolder, config: AnyTrainConfig) -> None:
     free = set(dotted_fields(config, lambda metadata: metadata.get("resumable", False)))
     # A field that the folder lacks is newer than it: the run was created with the default.
     default = TrainConfig(
+        env=type(config.env)(env=config.env.env),
         perception=PerceptionConfig(
             encoder=type(config.perception.encoder)(), memory=type(config.perception.memory)()
         ),

@@ -20,11 +20,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from vizdoom import GameVariable
 
 from envs.config import EnvConfig
 from envs.doom.env import DoomEnv
-from envs.doom.sight import Pose, class_map, class_of, shrunk
+from envs.doom.sight import class_map, class_of, shrunk
 from envs.doom.wad import read_directory
 from envs.errors import EnvError
 
@@ -94,13 +93,6 @@ class AlteredDoom(DoomEnv):
         """Return the class of each observed pixel, (H, W) uint8, an index of `sight.CLASSES`."""
         buffer = shrunk(self._state.labels_buffer, self.config.height, self.config.width)
         return class_map(self._state.labels, buffer)
-
-    def pose(self) -> tuple[float, float, float]:
-        """Return the player's position in map units and the direction of the view in degrees."""
-        x, y, angle = (
-            self._game.get_game_variable(GameVariable.__members__[name]) for name in Pose.VARIABLES
-        )
-        return x, y, angle
 
     def drawn_labels(self) -> list[Any]:
         """Return the engine's labels of the objects that have a pixel on the observed screen."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import vizdoom
 
+from envs.doom.maps import MAPS, kind_of
 from envs.doom.scenarios import FREEDOOM_BUTTONS, FREEDOOM_MAPS, SCENARIOS
 from envs.doom.wad import maps, read_directory
 from envs.errors import EnvError
@@ -122,7 +123,7 @@ class GameSpec:
 
     Attributes:
         cfg: the file from which the specification was read, if any.
-        wad: the scenario's WAD; None if the map is in the IWAD.
+        wad: the scenario's WAD; None if the map is in the IWAD, or generated.
         iwad: the game's WAD, with graphics, sounds and palette.
         map: the map's name.
         buttons: engine buttons.
@@ -144,7 +145,7 @@ class GameSpec:
 
 
 def game_spec(env: str) -> GameSpec | None:
-    """Return what the engine plays for a scenario, a Freedoom map, a .cfg or a .wad.
+    """Return what the engine plays for a scenario, a Freedoom map, generated maps, or a file.
 
     Args:
         env: an environment's name.
@@ -158,6 +159,14 @@ def game_spec(env: str) -> GameSpec | None:
     if env in SCENARIOS:
         scenario = SCENARIOS[env]
         return replace(read_cfg(BUNDLED / f"{env}.cfg"), time_limit=scenario.time_limit)
+    if (kind := kind_of(env)) is not None:
+        rules = MAPS[kind][1].rules
+        return GameSpec(
+            buttons=rules.buttons,
+            variables=rules.variables,
+            time_limit=rules.time_limit,
+            settings={"render_hud": False, **rules.settings},
+        )
     game, _, map_name = env.partition(":")
     if game in FREEDOOM_MAPS:
         if map_name.upper() not in FREEDOOM_MAPS[game]:

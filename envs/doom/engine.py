@@ -28,6 +28,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import vizdoom
@@ -42,6 +43,7 @@ from vizdoom import (
 )
 
 from envs.doom.cfg import ENGINE_FOLDER, GameSpec
+from envs.doom.maps.source import WAD_NAME, MapSource
 from envs.doom.senses import SAMPLING_RATE
 from envs.errors import EnvError
 
@@ -97,6 +99,7 @@ def start_engine(
     variables: tuple[str, ...],
     buffers: tuple[str, ...] = (),
     recent_frames: int = 1,
+    maps: MapSource | None = None,
 ) -> tuple[DoomGame, Path]:
     """Start an engine that draws palette indices and waits for the first episode.
 
@@ -106,6 +109,7 @@ def start_engine(
         variables: names of the game variables in each state, in this order.
         buffers: further buffers to fill: `depth`, `labels`, `automap`, `audio`, `notifications`.
         recent_frames: how many of the last frames the last two of them cover.
+        maps: if maps are generated, their source, whose WAD is put into the scratch folder.
 
     Returns:
         The running game and its scratch folder; pass both to `end_engine`.
@@ -116,6 +120,9 @@ def start_engine(
     check_executable()
     scratch = _scratch_folder()
     game = DoomGame()
+    if maps is not None:
+        maps.place(scratch / WAD_NAME)
+        spec = replace(spec, wad=scratch / WAD_NAME)
     try:
         _configure(game, spec, scratch, resolution, variables, buffers)
         game.set_notifications_buffer_size(recent_frames)

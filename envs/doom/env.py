@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,10 @@ from envs.doom.engine import (
     smallest_resolution,
     start_engine,
 )
+from envs.doom.maps import MapConfig
+from envs.doom.maps.level import Level
+from envs.doom.maps.looks import colour_shift
+from envs.doom.maps.source import WAD_NAME, MapSource
 from envs.doom.senses import check_openal, sound_space, text_space, write_sound, write_text
 from envs.doom.sight import (
     DEPTH_KEYS,
@@ -70,6 +74,9 @@ _MONSTER = "Monster"  # the category of living monsters in the engine's labels
 
 # The weapon's largest displacement: MAXBOB in the engine's p_user.cpp, one unit per drawn frame.
 _LARGEST_SWING = 16
+_FIELD_OF_VIEW = 90  # degrees; the engine's own
+_POSITION_X, _POSITION_Y = GameVariable.POSITION_X, GameVariable.POSITION_Y
+_START_TOLERANCE = 1.0  # map units: what a player moves in the tic before the first frame
 
 
 class DoomEnv(gym.Env[Any, Any]):
@@ -94,6 +101,8 @@ class DoomEnv(gym.Env[Any, Any]):
     bit, whatever the engine played before.
 
     Attributes:
+        maps: where the maps come from, if they are generated.
+        level: the map of this episode, if maps are generated.
         draws_targets: whether the buffers are drawn from which `depth_targets` and `kind_targets`
             are read; if not, these infos are -1. To be set before the first reset.
 
@@ -116,10 +125,16 @@ class DoomEnv(gym.Env[Any, Any]):
         if config.sound:
             check_openal()
         self.config = config
+        self.maps: MapSource | None = None
+        if isinstance(config.map, MapConfig):
+            self.maps = MapSource(config.env, config.map)
+            spec = replace(spec, settings={**spec.settings, "render_hud": config.map.hud})
         self.game_spec: GameSpec = spec
         self.frame_skip = config.frame_skip or FRAME_SKIP
         self.time_limit = config.time_limit or spec.time_limit
         self.palette: NDArray[np.uint8] = read_palette(spec.iwad, spec.wad)  # (256, 3) RGB
+        # (256,) uint8, the index that is shown for each one that the engine draws; None: the same.
+        self._shift = colour_shift(config.map, self.palette) if self.maps else None
         # (256, 1, 3) or (256, 1), OpenCV's lookup table from palette indices to RGB or gray.
         self._table: NDArray[Any] = np.ascontiguousarray(self.palette[:, None])
         if config.observation == "gray":
@@ -165,6 +180,7 @@ class DoomEnv(gym.Env[Any, Any]):
         self._destination: Mapping[str, NDArray[Any]] | None = None
         self._observed: Mapping[str, NDArray[Any]] = {}
         self._game: Any = None
+        self.level: Level | None = None
         self._done, self._return, self._untaken = True, 0.0, 0.0
         # Only a player that can walk swings its weapon.
         moves = any(button.startswith("MOVE_") for button in spec.buttons)
@@ -194,8 +210,12 @@ class DoomEnv(gym.Env[Any, Any]):
             seed = int(self.np_random.integers(2**31))
         try:
             self._settle_weapon()
+            if self.maps:
+                self.level = self.maps.put(self._scratch / WAD_NAME, seed)
             self._game.set_seed(seed % 2**32)
             self._game.new_episode()
+            if self.maps:
+                self._check_map()
             if (state := self._game.get_state()) is None:
                 raise EnvError(f"{self.config.env}: an episode ends before its first frame")
             variables = state.game_variables
@@ -291,7 +311,8 @@ class DoomEnv(gym.Env[Any, Any]):
 
     def render(self) -> NDArray[np.uint8] | None:
         """Return the screen as the engine drew it, (height, width, 3) uint8 RGB."""
-        return self.palette[self._state.screen_buffer] if self.render_mode == "rgb_array" else None
+        shown = self.render_mode == "rgb_array"
+        return self.palette[self._shown(self._state.screen_buffer)] if shown else None
 
     def look(self, height: int, width: int) -> tuple[NDArray[np.uint8], Sight]:
         """Return the screen and what is visible on it; needs `depth_targets` and `kind_targets`.
@@ -303,12 +324,20 @@ class DoomEnv(gym.Env[Any, Any]):
         Returns:
             The (height, width) uint8 palette indices, and the sight at the same size.
         """
+        state = self._state
+        layers = (self._shown(state.screen_buffer), state.labels_buffer, state.depth_buffer)
+        screen, labels, depth = (shrunk(layer, height, width) for layer in layers)
+        return screen, look(state.labels, labels, depth, self.pose())
+
+    def pose(self) -> Pose:
+        """Return where the player is, and where it looks."""
         variable = self._game.get_game_variable
         x, y, angle = (variable(GameVariable.__members__[name]) for name in Pose.VARIABLES)
-        state = self._state
-        layers = (state.screen_buffer, state.labels_buffer, state.depth_buffer)
-        screen, labels, depth = (shrunk(layer, height, width) for layer in layers)
-        return screen, look(state.labels, labels, depth, Pose(x=x, y=y, angle=angle))
+        return Pose(x=x, y=y, angle=angle)
+
+    def labels(self) -> Sequence[Any]:
+        """Return the engine's labels of the objects in view; needs `kind_targets`."""
+        return self._state.labels or ()
 
     def player_died(self) -> bool:
         """Return whether the player is dead, also after the episode's end."""
@@ -350,9 +379,24 @@ class DoomEnv(gym.Env[Any, Any]):
             variables=self._variable_names,
             buffers=tuple(sorted(buffers)),
             recent_frames=self.frame_skip,
+            maps=self.maps,
         )
         self._game, self._scratch, self._frames_drawn = game, scratch, 0
         self._end = weakref.finalize(self, end_engine, game, scratch)
+
+    def _check_map(self) -> None:
+        """Check that the engine plays the map that was written for it, and set the field of view.
+
+        Raises:
+            EnvError: If the player starts elsewhere.
+        """
+        assert self.level is not None
+        start = self.level.position(self.level.start)
+        found = [self._game.get_game_variable(v) for v in (_POSITION_X, _POSITION_Y)]
+        if max(abs(a - b) for a, b in zip(start, found, strict=True)) > _START_TOLERANCE:
+            raise EnvError(f"the engine does not play the map: the player is at {found}")
+        if self.config.map.field_of_view != _FIELD_OF_VIEW:
+            self._game.send_game_command(f"fov {self.config.map.field_of_view}")
 
     def _settle_weapon(self) -> None:
         """Let the weapon come to rest, whose swing the engine keeps from episode to episode.
@@ -425,12 +469,12 @@ class DoomEnv(gym.Env[Any, Any]):
     def _decode(self, state: Any, frame: NDArray[np.uint8]) -> None:
         """Write the engine's buffers into one frame, (H, W, C) uint8."""
         base = 1
+        screen: Any = self._shown(state.screen_buffer)
         if self.config.observation == "palette":
             # Indices cannot be averaged, so the screen is resized by nearest pixels.
-            self._resize_nearest(state.screen_buffer, frame, 0)
+            self._resize_nearest(screen, frame, 0)
         else:
             # OpenCV's lookup is ten times as fast as NumPy's.
-            screen = state.screen_buffer
             if self.config.observation == "gray":
                 screen = cv2.LUT(screen, self._table)
             else:
@@ -440,6 +484,10 @@ class DoomEnv(gym.Env[Any, Any]):
             frame[..., :base] = area.reshape(*size[::-1], base)
         for channel, name in enumerate(self.config.extra_channels, start=base):
             self._resize_nearest(getattr(state, f"{name}_buffer"), frame, channel)
+
+    def _shown(self, screen: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the palette indices of a screen with the shift of colours that is configured."""
+        return screen if self._shift is None else np.asarray(cv2.LUT(screen, self._shift))
 
     def _resize_nearest(
         self, layer: NDArray[np.uint8], frame: NDArray[np.uint8], channel: int

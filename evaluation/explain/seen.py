@@ -22,7 +22,7 @@ from agents.distributions import num_draws
 from agents.policy import Policy
 from envs import DoomEnv, EnvConfig, make
 from envs.doom.altered import AlteredDoom
-from envs.doom.sight import ITEM, MONSTER, PROJECTILE, Pose, bearing_of, class_of, distance_to
+from envs.doom.sight import ITEM, MONSTER, PROJECTILE, bearing_of, class_of, distance_to
 from envs.spaces import observation_parts
 from evaluation.errors import EvaluationError
 
@@ -163,7 +163,7 @@ def facts_of(env: AlteredDoom, info: Mapping[str, float]) -> dict[str, float]:
         env: the environment.
         info: its numeric infos.
     """
-    pose = Pose(**dict(zip(("x", "y", "angle"), env.pose(), strict=True)))
+    pose = env.pose()
     facts: dict[str, float] = {}
     drawn = env.drawn_labels()
     for kind, name in ((MONSTER, "monster"), (ITEM, "item"), (PROJECTILE, "projectile")):

@@ -10,7 +10,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from envs import EnvConfig, SharedVectorEnv
 from envs.filmed import FilmedEnv
-from envs.fingerprint import fingerprint
+from envs.fingerprint import episode_fingerprint
 from envs.playback import playback_fps
 from envs.registry import frames_per_env_step, is_plain_doom
 from evaluation.entries import locate
@@ -56,7 +56,7 @@ def play_new(
         FileError: If the policy does not fit its environment.
     """
     config = native(file, path, trust=trust)
-    game, shown = fingerprint(config.env), []
+    shown = []
     for number in range(protocol.episodes):
         one = replace(protocol, episodes=1, seed=protocol.seed + number)
         # Doom is deterministic: an episode can be simulated again at any size. Elsewhere, and in a
@@ -66,7 +66,8 @@ def play_new(
         with contextlib.closing(envs):
             check_fits(file, envs, path)
             (episode,) = play(file, envs, one, greedy=greedy)
-        recording = Recording(episode=episode, env=vars(config), game=game)
+        game = episode_fingerprint(config, episode.seed)
+        recording = Recording(episode=episode, env=asdict(config), game=game)
         video = envs.film if isinstance(envs, FilmedEnv) else None
         episode_shown = ShownEpisode(
             name=str(path), recording=recording, config=config, video=video

@@ -61,6 +61,7 @@ class Track:
         variables: (T,) float64 for each name, a game variable after each env step.
         events: in any order.
         explained: maps of where the policy looks, see `evaluation.explain`; None: none are shown.
+        map: a picture (PNG) of the map with the player's path; empty if there is none.
 
     Raises:
         ValueError: If sizes differ, or there are no env steps.
@@ -78,6 +79,7 @@ class Track:
     variables: Mapping[str, NDArray[np.float64]]
     events: tuple[Event, ...]
     explained: Mapping[str, Any] | None = None
+    map: bytes = b""
 
     def __post_init__(self) -> None:
         steps = len(self.rewards)
@@ -221,6 +223,7 @@ def _track_data(track: Track) -> dict[str, Any]:
         "actions": [index[word] for word in track.actions],
         "taken": [[place[c] for c in taken[word] if c in place] for word in track.actions],
         "variables": [[name, _numbers(values)] for name, values in track.variables.items()],
+        "map": f"data:image/png;base64,{_base64(track.map)}" if track.map else "",
         "events": [{"step": e.step, "kind": e.kind, "text": e.text} for e in track.events],
         "explained": track.explained,
     }

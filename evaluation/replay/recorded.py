@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs import EnvConfig
-from envs.fingerprint import changed_versions, refuse_other_files
+from envs.fingerprint import changed_versions, refuse_other_files, refuse_other_map
 from envs.playback import Moment, resimulate, resized
 from envs.video import read_mp4
 from evaluation.errors import EvaluationError
@@ -192,6 +192,7 @@ def replay_recording(
     """
     refuse_other_files(config.env, recording.game)
     episode = recording.episode
+    refuse_other_map(config, episode.seed, recording.game)
     paid, step, terminated = 0.0, 0, False
     for moment in resimulate(config, episode.seed, episode.actions, size):
         if moment.step != step:

@@ -10,10 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from envs.doom.env import COUNTERS
+from envs.doom.maps import MapConfig
+from envs.doom.maps.source import MapSource
+from envs.doom.maps.top_view import top_view
 from envs.playback import ActionNames, pictures_per_env_step, playback_fps
 from envs.video import mp4_bytes
 from evaluation.replay.overlay import Caption, Overlay
@@ -24,6 +28,7 @@ from storage.recording import Episode
 
 T = TypeVar("T")
 _PAGE_CRF = 27  # A page contains its videos: a minute of Doom at 640x480 takes about 10 MB.
+_CELL = 24  # pixels of a cell on a map from above
 _SURPRISES, _APART = 3, 10  # Number of surprises that are events, and env steps between them.
 
 
@@ -129,7 +134,7 @@ def track(shown: ShownEpisode, about: str, size: tuple[int, int], fps: float) ->
     """
     episode, names = shown.episode, ActionNames(shown.config)
     variables: dict[str, NDArray[np.float64]] = {}
-    died = False
+    died, path = False, list[tuple[float, float]]()
 
     def images() -> Iterator[NDArray[np.uint8]]:
         nonlocal died
@@ -137,6 +142,8 @@ def track(shown: ShownEpisode, about: str, size: tuple[int, int], fps: float) ->
             died = moment.died
             for name, value in moment.variables.items():
                 variables.setdefault(name, np.zeros(len(episode.rewards)))[moment.step] = value
+            if moment.position is not None:
+                path.append(moment.position)
             yield moment.image
 
     video = mp4_bytes(images(), fps, crf=_PAGE_CRF, key_frame_every=round(fps))
@@ -152,7 +159,18 @@ def track(shown: ShownEpisode, about: str, size: tuple[int, int], fps: float) ->
         actions=tuple(map(names.describe, episode.actions)),
         variables={_readable(name): array for name, array in variables.items() if array.any()},
         events=events(episode, variables, died=died),
+        map=_map_from_above(shown, path),
     )
+
+
+def _map_from_above(shown: ShownEpisode, path: Sequence[tuple[float, float]]) -> bytes:
+    """Return a generated map with the player's path as a PNG file; empty for other maps."""
+    config = shown.config
+    if not isinstance(config.map, MapConfig):
+        return b""
+    level = MapSource(config.env, config.map).level(shown.episode.seed)
+    _, content = cv2.imencode(".png", top_view(level, _CELL, path)[..., ::-1])
+    return content.tobytes()
 
 
 def events(episode: Episode, variables: dict[str, Any], *, died: bool) -> tuple[Event, ...]:

@@ -71,6 +71,8 @@ def intervals(
     scores: Mapping[str, Score],
     reference: tuple[str, float] | None = None,
     looks: Mapping[str, Look] | None = None,
+    *,
+    keeps_order: bool = False,
 ) -> Figure:
     """Draw each player's mean and interquartile mean with their intervals, best player first.
 
@@ -85,12 +87,14 @@ def intervals(
         scores: score of each player, by name.
         reference: name and value of a reference score.
         looks: looks of the players; default: those of these players alone.
+        keeps_order: whether the players stay in the order of `scores`.
 
     Raises:
         ValueError: If there are no players.
     """
     looks = looks or looks_of(scores)
-    scores = dict(sorted(scores.items(), key=lambda item: -item[1].mean))
+    if not keeps_order:
+        scores = dict(sorted(scores.items(), key=lambda item: -item[1].mean))
     decimals = _decimals([score.ci_high - score.ci_low for score in scores.values()])
     columns = _columns(list(scores.values()), decimals)
     left = MARGIN + _widest(scores) + GAP

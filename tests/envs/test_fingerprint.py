@@ -6,9 +6,16 @@ import shutil
 import pytest
 import vizdoom
 
-from envs import EnvError
+from envs import EnvConfig, EnvError
 from envs.doom.cfg import BUNDLED
-from envs.fingerprint import changed_versions, fingerprint, refuse_other_files
+from envs.doom.maps.maze import MazeConfig
+from envs.fingerprint import (
+    changed_versions,
+    episode_fingerprint,
+    fingerprint,
+    refuse_other_files,
+    refuse_other_map,
+)
 
 
 @pytest.fixture
@@ -49,3 +56,16 @@ def test_changed_versions_are_named():
     now = recorded["vizdoom"]
     changed = changed_versions("basic", {**recorded, "vizdoom": "1.2.4"})
     assert changed == f"vizdoom 1.2.4, now {now}"
+
+
+def test_a_generated_map_is_part_of_the_fingerprint_of_an_episode():
+    config = EnvConfig(env="maps:maze")
+    found = episode_fingerprint(config, 3)
+    assert found.keys() == {"iwad", "vizdoom", "map"}
+    assert found["map"] != episode_fingerprint(config, 4)["map"]
+    refuse_other_map(config, 3, found)
+    other = EnvConfig(env="maps:maze", map=MazeConfig(loops=0.5))
+    with pytest.raises(EnvError, match=r"the map that maps:maze makes of seed 3 is not the one"):
+        refuse_other_map(other, 3, found)
+    assert episode_fingerprint(EnvConfig(), 3) == fingerprint("basic")
+    refuse_other_map(EnvConfig(), 3, fingerprint("basic"))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from envs import EnvConfig, EnvError, make
+from envs.doom.env import DoomEnv
 from envs.playback import ActionNames, picture, playback_fps, resimulate
 from tests.envs import processes
 from tests.envs.raw import NATIVE, doom, random_actions
@@ -177,3 +178,17 @@ class Drawn:
 def test_what_is_no_picture_is_refused(image, said):
     with pytest.raises(EnvError, match=rf"^render\(\) {said}; a picture is \(height, width, 3\)"):
         picture(Drawn(image), (8, 8))
+
+
+def test_where_the_player_is_on_a_generated_map_is_told():
+    config = EnvConfig(env="maps:maze", height=60, width=80)
+    env = DoomEnv(config)
+    assert env.maps is not None
+    level = env.maps.level(5)
+    moments = list(resimulate(config, 5, [1, 1, 1, 1], (160, 120)))
+    assert len(moments) == 1 + 4 * 4
+    assert moments[0].position == pytest.approx(level.position(level.start))
+    assert moments[-1].position != moments[0].position
+    assert all(level.is_open(level.cell_at(*moment.position)) for moment in moments)
+    first = next(iter(resimulate(EnvConfig(), 0, [], (160, 120))))
+    assert first.position is None

@@ -4,6 +4,7 @@ import gymnasium as gym
 import pytest
 
 from envs import SCENARIOS, DoomEnv, EnvConfig, EnvError, canonical_name, folder_name, make
+from envs.doom.maps import MAPS
 from envs.doom.scenarios import FREEDOOM_MAPS
 from envs.registry import DOOMGRAD_IDS, frames_per_env_step, own_time_limit
 from tests.envs import processes
@@ -12,7 +13,7 @@ from tests.envs.maps import room, write_wad
 
 def test_every_scenario_and_freedoom_map_is_registered_once():
     maps = sum(len(names) for names in FREEDOOM_MAPS.values())
-    assert len(DOOMGRAD_IDS) == len(SCENARIOS) + maps
+    assert len(DOOMGRAD_IDS) == len(SCENARIOS) + maps + len(MAPS)
     assert set(DOOMGRAD_IDS) == {name for name in gym.registry if name.startswith("doomgrad/")}
     assert DOOMGRAD_IDS["doomgrad/DefendTheCenter-v0"] == "defend_the_center"
     assert DOOMGRAD_IDS["doomgrad/Freedoom2MAP01-v0"] == "freedoom2:MAP01"

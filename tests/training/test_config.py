@@ -47,7 +47,7 @@ def test_there_is_a_default_of_everything(agent):
         assert config.perception.encoder_name == encoder
         assert config.perception.memory_name == memory
         assert tuple(config.objective_configs) == objectives
-        types = part_types(agent, encoder, memory, objectives)
+        types = part_types("basic", agent, encoder, memory, objectives)
         parts = (config.agent, config.perception.encoder, config.perception.memory)
         assert tuple(map(type, parts)) == types[:3]
         assert {f.name for f in dataclasses.fields(types[3])} == set(objectives)

@@ -28,7 +28,7 @@ def make(tmp_path):
         return TrainingRecorder(
             tmp_path,
             env={"env": "basic"},
-            game={"vizdoom": "1"},
+            game=lambda seed: {"vizdoom": "1", "map": f"{seed}"},
             gamma=0.9,
             value_unit=lambda: unit,
             interval=1000,
@@ -69,7 +69,10 @@ def test_a_recording_has_the_actions_values_and_probabilities_of_the_policy(tmp_
     make().take([trace(1, 6.0)], 400)
     recording = load_recording(tmp_path / "training-first.npz")
     episode = recording.episode
-    assert (recording.env, recording.game) == ({"env": "basic"}, {"vizdoom": "1"})
+    assert (recording.env, recording.game) == (
+        {"env": "basic"},
+        {"vizdoom": "1", "map": f"{recording.episode.seed}"},
+    )
     assert (episode.gamma, episode.greedy, episode.terminated) == (0.9, False, True)
     assert episode.rewards.tolist() == [2.0] * 6
     assert episode.values.tolist() == [100.0] * 6  # in native rewards

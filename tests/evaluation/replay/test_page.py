@@ -129,3 +129,10 @@ def test_tracks_and_rates_are_checked():
         track(values=np.zeros(3, np.float32))
     with pytest.raises(ValueError, match="1 names of choices"):
         track(choices=("a",), probabilities=np.ones((20, 2), np.float32))
+
+
+def test_a_map_from_above_is_a_picture_on_the_page():
+    (plain,) = data_of(render(track(2)))["tracks"]
+    assert plain["map"] == ""
+    (own,) = data_of(render(track(2, map=b"a picture")))["tracks"]
+    assert base64.b64decode(own["map"].removeprefix("data:image/png;base64,")) == b"a picture"
