@@ -94,13 +94,11 @@ def main(arguments: Sequence[str]) -> int:
     """Train as a command line says, and return the exit status."""
     if "--doctor" in arguments:
         return check_machine()
-    launched = launched_ranks()
     if arguments and arguments[0].startswith("see:"):
-        if launched:
-            raise UsageError(f"{arguments[0]} is trained in one process; leave out torchrun")
         from commands import see  # Here, because drawing libraries take time to import.
 
         return see.main(arguments)
+    launched = launched_ranks()
     given = given_fields(arguments)
     arguments = with_config_file(arguments)
     command = read_command_line(arguments)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Generic
 
 import tyro
 
+from agents.distributed import launched_ranks
 from commands.commandline import UsageError, given_values, parse
 from perception import ENCODERS, MEMORIES
 from storage.run_folder import RunFolder
@@ -54,7 +55,12 @@ def main(arguments: Sequence[str]) -> int:
 
     Args:
         arguments: the command line; the first word is `see:TASK`.
+
+    Raises:
+        UsageError: If `torchrun` started this process.
     """
+    if launched_ranks():
+        raise UsageError(f"{arguments[0]} is trained in one process; leave out torchrun")
     config = read_command_line(arguments)
     folder = RunFolder(config.run_dir or config.default_run_dir)
     if folder.config_file.exists() and not config.fresh:

@@ -53,6 +53,13 @@ def test_a_perception_is_trained_and_scored(trained, capsys):
     assert (trained / "score-confusion.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_torchrun_is_refused(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    with pytest.raises(UsageError, match="see:digits is trained in one process; leave out torchr"):
+        train.main(["see:digits"])
+
+
 def test_options_of_policies_are_refused(trained):
     with pytest.raises(UsageError, match=r"--episodes is for policies, and .* is a perception"):
         evaluate.main(["score", str(trained), "--episodes", "3"])

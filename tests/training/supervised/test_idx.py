@@ -53,7 +53,7 @@ def test_a_bomb_is_not_unpacked(tmp_path):
         read_idx(path, 3)
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(GOOD)[:-9]])
+@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(GOOD)[:-9]], ids=["none", "cut"])
 def test_a_damaged_gzip_file_is_refused(tmp_path, content):
     path = tmp_path / "images.gz"
     path.write_bytes(content)
