@@ -72,6 +72,9 @@ class VectorSpec:
 class Decoder(nn.Module):
     """Decodes (B, H, W, C) uint8 images to (B, P, H, W) numbers in [0, 1], or to normalised ones.
 
+    Images may also be given as their pixels, (B, H, W, P) numbers in [0, 1], as `pixels` returns
+    them: indices of a palette have no gradient and no neighbours, but colours have both.
+
     The dtype of the result is that of autocast where it is enabled, else that of `palette`. Its
     memory format is channels-last: the bytes are already in that order, and convolutions on CUDA
     and on CPUs with matrix units are fastest with it.
@@ -117,16 +120,15 @@ class Decoder(nn.Module):
         """Decode images.
 
         Args:
-            frames: (B, H, W, C) uint8.
+            frames: (B, H, W, C) uint8, or their pixels, (B, H, W, P) floating point.
 
         Returns:
             (B, P, H, W) floating point, or blocks: the colours of the palette channels, then the
             other channels.
         """
-        device, colours = frames.device.type, self.palette
-        if torch.is_autocast_enabled(device):
-            colours = colours.to(torch.get_autocast_dtype(device))
-        colours = self._normalized("colours", colours)
+        if frames.is_floating_point():
+            return self._arranged(frames)
+        colours = self._normalized("colours", self.palette.to(self._dtype(frames)))
         if self.by_plane:
             return self._planes(frames, colours)
         if self.block > 1:
@@ -156,6 +158,57 @@ class Decoder(nn.Module):
             numbers = self._normalized("others", others.flatten(2)).unflatten(2, others.shape[2:])
             planes += [part.squeeze(3) for part in numbers.split(1, 3)]
         return torch.stack(planes, 1)
+
+    def pixels(self, frames: Tensor) -> Tensor:
+        """Return the pixels of images, which are never normalised.
+
+        Args:
+            frames: (B, H, W, C) uint8.
+
+        Returns:
+            (B, H, W, P) float32 in [0, 1]: the colours of the palette channels, then the other
+            channels.
+        """
+        planes = []
+        if self._palette_channels:
+            indices = _select(frames, self._palette_channels).int()
+            planes.append(F.embedding(indices, self.palette.float()).flatten(-2))
+        if self._other_channels:
+            planes.append(_select(frames, self._other_channels).float() / 255.0)
+        return torch.cat(planes, dim=-1)
+
+    @property
+    def num_colour_planes(self) -> int:
+        """The number of planes that are colours of palette channels, which come first."""
+        return 3 * len(self._palette_channels)
+
+    def _arranged(self, pixels: Tensor) -> Tensor:
+        """Return (B, H, W, P) pixels as `forward` returns the images that they are of."""
+        dtype = self._dtype(pixels)
+        colours, others = pixels.tensor_split([self.num_colour_planes], dim=-1)
+        planes = []
+        if self._palette_channels:
+            normal = self._normalized("colours", colours.to(dtype))
+            if self.block > 1:
+                normal = F.pad(normal.unflatten(-1, (-1, 3)), (0, 1)).flatten(-2)
+            planes.append(normal)
+        if self._other_channels:
+            planes.append(self._normalized("others", others).to(dtype))
+        decoded = planes[0] if len(planes) == 1 else torch.cat(planes, dim=-1)
+        if self.block > 1:
+            size = self.block
+            height, width = (side // size for side in decoded.shape[1:3])
+            decoded = decoded[:, : height * size, : width * size]
+            decoded = decoded.unflatten(2, (width, size)).unflatten(1, (height, size))
+            decoded = decoded.transpose(2, 3).flatten(3)
+        return decoded.permute(0, 3, 1, 2)
+
+    def _dtype(self, images: Tensor) -> torch.dtype:
+        """Return the dtype of what is decoded: that of autocast, if enabled, or of the palette."""
+        device = images.device.type
+        if torch.is_autocast_enabled(device):
+            return torch.get_autocast_dtype(device)
+        return self.palette.dtype
 
     def observe(self, frames: Tensor) -> None:
         """Update the statistics, if there are any, with a sample of (B, H, W, C) uint8 frames."""

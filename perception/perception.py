@@ -87,7 +87,7 @@ class ImageEncoder(nn.Module):
         self.num_features = encoder.num_features
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Encode (B, H, W, C) uint8 as (B, F), in the dtype of the layers."""
+        """Encode (B, H, W, C) uint8, or their pixels, as (B, F), in the dtype of the layers."""
         features: Tensor = self.encoder(self.decoder(frames))
         return features
 
@@ -226,6 +226,24 @@ class Perception(nn.Module):
                 features = encoder(obs[name]).float()
             parts.append(self.norms[name](features) if name in self.norms else features)
         return torch.cat(parts, dim=-1)
+
+    def pixels(self, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return observations with images as pixels, which everything here accepts as well.
+
+        Args:
+            obs: parts by name, with any leading axes `...`.
+
+        Returns:
+            The same parts; images are (..., H, W, P) float32 in [0, 1], see `Decoder.pixels`.
+        """
+        decoded = dict(obs)
+        for name in self.image_names:
+            frames = obs[name]
+            decoder = self.encoders[name].decoder
+            assert isinstance(decoder, Decoder)
+            flat = decoder.pixels(frames.flatten(0, -4))
+            decoded[name] = flat.unflatten(0, frames.shape[:-3])
+        return decoded
 
     def observe(self, obs: Mapping[str, Tensor]) -> None:
         """Update the statistics for normalisation with parts of observations, each (B, ...)."""

@@ -201,3 +201,34 @@ def test_a_wrong_number_of_channels_is_an_error():
 def test_a_palette_without_256_colours_is_an_error(colours):
     with pytest.raises(ValueError, match=f"must have 256 colours, got {colours}"):
         ImageSpec(shape=(6, 7, 1), channels=("palette",), palette=((0, 0, 0),) * colours)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize(("block", "size"), [(1, (6, 7)), (2, (6, 8)), (4, (9, 11))])
+@pytest.mark.parametrize(
+    "channels", [*CHANNELS.values(), ("depth", "palette", "labels", "palette")]
+)
+def test_pixels_are_decoded_as_the_images_they_are_of(channels, block, size, normalize, precision):
+    images = torch.from_numpy(frames(len(channels), size))
+    decoder = Decoder(spec(*channels, size=size), block, normalize)
+    decoder.observe(images)
+    pixels = decoder.pixels(images)
+    assert pixels.shape == (5, *size, spec(*channels, size=size).num_planes)
+    plain = Decoder(spec(*channels, size=size))
+    assert torch.equal(pixels.permute(0, 3, 1, 2), plain(images))
+    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        assert torch.equal(decoder(pixels), decoder(images))
+
+
+def test_pixels_have_the_gradient_of_what_is_decoded():
+    """Decoding is linear: the gradient says exactly what any small change does."""
+    decoder = Decoder(spec("palette", "depth", size=(8, 8)), 4, normalize=True)
+    images = torch.from_numpy(frames(2, (8, 8)))
+    decoder.observe(images)
+    pixels = decoder.pixels(images).requires_grad_()
+    decoded = decoder(pixels)
+    weights, change = torch.randn_like(decoded), 1e-2 * torch.randn_like(pixels)
+    (gradient,) = torch.autograd.grad((weights * decoded).sum(), pixels)
+    expected = (weights * (decoder(pixels + change) - decoded)).sum()
+    torch.testing.assert_close((gradient * change).sum(), expected, rtol=1e-3, atol=1e-3)
