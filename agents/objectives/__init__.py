@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from agents.objectives.adversarial import Adversarial, AdversarialConfig
+from agents.objectives.consistency import Noise, NoiseConfig, Shift, ShiftConfig
 from agents.objectives.contrastive import Contrastive, ContrastiveConfig
 from agents.objectives.depth import Depth, DepthConfig
 from agents.objectives.distill import Distill, DistillConfig
@@ -33,6 +35,9 @@ OBJECTIVES: dict[str, tuple[type[ObjectiveConfig], type[Objective[Any]]]] = {
     "depth": (DepthConfig, Depth),
     "labels": (LabelsConfig, Labels),
     "distill": (DistillConfig, Distill),
+    "adversarial": (AdversarialConfig, Adversarial),
+    "noise": (NoiseConfig, Noise),
+    "shift": (ShiftConfig, Shift),
 }
 """Objectives by name: configuration and class."""
 
@@ -58,6 +63,8 @@ def make_objectives(
 __all__ = [
     "OBJECTIVES",
     "RND",
+    "Adversarial",
+    "AdversarialConfig",
     "Contrastive",
     "ContrastiveConfig",
     "Depth",
@@ -72,11 +79,15 @@ __all__ = [
     "NextFrameConfig",
     "NextLatent",
     "NextLatentConfig",
+    "Noise",
+    "NoiseConfig",
     "Objective",
     "ObjectiveConfig",
     "PixelControl",
     "PixelControlConfig",
     "RNDConfig",
+    "Shift",
+    "ShiftConfig",
     "Variables",
     "VariablesConfig",
     "make_objectives",
