@@ -17,9 +17,10 @@ from typing import Annotated, Any
 import tyro
 
 from commands import (
+    attack,
     compare,
-    explain,
     compress,
+    explain,
     export,
     gallery,
     generalise,
@@ -44,6 +45,7 @@ RUN: dict[type[Any], Callable[[Any], None]] = {
     gallery.GalleryOptions: gallery.run,
     explain.ExplainOptions: explain.run,
     compress.CompressOptions: compress.run,
+    attack.AttackOptions: attack.run,
     export.ExportOptions: export.run,
     push.PushOptions: push.run,
     pull.PullOptions: pull.run,
@@ -59,6 +61,7 @@ Command = (
     | Annotated[gallery.GalleryOptions, tyro.conf.subcommand("gallery")]
     | Annotated[explain.ExplainOptions, tyro.conf.subcommand("explain")]
     | Annotated[compress.CompressOptions, tyro.conf.subcommand("compress")]
+    | Annotated[attack.AttackOptions, tyro.conf.subcommand("attack")]
     | Annotated[export.ExportOptions, tyro.conf.subcommand("export")]
     | Annotated[push.PushOptions, tyro.conf.subcommand("push")]
     | Annotated[pull.PullOptions, tyro.conf.subcommand("pull")]

@@ -8,6 +8,7 @@ episodes/*.npz       recorded episodes
 events.out.tfevents* TensorBoard       progress.csv       the same scalars
 evaluation.json      result of `score` replay.mp4, replay.html, policy.onnx
 teacher.safetensors  the policy that the objective distill learns from
+attack.json          results of `attack`; attack.md, attack.png, attack.html
 perception.safetensors  instead of policies: the best weights of a perception trained alone
 wandb/, trackio/     written by `--track`; kept by --fresh
 ```
@@ -40,6 +41,8 @@ POLICY, BEST = "policy.safetensors", "best.safetensors"
 PERCEPTION = "perception.safetensors"
 EVALUATION = "evaluation.json"
 VIDEO, PAGE, ONNX = "replay.mp4", "replay.html", "policy.onnx"
+ATTACK, ATTACK_TABLE = "attack.json", "attack.md"
+ATTACK_PICTURE, ATTACK_PAGE = "attack.png", "attack.html"
 SCORED = "score-"
 """What the names of pictures begin with that `score` draws of a perception."""
 CHECKPOINTS, EPISODES, NOT_FINITE = "checkpoint", "episodes", "not-finite.safetensors"
@@ -60,6 +63,10 @@ _WRITTEN = (
     NOT_FINITE,
     TEACHER,
     ONNX,
+    ATTACK,
+    ATTACK_TABLE,
+    ATTACK_PICTURE,
+    ATTACK_PAGE,
     f"{SCORED}*.png",
     CONFIG,  # Last: it marks the folder as a run's.
 )

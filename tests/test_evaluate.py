@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 def test_bad_input_gets_one_line(capsys, tmp_path):
     names = (
         "score, replay, watch, compare, suite, generalise, plot, gallery, explain, compress, "
-        "export, push, pull"
+        "attack, export, push, pull"
     )
     for arguments, expected in (
         ([], f"name a command; choose from {names}"),

@@ -2,10 +2,10 @@
 
 An attack changes each pixel by at most `epsilon` so that the policy's actions differ as much as
 possible from those for the real images; the loss is this difference. As in the paper, it is the KL
-divergence. The paper's steps are those of Langevin dynamics (SGLD); here they are those of projected
-gradient ascent from a random start, which is the method of attacks on trained policies. At the real
-images the divergence has no gradient, which is why the start is random. With memory, the images of a
-whole sequence are changed together, with gradients through the memory.
+divergence. The paper's steps are those of Langevin dynamics (SGLD); here they are those of
+projected gradient ascent from a random start, which is the method of attacks on trained policies.
+At the real images the divergence has no gradient, which is why the start is random. With memory,
+the images of a whole sequence are changed together, with gradients through the memory.
 """
 
 from __future__ import annotations

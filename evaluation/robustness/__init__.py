@@ -1,0 +1,1 @@
+"""How easily a trained policy is fooled: attacks on its pixels, natural shifts, and controls."""
