@@ -166,4 +166,5 @@ def _squares(image: Tensor, share: float, generator: torch.Generator) -> Tensor:
         distance = torch.arange(length) - first.long()[..., None]
         inside.append((distance >= 0) & (distance < side))
     rows, columns = inside
-    return (rows[..., :, None, None] & columns[..., None, :, None]).to(image.device)
+    mask: Tensor = rows[..., :, None, None] & columns[..., None, :, None]
+    return mask.to(image.device)

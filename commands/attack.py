@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from processes.streams import printable
 from storage.files import check_writable
 
 if TYPE_CHECKING:
+    from rich.status import Status
+
     from evaluation.entries import Contestant, Entry
     from evaluation.robustness.measure import Cell, Measured, Plan
     from evaluation.robustness.report import Row
@@ -194,39 +197,51 @@ def measured_rows(entry: Entry, plans: Mapping[Path, Plan]) -> list[Row]:
 
     found: dict[str, tuple[Cell, list[Measured]]] = {}
     for contestant in entry.contestants:
-        plan, folder = plans[contestant.path], folder_of(contestant)
+        name, plan, folder = str(contestant.path), plans[contestant.path], folder_of(contestant)
         remove_leftovers(folder)
         store = Store.open(folder / ATTACK, about(contestant, plan))
-        finished = sum(cell.key in store.cells for cell in plan.cells(contestant))
+        finished = sum(plan.key(cell) in store.cells for cell in plan.cells(contestant))
         if finished:
-            print_line(f"{contestant.path}: {finished} results are kept from an earlier command")
+            print_line(f"{name}: {finished} results are kept from an earlier command")
         with CONSOLE.status("") as status:
-
-            def starts(cell: Cell) -> None:
-                status.update(printable(f"{contestant.path}: {cell.key}"))
-
-            def ends(cell: Cell, measured: Measured) -> None:
-                mean = sum(measured.returns) / len(measured.returns)
-                print_line(f"{contestant.path}: {cell.key}: {mean:,.2f} ({measured.seconds:.0f} s)")
-
-            for cell, measured in measure(contestant, plan, store, starts=starts, ends=ends):
+            each = measure(
+                contestant,
+                plan,
+                store,
+                starts=functools.partial(show_name, status, name),
+                ends=functools.partial(print_measured, name),
+            )
+            for cell, measured in each:
                 found.setdefault(cell.key, (cell, []))[1].append(measured)
     return rows_of(entry.name, found)
 
 
+def show_name(status: Status, name: str, cell: Cell) -> None:
+    """Show which cell is played."""
+    status.update(printable(f"{name}: {cell.key}"))
+
+
+def print_measured(name: str, cell: Cell, measured: Measured) -> None:
+    """Print the mean return of a cell that was played."""
+    mean = sum(measured.returns) / len(measured.returns)
+    print_line(f"{name}: {cell.key}: {mean:,.2f} ({measured.seconds:.0f} s)")
+
+
 def print_rows(rows: Sequence[Row]) -> None:
-    """Print the table."""
+    """Print the table, without the columns for which a terminal has no room."""
     from rich.table import Table
 
     from evaluation.robustness.report import COLUMNS, NOTES, recoveries, table
 
+    chosen = ["change", "epsilon", "mean", "95 % interval", "kept", "decisions"]
+    if len({row.entry for row in rows}) > 1:
+        chosen = ["policy", *chosen]
     shown = Table()
-    for number, column in enumerate(COLUMNS):
-        shown.add_column(
-            column, justify="left" if number < 2 else "right", overflow="fold", no_wrap=number > 1
-        )
-    for row in table(rows):
-        shown.add_row(*row)
+    for column in chosen:
+        is_name = column in ("policy", "change")
+        shown.add_column(column, justify="left" if is_name else "right", overflow="fold")
+    for cells in table(rows):
+        shown.add_row(*(cells[COLUMNS.index(column)] for column in chosen))
     CONSOLE.print(shown)
-    for line in (*NOTES, *recoveries(rows)):
+    for line in (*NOTES[:-1], *recoveries(rows)):
         print_line(line)

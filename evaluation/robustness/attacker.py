@@ -159,9 +159,7 @@ class Attacker:
                 state = self.policy.initial_state(len(moment.episode_starts))
             moment = moment._replace(memory_state=state)
         images = {name: moment.obs[name] for name in self.policy.perception.image_names}
-        loss: Loss = torch.zeros_like  # Controls never compute it.
-        if not self.attack.is_control:
-            loss = self._loss(moment)
+        loss = _never_computed if self.attack.is_control else self._loss(moment)
         method, is_flat = self.attack.method, not self.policy.actor.num_choices
         if method is _fgsm and is_flat and self.attack.target == "action":
             # The probability of the most likely number is highest: it has no gradient there.
@@ -199,9 +197,14 @@ class Attacker:
                 losses = -output.values
             else:
                 losses = -output.distribution.log_prob(actions)
-            return (losses * counts).sum(0)
+            total: Tensor = (losses * counts).sum(0)
+            return total
 
         return loss
+
+
+def _never_computed(pixels: Pixels) -> Tensor:
+    raise AssertionError("a control asks no policy")
 
 
 def _sequence(window: list[Moment]) -> tuple[dict[str, Tensor], Tensor, Tensor]:

@@ -112,6 +112,13 @@ class Plan:
             cells += [Cell(name=name, epsilon=epsilon) for epsilon in self.epsilons]
         return [*cells, *(Cell(name=n) for n in existing(self.shifts, contestant.config, spec))]
 
+    def key(self, cell: Cell) -> str:
+        """Return the name of a cell in the file, with that of the policy it is transferred from."""
+        if cell.name in ATTACKS and ATTACKS[cell.name].from_another:
+            assert self.source is not None
+            return f"{cell.key} from {digest(self.source.policy)}"
+        return cell.key
+
 
 @dataclass
 class Store:
@@ -235,10 +242,7 @@ def measure(
             return envs
 
         for cell in plan.cells(contestant):
-            key = cell.key
-            if cell.name in ATTACKS and ATTACKS[cell.name].from_another:
-                assert plan.source is not None
-                key = f"{key} from {digest(plan.source.policy)}"
+            key = plan.key(cell)
             if key not in store.cells:
                 starts(cell)
                 if cell.name == "hud":

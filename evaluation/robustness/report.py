@@ -38,11 +38,10 @@ COLUMNS = (
 """Columns of the table; `NOTES` says what they are."""
 NOTES = (
     "epsilon: largest change of a pixel, in 255ths of the brightest one.",
-    "kept: the mean return as a share of the clean one, where random actions are 0 % and the clean "
-    "policy is 100 %.",
+    "kept: the mean return on a scale on which random actions are 0 % and the clean policy 100 %.",
+    "decisions: share of env steps in which the change makes another action the most likely one.",
     "distance: total variation between the distributions over actions with and without the change, "
-    "at the same memory; decisions: share of env steps in which another action is the most likely "
-    "one; value: by how much the critic's value changes.",
+    "at the same memory; value: by how much the critic's value changes.",
 )
 _MARKERS = "os^Dv<>ph*"
 
@@ -147,7 +146,10 @@ def recoveries(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         for seed in row.seeds:
             found = seed.recovery
-            if not found or not found["episodes"]:
+            if not found:
+                continue
+            if not found["episodes"]:
+                sentences.append(f"{row.entry}: no episode lasted until after the foreign frames.")
                 continue
             median = found["median_steps"]
             time = "none recovered" if median is None else f"after {median:g} env steps (median)"

@@ -152,7 +152,10 @@ SHIFTS: dict[str, Shift] = {
         text="the most frequent colour of the first frame, in all shades, is magenta",
         needs_palette=True,
     ),
-    "hud": Shift(text="the status bar is shown, or hidden where it is shown", only_scenarios=True),
+    "hud": Shift(
+        text="the status bar is shown, above it a smaller view; or hidden, if it was shown",
+        only_scenarios=True,
+    ),
     "foreign": Shift(text="one second of another scenario's frames", only_scenarios=True),
 }
 """Natural shifts by name."""
