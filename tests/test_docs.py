@@ -62,6 +62,7 @@ SHORT = {
     "suite": "--episodes 2 --seeds 0 --total-env-steps 16",
     "watch": "--episodes 1 --terminal --speed 1000",
     "replay": "--size 160x120",
+    "attack": "--episodes 1 --num-envs 1 --attacks fgsm --epsilons 1 --shifts darker",
     "export": "",
     "compress": "--episodes 2 --students 0.25 --train-env-steps 64",
     "push": "",
