@@ -14,7 +14,7 @@ import functools
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -362,8 +362,3 @@ def _shift(name: str, policy: Policy) -> Change:
         return changed
 
     return shifted
-
-
-def returns_of(seeds: Sequence[Measured]) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
-    """Return the returns of S training seeds in a cell, each (E,)."""
-    return [np.array(measured.returns, np.float64) for measured in seeds]

@@ -68,15 +68,12 @@ class ChangedPlayer:
         if self._watch is not None:
             self._watch(pixels, changed)
         decision = self._policy.act(changed, memory_state, episode_starts, draws)
-        clean = self._policy.act(pixels, memory_state, episode_starts, None)
-        other = self._policy.act(changed, memory_state, episode_starts, None)
-        differ = (
-            (clean.actions != other.actions).flatten(1)
-            if clean.actions.dim() > 1
-            else (clean.actions != other.actions)[:, None]
+        clean, other = (
+            self._policy.act(seen, memory_state, episode_starts, None) for seen in (pixels, changed)
         )
+        differ = (clean.actions != other.actions).reshape(len(episode_starts), -1).any(1)
         distance = total_variation(self._policy, clean.probabilities, decision.probabilities)
-        numbers = (distance, differ.any(1).float(), decision.values - clean.values)
+        numbers = (distance, differ.float(), decision.values - clean.values)
         self._effects.append(torch.stack([number.mean() for number in numbers]).cpu())
         return decision
 

@@ -20,7 +20,7 @@ from evaluation.report.layout import GREY, SETTINGS, fit, number
 from evaluation.report.looks import COLOURS
 from evaluation.report.markdown import markdown_table, plain
 from evaluation.robustness.attacker import ATTACKS
-from evaluation.robustness.measure import CLEAN, RANDOM, Cell, Measured, returns_of
+from evaluation.robustness.measure import CLEAN, RANDOM, Cell, Measured
 from evaluation.robustness.shifts import SHIFTS
 from evaluation.statistics import Score, summarize
 
@@ -92,7 +92,10 @@ def rows_of(entry: str, measured: Mapping[str, tuple[Cell, Sequence[Measured]]])
         measured: by key, a cell and what was measured for each training seed.
     """
     scores = {
-        key: summarize(returns_of(seeds), float(np.mean([seed.length for seed in seeds])))
+        key: summarize(
+            [np.array(seed.returns) for seed in seeds],
+            float(np.mean([seed.length for seed in seeds])),
+        )
         for key, (_, seeds) in measured.items()
     }
     clean, random = scores[CLEAN].mean, scores[RANDOM].mean
