@@ -29,6 +29,7 @@ from evaluation.robustness.shifts import Planes
 
 _HEIGHT = 240  # Of each of the three pictures, in pixels; even, as their width.
 _BAR = 24  # Height of the line of text above them.
+_GAP = 4  # Between pictures, in pixels.
 _CRF = 18  # What an attack changes is faint: a low quality would hide it.
 
 
@@ -80,7 +81,7 @@ def attacked_page(contestant: Contestant, plan: Plan, cell: Cell) -> tuple[str, 
 
 
 def _triptych(clean: Tensor, changed: Tensor, planes: Planes, label: str) -> NDArray[np.uint8]:
-    """Return a picture of three frames side by side, (240 + 24, W, 3) uint8 RGB.
+    """Return a picture of three frames side by side, (_HEIGHT + _BAR, W, 3) uint8 RGB.
 
     Args:
         clean: (H, W, P) pixels.
@@ -95,7 +96,8 @@ def _triptych(clean: Tensor, changed: Tensor, planes: Planes, label: str) -> NDA
     frames = (before, after, 0.5 + factor * difference)
     texts = ("clean", label, f"difference times {factor:.0f}")
     parts = [_framed(frame, text) for frame, text in zip(frames, texts, strict=True)]
-    return np.hstack(parts)
+    gap = np.zeros((len(parts[0]), _GAP, 3), np.uint8)
+    return np.hstack([parts[0], gap, parts[1], gap, parts[2]])
 
 
 def _newest(pixels: Tensor, planes: Planes) -> NDArray[np.float32]:

@@ -215,7 +215,7 @@ def picture(rows: Sequence[Row], title: str) -> Figure:
         if shifts:
             _draw_shifts(next(plots), own, shifts)
         for plot in line:
-            _draw_controls(plot, own)
+            _draw_controls(plot, own, named=plot is line[-1])
         line[0].set_title(fit(entry, 400.0), loc="left", fontsize=9)
         line[0].set_ylabel("native return")
     if attacks:
@@ -266,7 +266,7 @@ def _draw_points(axes: Axes, places: Sequence[float], rows: Sequence[Row], **loo
     axes.errorbar(places, means, errors, markersize=4, linewidth=1.2, elinewidth=0.9, **look)
 
 
-def _draw_controls(axes: Axes, rows: Sequence[Row]) -> None:
+def _draw_controls(axes: Axes, rows: Sequence[Row], *, named: bool) -> None:
     for row in rows:
         if row.cell.name in (CLEAN, RANDOM):
             is_clean = row.cell.name == CLEAN
@@ -278,12 +278,14 @@ def _draw_controls(axes: Axes, rows: Sequence[Row]) -> None:
                 linestyle="-" if is_clean else "--",
                 zorder=1,
             )
-            axes.annotate(
-                row.cell.name,
-                (1.0, row.score.mean),
-                xycoords=("axes fraction", "data"),
-                ha="right",
-                va="bottom",
-                fontsize=7,
-                color="0.25",
-            )
+            if named:
+                axes.annotate(
+                    row.cell.name,
+                    (1.01, row.score.mean),
+                    xycoords=("axes fraction", "data"),
+                    ha="left",
+                    va="center",
+                    fontsize=7,
+                    color="0.25",
+                    annotation_clip=False,
+                )

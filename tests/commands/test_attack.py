@@ -65,7 +65,11 @@ def test_a_table_a_picture_a_page_and_numbers_are_written(attacked):
     assert [row["change"] for row in rows["rows"]] == [key.split()[0] for key in CELLS]
     assert (attacked / "attack.png").read_bytes()[:4] == b"\x89PNG"
     table = (attacked / "attack.md").read_text()
-    for words in ("| fgsm | 2 |", "Protocol: 1 episode at", "![return against epsilon](attack.png)"):
+    for words in (
+        "| fgsm | 2 |",
+        "Protocol: 1 episode at",
+        "![return against epsilon](attack.png)",
+    ):
         assert words in table
     page = (attacked / "attack.html").read_text()
     assert "fgsm, epsilon 2/255" in page
