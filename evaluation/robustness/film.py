@@ -23,7 +23,7 @@ from envs.video import mp4_bytes
 from evaluation.entries import Contestant
 from evaluation.replay.page import Track, page
 from evaluation.replay.video import events
-from evaluation.robustness.measure import Cell, Plan, change_of, image_spec, played
+from evaluation.robustness.measure import Cell, Plan, change_of, file_of, image_spec, played
 from evaluation.robustness.player import ChangedPlayer
 from evaluation.robustness.shifts import Planes
 
@@ -41,8 +41,8 @@ def attacked_page(contestant: Contestant, plan: Plan, cell: Cell) -> tuple[str, 
         plan: which episode is played, and how.
         cell: the attack.
     """
-    policy, device = contestant.file.policy, choose_device(plan.protocol.device)
-    policy.to(device)
+    file, device = file_of(contestant), choose_device(plan.protocol.device)
+    policy = file.policy.to(device)
     spec = image_spec(policy)
     assert spec is not None
     part = next(name for name, each in policy.specs.items() if each is spec)
@@ -54,9 +54,7 @@ def attacked_page(contestant: Contestant, plan: Plan, cell: Cell) -> tuple[str, 
     player = ChangedPlayer(policy, change_of(cell, contestant, plan), watch)
     protocol = type(plan.protocol)(episodes=1, seed=plan.protocol.seed, num_envs=1)
     with contextlib.closing(SharedVectorEnv(contestant.config, 1)) as envs:
-        (episode,) = played(
-            player, envs, contestant.file, protocol, greedy=plan.greedy, device=device
-        )
+        (episode,) = played(player, envs, file, protocol, greedy=plan.greedy, device=device)
     planes, epsilon = Planes.of(spec), cell.epsilon
     label = f"{cell.name}, epsilon {epsilon:g}/255" if epsilon is not None else cell.name
     pictures = [_triptych(clean, changed, planes, label) for clean, changed in seen]

@@ -104,8 +104,7 @@ class Plan:
 
     def cells(self, contestant: Contestant) -> list[Cell]:
         """Return what is done to a policy, controls first."""
-        policy = contestant.file.policy
-        spec = image_spec(policy)
+        spec = image_spec(file_of(contestant).policy)
         assert spec is not None
         cells = [Cell(name=CLEAN), Cell(name=RANDOM)]
         for name in self.attacks:
@@ -164,7 +163,7 @@ def about(contestant: Contestant, plan: Plan) -> dict[str, Any]:
     return {
         "format": _FORMAT,
         "env": contestant.config.env,
-        "policy": digest(contestant.file.policy),
+        "policy": digest(file_of(contestant).policy),
         "mode": "greedy" if plan.greedy else "sampled",
         "protocol": plan.protocol.facts(contestant.config),
     }
@@ -179,6 +178,20 @@ def digest(policy: Policy) -> str:
     return found.hexdigest()[:16]
 
 
+def file_of(contestant: Contestant) -> PolicyFile:
+    """Return the file of a policy.
+
+    Raises:
+        EvaluationError: If it is an ONNX file.
+    """
+    if not isinstance(contestant.file, PolicyFile):
+        raise EvaluationError(
+            f"{contestant.path} is an ONNX file, which has no gradients to attack it by; name the "
+            "policy that it was exported from"
+        )
+    return contestant.file
+
+
 def image_spec(policy: Policy) -> ImageSpec | None:
     """Return the first image that a policy observes; None if there is none."""
     return next((spec for spec in policy.specs.values() if isinstance(spec, ImageSpec)), None)
@@ -190,7 +203,7 @@ def check_attackable(contestant: Contestant, plan: Plan) -> None:
     Raises:
         EvaluationError: If it cannot.
     """
-    policy, path = contestant.file.policy, contestant.path
+    policy, path = file_of(contestant).policy, contestant.path
     if image_spec(policy) is None:
         raise EvaluationError(
             f"{path} observes no images, and attacks change pixels; name a policy that sees"
@@ -230,7 +243,7 @@ def measure(
     Raises:
         FileError: If the policy does not fit its environment, or the file cannot be written.
     """
-    policy, protocol = contestant.file.policy, plan.protocol
+    policy, protocol = file_of(contestant).policy, plan.protocol
     policy.requires_grad_(requires_grad=False)  # Only pixels need gradients.
     with contextlib.ExitStack() as opened:
 
@@ -263,7 +276,7 @@ def _measure_hud(contestant: Contestant, plan: Plan) -> Measured:
 
 
 def _measure(cell: Cell, contestant: Contestant, plan: Plan, envs: SharedVectorEnv) -> Measured:
-    file, device = contestant.file, choose_device(plan.protocol.device)
+    file, device = file_of(contestant), choose_device(plan.protocol.device)
     policy = file.policy.to(device)
     started = time.perf_counter()
     player: Player
@@ -323,7 +336,7 @@ def played(
 
 def change_of(cell: Cell, contestant: Contestant, plan: Plan) -> Change | None:
     """Return how a cell changes observations; None if it does not."""
-    policy = contestant.file.policy
+    policy = file_of(contestant).policy
     if cell.name in ATTACKS:
         attack, epsilon = ATTACKS[cell.name], (cell.epsilon or 0.0) / 255.0
         attacked = policy

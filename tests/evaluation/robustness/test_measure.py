@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -54,6 +56,9 @@ def test_what_cannot_be_attacked_is_refused(tmp_path):
     with pytest.raises(EvaluationError, match=r"has no memory for pgd10_memory; leave it out"):
         check_attackable(plain, through_memory)
     check_attackable(plain, plan(source=recurrent.file))
+    exported = replace(plain, file=SimpleNamespace(policy=plain.file.policy))
+    with pytest.raises(EvaluationError, match=r"is an ONNX file, which has no gradients"):
+        check_attackable(exported, plan())
     other = contestant(tmp_path, actions=spaces.Discrete(4)).file
     with pytest.raises(EvaluationError, match=r"--from has other observations or actions than"):
         check_attackable(plain, plan(source=other))
