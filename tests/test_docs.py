@@ -64,6 +64,7 @@ SHORT = {
     "replay": "--size 160x120",
     "attack": "--episodes 1 --num-envs 1 --attacks fgsm --epsilons 1 --shifts darker",
     "export": "",
+    "explain": "--episodes 2 --states 1 --steps 2 --size 160x120",
     "compress": "--episodes 2 --students 0.25 --train-env-steps 64",
     "push": "",
     "pull": "",

@@ -11,7 +11,7 @@ import torch
 from agents import Agent
 from agents.policy import Policy
 from evaluation.entries import locate
-from perception import ImageSpec, Spec
+from perception import ImageSpec, Spec, VectorSpec
 from storage.checkpoint import under
 from storage.files import FileError
 from storage.perception_file import PerceptionFile, find_perception
@@ -152,7 +152,9 @@ def _observed(policy: Policy) -> dict[str, object]:
 
 
 def _seen(spec: Spec) -> object:
-    return (spec.shape, spec.channels) if isinstance(spec, ImageSpec) else spec
+    if isinstance(spec, ImageSpec):
+        return (spec.shape, spec.channels)
+    return spec.size if isinstance(spec, VectorSpec) else spec
 
 
 def _encoding(perception: Policy | PerceptionFile) -> dict[str, object]:

@@ -138,7 +138,7 @@ def check_same(
     for name in order:
         if name not in free and before.get(name) != now[name]:
             raise FileError(
-                f"{folder.path} holds a run with {name} {before.get(name)!s:.100}, not "
+                f"{folder.path} holds a run with {name} {before.get(name)!s:.300}, not "
                 f"{now[name]}; choose another --run-dir, or start over with --fresh"
             )
 

@@ -54,7 +54,7 @@ def register_guard(folder: Path) -> None:
     _registered.append(library)
 
 
-def _contiguous_gradients(loss, parameters, *, allow_unused):
+def _contiguous_gradients(loss, parameters, *, allow_unused=False):
     return [torch.empty(p.shape, dtype=p.dtype, device=p.device) for p in parameters]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 import torch
@@ -96,7 +97,7 @@ def test_objectives_stay_on_the_gpu():
     collected = make_rollout(policy, STEPS, NUM_ENVS, targets=TARGETS)
     objectives = all_objectives(policy)
     with fake_gpu() as transfers:
-        for module in (policy, *objectives.values()):
+        for module in (policy, *objectives.values(), *objectives["distill"]._teacher):
             to_fake_gpu(module)
         agent = make_agent("a2c", policy, objectives)
         rollout = moved(collected, CUDA)
@@ -170,6 +171,8 @@ def test_the_backward_pass_stays_on_the_device(monkeypatch, name, encoder, memor
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)
     policy = make_policy(encoder=encoder, memory=memory, normalize_obs=True)
     collected = make_rollout(policy, STEPS, NUM_ENVS, targets=TARGETS)
+    of_teacher = all_objectives(policy)["distill"].targets_of(collected)
+    collected = replace(collected, targets=collected.targets | of_teacher)
     policy.to("meta")
     agent = make_agent(name, policy, all_objectives(policy))
     rollout = moved(collected, torch.device("meta"))

@@ -111,7 +111,7 @@ def test_what_another_process_trains_is_left_to_it(tmp_path, capfd, monkeypatch)
                 other.kill()  # However it ends, its training is resumed.
             return 0
 
-        monkeypatch.setattr(suite, "_train", train_here)
+        monkeypatch.setattr(suite, "train_alone", train_here)
         assert train_all(options) == folders
     assert trained == [folders[1], folders[2], folders[0]]
     assert "waiting for trainings of other processes: 1\n" in capfd.readouterr().out

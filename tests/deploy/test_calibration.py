@@ -47,7 +47,7 @@ def record(path: Path, actions: list[int], config=CONFIG, seed=7) -> Path:
         statistics={"r": float(num), "l": float(num)},
     )
     game = fingerprint(config.env)
-    save_recording(path, Recording(episode=episode, env=vars(config), game=game))
+    save_recording(path, Recording(episode=episode, env=asdict(config), game=game))
     return path
 
 

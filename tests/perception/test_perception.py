@@ -97,6 +97,8 @@ def test_the_configuration_is_stored_with_names():
         "encoder": {"name": "impala", "impala_channels": [4, 4], "features": 16},
         "memory": {"name": "gru", "memory_size": 6},
         "vectors": {"hidden_sizes": [8]},
+        "sound": {"sound_input": "spectrogram", "sound_features": 8, "sound_bands": 4},
+        "text": {"text_features": 8, "embedding_size": 8},
         "layer_norm": False,
     }
     default = PerceptionConfig()

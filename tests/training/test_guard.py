@@ -10,6 +10,7 @@ from safetensors import safe_open
 
 from agents.agent import NotFiniteError
 from agents.collector import Collected
+from agents.distributed import Averaging
 from storage.run_folder import RunFolder
 from tests.agents.synthetic import make_policy, make_rollout
 from training.errors import TrainingError
@@ -19,6 +20,8 @@ from training.progress import Progress
 
 class Agent:
     """Updates as it is told: `.` is finite, `x` is not."""
+
+    averaging = Averaging()
 
     def __init__(self, outcomes):
         self.outcomes = list(outcomes)

@@ -31,7 +31,7 @@ def log(logger, steps):
     """Log as a training does, with a return that is a tenth of the step."""
     for step in steps:
         logger.record("time/total_timesteps", step)
-        logger.record("time/fps", 100.0)
+        logger.record("time/env_steps_per_s", 100.0)
         logger.record("rollout/ep_rew_mean", step / 10)
         logger.dump(step)
 
@@ -53,7 +53,7 @@ def test_tensorboard_has_every_tag_at_its_env_step(tmp_path):
     with logging(tmp_path) as logger:
         log(logger, [10, 20, 30])
     tags = board(tmp_path).Tags()["scalars"]
-    assert {"time/total_timesteps", "time/fps", "rollout/ep_rew_mean"} <= set(tags)
+    assert {"time/total_timesteps", "time/env_steps_per_s", "rollout/ep_rew_mean"} <= set(tags)
     expected = [(10, 1.0), (20, 2.0), (30, 3.0)]
     assert scalars(tmp_path, "rollout/ep_rew_mean") == expected
 

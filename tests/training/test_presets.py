@@ -8,6 +8,7 @@ import torch
 from agents import AGENTS, Policy, observation_specs
 from agents.ppo import PPO
 from envs import SCENARIOS, make
+from envs.doom.maps import MAPS
 from perception import ENCODERS, MEMORIES
 from training.config import default_config, dotted, list_of
 from training.presets import _AGENTS, _DOOM_OBJECTIVES, _ENVS, preset
@@ -74,7 +75,7 @@ def test_an_agents_own_preset_has_only_fields_it_has(agent):
 
 
 def test_environments_with_presets_exist():
-    assert set(_ENVS) <= set(SCENARIOS)
+    assert set(_ENVS) <= {*SCENARIOS, *(f"maps:{kind}" for kind in MAPS)}
     for env, agent in _AGENTS:
         assert env in SCENARIOS or env == "CartPole-v1"
         assert agent in AGENTS

@@ -119,6 +119,7 @@ def other_value(name, value):
         "perception.encoder.conv_channels": (1, 2, 3),
         "perception.encoder.conv_strides": (3, 2, 1),
         "perception.vectors.hidden_sizes": (7,),
+        "perception.sound.sound_input": "waveform",
         "agent.value_clip_coef": 0.5,
         "agent.target_kl": 0.5,
         "objectives.variables.names": ("HEALTH",),

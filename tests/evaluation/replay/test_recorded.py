@@ -38,7 +38,7 @@ def record(config, episodes=1, seed=0):
         player = RandomPlayer(envs.single_action_space)
         played = play(player, envs, Protocol(episodes=episodes, seed=seed, num_envs=4))
     game = fingerprint(config.env)
-    return [Recording(episode=e, env=vars(config), game=game) for e in played]
+    return [Recording(episode=e, env=dataclasses.asdict(config), game=game) for e in played]
 
 
 def infos_of_env_steps(config, recording):

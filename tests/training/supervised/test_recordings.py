@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def run(tmp_path_factory):
         + [f"score-sampled-{n:09d}" for n in range(3)]
         + ["training-first"]
     ):
-        recording = Recording(episode=episodes[i % 8], env=vars(PLAYED), game=game)
+        recording = Recording(episode=episodes[i % 8], env=asdict(PLAYED), game=game)
         save_recording(run / "episodes" / f"{name}.npz", recording)
     return run
 
