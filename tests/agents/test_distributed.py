@@ -78,6 +78,11 @@ def make_agent(name="ppo", *, ranks=ALONE, sync_every=None, **options):
     return agent
 
 
+def wait_for_others(ranks):
+    """Wait until all ranks have made their agents: one that learns draws random numbers too."""
+    ranks.exchange(None)
+
+
 def make_agent_alone(name, *, num_envs, objectives=(), memory="none", **options):
     kind, learner = OUR_AGENTS[name]
     config = kind(**{**OPTIONS, **options})
@@ -267,6 +272,7 @@ def test_all_ranks_undo_an_update_if_the_gradients_of_one_are_not_finite(sync_ev
 
     def update(ranks):
         agent = make_agent(ranks=ranks, sync_every=sync_every, normalize_obs=False)
+        wait_for_others(ranks)
         before = weights(agent.policy.actor)
         if ranks.rank == 1:
             agent.config.__dict__["value_coef"] = float("nan")
@@ -288,10 +294,12 @@ def test_weights_are_averaged_after_every_so_many_updates(name):
 
     def train(ranks):
         agent = make_agent(ranks=ranks, sync_every=2, **options)
+        wait_for_others(ranks)
         return [learn(agent, [rollout], ranks)[0] for rollout in rollouts]
 
     def train_separately(ranks):
         agent = make_agent(**options)
+        wait_for_others(ranks)
         return [learn(agent, [rollout], ranks)[0] for rollout in rollouts]
 
     (first, second), apart = run_ranks(train), run_ranks(train_separately)
