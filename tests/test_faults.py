@@ -138,6 +138,7 @@ def test_basic_is_learned_while_engines_are_killed(tmp_path):
 # The disk.
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_nothing_but_the_write(tmp_path):
     arguments = ["CartPole-v1", *SHORT, "--total-env-steps", "100000000", "--eval-every", "640"]
     process = start(tmp_path, *arguments, "--checkpoint-every-s", "0.2")

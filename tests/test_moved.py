@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 
+import pytest
+
 import evaluate
 import train
 from envs.doom.cfg import BUNDLED
@@ -16,6 +18,7 @@ SHORT = (*SMALL, "--eval-episodes", 1, "--time-limit", 40)
 ONE = ("--episodes", 1, "--greedy")
 
 
+@pytest.mark.slow
 def test_a_run_is_moved_with_its_files(capsys, monkeypatch, tmp_path):
     old, new, run = tmp_path / "old", tmp_path / "new", "runs/mine/ppo-seed0"
     old.mkdir()

