@@ -333,10 +333,8 @@ def _sizes(teacher: _Teacher, path: Path) -> dict[str, Any]:
 
 def _played(teacher: _Teacher, path: Path) -> tuple[list[Any], float]:
     """Play the protocol's episodes with a variant; return them, and the seconds that they took."""
-    import time
-
-    from evaluation.compare import MODES
-    from evaluation.protocol import check_fits, play, vector_env
+    from evaluation.compare import MODES, start_engines, timed
+    from evaluation.protocol import check_fits, vector_env
     from storage.run_folder import find_player
 
     options = teacher.options
@@ -344,10 +342,8 @@ def _played(teacher: _Teacher, path: Path) -> tuple[list[Any], float]:
     file, _ = find_player(path, trust=options.trust)
     with vector_env(teacher.config, protocol.num_envs, protocol.episodes) as envs:
         check_fits(file, envs, path)
-        envs.reset(seed=protocol.seed)  # Engines start before the time is taken.
-        started = time.perf_counter()
-        episodes = play(file, envs, protocol, greedy=MODES[options.modes[0]])
-        return episodes, time.perf_counter() - started
+        start_engines(envs, protocol)
+        return timed(file, envs, protocol, greedy=MODES[options.modes[0]])
 
 
 def _report(teacher: _Teacher, variants: Sequence[Variant]) -> None:

@@ -178,10 +178,10 @@ def compare(
     ]
     config = entries[0].config
     with vector_env(config, protocol.num_envs, protocol.episodes) as envs:
-        _start(envs, protocol)
+        start_engines(envs, protocol)
         for name, player in baselines(envs).items():
             progress(name)
-            played = _timed(player, envs, protocol, greedy=False)
+            played = timed(player, envs, protocol, greedy=False)
             results.append(_result(name, "", (), [played]))
     return rank(config, protocol, results)
 
@@ -235,22 +235,23 @@ def _play_entry(
     for contestant in entry.contestants:
         with vector_env(contestant.config, protocol.num_envs, protocol.episodes) as envs:
             check_fits(contestant.file, envs, contestant.path)
-            _start(envs, protocol)
+            start_engines(envs, protocol)
             for mode in modes:
                 progress(f"{contestant.path} ({mode})")
-                played[mode].append(_timed(contestant.file, envs, protocol, greedy=MODES[mode]))
+                played[mode].append(timed(contestant.file, envs, protocol, greedy=MODES[mode]))
     for mode in modes:
         yield _result(entry.name, mode, entry.contestants, played[mode])
 
 
-def _start(envs: SharedVectorEnv, protocol: Protocol) -> None:
+def start_engines(envs: SharedVectorEnv, protocol: Protocol) -> None:
     """Start the engines, so that the speed of the first player does not include it."""
     envs.reset(seed=protocol.seed)
 
 
-def _timed(
+def timed(
     player: Player | PlayableFile, envs: SharedVectorEnv, protocol: Protocol, *, greedy: bool
 ) -> _Played:
+    """Play the protocol's episodes; return them, and the seconds that they took."""
     started = time.perf_counter()
     return play(player, envs, protocol, greedy=greedy), time.perf_counter() - started
 

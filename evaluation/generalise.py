@@ -27,6 +27,7 @@ from evaluation.seeds import first_training_seed
 from evaluation.statistics import Interval, Score, Strata, summarize
 from storage.files import FileError, read_json, write_json
 from storage.onnx_file import OnnxPolicy
+from storage.policy_file import digest
 from storage.recording import Episode
 
 TRAINING, UNSEEN = "training maps", "unseen maps"
@@ -243,8 +244,7 @@ def _hash(contestant: Contestant) -> str:
     policy = contestant.file.policy
     if isinstance(policy, OnnxPolicy):
         return hashlib.sha256(contestant.path.read_bytes()).hexdigest()
-    tensors = policy.state_dict().values()
-    return hashlib.sha256(b"".join(t.cpu().numpy().tobytes() for t in tensors)).hexdigest()
+    return digest(policy)
 
 
 def _resumed(file: Path, key: Mapping[str, Any]) -> dict[str, Any]:

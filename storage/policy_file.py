@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -123,6 +124,15 @@ def save_policy(
         "imports": list(imports),
     }
     write_tensors(path, policy.state_dict(), description)
+
+
+def digest(policy: Policy) -> str:
+    """Return a short text that differs for different weights."""
+    found = hashlib.sha256()
+    for name, tensor in policy.state_dict().items():
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        found.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()[:16]
 
 
 def check_can_be_read(policy: Policy) -> None:

@@ -43,7 +43,7 @@ from evaluation.explain.seen import Recorded, Seen, watch, with_past
 from evaluation.replay.recorded import ShownEpisode
 from perception import ImageSpec
 from storage.files import FileError, read_json, write_json
-from storage.policy_file import PolicyFile
+from storage.policy_file import PolicyFile, digest
 
 PARTS = ("maps", "checks", "interventions", "probes")
 """What an explanation consists of."""
@@ -275,11 +275,7 @@ class Explainer:
 
 def key_of(policy: Policy, config: EnvConfig, plan: Plan) -> str:
     """Return the SHA-256 of everything that an explanation depends on but the recording."""
-    digest = hashlib.sha256(f"{_FORMAT} {config} {plan}".encode())
-    for name, tensor in policy.state_dict().items():
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
-    return digest.hexdigest()
+    return hashlib.sha256(f"{_FORMAT} {config} {plan} {digest(policy)}".encode()).hexdigest()
 
 
 def explained_steps(pixels: PixelPolicy, seen: Seen, steps: int) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -36,7 +35,7 @@ from evaluation.robustness.player import Change, ChangedPlayer, Effect
 from evaluation.robustness.shifts import SHIFTS, MissingTexture, Planes, existing, with_other_hud
 from perception import ImageSpec
 from storage.files import FileError, decode, read_json, write_json
-from storage.policy_file import PolicyFile
+from storage.policy_file import PolicyFile, digest
 from storage.recording import Episode
 
 CLEAN, RANDOM = "clean", "random"
@@ -167,15 +166,6 @@ def about(contestant: Contestant, plan: Plan) -> dict[str, Any]:
         "mode": "greedy" if plan.greedy else "sampled",
         "protocol": plan.protocol.facts(contestant.config),
     }
-
-
-def digest(policy: Policy) -> str:
-    """Return a short text that differs for different weights."""
-    found = hashlib.sha256()
-    for name, tensor in policy.state_dict().items():
-        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        found.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()[:16]
 
 
 def file_of(contestant: Contestant) -> PolicyFile:

@@ -10,7 +10,6 @@ from envs.doom.maps.kind import FIGHT, Kind, Rules
 from envs.doom.maps.level import CLIP, MEDIKIT, PLAYER, ZOMBIE, Level, Thing
 from envs.doom.maps.looks import room_looks
 
-_PILLARS = 0.06  # share of the cells
 _NEAREST = 3  # steps from the start to the nearest monster
 
 
@@ -53,8 +52,7 @@ class Arena(Kind[ArenaConfig]):
     def level(self, seed: int) -> Level:
         """Return the map of a seed."""
         config, rng = self.config, self.stream(seed, "layout")
-        rows, columns = rng.randint(*config.size), rng.randint(*config.size)
-        grid = halls(rng, rows, columns, rng.randint(*config.rooms), _PILLARS)
+        grid = halls(rng, config.size, config.rooms)
         rng = self.stream(seed, "things")
         cells = open_cells(grid)
         start = rng.choice(cells)

@@ -10,8 +10,6 @@ from envs.doom.maps.kind import Kind, Rules
 from envs.doom.maps.level import HOSTILE_FLOOR, MEDIKIT, PLAYER, Level, Thing
 from envs.doom.maps.looks import HOSTILE_FLATS, room_looks
 
-_PILLARS = 0.06  # share of the cells
-
 
 @dataclass(frozen=True, kw_only=True)
 class GatherConfig(MapConfig):
@@ -45,8 +43,7 @@ class Gather(Kind[GatherConfig]):
     def level(self, seed: int) -> Level:
         """Return the map of a seed."""
         config, rng = self.config, self.stream(seed, "layout")
-        rows, columns = rng.randint(*config.size), rng.randint(*config.size)
-        grid = halls(rng, rows, columns, rng.randint(*config.rooms), _PILLARS)
+        grid = halls(rng, config.size, config.rooms)
         rng = self.stream(seed, "things")
         cells = open_cells(grid)
         start = rng.choice(cells)

@@ -17,6 +17,7 @@ Rooms = NDArray[np.int64]
 """(R, C) int64, the room that each cell belongs to, `SOLID` where there is none. The outermost
 cells are solid."""
 SOLID = -1
+_PILLARS = 0.06  # Share of the cells that are made solid where all others stay reachable.
 SIDES: tuple[Cell, ...] = ((0, 1), (1, 0), (0, -1), (-1, 0))
 """Steps to the neighbours in the east, north, west and south."""
 
@@ -107,16 +108,15 @@ def maze(rng: random.Random, rows: int, columns: int, loops: float) -> Rooms:
     return grid
 
 
-def halls(rng: random.Random, rows: int, columns: int, count: int, pillars: float) -> Rooms:
-    """Return rectangular rooms with openings between them, by repeated division.
+def halls(rng: random.Random, size: tuple[int, int], rooms: tuple[int, int]) -> Rooms:
+    """Return rectangular rooms with openings between them, by repeated division, and pillars.
 
     Args:
         rng: the source of chance.
-        rows: cells from south to north, without the solid border.
-        columns: cells from west to east.
-        count: number of rooms, fewer if there is no space for them.
-        pillars: share of the cells that are made solid where all others stay reachable.
+        size: least and most cells on a side, without the solid border.
+        rooms: least and most rooms; there are fewer if there is no space for them.
     """
+    rows, columns, count = rng.randint(*size), rng.randint(*size), rng.randint(*rooms)
     grid = np.full((rows + 2, columns + 2), SOLID, np.int64)
     grid[1:-1, 1:-1] = 0
     spaces = [(1, 1, rows, columns)]  # first row and column, last row and column
@@ -127,7 +127,7 @@ def halls(rng: random.Random, rows: int, columns: int, count: int, pillars: floa
         space = max(divisible, key=lambda s: (s[2] - s[0] + 1) * (s[3] - s[1] + 1))
         spaces.remove(space)
         spaces += _divided(rng, grid, space, len(spaces) + 1)
-    for cell in rng.sample(open_cells(grid), round(pillars * rows * columns)):
+    for cell in rng.sample(open_cells(grid), round(_PILLARS * rows * columns)):
         room, grid[cell] = grid[cell], SOLID
         left = open_cells(grid)
         if len(distances(grid, left[0])) < len(left):
