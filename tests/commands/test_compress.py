@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import evaluate
 import train
@@ -93,7 +94,8 @@ def test_everything_is_made_and_resumed(tmp_path, monkeypatch, capsys):
     def train_here(arguments):
         trained.append(arguments)
         short = ["--num-envs", "2", "--num-workers", "1", "--rollout-length", "16"]
-        return train.main([*arguments, *short, "--eval-episodes", "1"])
+        with torch.enable_grad():  # As in a process of its own; the commands need no gradients.
+            return train.main([*arguments, *short, "--eval-episodes", "1"])
 
     monkeypatch.setattr(suite, "train_alone", train_here)
     arguments = ["--episodes", "3", "--num-envs", "2", "--train-env-steps", "64", "--out", out]

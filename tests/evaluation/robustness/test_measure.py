@@ -14,9 +14,9 @@ from envs import EnvConfig
 from evaluation.entries import Contestant
 from evaluation.errors import EvaluationError
 from evaluation.protocol import Protocol
-from evaluation.robustness.measure import Cell, Measured, Plan, Store, check_attackable, digest
+from evaluation.robustness.measure import Cell, Measured, Plan, Store, check_attackable
 from storage.files import FileError
-from storage.policy_file import About, PolicyFile
+from storage.policy_file import About, PolicyFile, digest
 from tests.agents.synthetic import IMAGE, make_policy
 
 MEASURED = Measured(returns=[1.0, -2.5], length=3.5, seconds=0.1, effect={"distance": 0.5})
