@@ -69,6 +69,7 @@ def save_onnx(path: Path, file: PolicyFile, *, env: Mapping[str, Any]) -> dict[s
             name of another input or output, or if the file cannot be written.
         MissingExtraError: If a package is not installed.
     """
+    import_extra("onnxruntime", "export")  # Missing, it is named before the work is done.
     policy = in_float32(file.policy)
     model = translate(policy)
     found = differences(policy, open_session(model.SerializeToString()))
@@ -272,11 +273,15 @@ def translate(policy: Policy) -> Any:
     passes = import_extra("onnx_ir.passes.common", "export")
     num_envs = 3  # Any number but 1: the exporter treats an axis of length 1 as constant.
     example = draw_inputs(policy, num_envs, np.random.default_rng(0))
+    arrays = tuple(torch.from_numpy(example[name]) for name in inputs)
     with _quiet_exporter():
+        # Modules must read N from shapes: `len` would make a constant of it, which is refused here.
+        any_number = (tuple({0: torch.export.Dim.DYNAMIC} for _ in inputs),)
+        traced = torch.export.export(
+            _Step(policy).eval(), arrays, dynamic_shapes=any_number, strict=False
+        )
         program = torch.onnx.export(
-            _Step(policy).eval(),
-            tuple(torch.from_numpy(example[name]) for name in inputs),
-            dynamo=True,
+            traced,
             input_names=list(inputs),
             output_names=list(outputs),
             dynamic_shapes=(tuple({0: "N"} for _ in inputs),),

@@ -108,7 +108,7 @@ class Spectrogram(nn.Module):
         real, imaginary = parts.chunk(2, dim=1)
         power = torch.matmul(self.bands, real.square() + imaginary.square())
         loudness = 2 / math.log(10) * (_LOUDEST * (power + 1e-12).sqrt()).log1p()
-        by_ear: Tensor = loudness.unflatten(0, (len(sounds), -1))
+        by_ear: Tensor = loudness.unflatten(0, (-1, sounds.shape[-1]))
         return by_ear
 
 

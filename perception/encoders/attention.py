@@ -99,7 +99,7 @@ class VisionTransformer(Encoder):
     def forward(self, inputs: Tensor) -> Tensor:
         """Encode (B, P, H, W) float32 as (B, F) float32."""
         tokens = self._tokens(inputs)
-        queries = self.queries.expand(len(tokens), -1, -1)
+        queries = self.queries.expand(tokens.shape[0], -1, -1)
         pooled = self.pooling(queries, self.pooling.key(tokens), self.pooling.value(tokens))
         features: Tensor = self.head(pooled.flatten(1))
         return features
@@ -115,7 +115,7 @@ class VisionTransformer(Encoder):
             (B, Q, h, w) float32, where (h, w) is the grid of tokens; each map adds up to 1.
         """
         tokens = self._tokens(inputs)
-        queries = self.queries.expand(len(tokens), -1, -1)
+        queries = self.queries.expand(tokens.shape[0], -1, -1)
         weights = self.pooling.weights(queries, self.pooling.key(tokens)).mean(1)
         height, width = self.stem(inputs).shape[2:]
         return weights.view(*weights.shape[:2], height, width)

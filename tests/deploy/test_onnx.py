@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import logging
@@ -10,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -146,7 +148,8 @@ def test_numpy_chooses_the_same_actions_from_the_outputs(actions, tmp_path):
 
 def test_the_metadata_describe_the_file(tmp_path):
     actions = ACTION_SPACES["MultiDiscrete"]
-    policy = make_policy(specs=MIXED, encoder="mlp", memory="lstm", actions=actions)
+    specs = {"screen": IMAGE, "notifications": SENSES["notifications"]}
+    policy = make_policy(specs=specs, encoder="mlp", memory="gru", actions=actions)
     found, session = write(tmp_path / "policy.onnx", policy, agent="ppo", value_unit=2.0)
     about = json.loads(session.get_modelmeta().custom_metadata_map["doomgrad"])
     assert list(about) == [
@@ -227,8 +230,12 @@ def test_the_same_policy_makes_the_same_file_without_paths_of_this_machine(expor
         assert trace.encode() not in content
 
 
-def test_a_policy_that_is_not_finite_is_refused_and_an_older_file_is_kept(tmp_path):
-    policy = make_policy()
+def test_a_policy_that_is_not_finite_is_refused_and_an_older_file_is_kept(
+    exported, tmp_path, monkeypatch
+):
+    policy, exported_path, _ = exported
+    monkeypatch.setattr("deploy.onnx.translate", lambda _: onnx.load(exported_path))
+    policy = copy.deepcopy(policy)
     with torch.no_grad():
         policy.critic.bias[:] = float("nan")
     path = tmp_path / "policy.onnx"
