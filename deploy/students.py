@@ -19,6 +19,9 @@ WIDTHS: dict[str, int | str] = {
     "stem_channels": 1,
     "mlp_sizes": 1,
     "hidden_sizes": 1,
+    "sound_features": 1,
+    "text_features": 1,
+    "embedding_size": 1,
     "features": 1,
     "token_size": "token_heads",
     "memory_size": "memory_heads",
@@ -86,6 +89,6 @@ def scaled(config: Any, factor: float) -> Any:
 
 
 def _scaled(width: int, factor: float, unit: int) -> int:
-    """Return a scaled width: a multiple of 4 where the width is one, which is fastest."""
-    unit = math.lcm(unit, 4) if width % 4 == 0 and width > 4 else unit
+    """Return a scaled width: from 4 on, a multiple of 4 where the width is one, which is fastest."""
+    unit = math.lcm(unit, 4) if width % 4 == 0 and width * factor >= 4 else unit
     return max(unit, unit * round(width * factor / unit))

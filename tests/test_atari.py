@@ -82,7 +82,7 @@ BREAKOUT = [
 @pytest.mark.parametrize(
     "agent",
     [
-        pytest.param(agent, marks=[] if "ppo" in agent else pytest.mark.slow)
+        pytest.param(agent, marks=[] if agent == "ppo" else pytest.mark.slow)
         for agent in (*OUR_AGENTS, "sb3-ppo")
     ],
 )

@@ -47,6 +47,7 @@ CARTPOLE = [
     "2",
     "--minibatch-size",
     "32",
+    "--no-record",
 ]
 DOOM = [
     "--num-envs",
@@ -69,6 +70,7 @@ DOOM = [
     "--minibatch-size",
     "32",
     "--normalize-obs",
+    "--no-record",
 ]
 # All but distill, which needs a teacher.
 WITHOUT_TEACHER = [name for name in OBJECTIVES if name != "distill"]

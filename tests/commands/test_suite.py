@@ -262,6 +262,7 @@ train_alone(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_a_training_is_saved_and_ends_when_the_suite_is_killed(tmp_path):
     arguments = ["CartPole-v1", "--total-env-steps", "100000000", "--run-dir", str(tmp_path)]
     arguments += ["--num-envs", "2", "--num-workers", "1", "--eval-episodes", "1"]

@@ -18,8 +18,6 @@ def test_multiply_adds_are_those_of_a_hand_count(memory, of_memory):
     assert multiply_adds(policy) == expected
 
 
-def test_the_latency_of_a_larger_batch_is_not_smaller():
-    policy = make_policy(specs={"obs": IMAGE}, memory="gru")
-    one, many = (torch_latency(policy, num) for num in (1, 256))
-    assert 0 < one.median_us <= one.p99_us
-    assert one.median_us < many.median_us
+def test_the_median_of_latencies_is_at_most_their_99th_percentile():
+    latency = torch_latency(make_policy(memory="gru"), 1)
+    assert 0 < latency.median_us <= latency.p99_us

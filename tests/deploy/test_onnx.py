@@ -36,7 +36,7 @@ NUM_QUICK = max(len(ENCODERS), len(MEMORIES))
 QUICK = list(
     itertools.islice(
         zip(
-            itertools.cycle([RGB, MIXED, STACKED]),
+            itertools.chain([MIXED], itertools.cycle([RGB, STACKED])),
             itertools.cycle(ENCODERS),
             itertools.cycle(MEMORIES),
         ),

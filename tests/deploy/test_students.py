@@ -9,9 +9,9 @@ from agents import Policy
 from deploy.errors import DeployError
 from deploy.students import num_parameters, student_config
 from perception import ENCODERS, MEMORIES, PerceptionConfig
-from tests.agents.synthetic import IMAGE, VECTOR, make_policy, side_by_side
+from tests.agents.synthetic import IMAGE, SENSES, VECTOR, make_policy, side_by_side
 
-SPECS = {"screen": IMAGE, "variables": VECTOR}
+SPECS = {"screen": IMAGE, "variables": VECTOR, **SENSES}
 
 
 @pytest.mark.parametrize(("encoder", "memory"), side_by_side(ENCODERS, MEMORIES))
@@ -30,6 +30,11 @@ def test_a_student_has_almost_as_many_parameters_as_it_may(encoder, memory):
             for field, value in ours[part].items():
                 same = field in ("name", "conv_strides") or "layers" in field or "heads" in field
                 assert value == theirs[part][field] or not same, field
+
+
+def test_narrow_layers_become_narrower_than_four():
+    teacher = make_policy(specs={"obs": VECTOR}, encoder="mlp", memory_size=8)
+    assert student_config(teacher, 0.25).encoder.mlp_sizes[0] < 4
 
 
 def test_a_budget_that_nothing_fits_is_refused():
