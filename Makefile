@@ -44,6 +44,7 @@ format: $(INSTALLED_DEV)
 docs: $(INSTALLED_DEV)
 	$(BIN)/python -m docs.flags
 	$(BIN)/python -m docs.scenarios
+	$(BIN)/python -m docs.results
 	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs
 	@echo "see build/docs/index.html"
 
