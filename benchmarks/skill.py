@@ -4,8 +4,8 @@
     python -m benchmarks.skill runs/suite
     python -m docs.results
 
-The second command copies the JSON of every environment to benchmarks/results/suite, in place of an
-earlier one of the same environment, and the third one writes the results page from it. A suite
+The second command copies the report of every environment to benchmarks/results/suite, in place of
+an earlier one of the same environment, and the third one writes the results page from it. A suite
 need not be complete: `suite --no-train` compares the seeds that there are.
 """
 
@@ -41,13 +41,24 @@ class Kept:
 
 def main(kept: Kept) -> None:
     """Copy the comparisons of a suite."""
-    for document in read_documents([kept.suite / "compare"]):
-        file = kept.out / f"{folder_name(document['env'])}.json"
-        write_atomically(file, kept_json(document, str(kept.suite)).encode())
-        print_line(f"written: {file}")
+    folder = kept.suite / "compare"
+    documents = read_documents([folder])
+    for file, document in zip(sorted(folder.glob("*/compare.json")), documents, strict=True):
+        name = folder_name(document["env"])
+        content = kept_json(document, kept.suite)
+        write_atomically(kept.out / f"{name}.json", content.encode())
+        report = kept_markdown(file.with_suffix(".md").read_text(), kept.suite)
+        write_atomically(kept.out / f"{name}.md", report.encode())
+        print_line(f"written to {kept.out}: {name}.json, {name}.md")
 
 
-def kept_json(document: Document, suite: str) -> str:
+def kept_markdown(text: str, suite: Path) -> str:
+    """Return the report of a comparison without its pictures, as if made in `runs/suite`."""
+    lines = [line for line in text.splitlines() if not line.startswith("![")]
+    return "\n".join(lines).replace(f"{suite}/", f"{_PLACE}/").rstrip() + "\n"
+
+
+def kept_json(document: Document, suite: Path) -> str:
     """Return a comparison as JSON with lists of numbers on one line, as if made in `runs/suite`.
 
     Args:

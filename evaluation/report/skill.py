@@ -51,11 +51,12 @@ SEED_COLUMNS = (
 )
 """Columns of the table of one environment's training seeds."""
 NOTE = (
-    "Mean and IQM (the mean of the middle half) of native returns, each with its 95 % interval over "
-    "episodes (percentile bootstrap), which estimates what these policies would score on other "
-    "episodes. The intervals over new seeds (Student's t of the seeds' means and IQMs) estimate what "
-    "other trainings would score. Env steps and minutes are of a whole training; the policy that "
-    "was best in an evaluation during it is scored, and no scored episode was used to choose it."
+    "Mean and IQM (the mean of the middle half) of native returns, each with its 95 % interval "
+    "over episodes (percentile bootstrap), which estimates what these policies would score on "
+    "other episodes. The intervals over new seeds (Student's t of the seeds' means and IQMs) "
+    "estimate what other trainings would score. Env steps and minutes are of a whole training; the "
+    "policy that was best in an evaluation during it is scored, and no scored episode was used to "
+    "choose it."
 )
 _LARGEST = 2**26  # Bytes of the JSON of a comparison.
 Document = Mapping[str, Any]
@@ -116,16 +117,19 @@ def read_documents(paths: Sequence[Path]) -> list[Document]:
             f"{' '.join(map(str, paths))} holds no comparison; name a compare.json, or a folder "
             "that compare or suite wrote"
         )
-    documents = [read_json(file, _LARGEST) for file in files]
-    for file, document in zip(files, documents, strict=True):
-        try:
-            list(skill_rows([document]))
-            for row in rows_of(document):
-                assert all(len(steps) == len(returns) for steps, returns in row.curves)
-            lines_of(document)
-        except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
-            raise FileError(f"{file} is not a comparison that compare or suite wrote") from error
-    return documents
+    return [_read(file) for file in files]
+
+
+def _read(file: Path) -> Document:
+    document = read_json(file, _LARGEST)
+    try:
+        rows, table = rows_of(document), [*skill_rows([document]), *seed_rows(document)]
+        points = [len(steps) - len(returns) for row in rows for steps, returns in row.curves]
+        if any(points) or not table:
+            raise ValueError("a curve has as many env steps as returns")
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise FileError(f"{file} is not a comparison that compare or suite wrote") from error
+    return document
 
 
 def _files(path: Path) -> list[Path]:

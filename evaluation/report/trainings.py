@@ -27,8 +27,9 @@ _FACTS = ("command", "git", "hardware", "precision")
 def training_of(run: Path) -> dict[str, Any] | None:
     """Return how the policy of a run folder was trained, for JSON; None for anything else.
 
-    What is missing in the folder is None. `env_steps` and `seconds` are those of the whole training, of which the chosen policy may have
-    been saved earlier; `planned` is the length that was configured.
+    What is missing in the folder is None. `env_steps` and `seconds` are those of the whole
+    training, of which the chosen policy may have been saved earlier; `planned` is the length that
+    was configured.
     """
     record: dict[str, Any] = {"config": {}}
     with contextlib.suppress(FileError):

@@ -115,7 +115,7 @@ def test_documents_are_read_from_files_and_folders(document, tmp_path):
 )
 def test_a_file_that_is_no_comparison_is_refused(tmp_path, content):
     (tmp_path / "compare.json").write_text(content)
-    with pytest.raises(FileError, match="compare.json is "):
+    with pytest.raises(FileError, match=r"compare\.json is "):
         read_documents([tmp_path / "compare.json"])
     (tmp_path / "compare.json").unlink()
     with pytest.raises(FileError, match="holds no comparison"):
