@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,10 +70,14 @@ def kept_json(document: Document, suite: Path) -> str:
     for result in content["results"]:
         for policy in result["policies"]:
             if training := policy.get("training"):
-                command = training_command(training)
-                training["command"] = re.sub(r" --run-dir(=| )\S+", "", command)
+                training["command"] = command_of(training)
     text = json.dumps(content, indent=1)
     return re.sub(r"\[[\d\s.,eE+-]+\]", lambda m: f"[{' '.join(m[0][1:-1].split())}]", text) + "\n"
+
+
+def command_of(record: Mapping[str, Any]) -> str:
+    """Return the command of a training without its run folder, which is the user's choice."""
+    return re.sub(r" --run-dir(=| )\S+", "", training_command(record))
 
 
 if __name__ == "__main__":

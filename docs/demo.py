@@ -1,7 +1,8 @@
 """Write an animated contact sheet of all policies of the zoo as they play: `make demo`.
 
     python -m docs.demo                    # images/demo.gif
-    python -m docs.demo --out demo.mp4     # a video, at any size
+    python -m docs.demo --each             # also zoo/NAME/replay.gif of each policy
+    python -m docs.demo --out demo.mp4     # a video
 
 Every policy plays its first held-out episodes, and every picture is simulated again from the seed
 and the actions.
@@ -24,10 +25,10 @@ from evaluation.protocol import Protocol
 from evaluation.replay.live import play_new
 from evaluation.replay.sheet import FPS, Tile, sheet, tiles_of
 from storage.files import write_atomically
-from storage.run_folder import find_player
+from storage.run_folder import find_player, policy_path
 
 IMAGES = Path(__file__).resolve().parent / "images"
-MAX_BYTES = 3_000_000
+MAX_BYTES, MAX_BYTES_OF_ONE = 3_000_000, 500_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +45,15 @@ class Demo:
     """Length."""
     episodes: int = 5
     """Number of held-out episodes to choose from, at seeds 0, 1, ..."""
+    each: bool = False
+    """Also write replay.gif beside each policy."""
 
 
 def main(demo: Demo) -> None:
     """Play with every policy, and write the contact sheet."""
     num = round(demo.seconds * FPS)
-    films = [film(path, demo, num) for path in expand(demo.policies, holds_policy)]
+    paths = expand(demo.policies, holds_policy)
+    films = [film(path, demo, num) for path in paths]
     frames = [sheet([of_policy[number] for of_policy in films]) for number in range(num)]
     if demo.out.suffix == ".gif":
         write_atomically(demo.out, small_gif(frames, FPS, MAX_BYTES))
@@ -57,6 +61,9 @@ def main(demo: Demo) -> None:
         even = [frame[: len(frame) // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames]
         write_mp4(demo.out, even, FPS)
     size = demo.out.stat().st_size
+    if demo.each:
+        for path, of_policy in zip(paths, films, strict=True):
+            write_replay(policy_path(locate(path)).with_name("replay.gif"), of_policy)
     print_line(f"{demo.out}: {len(films)} policies, {num} pictures, {size:,} bytes")
 
 
@@ -68,6 +75,12 @@ def film(path: Path, demo: Demo, num: int) -> Sequence[Tile]:
     with torch.no_grad():
         shown = play_new(file, path, protocol, greedy=False, trust=False)
     return tiles_of(shown, shown[0].config.env, demo.size, num)
+
+
+def write_replay(out: Path, of_policy: Sequence[Tile]) -> None:
+    """Write the tiles of one policy as a GIF."""
+    frames = [sheet([tile]) for tile in of_policy]
+    write_atomically(out, small_gif(frames, FPS, MAX_BYTES_OF_ONE))
 
 
 if __name__ == "__main__":

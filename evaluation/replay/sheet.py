@@ -24,7 +24,8 @@ FPS = 8.75
 """Pictures per second of a sheet: in Doom, one for each env step of four frames."""
 _STANDSTILL = 4  # Pictures for which the end of an episode is shown.
 _GAP = 6
-_PAPER, _INK, _MUTED = (17, 17, 20), (255, 255, 255), (242, 157, 85)
+# White is in the palette of every GIF; another colour would be replaced by one of the pictures.
+_PAPER, _INK, _MUTED = (17, 17, 20), (255, 255, 255), (190, 190, 190)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +107,8 @@ def sheet(tiles: Sequence[Tile], columns: int | None = None) -> NDArray[np.uint8
         middle = y + height + round(0.85 * text)
         total = draw.textlength(tile.total, _font(text, bold=True))
         name = _fitting(draw, tile.name, width - total - text, text)
-        draw.text((x, middle), name, _INK, _font(text), anchor="lm")
-        draw.text((x + width, middle), tile.total, _MUTED, _font(text, bold=True), anchor="rm")
+        draw.text((x, middle), name, _MUTED, _font(text), anchor="lm")
+        draw.text((x + width, middle), tile.total, _INK, _font(text, bold=True), anchor="rm")
     return np.asarray(paper)
 
 
