@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from deploy.card import training_command
+from deploy.card import command_anywhere
 from envs.registry import folder_name
 from evaluation.printing import print_line
 from evaluation.report.skill import Document, read_documents
@@ -70,14 +69,9 @@ def kept_json(document: Document, suite: Path) -> str:
     for result in content["results"]:
         for policy in result["policies"]:
             if training := policy.get("training"):
-                training["command"] = command_of(training)
+                training["command"] = command_anywhere(training)
     text = json.dumps(content, indent=1)
     return re.sub(r"\[[\d\s.,eE+-]+\]", lambda m: f"[{' '.join(m[0][1:-1].split())}]", text) + "\n"
-
-
-def command_of(record: Mapping[str, Any]) -> str:
-    """Return the command of a training without its run folder, which is the user's choice."""
-    return re.sub(r" --run-dir(=| )\S+", "", training_command(record))
 
 
 if __name__ == "__main__":

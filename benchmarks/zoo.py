@@ -20,15 +20,13 @@ from typing import Any
 import torch
 import tyro
 
-from benchmarks.skill import command_of
 from commands import replay
-from deploy.card import origin, training_command
-from docs.demo import Demo, film, write_replay
+from deploy.card import command_anywhere, origin, training_command
 from evaluation.compare import MODES, Comparison, compare
 from evaluation.entries import ZOO, find_entries
 from evaluation.printing import print_line
 from evaluation.protocol import Protocol
-from evaluation.replay.sheet import FPS
+from evaluation.replay.sheet import film, write_film
 from evaluation.report.markdown import markdown
 from evaluation.report.report import as_dict
 from evaluation.report.skill import read_documents, table
@@ -92,8 +90,8 @@ def keep(name: str, run: RunFolder) -> None:
     comparison = compare([entry], Protocol(), modes=list(MODES), progress=print_line)
     (home / "README.md").write_text(card(name, comparison, training))
     write_json(home / "compare.json", as_dict(comparison))
-    path, demo = Path(f"zoo/{name}"), Demo()
-    write_replay(home / "replay.gif", film(path, demo, round(demo.seconds * FPS)))
+    path = Path(f"zoo/{name}")
+    write_film(home / "replay.gif", film(path, (200, 150), 60, episodes=5))
     replay.run(replay.ReplayOptions(run=path, html=True, size="320x240"))
 
 
@@ -101,7 +99,7 @@ def card(name: str, comparison: Comparison, training: dict[str, Any]) -> str:
     """Return the card of a policy."""
     trained = next(result for result in comparison.results if result.contestants)
     return markdown(comparison) + (
-        f"\nTrained by `{command_of(training)}` "
+        f"\nTrained by `{command_anywhere(training)}` "
         f"{origin(training, trained.contestants[0].file.about)}. The whole configuration is in "
         f"training.json.\n\nIt was {_SINCE}\n\n{pictures(name)}"
     )

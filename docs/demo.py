@@ -11,24 +11,20 @@ and the actions.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 import tyro
 
 from envs.video import small_gif, write_mp4
 from evaluation.entries import expand, holds_policy, locate
 from evaluation.printing import print_line
-from evaluation.protocol import Protocol
-from evaluation.replay.live import play_new
-from evaluation.replay.sheet import FPS, Tile, sheet, tiles_of
+from evaluation.replay.sheet import FPS, film, sheet, write_film
 from storage.files import write_atomically
-from storage.run_folder import find_player, policy_path
+from storage.run_folder import policy_path
 
 IMAGES = Path(__file__).resolve().parent / "images"
-MAX_BYTES, MAX_BYTES_OF_ONE = 3_000_000, 500_000
+MAX_BYTES = 3_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +49,10 @@ def main(demo: Demo) -> None:
     """Play with every policy, and write the contact sheet."""
     num = round(demo.seconds * FPS)
     paths = expand(demo.policies, holds_policy)
-    films = [film(path, demo, num) for path in paths]
+    films = []
+    for path in paths:
+        print_line(f"playing: {path}", sys.stderr)
+        films.append(film(path, demo.size, num, episodes=demo.episodes))
     frames = [sheet([of_policy[number] for of_policy in films]) for number in range(num)]
     if demo.out.suffix == ".gif":
         write_atomically(demo.out, small_gif(frames, FPS, MAX_BYTES))
@@ -63,24 +62,8 @@ def main(demo: Demo) -> None:
     size = demo.out.stat().st_size
     if demo.each:
         for path, of_policy in zip(paths, films, strict=True):
-            write_replay(policy_path(locate(path)).with_name("replay.gif"), of_policy)
+            write_film(policy_path(locate(path)).with_name("replay.gif"), of_policy)
     print_line(f"{demo.out}: {len(films)} policies, {num} pictures, {size:,} bytes")
-
-
-def film(path: Path, demo: Demo, num: int) -> Sequence[Tile]:
-    """Play with one policy, and return its tiles."""
-    print_line(f"playing: {path}", sys.stderr)
-    file, _ = find_player(locate(path))
-    protocol = Protocol(episodes=demo.episodes, num_envs=1)
-    with torch.no_grad():
-        shown = play_new(file, path, protocol, greedy=False, trust=False)
-    return tiles_of(shown, shown[0].config.env, demo.size, num)
-
-
-def write_replay(out: Path, of_policy: Sequence[Tile]) -> None:
-    """Write the tiles of one policy as a GIF."""
-    frames = [sheet([tile]) for tile in of_policy]
-    write_atomically(out, small_gif(frames, FPS, MAX_BYTES_OF_ONE))
 
 
 if __name__ == "__main__":

@@ -14,14 +14,23 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from envs.playback import playback_fps
+from envs.video import small_gif
+from evaluation.entries import locate
+from evaluation.protocol import Protocol
+from evaluation.replay.live import play_new
 from evaluation.replay.recorded import ShownEpisode
+from storage.files import write_atomically
+from storage.run_folder import find_player
 
 FPS = 8.75
 """Pictures per second of a sheet: in Doom, one for each env step of four frames."""
+MAX_BYTES = 500_000
+"""Size that the GIF of one policy does not reach."""
 _STANDSTILL = 4  # Pictures for which the end of an episode is shown.
 _GAP = 6
 # White is in the palette of every GIF; another colour would be replaced by one of the pictures.
@@ -41,6 +50,31 @@ class Tile:
     image: NDArray[np.uint8]
     name: str
     total: str
+
+
+def film(path: Path, size: tuple[int, int], num: int, *, episodes: int) -> list[Tile]:
+    """Play held-out episodes with a policy, at seeds 0, 1, ..., and return its tiles.
+
+    Args:
+        path: run folder or policy file.
+        size: (W, H) of the pictures.
+        num: number of tiles.
+        episodes: number of episodes to choose from, see `tiles_of`.
+
+    Raises:
+        FileError: If there is no policy, or it does not fit its environment.
+    """
+    file, _ = find_player(locate(path))
+    protocol = Protocol(episodes=episodes, num_envs=1)
+    with torch.no_grad():
+        shown = play_new(file, path, protocol, greedy=False, trust=False)
+    return tiles_of(shown, shown[0].config.env, size, num)
+
+
+def write_film(out: Path, tiles: Sequence[Tile]) -> None:
+    """Write the tiles of one policy as a GIF of at most `MAX_BYTES`."""
+    frames = [sheet([tile]) for tile in tiles]
+    write_atomically(out, small_gif(frames, FPS, MAX_BYTES))
 
 
 def tiles_of(
