@@ -37,6 +37,10 @@ COLUMNS = (
     "minutes",
 )
 """Columns of the table of all environments."""
+_SEEDS = COLUMNS.index("seeds")
+# Two tables, because one would be wider than a page: means with what they are compared with, and
+# the rest.
+_PARTS = ((3, 4, 7, 8, 9), (5, 6, _SEEDS, 11, 12))
 SEED_COLUMNS = (
     "agent",
     "seed",
@@ -236,9 +240,20 @@ def write_table(documents: Sequence[Document], folder: Path) -> None:
 
 
 def table(documents: Sequence[Document]) -> list[str]:
-    """Return the lines of the skill table, with how its numbers were obtained, as Markdown."""
+    """Return the lines of the skill table, with how its numbers were obtained, as Markdown.
+
+    Agents are named only if there are several in one environment.
+    """
     rows = list(skill_rows(documents))
-    return [*markdown_table(COLUMNS, rows, text=(0, 1, 2, 10)), "", plain(NOTE)]
+    has_several = len({row[:2] for row in rows}) > len({row[0] for row in rows})
+    first = (0, 1, 2) if has_several else (0, 2)
+    lines: list[str] = []
+    for part in _PARTS:
+        shown = (*first, *part)
+        cells = [[row[column] for column in shown] for row in rows]
+        text = [*range(len(first)), *(place for place, c in enumerate(shown) if c == _SEEDS)]
+        lines += [*markdown_table([COLUMNS[column] for column in shown], cells, text=text), ""]
+    return [*lines, plain(NOTE)]
 
 
 def seed_table(document: Document) -> list[str]:
