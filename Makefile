@@ -2,6 +2,8 @@
 # make test    fresh machine -> .venv -> the test suite
 # make gpu-check  on a machine with a GPU: its tests, speeds and a training, to benchmarks/results/gpu.md
 # make check   ruff, ruff format, mypy, import layers
+# make demo    all policies of the zoo as they play, to docs/images/demo.gif
+# make board   the published learning curves in TensorBoard
 # make docs    the pages in docs/, with up-to-date tables, to build/docs
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,7 +12,7 @@ INSTALLED := .venv/.installed
 INSTALLED_DEV := .venv/.installed-dev
 RUN := runs/basic/ppo-seed0
 
-.PHONY: train test test-slow test-gpu gpu-check check format docs install install-dev tensorboard clean
+.PHONY: train test test-slow test-gpu gpu-check check format docs demo board install install-dev tensorboard clean
 
 train: $(INSTALLED)
 	$(BIN)/python train.py basic --run-dir $(RUN)
@@ -37,6 +39,15 @@ check: $(INSTALLED_DEV)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --config setup.cfg
 
+# A picture of all policies of the zoo as they play, docs/images/demo.gif, in a few minutes.
+demo: $(INSTALLED)
+	$(BIN)/python -m docs.demo
+
+# The published learning curves in TensorBoard, under Custom Scalars.
+board: $(INSTALLED)
+	$(BIN)/python evaluate.py board
+	$(BIN)/tensorboard --logdir runs/board --samples_per_plugin scalars=100000
+
 format: $(INSTALLED_DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -44,6 +55,7 @@ format: $(INSTALLED_DEV)
 docs: $(INSTALLED_DEV)
 	$(BIN)/python -m docs.flags
 	$(BIN)/python -m docs.scenarios
+	$(BIN)/python -m docs.results
 	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs
 	@echo "see build/docs/index.html"
 

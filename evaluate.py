@@ -18,6 +18,7 @@ import tyro
 
 from commands import (
     attack,
+    board,
     compare,
     compress,
     explain,
@@ -42,6 +43,7 @@ RUN: dict[type[Any], Callable[[Any], None]] = {
     suite.SuiteOptions: suite.run,
     generalise.GeneraliseOptions: generalise.run,
     plot.PlotOptions: plot.run,
+    board.BoardOptions: board.run,
     gallery.GalleryOptions: gallery.run,
     explain.ExplainOptions: explain.run,
     compress.CompressOptions: compress.run,
@@ -58,6 +60,7 @@ Command = (
     | Annotated[suite.SuiteOptions, tyro.conf.subcommand("suite")]
     | Annotated[generalise.GeneraliseOptions, tyro.conf.subcommand("generalise")]
     | Annotated[plot.PlotOptions, tyro.conf.subcommand("plot")]
+    | Annotated[board.BoardOptions, tyro.conf.subcommand("board")]
     | Annotated[gallery.GalleryOptions, tyro.conf.subcommand("gallery")]
     | Annotated[explain.ExplainOptions, tyro.conf.subcommand("explain")]
     | Annotated[compress.CompressOptions, tyro.conf.subcommand("compress")]

@@ -1,26 +1,35 @@
-"""Put the best policy of each scenario of a suite into the zoo, with a card that states its score.
+"""Put the best policy of each environment of a suite into the zoo, with card, GIF and replay page.
 
-    python evaluate.py suite --out runs/suite
-    python benchmarks/zoo.py runs/suite
+    python evaluate.py suite
+    python -m benchmarks.zoo runs/suite
+    python -m benchmarks.zoo runs/suite basic take_cover    # only these
 
 Of several training seeds, the one with the best evaluation during training is taken. The scores on
-the card are of fresh episodes that were not used for any selection.
+the card are of fresh episodes that were not used for any selection. A policy that is in the zoo
+already is not scored again. The replay page, which is large, is written to runs/zoo/NAME.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.card import origin, training_command
+import torch
+import tyro
+
+from commands import replay
+from deploy.card import command_anywhere, origin, training_command
 from evaluation.compare import MODES, Comparison, compare
 from evaluation.entries import ZOO, find_entries
+from evaluation.printing import print_line
 from evaluation.protocol import Protocol
-from evaluation.report.markdown import markdown, summary_markdown
+from evaluation.replay.sheet import film, write_film
+from evaluation.report.markdown import markdown
 from evaluation.report.report import as_dict
+from evaluation.report.skill import read_documents, table
 from storage.files import write_json
 from storage.run_folder import RunFolder
 
@@ -31,52 +40,96 @@ _SINCE = (
 )
 
 
-def main(suite: Path) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """Which policies are taken."""
+
+    suite: tyro.conf.Positional[Path] = Path("runs/suite")
+    """The folder that the suite wrote."""
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Names of folders in it. None: all."""
+
+
+def main(kept: Kept) -> None:
     """Fill the zoo with policies of a suite."""
-    comparisons = []
-    for folder in sorted({run.parent.parent for run in suite.glob("*/*/best.safetensors")}):
-        name = folder.name
-        best = max(
-            (RunFolder(run.parent) for run in folder.glob("*/best.safetensors")),
-            key=best_evaluation,
-        )
-        home = ZOO / name
-        home.mkdir(parents=True, exist_ok=True)
-        shutil.copy(best.best_file, home / "policy.safetensors")
-        assert (home / "policy.safetensors").stat().st_size < _MAX_BYTES
-        training = best.read_record()
-        training["command"] = training_command(training)
-        write_json(home / "training.json", training)
-        (entry,) = find_entries([f"zoo/{name}"], trust=False)
-        comparison = compare([entry], Protocol(), modes=list(MODES), progress=print)
-        (home / "README.md").write_text(card(name, comparison, training))
-        write_json(home / "compare.json", as_dict(comparison))
-        comparisons.append(comparison)
-    (ZOO / "README.md").write_text(f"{summary_markdown(comparisons)}\nAll were {_SINCE}\n")
+    folders = sorted({run.parent.parent for run in kept.suite.glob("*/*/best.safetensors")})
+    for folder in folders:
+        if not kept.names or folder.name in kept.names:
+            with torch.no_grad():
+                keep(folder.name, best_run(folder))
+    (ZOO / "README.md").write_text(readme())
+
+
+def best_run(folder: Path) -> RunFolder:
+    """Return the run with the best evaluation during training."""
+    runs = (RunFolder(file.parent) for file in sorted(folder.glob("*/best.safetensors")))
+    return max(runs, key=best_evaluation)
 
 
 def best_evaluation(run: RunFolder) -> float:
     """Return the highest mean return of an evaluation during training."""
     with (run.path / "progress.csv").open(newline="") as file:
-        scores = [row["eval/mean_reward"] for row in csv.DictReader(file)]
-    return max(float(score) for score in scores if score)
+        scores = [row.get("eval/mean_reward") for row in csv.DictReader(file)]
+    return max((float(score) for score in scores if score), default=float("-inf"))
+
+
+def keep(name: str, run: RunFolder) -> None:
+    """Copy the best policy of a run, score it, and write its card and pictures."""
+    home = ZOO / name
+    policy = home / "policy.safetensors"
+    if policy.is_file() and policy.read_bytes() == run.best_file.read_bytes():
+        print_line(f"zoo/{name} is {run.path} already")
+        return
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copy(run.best_file, policy)
+    assert policy.stat().st_size < _MAX_BYTES
+    training = run.read_record()
+    training["command"] = training_command(training)
+    write_json(home / "training.json", training)
+    (entry,) = find_entries([f"zoo/{name}"], trust=False)
+    comparison = compare([entry], Protocol(), modes=list(MODES), progress=print_line)
+    (home / "README.md").write_text(card(name, comparison, training))
+    write_json(home / "compare.json", as_dict(comparison))
+    path = Path(f"zoo/{name}")
+    write_film(home / "replay.gif", film(path, (200, 150), 60, episodes=5))
+    replay.run(replay.ReplayOptions(run=path, html=True, size="320x240"))
 
 
 def card(name: str, comparison: Comparison, training: dict[str, Any]) -> str:
     """Return the card of a policy."""
-    config = training["config"]
-    seed, total = config["seed"], config["total_env_steps"]
     trained = next(result for result in comparison.results if result.contestants)
     return markdown(comparison) + (
-        f"\nTrained by `python train.py {name} --seed {seed} --total-env-steps {total}` "
+        f"\nTrained by `{command_anywhere(training)}` "
         f"{origin(training, trained.contestants[0].file.about)}. The whole configuration is in "
-        f"training.json.\n\nIt was {_SINCE}\n\nWatch it: `python evaluate.py watch zoo/{name}`\n"
+        f"training.json.\n\nIt was {_SINCE}\n\n{pictures(name)}"
     )
+
+
+def pictures(name: str) -> str:
+    """Return the end of a card: how the policy plays, and the commands that show it."""
+    return (
+        "![The policy as it plays](replay.gif)\n\n"
+        f"Watch it: `python evaluate.py watch zoo/{name}`. "
+        f"A page to step through an episode: `python evaluate.py replay zoo/{name} --html`\n"
+    )
+
+
+def readme() -> str:
+    """Return the page about all policies, from the comparisons beside them."""
+    documents = read_documents([ZOO])
+    names = [file.parent.name for file in sorted(ZOO.glob("*/compare.json"))]
+    cards = ", ".join(f"[{name}]({name}/README.md)" for name in names)
+    lines = ["# The zoo", "", *table(documents), "", f"Cards: {cards}.", ""]
+    first, last = documents[0]["protocol"]["seeds"]
+    lines += [
+        f"Episodes {first} to {last}, which training never uses, at native reward and skill. Of "
+        "several training seeds, the policy with the best evaluation during training is here; "
+        "those of all seeds are in [the results](../docs/results.md).",
+        "",
+        f"All were {_SINCE}",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("suite", type=Path, help="folder that the suite wrote")
-    main(parser.parse_args().suite)
+    main(tyro.cli(Kept, description=__doc__))

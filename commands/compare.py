@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.text import Text
@@ -14,6 +14,9 @@ from commands.options import CONSOLE, ScoringOptions, check_folder
 from evaluation.printing import print_line
 from processes.streams import printable
 from storage.files import check_writable
+
+if TYPE_CHECKING:
+    from evaluation.compare import Comparison
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,11 @@ class CompareOptions(ScoringOptions):
 
 def run(options: CompareOptions) -> None:
     """Compare policies, environment by environment."""
+    compare_all(options)
+
+
+def compare_all(options: CompareOptions) -> list[Comparison]:
+    """Compare policies, environment by environment; report, and return the comparisons."""
     from envs.registry import folder_name
     from evaluation.compare import by_env, compare
     from evaluation.entries import find_entries, labelled
@@ -85,3 +93,4 @@ def run(options: CompareOptions) -> None:
         write_json(options.json, [report.as_dict(comparison) for comparison in comparisons])
     out = shlex.quote(str(options.out))
     print_line(f"see it:  tensorboard --logdir {out} --samples_per_plugin scalars=100000")
+    return comparisons

@@ -30,15 +30,6 @@ from storage.files import check_writable
 from training.signals import STOPPING, handling_signals
 from training.tune.locks import Locks
 
-SCENARIOS = (
-    "basic",
-    "defend_the_center",
-    "health_gathering",
-    "take_cover",
-    "predict_position",
-    "deadly_corridor",
-)
-"""What is trained by default."""
 # Of train.py: set by suite itself, or not those of a training.
 _OWN_FLAGS = (
     *("agent", "seed", "run-dir", "total-env-steps", "fresh"),
@@ -54,18 +45,20 @@ _RUN_FILE = "import runpy; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name
 class SuiteOptions(ScoringOptions):
     """Train agents on scenarios with several seeds, score them all, and write one table.
 
-    The same command resumes a suite that was interrupted; several processes that run it at once
-    share the work.
+    The same command resumes a suite that was interrupted, and uses what is trained as it is;
+    several processes that run it at once share the work.
     """
 
     scenarios: Annotated[
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[ENV ...]")
-    ] = SCENARIOS
-    """Environments, each trained with its preset."""
+    ] = ()
+    """Environments, each trained with its preset. None: every scenario that comes with ViZDoom."""
     agents: tuple[str, ...] = ("ppo",)
     """The agents to train."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Training seeds."""
+    train: bool = True
+    """Train what is not trained yet; otherwise, only compare the policies that there are."""
     sweep: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FLAG=VALUE,... ...")] = ()
     """Flags of train.py to vary, each with every value: `memory=none,lstm overlap=true,false`."""
     total_env_steps: int | None = None
@@ -77,7 +70,7 @@ class SuiteOptions(ScoringOptions):
         """Check ranges."""
         super().__post_init__()
         check_folder(self.out)
-        for name in ("scenarios", "agents", "seeds"):
+        for name in ("agents", "seeds"):
             if not getattr(self, name):
                 raise ValueError(f"{name}: name at least one")
         if not all(0 <= seed < 2**31 for seed in self.seeds):
@@ -137,9 +130,12 @@ class SuiteOptions(ScoringOptions):
 
 def run(options: SuiteOptions) -> None:
     """Train what is not trained yet, then compare everything."""
+    from evaluation.report.report import as_dict
+    from evaluation.report.skill import write_table
+
     options.check_writable()
     check_writable(options.out)
-    runs = train_all(options)
+    runs = train_all(options) if options.train else trained(options)
     comparison = compare.CompareOptions(
         runs=tuple(map(str, runs)),
         out=options.out / "compare",
@@ -151,13 +147,15 @@ def run(options: SuiteOptions) -> None:
         device=options.device,
         json=options.json,
     )
-    compare.run(comparison)
+    comparisons = compare.compare_all(comparison)
+    write_table([as_dict(each) for each in comparisons], options.out / "compare")
+    print_line(f"written to {options.out / 'compare'}: table.md, of all environments and seeds")
 
 
 def train_all(options: SuiteOptions) -> list[Path]:
     """Train everything that is not trained yet: first everything with one seed, then the next.
 
-    An interrupted training run is resumed; for a complete one, the command only reports that.
+    An interrupted training run is resumed; a complete one is only reported.
 
     Returns:
         The run folders.
@@ -168,14 +166,51 @@ def train_all(options: SuiteOptions) -> list[Path]:
         EnvError: If there is no such environment.
         SystemExit: If a training run was interrupted; it is saved.
     """
+    trainings = plan(options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(Locks(options.out / "lock")) as locks:
+        postponed = _train_each(options, trainings, locks)
+        if postponed:
+            print_line()
+            print_line(f"waiting for trainings of other processes: {len(postponed)}")
+        # Those that another process has completed by then are only reported.
+        _train_each(options, postponed, locks, wait=True)
+    return [options.run_dir(*training) for training in trainings]
+
+
+def trained(options: SuiteOptions) -> list[Path]:
+    """Return the run folders that hold a policy, and report which of the others do not.
+
+    Raises:
+        UsageError: If there are none; the other errors are those of `plan`.
+    """
+    from storage.run_folder import RunFolder
+
+    folders = [options.run_dir(*training) for training in plan(options)]
+    found = [folder for folder in folders if RunFolder(folder).chosen_policy_file]
+    if not found:
+        raise UsageError(f"nothing is trained in {options.out}; leave out --no-train")
+    if missing := [str(folder) for folder in folders if folder not in found]:
+        print_line(f"not trained, and left out: {', '.join(missing)}")
+    return found
+
+
+def plan(options: SuiteOptions) -> list[_Training]:
+    """Return every training of the suite: first everything with one seed, then the next.
+
+    Raises:
+        UnknownNameError: If there is no such agent.
+        UsageError: If a flag cannot be swept, or code of the user's own is not trusted.
+        EnvError: If there is no such environment.
+    """
     from agents import AGENTS
-    from envs import canonical_name
+    from envs import SCENARIOS, canonical_name
     from envs.registry import is_imported
     from perception.lookup import check_name
 
     for agent in options.agents:
         check_name(AGENTS, agent, "agent")
-    scenarios = [canonical_name(scenario) for scenario in options.scenarios]
+    scenarios = [canonical_name(scenario) for scenario in options.scenarios or SCENARIOS]
     own_code = {"import", "wrappers"} & dict(options.swept).keys()
     if not options.trust and (own_code or any(map(is_imported, scenarios))):
         raise UsageError("the policies are scored with code of your own: add --trust")
@@ -188,21 +223,12 @@ def train_all(options: SuiteOptions) -> list[Path]:
     if options.sweep:
         for agent, setting in product(options.agents, settings):
             _check(options.train_arguments(scenarios[0], agent, 0, setting))
-    trainings = [
+    return [
         (scenario, agent, seed, setting)
         for seed, scenario, agent, setting in dict.fromkeys(
             product(options.seeds, scenarios, options.agents, settings)
         )
     ]
-    options.out.mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(Locks(options.out / "lock")) as locks:
-        postponed = _train_each(options, trainings, locks)
-        if postponed:
-            print_line()
-            print_line(f"waiting for trainings of other processes: {len(postponed)}")
-        # Those that another process has completed by then are only reported.
-        _train_each(options, postponed, locks, wait=True)
-    return [options.run_dir(*training) for training in trainings]
 
 
 def _train_each(
@@ -229,6 +255,10 @@ def _train_each(
         if not locks.acquire(number, wait=wait):
             postponed.append(training)
             continue
+        if _is_complete(options, training):
+            print_line(f"{options.run_dir(*training)} is trained already")
+            locks.release(number)
+            continue
         arguments = options.train_arguments(*training)
         print_line()
         print_line(f"$ python train.py {shlex.join(arguments)}")
@@ -237,6 +267,17 @@ def _train_each(
             raise UsageError(f"training {scenario} with {agent}, seed {seed}, failed; see above")
         locks.release(number)
     return postponed
+
+
+def _is_complete(options: SuiteOptions, training: _Training) -> bool:
+    """Return whether `train.py` would only report that a training is complete."""
+    from storage.run_folder import RunFolder
+    from training.config import default_config
+    from training.resume import is_complete
+
+    env, agent, *_ = training
+    total = options.total_env_steps or default_config(env, agent).total_env_steps
+    return is_complete(RunFolder(options.run_dir(*training)), total)
 
 
 def _lock_number(out: Path, run_dir: Path) -> int:

@@ -99,6 +99,11 @@ def training_command(record: Mapping[str, Any]) -> str:
     return re.sub(r"^.*?(train\.py|doomgrad-train)", "python train.py", command)
 
 
+def command_anywhere(record: Mapping[str, Any]) -> str:
+    """Return the command line of a training run without its run folder, for others to repeat."""
+    return re.sub(r" --run-dir(=| )\S+", "", training_command(record))
+
+
 def card(
     *,
     repository: str,

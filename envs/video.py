@@ -23,6 +23,8 @@ from envs.errors import EnvError
 
 _GIF_STRIDE = 3
 _PALETTE_FRAMES = 8
+# Number of colours, and the change of a channel that is not shown, of smaller and smaller GIFs.
+_SMALLER = ((192, 6), (128, 10), (96, 14), (64, 18), (48, 24), (32, 32))
 _MOST_PIXELS = 2**21  # Of a video that is read: 1600x1200; those of evaluations are smaller.
 
 
@@ -121,11 +123,11 @@ def read_mp4(path: Path) -> Iterator[NDArray[np.uint8]]:
         raise EnvError(damaged) from error
 
 
-def gif_bytes(frames: Sequence[NDArray[np.uint8]], fps: float) -> bytes:
+def gif_bytes(frames: Sequence[NDArray[np.uint8]], fps: float, colours: int = 256) -> bytes:
     """Return (H, W, 3) uint8 RGB frames as an animated GIF that loops forever."""
     # One palette, taken from frames of the whole video, keeps the colours from flickering.
     sample = frames[:: -(-len(frames) // _PALETTE_FRAMES)]
-    palette = Image.fromarray(np.concatenate(sample)).quantize(256)
+    palette = Image.fromarray(np.concatenate(sample)).quantize(colours)
     none = Image.Dither.NONE
     images = [Image.fromarray(frame).quantize(palette=palette, dither=none) for frame in frames]
     buffer = io.BytesIO()
@@ -133,6 +135,30 @@ def gif_bytes(frames: Sequence[NDArray[np.uint8]], fps: float) -> bytes:
         buffer, "GIF", save_all=True, append_images=images[1:], duration=1000 / fps, loop=0
     )
     return buffer.getvalue()
+
+
+def small_gif(frames: Sequence[NDArray[np.uint8]], fps: float, max_bytes: int) -> bytes:
+    """Return (H, W, 3) uint8 RGB frames as an animated GIF of a limited size.
+
+    Colours become fewer, and pixels that change little keep their colour, until it is small enough.
+
+    Raises:
+        ValueError: If there are too many frames, or they are too large.
+    """
+    for colours, least_change in _SMALLER:
+        content = gif_bytes(_settled(frames, least_change), fps, colours)
+        if len(content) < max_bytes:
+            return content
+    raise ValueError(f"{len(frames)} frames do not fit into {max_bytes:,} bytes")
+
+
+def _settled(frames: Sequence[NDArray[np.uint8]], least_change: int) -> list[NDArray[np.uint8]]:
+    """Return frames in which a pixel keeps its colour until that has changed by more than this."""
+    settled = [frames[0]]
+    for frame in frames[1:]:
+        change = np.abs(frame.astype(np.int16) - settled[-1]).max(axis=2, keepdims=True)
+        settled.append(np.where(change > least_change, frame, settled[-1]))
+    return settled
 
 
 def write_gif(path: Path, frames: Iterable[NDArray[np.uint8]], fps: float) -> float:

@@ -20,7 +20,7 @@ import train
 from agents import AGENTS, OBJECTIVES
 from commands import see
 from commands.commandline import parse
-from docs import flags, scenarios
+from docs import flags, results, scenarios
 from envs import SCENARIOS
 from envs.doom.maps import MAPS
 from evaluation.replay import terminal
@@ -56,6 +56,7 @@ SHORT = {
     "score": "--episodes 2",
     "score see": "",
     "compare": "--episodes 2",
+    "board": "",
     "plot": "--tag eval/mean_reward",  # No episode ends in so short a training.
     "gallery": "--size 160x120",
     "generalise": "--episodes 2 --num-envs 2",
@@ -258,6 +259,11 @@ def test_help_is_in_groups():
 
 def test_the_page_about_scenarios_is_the_programs_own():
     assert scenarios.PAGE.read_text() == scenarios.page(), "it is old: make docs"
+
+
+def test_the_page_about_results_is_the_programs_own():
+    assert results.PAGE.read_text() == results.page(), "it is old: make docs"
+    assert len(list(results.PICTURES.glob("*.svg"))) == len(list(results.RESULTS.glob("*.json")))
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 import evaluate
+from envs.doom.cfg import game_spec
+from envs.registry import folder_name
 from evaluation.entries import ZOO, find_entries
 from evaluation.protocol import Protocol, play, vector_env
 from evaluation.replay import terminal
@@ -27,17 +29,19 @@ def test_it_holds_the_scenarios_of_the_readme():
 def test_a_policy_is_small_and_its_card_has_its_score(name):
     path = ZOO / name / "policy.safetensors"
     assert path.stat().st_size < 5_000_000
+    assert path.with_name("replay.gif").stat().st_size < 500_000
     compared = json.loads((ZOO / name / "compare.json").read_text())
     training = json.loads((ZOO / name / "training.json").read_text())
     card = (ZOO / name / "README.md").read_text()
     about = load_policy(path).about
-    assert compared["env"] == load_policy(path).env["env"] == name
+    env = compared["env"]
+    assert env == load_policy(path).env["env"]
+    assert folder_name(env) == name
     assert compared["protocol"]["seeds"] == [0, 99]
     assert training["config"]["seed"] == about.seed
     names = [result["name"] for result in compared["results"]]
-    assert sorted(names) == sorted(
-        [f"zoo/{name} (sampled)", f"zoo/{name} (greedy)", "random", "noop"]
-    )
+    baselines = ["random", "noop"] if game_spec(env) else ["random"]
+    assert sorted(names) == sorted([f"zoo/{name} (sampled)", f"zoo/{name} (greedy)", *baselines])
     for result in compared["results"]:
         assert f"| {result['name']} | {result['mean']:,.2f} |" in card or result["mean"] >= 1000
     assert f"{about.env_steps:,} env steps" in card

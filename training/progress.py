@@ -63,5 +63,10 @@ class Progress:
 
 def is_finished(config: AnyTrainConfig, progress: Progress) -> bool:
     """Return whether a training run has reached its total env steps, or has stopped improving."""
-    stagnates = config.patience and progress.evaluations_since_best >= config.patience
-    return progress.env_steps >= config.total_env_steps or bool(stagnates)
+    return has_ended(progress, config.total_env_steps, config.patience)
+
+
+def has_ended(progress: Progress, total_env_steps: int, patience: int | None) -> bool:
+    """Return what `is_finished` returns; the arguments are those of the configuration."""
+    stagnates = patience and progress.evaluations_since_best >= patience
+    return progress.env_steps >= total_env_steps or bool(stagnates)

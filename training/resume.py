@@ -22,8 +22,9 @@ from perception import PerceptionConfig
 from storage.checkpoint import load_training
 from storage.files import DamagedError, FileError, decode
 from storage.run_folder import RunFolder
+from storage.tensor_file import TensorFile
 from training.config import AnyTrainConfig, TrainConfig, dotted, dotted_fields
-from training.progress import Progress
+from training.progress import Progress, has_ended
 
 LoadedT = TypeVar("LoadedT")
 
@@ -62,6 +63,25 @@ def resume(
         ) from error
     say(f"resuming at {progress.env_steps:,} env steps in {folder.path}")
     return progress, collector_state
+
+
+def is_complete(folder: RunFolder, total_env_steps: int) -> bool:
+    """Return whether a training run has nothing left to do, without loading what it learned.
+
+    If anything in the folder is missing or damaged, it has: the training itself says what.
+
+    Args:
+        folder: the run folder.
+        total_env_steps: the length that the training is to have.
+    """
+    try:
+        state = TensorFile(folder.checkpoints[0]).description["state"]
+        progress, patience = decode(Progress, state), folder.read_config()["patience"]
+        saved = TensorFile(folder.policy_file).description["about"]["env_steps"]
+        is_saved = saved == progress.env_steps and folder.chosen_policy_file is not None
+        return is_saved and has_ended(progress, total_env_steps, patience)
+    except (FileError, LookupError, TypeError):
+        return False
 
 
 def load_newest(

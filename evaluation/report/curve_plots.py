@@ -5,7 +5,7 @@ Axes: P points of a curve.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from scipy.optimize import isotonic_regression
 
 from evaluation.report.layout import (
+    INK,
     MARGIN,
     SETTINGS,
     SMALL,
@@ -28,15 +29,13 @@ from evaluation.report.layout import (
     ticks,
     y_axis,
 )
-from evaluation.report.looks import Look, looks_of
+from evaluation.report.looks import Look, is_baseline, looks_of
 from evaluation.report.plots import key_width, line_style, write_key
 from evaluation.statistics import Floats, band
 
 _HEIGHT, _LEAST, _UNDER_SUBTITLE = 230.0, 240.0, 56.0
+_LINE = Look(INK, (0, (3, 2)))  # Of a value to compare with that is no baseline.
 _ENDS_EARLY = 0.98  # A curve that ends before this share of the axis has ended early.
-
-Bands = Mapping[str, tuple[Floats, Floats, Floats, Floats]]
-"""For each entry, what `evaluation.statistics.band` returns."""
 
 
 @mpl.rc_context(SETTINGS)
@@ -45,6 +44,7 @@ def curves(
     unit: str,
     curves: Mapping[str, Sequence[tuple[Floats, Floats]]],
     looks: Mapping[str, Look] | None = None,
+    lines: Mapping[str, float] | None = None,
 ) -> Figure:
     """Draw learning curves: the mean of training seeds, and a band from the lowest to the highest.
 
@@ -55,22 +55,27 @@ def curves(
         unit: what the values are.
         curves: (P,) increasing env steps and (P,) values of each training seed, by entry.
         looks: looks of the entries; default: those of these entries alone.
+        lines: values to compare with, by name, which are drawn as horizontal lines.
 
     Raises:
         ValueError: If there are no entries, or the seeds of one have no env steps in common.
     """
-    looks = looks or looks_of(curves)
+    lines = lines or {}
+    looks = {**(looks or looks_of(curves)), **_looks_of_lines(lines)}
     bands = {name: band(seeds) for name, seeds in curves.items()}
     points = [point for seeds in curves.values() for point in seeds]
     first, last = min(steps[0] for steps, _ in points), max(steps[-1] for steps, _ in points)
     if first < 0.1 * last:
         first = 0.0
-    low, high = limits(np.concatenate([values for _, values in points]))
+    low, high = limits([*np.concatenate([values for _, values in points]), *lines.values()])
     heights = ticks(low, high, 5)
     labels = [tick(height) for height in heights]
     scale, label = (1e6, "million env steps") if last >= 1e7 else (1.0, "env steps")
 
-    left, beside = MARGIN + max(measure(label, SMALL) for label in labels) + 6, key_width(curves)
+    left, beside = (
+        MARGIN + max(measure(label, SMALL) for label in labels) + 6,
+        key_width([*curves, *lines]),
+    )
     paper = max(WIDTH, left + _LEAST + beside)
     width = paper - left - beside
     layout = new_figure(
@@ -82,8 +87,17 @@ def curves(
     y_axis(axes, (low, high), heights, labels)
     for name, seeds in curves.items():
         _draw(axes, name, seeds, bands[name], looks[name], scale)
-    _write_names(layout, axes, bands, looks)
+    for name, value in lines.items():
+        axes.axhline(value, label=name, **line_style(looks[name]) | {"linewidth": 1.0, "zorder": 1})
+    ends = {name: float(mean[-1]) for name, (_, mean, _, _) in bands.items()}
+    _write_names(layout, axes, ends | dict(lines), looks)
     return layout.figure
+
+
+def _looks_of_lines(names: Iterable[str]) -> dict[str, Look]:
+    names = list(names)
+    looks = looks_of(names) if names else {}
+    return {name: look if is_baseline(name) else _LINE for name, look in looks.items()}
 
 
 def _draw(
@@ -123,10 +137,12 @@ def _explain(unit: str, nums: Sequence[int], paper: float) -> str:
     return fit(unit, paper - 2 * MARGIN - measure(text, SMALL), SMALL) + text
 
 
-def _write_names(layout: FigureLayout, axes: Axes, bands: Bands, looks: Mapping[str, Look]) -> None:
+def _write_names(
+    layout: FigureLayout, axes: Axes, ends: Mapping[str, float], looks: Mapping[str, Look]
+) -> None:
     """Write names beside the plot, at the heights of their curves' ends where there is room."""
-    names = sorted(bands, key=lambda name: -bands[name][1][-1])
-    heights = [axes.transLimits.transform((0, bands[name][1][-1]))[1] for name in names]
+    names = sorted(ends, key=lambda name: -ends[name])
+    heights = [axes.transLimits.transform((0, ends[name]))[1] for name in names]
     wanted = (1 - np.array(heights)) * layout.height
     apart = np.arange(len(names)) * min(13.0, layout.height / len(names))
     placed = isotonic_regression(wanted - apart).x

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.compare import Comparison
+from evaluation.entries import locate
 from evaluation.report import curve_plots, plots
 from evaluation.report.curves import learning_curves
 from evaluation.report.layout import FORMATS, rendered
 from evaluation.report.looks import looks_of, renamed, short_names
 from evaluation.report.markdown import markdown, summary_markdown
 from evaluation.report.tables import reference, summary
+from evaluation.report.trainings import training_of
 from evaluation.verdicts import ALPHA, enough_seeds
 from storage.files import write_atomically, write_json
 from storage.provenance import git_revision, hardware, versions
@@ -24,7 +26,10 @@ _LONGEST = 60  # Characters of a folder's name, each up to 4 bytes; a file syste
 
 
 def as_dict(comparison: Comparison) -> dict[str, Any]:
-    """Return a comparison with every return of every episode, for JSON."""
+    """Return a comparison with every return of every episode, for JSON.
+
+    With each policy is how it was trained, with its learning curve, see `trainings.training_of`.
+    """
     known = reference(comparison.config.env)
     return {
         "env": comparison.config.env,
@@ -39,7 +44,11 @@ def as_dict(comparison: Comparison) -> dict[str, Any]:
                 **result.score.as_dict(),
                 "env_steps_per_s": result.env_steps_per_s,
                 "policies": [
-                    {"path": str(contestant.path), **asdict(contestant.file.about)}
+                    {
+                        "path": str(contestant.path),
+                        **asdict(contestant.file.about),
+                        "training": training_of(locate(contestant.path)),
+                    }
                     for contestant in result.contestants
                 ],
                 "returns": [of_seed.tolist() for of_seed in result.returns],

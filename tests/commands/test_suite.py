@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,11 +19,13 @@ import train
 from commands import suite
 from commands.commandline import UsageError
 from commands.suite import SuiteOptions, train_all
-from envs import EnvError
+from commands.suite import trained as trained_now
+from envs import SCENARIOS, EnvError
 from evaluation.compare import MODES
 from perception.lookup import UnknownNameError
 from storage.policy_file import load_policy
 from tests.envs import processes
+from tests.evaluation.policies import save_run
 from tests.programs import refused
 
 ROOT = Path(__file__).parents[2]
@@ -70,8 +73,8 @@ def test_a_suite_trains_compares_and_resumes(tmp_path, capfd, in_process):
     options = ("--agents", "a2c", "--seeds", "0", "1", "1", "--json", str(table))
     assert run_suite(tmp_path, *options) == 0
     said = capfd.readouterr().out
-    assert said.count("$ python train.py") == len(in_process) == 2
-    assert said.count("is already trained for 64 env steps") == 1
+    assert said.count("$ python train.py") == len(in_process) == 1
+    assert f"{tmp_path / 'out' / 'CartPole-v1' / 'a2c-seed0'} is trained already" in said
     now = trained(tmp_path)
     assert now.keys() == {"a2c-seed0", "a2c-seed1"}
     assert now.items() >= first.items()
@@ -81,9 +84,29 @@ def test_a_suite_trains_compares_and_resumes(tmp_path, capfd, in_process):
         *((str(home / "a2c"), mode, 2) for mode in MODES),
         ("random", "", 1),
     }
+    table = (tmp_path / "out" / "compare" / "table.md").read_text()
+    assert "| CartPole-v1 | sampled |" in table
+    assert re.search(r"\| a2c \| 1 \|.*\| 64 \| 64 \| 64 \|", table)
     folder = tmp_path / "out" / "compare" / "CartPole-v1"
     assert (folder / "compare.md").is_file()
     assert json.loads((folder / "compare.json").read_text()) == comparison
+
+
+def test_all_bundled_scenarios_are_trained_with_five_seeds():
+    trainings = suite.plan(SuiteOptions())
+    assert len(trainings) == 5 * len(SCENARIOS)
+    assert [env for env, _, seed, _ in trainings if seed == 0] == list(SCENARIOS)
+    assert [seed for _, _, seed, _ in trainings] == sorted(seed for _, _, seed, _ in trainings)
+
+
+def test_what_is_trained_is_compared_without_training(tmp_path, capfd):
+    options = SuiteOptions(**{**PLAN, "seeds": (0, 1)}, out=tmp_path, train=False)
+    with pytest.raises(UsageError, match=f"nothing is trained in {tmp_path}; leave out --no-train"):
+        trained_now(options)
+    folders = [options.run_dir("CartPole-v1", "ppo", seed) for seed in (0, 1)]
+    save_run(folders[1], seed=1)
+    assert trained_now(options) == [folders[1]]
+    assert f"not trained, and left out: {folders[0]}\n" in capfd.readouterr().out
 
 
 HOLDING = """

@@ -12,7 +12,15 @@ import pytest
 from PIL import Image
 
 from envs import EnvError
-from envs.video import gif_bytes, half_blocks, mp4_bytes, read_mp4, write_gif, write_mp4
+from envs.video import (
+    gif_bytes,
+    half_blocks,
+    mp4_bytes,
+    read_mp4,
+    small_gif,
+    write_gif,
+    write_mp4,
+)
 
 
 def clip(count=10, height=48, width=64):
@@ -147,3 +155,20 @@ def test_a_video_of_too_many_pixels_is_not_decoded(tmp_path):
     with pytest.raises(EnvError, match="at most 2,097,152 pixels"):
         list(read_mp4(path))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # KiB
+
+
+def test_a_small_gif_becomes_as_small_as_wanted(tmp_path):
+    rng = np.random.default_rng(0)
+    still = rng.integers(0, 200, (60, 80, 3), dtype=np.uint8)
+    noisy = [still + rng.integers(0, 12, still.shape, dtype=np.uint8) for _ in range(6)]
+    large = len(gif_bytes(noisy, 10))
+    small = small_gif(noisy, 10, large // 2)
+    assert len(small) < large // 2
+    (tmp_path / "small.gif").write_bytes(small)
+    with Image.open(tmp_path / "small.gif") as image:
+        assert (image.n_frames, image.size) == (6, (80, 60))
+        image.seek(5)
+        shown = np.asarray(image.convert("RGB"), int)
+    assert np.abs(shown - noisy[5]).mean() < 40
+    with pytest.raises(ValueError, match="6 frames do not fit into 100 bytes"):
+        small_gif(noisy, 10, 100)

@@ -23,7 +23,7 @@ from tests.storage.policies import make_agent, update
 from training.autotune import with_setting
 from training.config import default_config, dotted_fields, with_values
 from training.progress import Progress
-from training.resume import check_resumable, resume
+from training.resume import check_resumable, is_complete, resume
 from training.saving import save_all, save_as_policy_file
 
 CONFIG = with_values(default_config("CartPole-v1"), {"seed": 3, "eval_every": 100})
@@ -39,6 +39,27 @@ def save(folder, agent, env_steps, say=pytest.fail):
 @pytest.fixture
 def folder(tmp_path):
     return RunFolder(tmp_path / "run")
+
+
+def test_a_run_is_complete_when_nothing_is_left_to_do(folder):
+    assert not is_complete(folder, 64)
+    agent = make_agent()
+    folder.path.mkdir()
+    folder.write_config(CONFIG.as_dict(), torch.float32)
+    save(folder, agent, 64)
+    assert is_complete(folder, 64)
+    assert not is_complete(folder, 65)
+    # A program was killed after the checkpoint, but before the policy.
+    save_as_policy_file(folder, agent, CONFIG, Progress(env_steps=32))
+    assert not is_complete(folder, 64)
+    # It stopped improving.
+    save_all(folder, agent, CONFIG, Progress(env_steps=65, evaluations_since_best=3), {}, print)
+    assert not is_complete(folder, 100)
+    patient = with_values(CONFIG, {"patience": 3}).as_dict()
+    folder.write_config(patient, torch.float32)
+    assert is_complete(folder, 100)
+    folder.checkpoints[0].write_bytes(b"damaged")
+    assert not is_complete(folder, 64)
 
 
 def damage(path):

@@ -20,7 +20,9 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from evaluation.report.curves import read_curve
 from evaluation.report.markdown import markdown
-from evaluation.report.tensorboard import _naming, write_board
+from evaluation.report.report import as_dict
+from evaluation.report.skill import lines_of, rows_of
+from evaluation.report.tensorboard import _naming, write_board, write_curves
 from evaluation.statistics import band
 from tests.evaluation.policies import renamed
 
@@ -193,3 +195,38 @@ def test_an_error_of_the_disk_names_the_folder_once(tmp_path, capfd):
         fill_a_disk()
     assert error.value.filename == str(tmp_path)
     assert capfd.readouterr() == ("", "")
+
+
+def test_all_environments_are_charts_with_bands_and_lines(comparison, tmp_path):
+    document = json.loads(json.dumps(as_dict(comparison), default=str))
+    document["reference"] = {"mean": 60.0, "source": "a book"}
+    other = document | {"env": "Other-v0", "reference": None}
+    without = {**document, "env": "None-v0"}
+    without["results"] = [r for r in document["results"] if "bad" in r["name"]]
+    written = write_curves([document, other, without], tmp_path)
+    assert written == ["CartPole-v1", "Other-v0"]
+    assert {folder.name for folder in tmp_path.iterdir()} == {"good", "random", "reference"}
+    (event,) = read(tmp_path / "good").Tensors("custom_scalars__config__")
+    (category,) = Layout.FromString(event.tensor_proto.string_val[0]).category
+    assert {chart.title for chart in category.chart} == {"CartPole-v1", "Other-v0"}
+    (series,) = category.chart[0].margin.series
+    env = category.chart[0].title
+    assert [series.value, series.lower, series.upper] == [
+        f"seeds_of_{env}/{part}" for part in ("mean", "low", "high")
+    ]
+    steps, *parts = band(rows_of(document)[0].curves)
+    found = scalars(tmp_path / "good")
+    for part, values in zip(("mean", "low", "high"), parts, strict=True):
+        points = found[f"seeds_of_CartPole-v1/{part}"]
+        assert [step for step, _ in points] == steps.astype(int).tolist()
+        assert [value for _, value in points] == pytest.approx(values.tolist(), rel=1e-6)
+    lines = lines_of(document)
+    assert lines["reference"] == 60.0
+    for name in ("random", "reference"):
+        points = scalars(tmp_path / name)["seeds_of_CartPole-v1/mean"]
+        assert (points[0][0], points[-1][0]) == (100, 500)
+        assert [value for _, value in points] == pytest.approx([lines[name]] * len(points))
+    # In place of an earlier one.
+    write_curves([other], tmp_path)
+    assert {folder.name for folder in tmp_path.iterdir()} == {"good", "random"}
+    assert len(event_files(tmp_path)) == 2

@@ -1,0 +1,1 @@
+"""Tests of docs/, one file per module."""
