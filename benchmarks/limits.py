@@ -2,7 +2,7 @@
 
 A computation cannot be faster than its multiply-adds at the rate of a plain matrix product
 (Williams et al. 2009, "Roofline"). Its reads and writes at the rate of a plain copy are an estimate
-only: what stays in a cache is faster. Rates and times are those of processors, not of a clock on the
+only: what stays in a cache is faster. Rates and times are those of processors, not of a clock on a
 wall: on a shared machine, the time of a core remains comparable.
 """
 
