@@ -3,33 +3,34 @@
     python -m benchmarks.acting --image docs/images/acting.png
 
 For 1, 2, 4 and 8 environments of a preset, with and without memory, on one thread: the processor
-time of `InferencePolicy.act`, divided by PyTorch's profiler into convolutions, matrix products,
-all other operations, and Python between operations.
+time of `InferencePolicy.act`, and that of its parts alone, medians. The rest is what is left: other
+parts of an observation, Python between the parts, and caches that hold less while all parts run in
+turn.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
 import tyro
-from torch.profiler import ProfilerActivity, profile, record_function
 
 from agents import build_policy
 from agents.device import keep_memory, single_thread
 from agents.distributions import num_draws
 from agents.inference import InferencePolicy
-from agents.policy import observation_specs
+from agents.policy import Decision, observation_specs
 from envs import make
+from perception.perception import ImageEncoder
 from training.config import default_config
 
-PARTS = ("convolutions", "matrix products", "other operations", "Python")
-_PART_OF = {"aten::conv2d": PARTS[0], "aten::linear": PARTS[1], "aten::matmul": PARTS[1]}
+PARTS = ("decoding", "image encoder", "memory", "heads and sampling", "rest")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +43,13 @@ class Acting:
     """Numbers of environments that act together."""
     memories: tuple[str, ...] = ("none", "lstm")
     """Memories."""
-    repeats: int = 200
+    repeats: int = 100
     """Decisions that are timed."""
     image: Path | None = None
     """File for the picture."""
 
 
+@torch.no_grad()
 def measure(config: Acting, memory: str, num: int) -> dict[str, float]:
     """Return the microseconds of a decision, by part."""
     preset, made = default_config(config.env, memory=memory), make(default_config(config.env).env)
@@ -61,33 +63,51 @@ def measure(config: Acting, memory: str, num: int) -> dict[str, float]:
     state, starts = actor.initial_state(num), torch.zeros(num, dtype=torch.bool)
     draws = torch.rand(num, num_draws(policy.action_space))
 
-    def act() -> float:
-        started = time.thread_time()
-        actor.act(obs, state, starts, draws)
-        return time.thread_time() - started
+    def act() -> Decision:
+        return actor.act(obs, state, starts, draws)
+
+    def cost(call: Callable[[], Any]) -> float:
+        """Return the median of microseconds of this thread."""
+        call()
+        seconds = []
+        for _ in range(config.repeats):
+            started = time.thread_time()
+            call()
+            seconds.append(time.thread_time() - started)
+        return 1e6 * statistics.median(seconds)
 
     act()
     actor.take_weights()
-    act()
-    total = statistics.median(act() for _ in range(config.repeats))
-    with profile(activities=[ProfilerActivity.CPU]) as profiled:
-        for _ in range(config.repeats):
-            with record_function("decision"):
-                act()
-    seconds: Counter[str] = Counter()
-    for event in profiled.events():
-        if event.name == "decision":
-            seconds[PARTS[3]] += event.self_cpu_time_total
-        elif event.cpu_parent is not None and event.cpu_parent.name == "decision":
-            seconds[_PART_OF.get(event.name, PARTS[2])] += event.cpu_time_total
-    return {part: 1e6 * total * seconds[part] / seconds.total() for part in PARTS}
+    total = cost(act)
+    copied, perception = actor._copy, actor._copy.perception
+    image = perception.encoders[perception.image_names[0]]
+    assert isinstance(image, ImageEncoder)
+    frames = obs[perception.image_names[0]]
+    decoded, encoded = image.decoder(frames), perception.encode(obs)
+    features, _ = perception.step(obs, state, starts)
+
+    def choose() -> None:
+        distribution = copied.actor(features)
+        distribution.log_prob(distribution.sample(draws))
+        distribution.probabilities()
+        copied.critic(features)
+
+    costs = {
+        PARTS[0]: cost(lambda: image.decoder(frames)),
+        PARTS[1]: cost(lambda: image.encoder(decoded)),
+        PARTS[2]: cost(lambda: perception.memory(encoded[None], state, starts[None])),
+        PARTS[3]: cost(choose),
+    }
+    return costs | {PARTS[4]: max(0.0, total - sum(costs.values()))}
 
 
 def draw(path: Path, rows: dict[str, dict[str, float]]) -> None:
     """Draw a bar for each row, divided into parts."""
     figure, axes = plt.subplots(figsize=(7, 0.42 * len(rows) + 1.2))
     left = [0.0] * len(rows)
-    for part, colour in zip(PARTS, ("#31688e", "#35b779", "#fde725", "#c9c9c9"), strict=True):
+    for part, colour in zip(
+        PARTS, ("#440154", "#31688e", "#35b779", "#fde725", "#c9c9c9"), strict=True
+    ):
         widths = [row[part] for row in rows.values()]
         axes.barh(list(rows), widths, left=left, label=part, color=colour)
         left = [start + width for start, width in zip(left, widths, strict=True)]

@@ -82,7 +82,7 @@ class _Traffic(TorchDispatchMode):
     """Counts the bytes of the tensors that operations read and write; views move nothing."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call] # PyTorch's has no annotations
         self.bytes = 0
 
     def __torch_dispatch__(

@@ -11,13 +11,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # For `python benchmarks/...`.
+
 import numpy as np
 import tyro
-from memory import descendants, proportional_set_size
 
+from benchmarks.memory import descendants, proportional_set_size
 from envs import EnvConfig, SharedVectorEnv
 from storage.provenance import git_revision, hardware
 
