@@ -172,8 +172,10 @@ def report(rows: Sequence[Mapping[str, Any]]) -> str:
     ]
     for row in rows:
         copying = f"{row['memory_us']:,.0f}" if row["memory_us"] else ""
-        cells = (row["env"], row["num_envs"], row["phase"], f"{row['us']:,.0f}")
-        cells += (f"{row['products_us']:,.0f}", copying, f"{row['share']:.2f}")
+        cells = (
+            *(row["env"], row["num_envs"], row["phase"], f"{row['us']:,.0f}"),
+            *(f"{row['products_us']:,.0f}", copying, f"{row['share']:.2f}"),
+        )
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 

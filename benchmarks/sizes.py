@@ -115,13 +115,13 @@ def main() -> None:
     print("\n".join(lines), flush=True)
     seconds = 1.0 if config.quick else config.seconds
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as processes:
-        for size in sizes_of(config):
-            speed, held = processes.submit(measure, config.env, size, seconds).result()
-            screen = size.screen or "preset's"
-            cells = (size.num_envs, screen, size.frame_stack, size.memory)
-            lines.append(f"| {' | '.join(map(str, cells))} | {speed:,.0f} | {held:,.0f} |")
-            print(lines[-1], flush=True)
+    for size in sizes_of(config):
+        with ProcessPoolExecutor(1, mp_context=context) as process:
+            speed, held = process.submit(measure, config.env, size, seconds).result()
+        screen = size.screen or "preset's"
+        cells = (size.num_envs, screen, size.frame_stack, size.memory)
+        lines.append(f"| {' | '.join(map(str, cells))} | {speed:,.0f} | {held:,.0f} |")
+        print(lines[-1], flush=True)
     if config.out:
         config.out.write_text("\n".join(lines) + "\n")
 
