@@ -43,7 +43,9 @@ class InferencePolicy:
         self._copy.perception.cast_weights()
         self._theirs = list(policy.state_dict().values())
         self._mine = list(self._copy.state_dict().values())
-        self._rearranged = [m for m in self._copy.modules() if isinstance(m, BlockConv2d)]
+        # The compiler arranges weights itself.
+        kinds = () if inference == "compiled" else (BlockConv2d, Decoder)
+        self._rearranged = [m for m in self._copy.modules() if isinstance(m, kinds)]
         if inference == "auto":
             inference = "cuda-graph" if policy.device.type == "cuda" else "eager"
         self._inference = inference

@@ -136,7 +136,9 @@ class Policy(nn.Module):
             memory_state: (S, N, M) float32, the state before the first step.
             episode_starts: (T, N) bool; where true, the memory is cleared before that step.
         """
-        features, memory_state = self.perception(obs, memory_state, episode_starts)
+        return self._output(*self.perception(obs, memory_state, episode_starts))
+
+    def _output(self, features: Tensor, memory_state: Tensor) -> PolicyOutput:
         return PolicyOutput(
             distribution=self.actor(features),
             values=self.critic(features).squeeze(-1),
@@ -161,24 +163,23 @@ class Policy(nn.Module):
             draws: (N, D) float32, uniform in [0, 1), from which actions are sampled, where D is
                 `num_draws` of the action space. None: the most likely actions are chosen.
         """
-        sequence = {name: part[None] for name, part in obs.items()}
-        output: PolicyOutput = self(sequence, memory_state, episode_starts[None])
+        output = self._output(*self.perception.step(obs, memory_state, episode_starts))
         distribution = output.distribution
-        actions = distribution.mode() if draws is None else distribution.sample(draws[None])
+        actions = distribution.mode() if draws is None else distribution.sample(draws)
         return Decision(
-            actions=actions[0],
-            logprobs=distribution.log_prob(actions)[0],
-            values=output.values[0],
-            probabilities=distribution.probabilities()[0],
+            actions=actions,
+            logprobs=distribution.log_prob(actions),
+            values=output.values,
+            probabilities=distribution.probabilities(),
             memory_state=output.memory_state,
         )
 
     @torch.no_grad()
     def value(self, obs: Obs, memory_state: Tensor, episode_starts: Tensor) -> Tensor:
         """Return the values of (N, ...) observations, (N,) float32; arguments as for `act`."""
-        sequence = {name: part[None] for name, part in obs.items()}
-        output: PolicyOutput = self(sequence, memory_state, episode_starts[None])
-        return output.values[0]
+        features, _ = self.perception.step(obs, memory_state, episode_starts)
+        values: Tensor = self.critic(features).squeeze(-1)
+        return values
 
     def predict(
         self,

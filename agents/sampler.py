@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from agents.distributed import ALONE, Ranks
 from agents.distributions import num_draws
 from agents.errors import AgentError
 from agents.inference import Inference, InferencePolicy
-from agents.policy import Decision, Policy
+from agents.policy import Policy
 from agents.rollout import Rollout
 from agents.stopwatch import Stopwatch
 from agents.traces import Traces
@@ -57,6 +58,24 @@ class _Truncation:
     lane: int
     obs: dict[str, Tensor]
     memory_state: Tensor
+
+
+class _Step(NamedTuple):
+    """Where an env step of a group is stored, as views of the tensors of a rollout.
+
+    Attributes:
+        obs: by part, each (n, ...).
+        episode_starts: (n,) bool.
+        decision: actions, log-probabilities, values and probabilities, in the order of `Decision`.
+        draws: (n, D) float32, uniform in [0, 1).
+        reported: as named in `Sampler._reported`, each (n,).
+    """
+
+    obs: dict[str, Tensor]
+    episode_starts: Tensor
+    decision: tuple[Tensor, ...]
+    draws: Tensor
+    reported: tuple[Tensor, ...]
 
 
 class Sampler:
@@ -254,57 +273,72 @@ class Sampler:
         """
         watch, groups = Stopwatch(), self.envs.teams[team]
         with single_thread(), use_stream(stream):
+            steps = {group: self._steps(group, draws) for group in groups}
             for group in groups:
-                self._act(0, group, draws, watch)
+                self._act(0, group, steps[group][0], watch)
             done = dict.fromkeys(groups, 0)  # Env steps that each group has finished.
             for _ in range(len(groups) * self.rollout_length):
                 watch.lap("transfer")
                 group = self.envs.wait(team)
                 watch.lap("environments")
-                self._receive(done[group], group)
+                self._receive(done[group], group, steps[group][done[group]])
                 done[group] += 1
                 if done[group] < self.rollout_length:
-                    self._act(done[group], group, draws, watch)
+                    self._act(done[group], group, steps[group][done[group]], watch)
         return watch
+
+    def _steps(self, group: int, draws: Tensor) -> list[_Step]:
+        """Return the T steps of a group in the rollout; views one by one take ten times as long."""
+        lanes, storage = self._lanes[group], self._storage
+
+        def views(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
+            return list(zip(*(tensor[:, lanes].unbind() for tensor in tensors), strict=True))
+
+        decided = storage.actions, storage.logprobs, storage.values, storage.probabilities
+        rows = zip(
+            views(*storage.obs.values()),
+            views(storage.episode_starts, draws),
+            views(*decided),
+            views(*self._reported.values()),
+            strict=True,
+        )
+        return [
+            _Step(dict(zip(storage.obs, obs, strict=True)), starts, decision, drawn, reported)
+            for obs, (starts, drawn), decision, reported in rows
+        ]
 
     def _inputs(self, group: int) -> dict[str, Array]:
         """Return the policy's inputs for a group: parts of observations, and `episode_starts`."""
         return {**self.envs.current_obs(group), _STARTS: self._starts[self._lanes[group]]}
 
-    def _act(self, t: int, group: int, draws: Tensor, watch: Stopwatch) -> None:
+    def _act(self, t: int, group: int, step: _Step, watch: Stopwatch) -> None:
         """Choose the actions of env step t of a group, and send them."""
-        lanes, storage = self._lanes[group], self._storage
+        lanes = self._lanes[group]
         inputs = self._stagings[group].send(self._inputs(group))
-        for name, part in storage.obs.items():
-            part[t, lanes] = inputs[name]
-        storage.episode_starts[t, lanes] = inputs[_STARTS]
+        for name, part in step.obs.items():
+            part.copy_(inputs[name])
+        step.episode_starts.copy_(inputs[_STARTS])
         if self._targets:
             info = torch.from_numpy(self.envs.current_info(group))
             for name, column in self._targets.items():
                 self._reported_targets[name][t, lanes] = info[:, column]
         watch.lap("transfer")
-        obs = {name: part[t, lanes] for name, part in storage.obs.items()}
-        starts, memory_state = storage.episode_starts[t, lanes], self._memory_state[:, lanes]
-        decision = self.policy.act(obs, memory_state, starts, draws[t, lanes])
+        memory_state = self._memory_state[:, lanes]
+        decision = self.policy.act(step.obs, memory_state, step.episode_starts, step.draws)
         actions = decision.actions.cpu().numpy()
         watch.lap("inference")
         self.envs.send(group, actions, with_info=bool(self._targets))
-        self._store(t, lanes, decision)
+        *decided, state = decision
+        for place, part in zip(step.decision, decided, strict=True):
+            place.copy_(part)
+        memory_state.copy_(state)
 
-    def _store(self, t: int, lanes: slice, decision: Decision) -> None:
-        storage = self._storage
-        storage.actions[t, lanes] = decision.actions
-        storage.logprobs[t, lanes] = decision.logprobs
-        storage.values[t, lanes] = decision.values
-        storage.probabilities[t, lanes] = decision.probabilities
-        self._memory_state[:, lanes] = decision.memory_state
-
-    def _receive(self, t: int, group: int) -> None:
+    def _receive(self, t: int, group: int, step: _Step) -> None:
         """Receive and store the result of env step t of a group."""
         lanes = self._lanes[group]
         result = self.envs.receive(group)
-        for name, reported in self._reported.items():
-            reported[t, lanes] = torch.as_tensor(getattr(result, name))
+        for name, reported in zip(self._reported, step.reported, strict=True):
+            reported.copy_(torch.as_tensor(getattr(result, name)))
         truncated = as_numpy(result.truncated)
         dones = as_numpy(result.terminated) | truncated
         self._starts[lanes] = dones

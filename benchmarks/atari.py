@@ -1,7 +1,7 @@
 """Compare the speed of Atari in our vector environment and in ale-py's own.
 
-    python benchmarks/atari.py --num-envs 8 16 32
-    python benchmarks/atari.py --num-envs 8 16 32 --details
+    python -m benchmarks.atari --num-envs 8 16 32
+    python -m benchmarks.atari --num-envs 8 16 32 --details
 
 prints env steps per second of wall-clock time and per second of CPU time, with random actions. The
 two are measured alternately. On a machine with other load, the figure per second of CPU time is the

@@ -1,6 +1,6 @@
 """Measure the scores of doing nothing and of random actions in every scenario.
 
-    python benchmarks/baselines.py
+    python -m benchmarks.baselines
 
 writes benchmarks/results/baselines.json, from which the `noop` and `random` columns of
 envs/doom/scenarios.py are taken: 100 episodes at seeds 0 to 99, frame_skip 4, native reward, skill

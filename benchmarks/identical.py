@@ -3,8 +3,8 @@
     python -m benchmarks.identical basic defend_the_center --runs 100
 
 A busy process for each core competes with every training. All trainings fork from one process that
-has imported everything, which saves the seconds that imports take and nothing else. They have few environments,
-because most of the time goes into starting engines.
+has imported everything, which saves the seconds that imports take and nothing else. They have few
+environments, because most of the time goes into starting engines.
 """
 
 from __future__ import annotations

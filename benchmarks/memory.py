@@ -1,6 +1,6 @@
 """Measure the memory of a training run, over all of its processes, and whether it grows.
 
-    python benchmarks/memory.py health_gathering --updates 1000
+    python -m benchmarks.memory health_gathering --updates 1000
 
 The training is that of train.py with 16 environments, the Nature CNN at its full width and one
 epoch. Memory is the proportional set size: pages that processes share, mostly code of the engine,

@@ -1,6 +1,6 @@
 """Compare initialisations of LSTM and GRU: orthogonal as a whole or per gate, forget bias 0 or 1.
 
-    nice -n 5 python benchmarks/memory_init.py
+    nice -n 5 python -m benchmarks.memory_init
 
 Each is trained with the same seeds in environments that need memory: a pole whose velocities are
 hidden, and a bit that is shown once and asked for in the 2nd or the 20th env step. Scores are mean

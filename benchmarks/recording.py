@@ -1,6 +1,6 @@
 """Measure the cost of recording episodes: pairs of short training runs, with and without it.
 
-    python benchmarks/recording.py defend_the_center --pairs 5
+    python -m benchmarks.recording defend_the_center --pairs 5
 
 prints the seconds that each command takes, and the median of the pairs' ratios. Nothing else should
 run at the same time.

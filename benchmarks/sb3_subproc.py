@@ -1,6 +1,6 @@
 """Compare the speed of Stable-Baselines3's PPO on its own SubprocVecEnv and on our SharedVecEnv.
 
-    python benchmarks/sb3_subproc.py --json benchmarks/results/sb3_subproc.json
+    python -m benchmarks.sb3_subproc --json benchmarks/results/sb3_subproc.json
 
 Environments, observations and everything about PPO are the same; only the vector environment
 differs. Each measurement runs in a process of its own; ratios are of medians.

@@ -1,6 +1,6 @@
 """Play thousands of episodes and watch memory, file descriptors, threads and shared memory.
 
-    python benchmarks/soak.py basic --episodes 10000
+    python -m benchmarks.soak basic --episodes 10000
 
 Actions are random; 16 environments run in as many workers as there are cores. The figures are
 totals over the main process and all of its descendants. Linux only.
@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from memory import descendants, proportional_set_size
 
+from benchmarks.memory import descendants, proportional_set_size
 from envs import EnvConfig, SharedVectorEnv
 from storage.provenance import git_revision, hardware
 

@@ -1,6 +1,6 @@
 """Measure the speed of bare engines, of our environments with random actions, and of our training.
 
-    python benchmarks/throughput.py health_gathering defend_the_center --num-envs 8 16
+    python -m benchmarks.throughput health_gathering defend_the_center --num-envs 8 16
 
 All figures are env steps per second at the preset's frame_skip, medians over repetitions in which
 the three are measured alternately: on a shared machine, ratios are more reliable than absolute
@@ -29,7 +29,8 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from agents.device import choose_device, keep_memory
+from agents.device import choose_device, choose_precision, keep_memory
+from benchmarks.limits import best_speed, measured_rates, training_work
 from envs import EnvConfig, SharedVectorEnv, make
 from envs.registry import frames_per_env_step
 from envs.speed import random_env_steps_per_second
@@ -112,15 +113,23 @@ def main() -> None:
     ]
     machine = hardware()
     print(f"\n{machine['cpu']}, {machine['cores']} cores, GPU {machine['gpu']}, {git_revision()}\n")
-    print("| scenario | screen | environments | engine ceiling | random actions | training |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print("In brackets: share of the engine ceiling; of training, then that of the best speed.\n")
+    print(
+        "| scenario | screen | environments | engine ceiling | random actions | training | best |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for row in rows:
         cells = [row["env"], row["screen"], str(row["num_envs"])]
         bound = row.get("ceiling_env_steps_per_s")
         for kind in ("ceiling", "sampler", "training"):
             speed = row.get(f"{kind}_env_steps_per_s")
-            share = f" ({speed / bound:.2f})" if speed and bound and kind != "ceiling" else ""
+            bounds = [bound] if kind != "ceiling" else []
+            bounds += [row.get("best_env_steps_per_s")] if kind == "training" else []
+            shares = ", ".join(f"{speed / each:.2f}" for each in bounds if speed and each)
+            share = f" ({shares})" if shares else ""
             cells.append(f"{speed:,.0f}{share}" if speed else "not measured")
+        best = row.get("best_env_steps_per_s")
+        cells.append(f"{best:,.0f}" if best else "not measured")
         print(f"| {' | '.join(cells)} |")
     if config.json == "-":
         print(json.dumps(rows))
@@ -129,9 +138,9 @@ def main() -> None:
 
 
 def training_config(
-    config: Throughput, env: str, num_envs: int, screen: str | None
+    config: Throughput, env: str, num_envs: int, screen: str | None, memory: str | None = None
 ) -> AnyTrainConfig:
-    """Return the configuration of the training that is measured."""
+    """Return the configuration of the training that is measured; by default, the workload's."""
     values = {
         **WORKLOADS[config.workload],
         "num_envs": num_envs,
@@ -140,7 +149,7 @@ def training_config(
     }
     if screen is not None:
         values["env.width"], values["env.height"] = map(int, screen.split("x"))
-    default = default_config(env, memory=MEMORIES.get(config.workload))
+    default = default_config(env, memory=memory or MEMORIES.get(config.workload))
     groups = config.num_groups or default.num_groups
     values["num_groups"] = groups if num_envs % groups == 0 else 1
     return with_values(default, values)
@@ -161,6 +170,8 @@ def measure(config: Throughput, env: str, num_envs: int, screen: str | None) -> 
         if "training" in figures:
             figures["training"].append(train(training, config.seconds))
     medians = {f"{name}_env_steps_per_s": median(values) for name, values in figures.items()}
+    if {"ceiling", "training"} <= figures.keys() and choose_device(config.device).type == "cpu":
+        medians["best_env_steps_per_s"] = best(training, medians["ceiling_env_steps_per_s"])
     rounded = {name: round(value) for name, value in medians.items()}
     print(env, screen, num_envs, rounded, flush=True)
     return {"env": env, "screen": screen, "num_envs": num_envs, **medians}
@@ -236,6 +247,23 @@ def random_play(config: AnyTrainConfig, seconds: float) -> float:
         speed = random_env_steps_per_second(envs, 32)
         num_steps = max(1, round(speed * seconds / config.num_envs))
         return random_env_steps_per_second(envs, num_steps)
+
+
+def best(config: AnyTrainConfig, engines: float) -> float:
+    """Return the best env steps per second of training on these cores, see `best_speed`.
+
+    Args:
+        config: the training.
+        engines: env steps per second of the bare engines.
+    """
+    device = choose_device("cpu")
+    with opened(config) as envs:
+        agent = make_agent(config, envs, device)
+        with contextlib.closing(make_collector(config, envs, agent, seed=0)) as collector:
+            rollout = collector.collect().rollout
+            phases = training_work(agent, rollout, config.num_envs // config.num_groups)
+    rates = measured_rates(choose_precision(config.precision, device), 0.5)
+    return best_speed(engines, len(os.sched_getaffinity(0)), phases, rates)
 
 
 def train(config: AnyTrainConfig, seconds: float) -> float:

@@ -1,6 +1,6 @@
 r"""Measure how many seconds this project and its peers need to reach a certain return.
 
-    python benchmarks/time_to_skill.py basic --seeds 0 1 2 \
+    python -m benchmarks.time_to_skill basic --seeds 0 1 2 \
         --sample-factory build/peers/sample-factory/bin/python --sb3 build/peers/sb3/bin/python
 
 One training runs at a time, with the settings that its own project recommends for pixels: ours

@@ -1,6 +1,6 @@
 """Simulate how often `compare` finds differences that do not exist, by its old and its new rule.
 
-    python benchmarks/verdicts.py
+    python -m benchmarks.verdicts
 
 Returns are simulated: an episode's return is the mean of its policy plus a standard normal number;
 the mean of a policy is that of its agent plus a normal number whose standard deviation is given as
@@ -61,7 +61,7 @@ def main() -> None:
     print(page)
     write_atomically(config.out / "verdicts.md", page.encode())
     content = {
-        "command": "python benchmarks/verdicts.py",
+        "command": "python -m benchmarks.verdicts",
         "simulations": {"old": config.old, "new": config.new, "tables": config.tables},
         "episodes": EPISODES,
         "level": ALPHA,
@@ -269,7 +269,7 @@ def markdown(config: Simulation, sections: Sequence[Section], seconds: float) ->
     """Return the results as Markdown."""
     lines = [
         "# False verdicts\n",
-        "`python benchmarks/verdicts.py`\n",
+        "`python -m benchmarks.verdicts`\n",
         "How often `compare` says that equal players differ, by simulation. Returns are normally "
         f"distributed; each policy has {EPISODES} episodes. Ratio: the standard deviation between "
         "an agent's training seeds, divided by that between episodes. At most 5 % of the verdicts "

@@ -66,7 +66,7 @@ def torch_latency(policy: Policy, num: int) -> Latency:
     with torch.no_grad(), single_thread():
         act()
         for module in policy.modules():
-            if isinstance(module, BlockConv2d):
+            if isinstance(module, (BlockConv2d, Decoder)):
                 module.keep_weight()  # As while rollouts are collected.
         return _timed(act)
 

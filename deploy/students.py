@@ -89,6 +89,6 @@ def scaled(config: Any, factor: float) -> Any:
 
 
 def _scaled(width: int, factor: float, unit: int) -> int:
-    """Return a scaled width: from 4 on, a multiple of 4 where the width is one, which is fastest."""
+    """Return a scaled width: from 4 on, a multiple of 4 if the width is, which is fastest."""
     unit = math.lcm(unit, 4) if width % 4 == 0 and width * factor >= 4 else unit
     return max(unit, unit * round(width * factor / unit))

@@ -101,6 +101,7 @@ class Decoder(nn.Module):
     """
 
     palette: Tensor
+    _kept: Tensor | None = None  # The table of colours, if `keep_weight` was called.
 
     def __init__(self, spec: ImageSpec, block: int = 1, normalize: bool = False) -> None:
         super().__init__()
@@ -128,12 +129,11 @@ class Decoder(nn.Module):
         """
         if frames.is_floating_point():
             return self._arranged(frames)
-        colours = self._normalized("colours", self.palette.to(self._dtype(frames)))
+        colours = self._colours(self._dtype(frames)) if self._kept is None else self._kept
         if self.by_plane:
             return self._planes(frames, colours)
         if self.block > 1:
             frames = _cut_into_blocks(frames, self.block)  # (B, H / s, W / s, s * s, C)
-            colours = F.pad(colours, (0, 1))
         planes = []
         if self._palette_channels:
             indices = _select(frames, self._palette_channels).int()
@@ -145,6 +145,21 @@ class Decoder(nn.Module):
             planes.append(rows.unflatten(2, others.shape[2:]).to(colours.dtype))
         decoded = planes[0] if len(planes) == 1 else torch.cat(planes, dim=-1)
         return decoded.flatten(3).permute(0, 3, 1, 2)
+
+    @torch.no_grad()
+    def keep_weight(self) -> None:
+        """Compute the table of colours and keep it until the next call.
+
+        Without this, each forward pass computes it. The table keeps its memory address from call to
+        call, because a captured CUDA graph reads it there. Autocast must not be enabled.
+        """
+        colours = self._colours(self.palette.dtype)
+        self._kept = colours if self._kept is None else self._kept.copy_(colours)
+
+    def _colours(self, dtype: torch.dtype) -> Tensor:
+        """Return the numbers of the palette's colours, (256, 3), or (256, 4) for blocks."""
+        colours = self._normalized("colours", self.palette.to(dtype))
+        return F.pad(colours, (0, 1)) if self.block > 1 else colours
 
     def _planes(self, frames: Tensor, colours: Tensor) -> Tensor:
         """Return (B, P, H, W) numbers for (B, H, W, C) frames, with (256, 3) colours."""
@@ -238,14 +253,13 @@ class Decoder(nn.Module):
 
 def _cut_into_blocks(frames: Tensor, size: int) -> Tensor:
     """Return (B, H, W, C) uint8 images as blocks, (B, H / s, W / s, s * s, C) uint8."""
-    height, width = (side // size for side in frames.shape[1:3])
-    channels = frames.shape[3]
-    rows = frames[:, : height * size, : width * size].flatten(2)
-    if frames.shape[2] % size == 0 and size * channels in _WIDE:
-        rows = rows.view(_WIDE[size * channels])  # A row of a block is moved as one number.
-    blocks = rows.unflatten(2, (width, -1)).unflatten(1, (height, size)).transpose(2, 3)
-    pixels: Tensor = blocks.contiguous().view(torch.uint8).unflatten(-1, (size, channels))
-    return pixels.flatten(3, 4)
+    batch, rows, columns, channels = frames.shape
+    height, width = rows // size, columns // size
+    frames = frames[:, : height * size, : width * size].flatten(2)
+    if columns % size == 0 and size * channels in _WIDE:
+        frames = frames.view(_WIDE[size * channels])  # A row of a block is moved as one number.
+    blocks = frames.reshape(batch, height, size, width, frames.shape[2] // width).transpose(2, 3)
+    return blocks.contiguous().view(torch.uint8).view(batch, height, width, size**2, channels)
 
 
 def _count(pixels: Tensor) -> Tensor:

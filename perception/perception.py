@@ -205,9 +205,34 @@ class Perception(nn.Module):
         # Encoders have no memory, so steps and environments are merged into one batch axis.
         features = self.encode({name: obs[name].flatten(0, 1) for name in self.encoders})
         features = features.unflatten(0, episode_starts.shape)
-        with self._autocast(features, enabled=self.memory in self.heavy_modules):
-            features, memory_state = self.memory(features, memory_state, episode_starts)
-        return features, memory_state
+        return self._remember(features, memory_state, episode_starts)
+
+    def step(
+        self, obs: Mapping[str, Tensor], memory_state: Tensor, episode_starts: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Compute the features of one step, as `forward` does with T = 1, but faster.
+
+        Args:
+            obs: parts by name, each (N, ...).
+            memory_state: (S, N, M) float32, the state before the step.
+            episode_starts: (N,) bool; where true, the memory is cleared first.
+
+        Returns:
+            (N, F) float32 features, and the (S, N, M) state after the step.
+        """
+        features = self.encode(obs)
+        if not self.memory.is_recurrent:
+            return features, memory_state
+        features, memory_state = self._remember(features[None], memory_state, episode_starts[None])
+        return features[0], memory_state
+
+    def _remember(
+        self, features: Tensor, memory_state: Tensor, episode_starts: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the outputs of the memory for a sequence of features, see `Memory.forward`."""
+        with self._autocast(features, self.memory):
+            remembered: tuple[Tensor, Tensor] = self.memory(features, memory_state, episode_starts)
+        return remembered
 
     def encode(self, obs: Mapping[str, Tensor]) -> Tensor:
         """Encode observations without memory.
@@ -218,14 +243,14 @@ class Perception(nn.Module):
         Returns:
             (B, F) float32, the features of the given parts, concatenated.
         """
-        parts, heavy = [], self.heavy_modules
+        parts = []
         for name, encoder in self.encoders.items():
             if name not in obs:
                 continue
-            with self._autocast(obs[name], enabled=encoder in heavy):
+            with self._autocast(obs[name], encoder):
                 features = encoder(obs[name]).float()
             parts.append(self.norms[name](features) if name in self.norms else features)
-        return torch.cat(parts, dim=-1)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
     def pixels(self, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return observations with images as pixels, which everything here accepts as well.
@@ -284,8 +309,8 @@ class Perception(nn.Module):
         self.precision = torch.float32  # Autocast is no longer needed.
 
     def _autocast(
-        self, tensor: Tensor, *, enabled: bool
+        self, tensor: Tensor, module: nn.Module
     ) -> contextlib.AbstractContextManager[torch.autocast | None]:
-        if not enabled or self.precision == torch.float32:
+        if self.precision == torch.float32 or module not in self.heavy_modules:
             return contextlib.nullcontext()
         return torch.autocast(tensor.device.type, self.precision)

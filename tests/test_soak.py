@@ -12,9 +12,9 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.mark.slow
 def test_ten_thousand_episodes_hold_what_the_first_ones_held(tmp_path):
-    script, result = ROOT / "benchmarks" / "soak.py", tmp_path / "soak.json"
-    command = [sys.executable, str(script), "basic", "--episodes", "10000", "--json", str(result)]
-    subprocess.run(command, check=True, timeout=1800)
+    result = tmp_path / "soak.json"
+    command = [sys.executable, "-m", "benchmarks.soak", "basic", "--episodes", "10000"]
+    subprocess.run([*command, "--json", str(result)], cwd=ROOT, check=True, timeout=1800)
     samples = json.loads(result.read_text())["samples"]
     for name in ("processes", "file_descriptors", "threads", "shared_memory_objects"):
         assert len({sample[name] for sample in samples}) == 1, name

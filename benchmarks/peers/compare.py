@@ -119,7 +119,7 @@ def turns(config: Comparison, match: Match) -> dict[str, Any]:
     ours: dict[str, list[float]] = {setting: [] for setting in match.ours}
     seconds = ["--seconds", str(config.seconds)]
     peer = [str(match.python), str(HERE / match.script), "--env", config.env, *seconds]
-    us = [sys.executable, str(HERE.parent / "throughput.py"), config.env, *seconds]
+    us = [sys.executable, "-m", "benchmarks.throughput", config.env, *seconds]
     us += ["--kinds", match.kind, "--workload", match.workload, "--repeats", "1", "--json", "-"]
     for _ in range(config.repeats):
         for setting, speeds in theirs.items():

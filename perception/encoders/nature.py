@@ -64,6 +64,8 @@ class BlockConv2d(nn.Conv2d):
         if self._planes is None:
             return
         weight = self._weight_on_blocks(self._planes)
+        # In the format of `Decoder`'s blocks, so that no convolution converts it.
+        weight = weight.contiguous(memory_format=torch.channels_last)
         self._kept = weight if self._kept is None else self._kept.copy_(weight)
 
     def _weight_on_blocks(self, planes: int) -> Tensor:

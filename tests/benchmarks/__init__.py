@@ -1,1 +1,1 @@
-"""Tests of docs/, one file per module."""
+"""Tests of benchmarks/, one file per module."""

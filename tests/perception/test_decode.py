@@ -232,3 +232,21 @@ def test_pixels_have_the_gradient_of_what_is_decoded():
     (gradient,) = torch.autograd.grad((weights * decoded).sum(), pixels)
     expected = (weights * (decoder(pixels + change) - decoded)).sum()
     torch.testing.assert_close((gradient * change).sum(), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("block", [1, 2])
+def test_a_kept_table_of_colours_is_used_until_the_next_one(block):
+    images = torch.from_numpy(frames(1, size=(6, 8)))
+    decoder = Decoder(spec("palette", size=(6, 8)), block=block, normalize=True)
+    decoder.observe(images)
+    before = decoder(images)
+    decoder.keep_weight()
+    address = decoder._kept.data_ptr()
+    decoder.palette.mul_(0.5)
+    assert torch.equal(decoder(images), before)
+    decoder.keep_weight()
+    after = decoder(images)
+    assert decoder._kept.data_ptr() == address
+    decoder._kept = None
+    assert torch.equal(decoder(images), after)
+    assert not torch.equal(after, before)

@@ -70,6 +70,18 @@ def test_a_sequence_equals_its_steps_one_by_one(memory):
     torch.testing.assert_close(state, after, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_a_step_equals_a_sequence_of_length_1_bit_for_bit(memory):
+    perception = make(memory=memory, precision=torch.bfloat16)
+    obs, state = observe(1, 3), torch.randn_like(perception.memory.initial_state(3))
+    starts = torch.tensor([[False, True, False]])
+    features, after = perception(obs, state, starts)
+    now = {name: part[0] for name, part in obs.items()}
+    step, state = perception.step(now, state, starts[0])
+    assert torch.equal(step, features[0])
+    assert torch.equal(state, after)
+
+
 def test_every_part_of_an_observation_has_an_influence():
     perception = make()
     obs, starts = observe(1, 1), torch.zeros(1, 1, dtype=torch.bool)

@@ -1,0 +1,1 @@
+"""Programs that measure this project: `python -m benchmarks.NAME --help`."""
