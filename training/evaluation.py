@@ -16,6 +16,7 @@ from agents.agent import Agent
 from agents.collector import BatchedEnvs, Collector
 from agents.inference import InferencePolicy
 from envs import EnvConfig, SharedVectorEnv, StoppedError
+from envs.doom.players import players_kind
 from envs.errors import describe_error
 from envs.filmed import FilmedEnv
 from envs.fingerprint import episode_fingerprint, fingerprint
@@ -80,7 +81,8 @@ class PeriodicEvaluation:
         self._player = InferencePolicy(agent.policy)
         self._game = fingerprint(config.env)
         self._has_said = False
-        self._is_repeatable = True  # Whether seed and actions determine an episode.
+        # Whether seed and actions determine an episode.
+        self._is_repeatable = players_kind(config.env) is None
         self._not_shown = ""  # Why the last episode was not shown.
 
     def run(

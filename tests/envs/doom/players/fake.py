@@ -25,9 +25,7 @@ class FakeMatch:
 
     def __init__(self, config, num_bots_instead=0):
         self.kind = players_kind(config.env)
-        self.players = [
-            FakePlayer(config) for _ in range(self.kind.num_players - num_bots_instead)
-        ]
+        self.players = [FakePlayer(config) for _ in range(self.kind.num_players - num_bots_instead)]
         for number, player in enumerate(self.players):
             player.number = number
         self.level, self.tics = None, 0

@@ -2,6 +2,7 @@
 
 import pytest
 
+from envs.config import EnvConfig
 from envs.doom.cfg import game_spec
 from envs.doom.maps.arena import Arena, ArenaConfig
 from envs.doom.maps.grid import distances, open_cells
@@ -9,8 +10,14 @@ from envs.doom.maps.level import ZOMBIE
 from envs.doom.maps.udmf import text
 from envs.doom.players.kinds import KINDS, PREFIX, players_kind
 from envs.errors import EnvError
-from envs.registry import canonical_name, folder_name, is_imported, is_plain_doom, make, own_time_limit
-from envs.config import EnvConfig
+from envs.registry import (
+    canonical_name,
+    folder_name,
+    is_imported,
+    is_plain_doom,
+    make,
+    own_time_limit,
+)
 
 SEEDS = range(20)
 
