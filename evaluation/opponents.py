@@ -154,8 +154,8 @@ class OpponentEnvs(SharedVectorEnv):
             raise EnvError(f"{len(actions)} actions were given for {len(lanes)} environments")
         starts = self._begin_matches(lanes)
         each = [np.asarray(actions).reshape(len(lanes), -1)]
-        for player in range(1, self._num_players):
-            each.append(self._choose(group, lanes, player, starts))
+        others = range(1, self._num_players)
+        each += [self._choose(group, lanes, player, starts) for player in others]
         super().send(group, np.concatenate(each, axis=1), with_info=with_info)
 
     def _begin_matches(self, lanes: range) -> NDArray[np.bool_]:

@@ -1,10 +1,11 @@
 """Self-play: a policy learns in matches against its own earlier selves.
 
-Every so often a copy of the policy is frozen and joins the pool. In each match the opponent is drawn
-from the pool by *prioritised fictitious self-play* (PFSP; Vinyals et al. 2019, "Grandmaster level in
-StarCraft II using multi-agent reinforcement learning", supplement): a self that the policy beats
-with probability p is drawn with a weight of (1 - p) ** power, but at least `floor`. With a share of
-`latest_share`, it is the newest one instead, so that the policy also plays against itself as it is.
+Every so often a copy of the policy is frozen and joins the pool. In each match the opponent is
+drawn from the pool by *prioritised fictitious self-play* (PFSP; Vinyals et al. 2019, "Grandmaster
+level in StarCraft II using multi-agent reinforcement learning", supplement): a self that the policy
+beats with probability p is drawn with a weight of (1 - p) ** power, but at least `floor`. With a
+share of `latest_share`, it is the newest one instead, so that the policy also plays against itself
+as it is.
 
 The selves are policy files in `opponents/` in the run folder, with the results in `pool.json`, so a
 training that resumes has the same pool.

@@ -80,7 +80,7 @@ def test_a_frag_is_paid_to_one_and_taken_from_the_other_and_ends_a_duel(match):
     while not (terminated or truncated):
         rewards, terminated, truncated = match.advance([SHOOT, None])
         totals += rewards
-    assert terminated and not truncated, match.statistics(0)
+    assert (terminated, truncated) == (True, False), match.statistics(0)
     mine, yours = match.statistics(0), match.statistics(1)
     assert mine["frags"] == yours["deaths"] == 1
     assert mine["deaths"] == yours["frags"] == 0

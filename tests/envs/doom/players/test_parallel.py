@@ -24,7 +24,7 @@ def check_parallel_api(env, cycles):
         assert env.action_space(agent) is env.action_space(agent)
     for seed in range(cycles):
         result = env.reset(seed=seed)
-        assert isinstance(result, tuple) and len(result) == 2
+        assert (type(result), len(result)) == (tuple, 2)
         assert all(isinstance(part, dict) for part in result)
         assert env.agents == env.possible_agents
         has_finished = set()
@@ -32,10 +32,11 @@ def check_parallel_api(env, cycles):
             live = set(env.agents)
             assert live.isdisjoint(has_finished), "whoever has finished does not come back"
             step = env.step({agent: env.action_space(agent).sample() for agent in env.agents})
-            assert isinstance(step, tuple) and len(step) == 5
+            assert (type(step), len(step)) == (tuple, 5)
             obs, rewards, terminations, truncations, infos = step
             for part in step:
-                assert isinstance(part, dict) and part.keys() == live
+                assert isinstance(part, dict)
+                assert part.keys() == live
             for agent in live:
                 assert env.observation_space(agent).contains(obs[agent])
                 assert isinstance(rewards[agent], float)
