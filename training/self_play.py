@@ -208,7 +208,7 @@ class Pool:
             return names[-1]
         rates = [self.records[name].win_rate for name in names]
         chances = pfsp(rates, power=self._config.pfsp_power, floor=self._config.pfsp_floor)
-        return str(self._rng.choice(names, p=chances))
+        return names[int(self._rng.choice(len(names), p=chances))]
 
     def player(self, name: str) -> tuple[Player, torch.device]:
         """Return an earlier self, the newest one instead of one that has been removed."""

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Pair = tuple[int, int]
 SCALE = 400.0  # Elo: a difference of 400 means that the stronger one wins ten of eleven.
 _MOST_ROUNDS = 100
 _TOLERANCE = 1e-9
@@ -36,34 +37,39 @@ class Rating:
 
 
 def bradley_terry(scores: Floats, *, prior: float = _PRIOR_MATCHES) -> Floats:
-    """Return the ratings under which results are most likely, (K,), with mean 0.
+    """Return the ratings under which results are most likely, (..., K), with mean 0.
 
     Args:
-        scores: (K, K), the points that player i has won against player j: a win 1, a draw 0.5.
+        scores: (..., K, K), the points that player i has won against player j: a win 1, a draw 0.5.
         prior: matches against an imaginary player of average strength, all drawn; 0 gives the
             maximum of the likelihood itself, which is infinite for who has lost or won all matches.
 
     Raises:
-        ValueError: If the table is not square, or holds a negative number.
+        ValueError: If a table is not square, or holds a negative number.
     """
-    if scores.ndim != 2 or scores.shape[0] != scores.shape[1] or (scores < 0).any():
+    if scores.ndim < 2 or scores.shape[-1] != scores.shape[-2] or (scores < 0).any():
         raise ValueError(f"scores are a square table of points, got shape {scores.shape}")
-    played = scores + scores.T
-    won = scores.sum(axis=1)
-    logits: Floats = np.zeros(len(scores))  # Natural logarithms of strengths.
+    count = scores.shape[-1]
+    played = scores + np.swapaxes(scores, -1, -2)
+    won = scores.sum(axis=-1)
+    # Without a prior only differences matter: then the mean is held where it is.
+    held = 0.0 if prior else 1.0
+    logits: Floats = np.zeros(scores.shape[:-1])  # Natural logarithms of strengths.
     for _ in range(_MOST_ROUNDS):
-        # Of the imaginary player, whose logit is 0, this is a logistic prior around 0.
-        expected = 1 / (1 + np.exp(logits[None] - logits[:, None]))
+        expected = 1 / (1 + np.exp(logits[..., None, :] - logits[..., :, None]))
+        # Against the imaginary player, whose logit is 0.
         average = 1 / (1 + np.exp(-logits))
-        gradient = won - (played * expected).sum(axis=1) + prior * (0.5 - average)
+        gradient = won - (played * expected).sum(axis=-1) + prior * (0.5 - average)
         weights = played * expected * (1 - expected)
-        hessian = np.diag(weights.sum(axis=1) + prior * average * (1 - average)) - weights
-        step = np.linalg.lstsq(hessian, gradient, rcond=None)[0]
+        diagonal = weights.sum(axis=-1) + prior * average * (1 - average)
+        hessian = diagonal[..., None] * np.eye(count) - weights + held
+        step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
         logits = logits + np.clip(step, -_LONGEST_STEP, _LONGEST_STEP)
         if np.abs(step).max() < _TOLERANCE:
             break
     ratings: Floats = SCALE * logits / np.log(10)
-    return ratings - ratings.mean()
+    centred: Floats = ratings - ratings.mean(axis=-1, keepdims=True)
+    return centred
 
 
 def win_probability(difference: float) -> float:
@@ -72,7 +78,7 @@ def win_probability(difference: float) -> float:
 
 
 def rate(
-    results: dict[tuple[int, int], Floats],
+    results: dict[Pair, Floats],
     count: int,
     *,
     anchor: int | None = None,
@@ -92,11 +98,13 @@ def rate(
         Percentile intervals. They say how the ratings would differ if other matches were played.
     """
     rng = np.random.default_rng(seed)
-    estimate = _anchored(bradley_terry(_table(results, count)), anchor)
-    drawn = np.empty((resamples, count))
-    for sample in range(resamples):
-        again = {pair: rng.choice(each, len(each)) for pair, each in results.items()}
-        drawn[sample] = _anchored(bradley_terry(_table(again, count)), anchor)
+    sums = {pair: np.array([each.sum()]) for pair, each in results.items()}
+    lengths = {pair: len(each) for pair, each in results.items()}
+    (estimate,) = _anchored(bradley_terry(_tables(sums, lengths, count)), anchor)
+    again = {
+        pair: rng.choice(each, (resamples, len(each))).sum(axis=1) for pair, each in results.items()
+    }
+    drawn = _anchored(bradley_terry(_tables(again, lengths, count)), anchor)
     low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
     return [
         Rating(rating=float(r), low=float(a), high=float(b))
@@ -104,13 +112,14 @@ def rate(
     ]
 
 
-def _table(results: dict[tuple[int, int], Floats], count: int) -> Floats:
-    scores = np.zeros((count, count))
-    for (i, j), each in results.items():
-        scores[i, j] += each.sum()
-        scores[j, i] += (1 - each).sum()
+def _tables(sums: dict[Pair, Floats], lengths: dict[Pair, int], count: int) -> Floats:
+    """Return tables of points, (R, K, K), from the points of the first player of each pair."""
+    scores: Floats = np.zeros((len(next(iter(sums.values()))), count, count))
+    for (i, j), points in sums.items():
+        scores[:, i, j] = points
+        scores[:, j, i] = lengths[i, j] - points
     return scores
 
 
 def _anchored(ratings: Floats, anchor: int | None) -> Floats:
-    return ratings if anchor is None else ratings - ratings[anchor]
+    return ratings if anchor is None else ratings - ratings[:, anchor : anchor + 1]

@@ -43,7 +43,7 @@ class MatchRewards:
 
     def of(self, changes: dict[str, float]) -> float:
         """Return the reward for changes of counters."""
-        return sum(getattr(self, name) * changes[name] for name in _COUNTERS)
+        return float(sum(getattr(self, name) * changes[name] for name in _COUNTERS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +134,10 @@ KINDS: dict[str, MatchKind] = {
         words="frag +1, own death -1, hit +0.05, hit taken -0.05",
         time_limit=1050,
         frag_limit=1,
-        items=(CLIP, CLIP, MEDIKIT),
+        # Small, and with shotguns: even random players meet and hit each other.
+        size=(4, 5),
+        rooms=(1, 1),
+        items=(_SHOTGUN, _SHOTGUN, _SHELLS, CLIP, MEDIKIT),
     ),
     "deathmatch": MatchKind(
         goal="Shoot the other player and the bots, again and again.",
