@@ -28,7 +28,7 @@ class EnvConfig:
     """
 
     env: str = "basic"
-    """A scenario, a Gymnasium id, a Freedoom map (`freedoom2:MAP01`) or a path to a .cfg, .wad."""
+    """A scenario, a Gymnasium id, `freedoom2:MAP01`, `maps:KIND`, `players:KIND`, a .cfg or .wad."""
     frame_skip: int | None = None
     """Frames per env step, with the action held. None: 4 in Doom and Atari, 1 elsewhere."""
     observation: Observation = "palette"

@@ -26,6 +26,7 @@ from envs.errors import EnvError, describe_error
 from envs.registry import frames_per_env_step, is_plain_doom, make
 
 _FALLBACK_FPS = 30.0
+_SIDE_BY_SIDE = 2  # Pictures that are more than this times as wide as high show several players.
 _HANG_AFTER_S = 30.0
 
 
@@ -239,3 +240,15 @@ def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
     # Shrink by averaging, but enlarge by repeating pixels, so that single pixels stay visible.
     how = cv2.INTER_AREA if size[0] < image.shape[1] else cv2.INTER_NEAREST
     return np.asarray(cv2.resize(image, size, interpolation=how), np.uint8)
+
+
+def fitted(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return a picture resized to (W, H); the screens of several players keep their proportions."""
+    height, width = image.shape[:2]
+    if width <= _SIDE_BY_SIDE * height:
+        return resized(image, size)
+    shown = np.zeros((size[1], size[0], 3), np.uint8)
+    rows = min(size[1], round(size[0] * height / width))
+    top = (size[1] - rows) // 2
+    shown[top : top + rows] = resized(image, (size[0], rows))
+    return shown

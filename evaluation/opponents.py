@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector.utils import batch_space
@@ -29,6 +30,12 @@ from envs.registry import make
 RESULT = "result"  # Of the episode keys: 1 if the first player won, 0.5 for a draw, 0 otherwise.
 
 
+def own_parts(parts: Mapping[str, Any], player: int = 0) -> dict[str, Any]:
+    """Return the parts of an observation of all players that one of them has of its own."""
+    prefix = f"player_{player}."
+    return {n.removeprefix(prefix): p for n, p in parts.items() if n.startswith(prefix)}
+
+
 class Rivals(Protocol):
     """Who plays against the first player of each match; called by several threads, one at a time.
 
@@ -43,6 +50,57 @@ class Rivals(Protocol):
 
     def report(self, name: str, result: float) -> None:
         """Take note of a match: 1 if the rival lost it, 0.5 for a draw, 0 if it won."""
+
+
+class MatchWithRival(gym.Wrapper[Any, Any, Any, Any]):
+    """One match, in this process, in which a player acts for all others; it can be rendered.
+
+    Args:
+        config: configuration of the match.
+        rival: who plays against the first player.
+        device: the device on which the rival acts.
+    """
+
+    def __init__(self, config: EnvConfig, rival: Player, device: torch.device) -> None:
+        match = MatchEnv(replace(config, opponent="self"), render_mode="rgb_array")
+        super().__init__(match)
+        self._match, self._rival, self._device = match, rival, device
+        self.observation_space = match.single_observation_space
+        self.action_space = match.single_action_space
+        self._draws = num_draws(match.single_action_space)
+        self._seen: dict[str, Any] = {}
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """Start a match."""
+        self._seen, info = self._match.reset(**kwargs)
+        others = range(1, self._match.num_players)
+        self._rng = np.random.default_rng(kwargs.get("seed"))
+        self._states = {i: self._rival.initial_state(1).to(self._device) for i in others}
+        self._is_new = True
+        return self._own(0), info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Take the first player's action, and those of the rival."""
+        actions = [np.asarray(action).reshape(-1)]
+        for player, state in self._states.items():
+            own = self._own(player)
+            parts = own if isinstance(own, dict) else {"obs": own}
+            draws = torch.from_numpy(self._rng.random((1, self._draws), np.float32))
+            decision = self._rival.act(
+                as_tensors({name: part[None] for name, part in parts.items()}, self._device),
+                state,
+                torch.tensor([self._is_new], device=self._device),
+                draws.to(self._device),
+            )
+            self._states[player] = decision.memory_state
+            actions.append(decision.actions.cpu().numpy().reshape(-1))
+        self._is_new = False
+        self._seen, reward, terminated, truncated, info = self._match.step(np.concatenate(actions))
+        return self._own(0), float(reward), terminated, truncated, info
+
+    def _own(self, player: int) -> Any:
+        parts = own_parts(self._seen, player)
+        return parts.get("obs", parts)
 
 
 class Fixed:
@@ -195,7 +253,7 @@ class OpponentEnvs(SharedVectorEnv):
                     self._states[key] = rival.initial_state(1).to(device)
             where = [lanes[i] for i in members]
             obs = as_tensors(
-                {name: part[where] for name, part in self._own(self._arrays.obs, player).items()},
+                {name: part[where] for name, part in own_parts(self._arrays.obs, player).items()},
                 device,
             )
             with single_thread(), torch.no_grad():
@@ -214,14 +272,9 @@ class OpponentEnvs(SharedVectorEnv):
         assert actions is not None, "a group has at least one match"
         return actions
 
-    def _own(self, parts: dict[str, NDArray[Any]], player: int = 0) -> dict[str, NDArray[Any]]:
-        """Return the parts of observations that one player has of its own."""
-        prefix = f"player_{player}."
-        return {n.removeprefix(prefix): p for n, p in parts.items() if n.startswith(prefix)}
-
     def _views(self, lanes: slice) -> Transition:
         joint = super()._views(lanes)
-        return joint._replace(obs=self._own(joint.obs), final_obs=self._own(joint.final_obs))
+        return joint._replace(obs=own_parts(joint.obs), final_obs=own_parts(joint.final_obs))
 
     def _batch(self, parts: dict[str, NDArray[Any]]) -> Any:
-        return super()._batch(self._own(parts))
+        return super()._batch(own_parts(parts))

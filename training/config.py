@@ -43,7 +43,7 @@ class EnvOptions(EnvConfig, Generic[MapT]):
         tyro.conf.Positional[str],
         tyro.conf.arg(metavar="ENV", help_behavior_hint="(required)"),
     ] = "basic"
-    """The environment: a scenario, a Gymnasium id, a Freedoom map, maps:KIND or a .cfg."""
+    """A scenario, a Gymnasium id, a Freedoom map, maps:KIND, players:KIND or a .cfg."""
     map: MapT = field(
         default_factory=NoMap  # type: ignore[assignment] # the default of MapT
     )

@@ -114,7 +114,7 @@ class MatchEnv(gym.Env[Any, Any]):
             }
         return self._observation(), rewards[0], terminated, truncated, info
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override] # narrower
+    def render(self) -> NDArray[np.uint8] | None:
         """Return the screens of all players that have an engine, side by side."""
         return side_by_side(self.match) if self.render_mode == "rgb_array" else None
 
