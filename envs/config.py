@@ -28,7 +28,7 @@ class EnvConfig:
     """
 
     env: str = "basic"
-    """A scenario, a Gymnasium id, `freedoom2:MAP01`, `maps:KIND`, `players:KIND`, a .cfg or .wad."""
+    """A scenario, a Gymnasium id, `freedoom2:MAP01`, `maps:KIND`, `players:KIND`, a .cfg, .wad."""
     frame_skip: int | None = None
     """Frames per env step, with the action held. None: 4 in Doom and Atari, 1 elsewhere."""
     observation: Observation = "palette"

@@ -22,6 +22,7 @@ from envs.config import EnvConfig
 from envs.doom.cfg import game_spec
 from envs.doom.engine import smallest_resolution
 from envs.doom.env import FRAMES_PER_SECOND, DoomEnv
+from envs.doom.players.single import MatchEnv
 from envs.errors import EnvError, describe_error
 from envs.registry import frames_per_env_step, is_plain_doom, make
 
@@ -73,6 +74,8 @@ class ActionNames:
         is_doom = isinstance(doom, DoomEnv) and env.action_space == doom.action_space
         self._doom = doom if isinstance(doom, DoomEnv) and is_doom else None
         space, meanings = env.action_space, getattr(env.unwrapped, "get_action_meanings", None)
+        if isinstance(doom, MatchEnv):  # Recordings hold the actions of the first player.
+            self._doom, space = doom.match.players[0], doom.single_action_space
         if self._doom:
             names: Iterable[object] = itertools.chain.from_iterable(self._doom.action_names)
         elif isinstance(space, spaces.Discrete):
