@@ -84,9 +84,9 @@ def run(options: LeagueOptions) -> None:
     for row in report.table(league):
         shown.add_row(*map(printable, row))
     CONSOLE.print(shown)
-    notes = report.notes(protocol.sentence(config))
+    notes = report.notes(protocol, config)
     print_line(notes)
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "league.md", report.markdown(league, protocol.sentence(config)).encode())
+    write_atomically(out / "league.md", report.markdown(league, notes).encode())
     write_json(out / "league.json", {"protocol": protocol.facts(config), **league.as_dict()})
     print_line(f"written to {out}: league.md, league.json")

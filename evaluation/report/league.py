@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from envs import EnvConfig
 from evaluation.league.league import League
+from evaluation.protocol import Protocol
 from evaluation.report.markdown import markdown_table, plain
 
 COLUMNS = ("player", "rating", "95 % interval", "points per match", "95 % interval", "matches")
@@ -43,19 +45,29 @@ def pairs(league: League) -> tuple[list[str], list[list[str]]]:
     return ["", *(league.names[j] for j in order)], rows
 
 
-def notes(protocol: str) -> str:
-    """Return what the numbers are, as text."""
+def notes(protocol: Protocol, config: EnvConfig) -> str:
+    """Return what was played and what the numbers are, as text.
+
+    Args:
+        protocol: as for `play_league`.
+        config: the environment.
+    """
+    facts = protocol.facts(config)
+    maps = -(-protocol.episodes // 2)
     return (
-        f"{protocol} Points: a win 1, a draw half. Ratings: Bradley-Terry by maximum likelihood on "
-        "the scale of Elo, on which a difference of 400 means that the stronger player wins ten of "
-        "eleven; random has 0. Half a drawn match against an average player is added for each "
+        f"Protocol: {2 * maps} matches of each pair, two on each map of the seeds {protocol.seed} "
+        f"to {protocol.seed + maps - 1}, which training never uses, with sides exchanged; against "
+        f"the bot, {2 * maps} maps; frame_skip {facts['frame_skip']}; at most "
+        f"{facts['time_limit_frames']:,} frames; actions are sampled. Points: a win 1, a draw "
+        "half. Ratings: Bradley-Terry by maximum likelihood on the scale of Elo, on which a "
+        "difference of 400 means that the stronger player wins ten of eleven; random has 0. Half a drawn match against an average player is added for each "
         "player, so that ratings are finite. Intervals of ratings are a bootstrap over matches, "
         "those of points Wilson's; they do not say what other training seeds would give."
     )
 
 
-def markdown(league: League, protocol: str) -> str:
-    """Return the results as Markdown."""
+def markdown(league: League, notes: str) -> str:
+    """Return the results as Markdown, with notes below."""
     columns, rows = pairs(league)
     lines = [
         f"# {plain(league.env)}: league",
@@ -66,6 +78,6 @@ def markdown(league: League, protocol: str) -> str:
         "",
         *markdown_table(columns, rows, text=(0,)),
         "",
-        plain(notes(protocol)),
+        plain(notes),
     ]
     return "\n".join(lines) + "\n"

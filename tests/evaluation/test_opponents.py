@@ -12,8 +12,10 @@ from gymnasium import spaces
 from agents import RandomPlayer
 from agents.policy import Decision
 from envs import EnvConfig, EnvError, SharedVectorEnv
-from evaluation.opponents import Fixed, OpponentEnvs
+from envs.doom.players import single
+from evaluation.opponents import Fixed, MatchWithRival, OpponentEnvs
 from tests.envs import processes
+from tests.envs.doom.players.fake import FakeMatch
 
 CPU = torch.device("cpu")
 
@@ -145,3 +147,21 @@ def test_real_matches():
         assert envs.receive(0).truncated.tolist() == [False]
     finally:
         envs.close()
+
+
+def test_a_match_that_is_shown(monkeypatch):
+    monkeypatch.setattr(single, "Match", FakeMatch)
+    config = EnvConfig(env="players:duel", height=30, width=40, actions="combinations")
+    rival = Counting()
+    rival.act, original = (lambda obs, *a: original({"obs": obs["obs"][:, 0, 0]}, *a)), rival.act
+    env = MatchWithRival(config, rival, CPU)
+    obs, _ = env.reset(seed=0)
+    assert env.observation_space.contains(obs)
+    starts = []
+    monkeypatch.setattr(FakeMatch, "advance", lambda self, a: (starts.append(a), ([0, 0], 0, 0))[1])
+    for _ in range(2):
+        env.step(4)
+    # The rival sees its own view, whose pixels are 1, and takes that action.
+    assert starts == [[4, 1], [4, 1]]
+    assert rival.seen == ([1.0], [False]), "its memory goes on, and only the first step is new"
+    assert env.render().shape == (120, 322, 3)

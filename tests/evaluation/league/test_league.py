@@ -41,7 +41,10 @@ def test_standings():
     assert table[0].rating.low <= table[0].rating.rating <= table[0].rating.high
     league = League(env=DUEL.env, names=names, results=results, standings=table)
     assert league.between(2, 0).tolist() == [0.0] * 4
-    text = report.markdown(league, "Protocol.")
+    notes = report.notes(Protocol(episodes=5), DUEL)
+    assert "6 matches of each pair, two on each map of the seeds 0 to 2" in notes
+    assert "at most 1,050 frames" in notes
+    text = report.markdown(league, notes)
     assert "| a |  | 75 % (2-2-0) | 100 % (4-0-0) |" in text
     assert "| c | 0 % (0-0-4) | 25 % (1-0-3) |  |" in text
     assert league.as_dict()["results"][0] == {
