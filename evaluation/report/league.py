@@ -58,11 +58,12 @@ def notes(protocol: Protocol, config: EnvConfig) -> str:
         f"Protocol: {2 * maps} matches of each pair, two on each map of the seeds {protocol.seed} "
         f"to {protocol.seed + maps - 1}, which training never uses, with sides exchanged; against "
         f"the bot, {2 * maps} maps; frame_skip {facts['frame_skip']}; at most "
-        f"{facts['time_limit_frames']:,} frames; actions are sampled. Points: a win 1, a draw "
-        "half. Ratings: Bradley-Terry by maximum likelihood on the scale of Elo, on which a "
-        "difference of 400 means that the stronger player wins ten of eleven; random has 0. Half a drawn match against an average player is added for each "
-        "player, so that ratings are finite. Intervals of ratings are a bootstrap over matches, "
-        "those of points Wilson's; they do not say what other training seeds would give."
+        f"{facts['time_limit_frames']:,} frames; actions are sampled. Points: a win 1, a draw 0.5. "
+        "Ratings: Bradley-Terry by maximum likelihood, on the scale of Elo: a difference of "
+        "400 means that the stronger player wins ten of eleven; random has 0. Half a drawn match "
+        "against an average player is added for each player, so that ratings are finite. Intervals "
+        "of ratings are a bootstrap over matches, those of points Wilson's; they do not say what "
+        "other training seeds would give."
     )
 
 
