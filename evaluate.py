@@ -25,6 +25,7 @@ from commands import (
     export,
     gallery,
     generalise,
+    league,
     plot,
     pull,
     push,
@@ -42,6 +43,7 @@ RUN: dict[type[Any], Callable[[Any], None]] = {
     compare.CompareOptions: compare.run,
     suite.SuiteOptions: suite.run,
     generalise.GeneraliseOptions: generalise.run,
+    league.LeagueOptions: league.run,
     plot.PlotOptions: plot.run,
     board.BoardOptions: board.run,
     gallery.GalleryOptions: gallery.run,
@@ -59,6 +61,7 @@ Command = (
     | Annotated[compare.CompareOptions, tyro.conf.subcommand("compare")]
     | Annotated[suite.SuiteOptions, tyro.conf.subcommand("suite")]
     | Annotated[generalise.GeneraliseOptions, tyro.conf.subcommand("generalise")]
+    | Annotated[league.LeagueOptions, tyro.conf.subcommand("league")]
     | Annotated[plot.PlotOptions, tyro.conf.subcommand("plot")]
     | Annotated[board.BoardOptions, tyro.conf.subcommand("board")]
     | Annotated[gallery.GalleryOptions, tyro.conf.subcommand("gallery")]

@@ -1,8 +1,8 @@
 """Train an agent: `python train.py ENV [options]`; `python train.py ENV --help` lists the options.
 
 ENV is a scenario (basic, ...), a Gymnasium id (CartPole-v1, ...), a Freedoom map (freedoom2:MAP01),
-maps:KIND (generated maps) or a path to a ViZDoom .cfg. Defaults come from the preset of ENV, or of
-basic where ENV has none. The same command on a run folder that exists resumes the run.
+maps:KIND (generated maps), players:KIND (matches) or a path to a .cfg. Defaults come from the
+preset of ENV, or of basic where ENV has none. The same command on a run folder resumes the run.
 `python train.py see:TASK` trains perception alone, without an agent (see:digits, ...).
 `python train.py ENV --tune` searches hyper-parameters.
 `python train.py --doctor` checks this machine.

@@ -10,6 +10,7 @@ from envs.own import check_wrappers, parse_kwargs
 Observation = Literal["palette", "rgb", "gray"]
 ExtraChannel = Literal["depth", "labels", "automap"]
 Actions = Literal["auto", "combinations", "groups"]
+Opponent = Literal["self", "bot", "random", "still"]
 
 _MAX_PIXELS = 2**21  # of an observation, all frames together: a screen of 1600x1200
 _MAX_DELTA_BINS = 1001
@@ -27,7 +28,7 @@ class EnvConfig:
     """
 
     env: str = "basic"
-    """A scenario, a Gymnasium id, a Freedoom map (`freedoom2:MAP01`) or a path to a .cfg, .wad."""
+    """A scenario, a Gymnasium id, `freedoom2:MAP01`, `maps:KIND`, `players:KIND`, a .cfg, .wad."""
     frame_skip: int | None = None
     """Frames per env step, with the action held. None: 4 in Doom and Atari, 1 elsewhere."""
     observation: Observation = "palette"
@@ -70,6 +71,8 @@ class EnvConfig:
     """Doom only: difficulty, 1 to 5. None: the scenario's own, which is part of the task."""
     time_limit: int | None = None
     """Frames (tics in Doom, steps elsewhere) until truncation. None: the environment's limit."""
+    opponent: Opponent = "self"
+    """Matches only: who the other players are. self: policies; scores then play against bots."""
     env_kwargs: tuple[str, ...] = ()
     """Not in Doom: arguments with which the environment is made, as KEY=VALUE KEY=VALUE ..."""
     wrappers: tuple[str, ...] = ()
@@ -118,9 +121,18 @@ class EnvConfig:
     def whole_games(self: ConfigT) -> ConfigT:
         """Return this configuration for evaluation.
 
-        Losing a life does not end an episode, and rewards are native.
+        Losing a life does not end an episode, rewards are native, and the other players of a match
+        are the engine's bots, or in a team act at random.
         """
-        return replace(self, terminal_on_life_loss=False, native_reward=bool(self.wrappers))
+        opponent = self.opponent
+        if opponent == "self" and self.env.startswith("players:"):
+            opponent = "random" if self.env == "players:cooperation" else "bot"
+        return replace(
+            self,
+            terminal_on_life_loss=False,
+            native_reward=bool(self.wrappers),
+            opponent=opponent,
+        )
 
     def without_targets(self: ConfigT) -> ConfigT:
         """Return this configuration without what only objectives need; what is played is equal."""

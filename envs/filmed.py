@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import cv2
+import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,15 +32,20 @@ class FilmedEnv:
         config: configuration of the environment.
         size: (W, H) of the pictures.
         stops: returns whether to stop; `send` then raises StoppedError.
+        env: the environment, if it is not made from the configuration alone.
     """
 
     num_envs = num_groups = 1
 
     def __init__(
-        self, config: EnvConfig, size: tuple[int, int], stops: Callable[[], bool] = lambda: False
+        self,
+        config: EnvConfig,
+        size: tuple[int, int],
+        stops: Callable[[], bool] = lambda: False,
+        env: gym.Env[Any, Any] | None = None,
     ) -> None:
         self.config, self._stops = config, stops
-        self._env = make(config, render_mode="rgb_array")
+        self._env = make(config, render_mode="rgb_array") if env is None else env
         self._size = size
         self.single_observation_space = self._env.observation_space
         self.single_action_space = self._env.action_space

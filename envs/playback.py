@@ -22,10 +22,12 @@ from envs.config import EnvConfig
 from envs.doom.cfg import game_spec
 from envs.doom.engine import smallest_resolution
 from envs.doom.env import FRAMES_PER_SECOND, DoomEnv
+from envs.doom.players.single import MatchEnv
 from envs.errors import EnvError, describe_error
 from envs.registry import frames_per_env_step, is_plain_doom, make
 
 _FALLBACK_FPS = 30.0
+_SIDE_BY_SIDE = 2  # Pictures that are more than this times as wide as high show several players.
 _HANG_AFTER_S = 30.0
 
 
@@ -72,6 +74,8 @@ class ActionNames:
         is_doom = isinstance(doom, DoomEnv) and env.action_space == doom.action_space
         self._doom = doom if isinstance(doom, DoomEnv) and is_doom else None
         space, meanings = env.action_space, getattr(env.unwrapped, "get_action_meanings", None)
+        if isinstance(doom, MatchEnv):  # Recordings hold the actions of the first player.
+            self._doom, space = doom.match.players[0], doom.single_action_space
         if self._doom:
             names: Iterable[object] = itertools.chain.from_iterable(self._doom.action_names)
         elif isinstance(space, spaces.Discrete):
@@ -239,3 +243,15 @@ def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
     # Shrink by averaging, but enlarge by repeating pixels, so that single pixels stay visible.
     how = cv2.INTER_AREA if size[0] < image.shape[1] else cv2.INTER_NEAREST
     return np.asarray(cv2.resize(image, size, interpolation=how), np.uint8)
+
+
+def fitted(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return a picture resized to (W, H); the screens of several players keep their proportions."""
+    height, width = image.shape[:2]
+    if width <= _SIDE_BY_SIDE * height:
+        return resized(image, size)
+    shown = np.zeros((size[1], size[0], 3), np.uint8)
+    rows = min(size[1], round(size[0] * height / width))
+    top = (size[1] - rows) // 2
+    shown[top : top + rows] = resized(image, (size[0], rows))
+    return shown

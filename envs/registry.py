@@ -17,6 +17,8 @@ from envs.config import EnvConfig
 from envs.doom.cfg import game_spec, split_file
 from envs.doom.env import FRAME_SKIP, DoomEnv
 from envs.doom.maps import MAPS, PREFIX
+from envs.doom.players import players_kind
+from envs.doom.players.single import MatchEnv
 from envs.doom.scenarios import FREEDOOM_MAPS, SCENARIOS, camel_case, name_here
 from envs.errors import EnvError
 from envs.native import Native, Reported
@@ -44,8 +46,19 @@ _DOOM_OPTIONS = (
     "skill",
     "actions",
     "delta_bins",
+    "opponent",
 )
 _OTHER_OPTIONS = ("max_pool", "noop_max", "fire_reset", "terminal_on_life_loss", "env_kwargs")
+# Options of single-player Doom that matches do not have.
+_NOT_IN_MATCHES = (
+    "extra_channels",
+    "sound",
+    "notifications",
+    "enemy_in_view",
+    "depth_targets",
+    "kind_targets",
+    "wrappers",
+)
 # Options of an environment that is Doom in a wrapper of its own.
 _OWN_DOOM_OPTIONS = ("env", "time_limit", "env_kwargs", "wrappers", "native_reward")
 # Names of Atari games before ALE/..., such as PongNoFrameskip-v4, Pong-ram-v0, Pong-v4 and pong.
@@ -217,6 +230,10 @@ def make(config: EnvConfig, render_mode: str | None = None) -> gym.Env[Any, Any]
     name = canonical_name(config.env)
     if game_spec(name) is not None:
         _refuse_options(_OTHER_OPTIONS, config, f"not an option of {name}, which is Doom")
+        if players_kind(name) is not None:
+            _refuse_options(_NOT_IN_MATCHES, config, f"not an option of {name}, which is a match")
+            return MatchEnv(replace(config, env=name), render_mode)
+        _refuse_options(("opponent",), config, f"an option of matches; {name} is not one")
         doom = DoomEnv(replace(config, env=name), render_mode)
         return _wrapped_doom(doom, config) if config.wrappers else doom
     _refuse_options(_DOOM_OPTIONS, config, f"an option of Doom environments; {name} is not one")
@@ -290,12 +307,13 @@ def _wrapped_doom(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[Any, Any
 
 
 def is_plain_doom(config: EnvConfig) -> bool:
-    """Return whether an environment is Doom without a user's wrappers, so deterministic.
+    """Return whether an environment is Doom for one player, without wrappers: deterministic.
 
     Raises:
         EnvError: If it names a file or a map that does not exist.
     """
-    return game_spec(config.env) is not None and not config.wrappers
+    is_match = players_kind(config.env) is not None
+    return game_spec(config.env) is not None and not is_match and not config.wrappers
 
 
 def own_time_limit(env: str) -> int | None:

@@ -60,6 +60,7 @@ SHORT = {
     "plot": "--tag eval/mean_reward",  # No episode ends in so short a training.
     "gallery": "--size 160x120",
     "generalise": "--episodes 2 --num-envs 2",
+    "league": "--matches 2 --num-envs 1",
     "suite": "--episodes 2 --seeds 0 --total-env-steps 16",
     "watch": "--episodes 1 --terminal --speed 1000",
     "replay": "--size 160x120",
@@ -217,6 +218,7 @@ def known_flags() -> set[str]:
     helps = [("train", ["CartPole-v1", *each, "--help"]) for each in chosen]
     helps += [("train", [f"see:{name}", "--help"]) for name in TASKS]
     helps += [("train", [f"maps:{kind}", "--help"]) for kind in MAPS]
+    helps += [("train", ["players:duel", "--help"])]
     helps += [("evaluate", [name, "--help"]) for name in SHORT if name not in TRAINED]
     groups = [flags.read_help(flags.help_of(*each)) for each in helps]
     shown = [flag for each in groups for flags_of in each.values() for flag in flags_of]
@@ -250,6 +252,7 @@ def test_help_is_in_groups():
         "perception.sound",
         "perception.text",
         "agent",
+        "self-play",
         "tuning",
     ]
     by_name = {flag.names[0]: flag for flag in groups["options"]}

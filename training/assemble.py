@@ -27,11 +27,13 @@ from agents.device import choose_device, choose_precision, keep_memory
 from agents.distributed import ALONE, Averaging, Ranks
 from agents.sb3 import SB3Agent, SB3Sampler
 from envs import SharedVectorEnv
+from envs.doom.players import players_kind
 from envs.fingerprint import episode_fingerprint
 from envs.moved import own_files
 from envs.sb3 import SharedVecEnv
 from envs.speed import random_env_steps_per_second
 from envs.vector.pool import usable_cores
+from evaluation.opponents import OpponentEnvs, Rivals
 from evaluation.printing import print_line
 from evaluation.protocol import LONGEST_EPISODE, bounded, is_bounded, warn_of_wads
 from storage.files import check_writable
@@ -48,6 +50,7 @@ from training.ranks import share_start
 from training.recorder import TrainingRecorder
 from training.resume import lost_episodes, resume
 from training.saving import bring_policy_up_to_date
+from training.self_play import SelfPlay, about_policy, make_pool
 from training.signals import stops_after
 from training.teacher import keep_teacher, take_teacher
 from training.tracking import Tracker
@@ -55,6 +58,7 @@ from training.training import Training
 
 _LIMIT_STEPS = 100  # Env steps of each environment in which the limit without a policy is measured.
 _GRACE_S = 2.0  # A rollout that takes longer after a signal is interrupted.
+_SELVES = 20  # Copies of the policy that are frozen for self-play.
 _RECORDED_OF_TRAINING = 20  # Episodes, evenly spaced, beside the first, the best and the worst.
 
 
@@ -107,7 +111,10 @@ def open_training(
         played = replace(config, env=bounded(config.env)) if shares_envs else config
         # Ranks finish a rollout, because they can only be saved together.
         stops = never if ranks.size > 1 else stops_after(signals, _GRACE_S)
-        envs = make_envs(played, config.num_envs, config.num_groups, stops=stops, ranks=ranks)
+        pool = make_pool(config, folder, device)
+        envs = make_envs(
+            played, config.num_envs, config.num_groups, stops=stops, ranks=ranks, rivals=pool
+        )
         stack.enter_context(contextlib.closing(envs))
         if left_out := envs.metadata.get("left_out"):
             say(
@@ -124,6 +131,11 @@ def open_training(
         if is_finished(config, progress):
             yield None
             return
+        if pool is not None:
+            about = about_policy(config, agent, progress.env_steps)
+            pool.begin(agent.policy, asdict(config.env), about)
+            every = config.self_play.freeze_every or max(1, config.total_env_steps // _SELVES)
+            callbacks = (*callbacks, SelfPlay(pool, every))
         agent.learn_together(Averaging(ranks, config.sync_every))
         limit = sum(ranks.exchange(random_env_steps_per_second(envs, _LIMIT_STEPS)))
         collector = make_collector(config, envs, agent, progress.next_episode_seed)
@@ -230,21 +242,26 @@ def make_envs(
     *,
     stops: Callable[[], bool] = lambda: False,
     ranks: Ranks = ALONE,
+    rivals: Rivals | None = None,
 ) -> SharedVectorEnv:
     """Return environments as configured; for `stops`, see `SharedVectorEnv`.
 
-    The ranks of a machine share its cores, and all ranks share the seeds.
+    The ranks of a machine share its cores, and all ranks share the seeds. In matches of policies,
+    `rivals` act for the other players, by default at random.
     """
     warn_of_wads(config.env.env)
     workers = config.num_workers
     shares = ranks.local_size > 1
     if workers is None and shares:
         workers = min(num_envs, _share_of_cores(ranks))
-    return SharedVectorEnv(
+    make_them: Callable[..., SharedVectorEnv] = SharedVectorEnv
+    if players_kind(config.env.env) is not None and config.env.opponent == "self":
+        make_them = functools.partial(OpponentEnvs, rivals=rivals, rival_seed=config.seed)
+    return make_them(
         config.env,
-        num_envs,
-        workers,
-        num_groups,
+        num_envs=num_envs,
+        num_workers=workers,
+        num_groups=num_groups,
         first_core=ranks.local_rank * (workers or 0) if shares else None,
         seed_stride=ranks.size * num_envs,
         hang_after_s=config.hang_after_s,

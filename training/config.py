@@ -24,6 +24,7 @@ from perception.lookup import as_named_dict, check_name, name_of
 from perception.memory import MemoryConfig
 from training.errors import TrainingError
 from training.presets import preset
+from training.self_play import SelfPlayConfig
 from training.tracking import TrackerName
 
 AgentT = TypeVar("AgentT", bound=AgentConfig)
@@ -42,7 +43,7 @@ class EnvOptions(EnvConfig, Generic[MapT]):
         tyro.conf.Positional[str],
         tyro.conf.arg(metavar="ENV", help_behavior_hint="(required)"),
     ] = "basic"
-    """The environment: a scenario, a Gymnasium id, a Freedoom map, maps:KIND or a .cfg."""
+    """A scenario, a Gymnasium id, a Freedoom map, maps:KIND, players:KIND or a .cfg."""
     map: MapT = field(
         default_factory=NoMap  # type: ignore[assignment] # the default of MapT
     )
@@ -95,6 +96,9 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT, MapT]):
         resumable(())
     )
     """Python files or modules that add agents, encoders, memories or objectives of your own."""
+    self_play: Annotated[SelfPlayConfig, tyro.conf.OmitArgPrefixes] = field(
+        default_factory=SelfPlayConfig
+    )
     init_from: Path | None = None
     """Run, policy file or zoo/NAME whose weights a new training starts from. None: new weights."""
     perception_from: Path | None = None

@@ -16,11 +16,13 @@ from agents.agent import Agent
 from agents.collector import BatchedEnvs, Collector
 from agents.inference import InferencePolicy
 from envs import EnvConfig, SharedVectorEnv, StoppedError
+from envs.doom.players import players_kind
 from envs.errors import describe_error
 from envs.filmed import FilmedEnv
 from envs.fingerprint import episode_fingerprint, fingerprint
 from envs.playback import Moment, env_steps_per_second, playback_fps
 from envs.video import gif_bytes, write_mp4
+from evaluation.opponents import MatchWithRival
 from evaluation.playing import play_episodes, score_episodes
 from evaluation.protocol import counted, report_bound
 from evaluation.replay.recorded import DivergedError, ShownEpisode, replay_recording
@@ -80,7 +82,8 @@ class PeriodicEvaluation:
         self._player = InferencePolicy(agent.policy)
         self._game = fingerprint(config.env)
         self._has_said = False
-        self._is_repeatable = True  # Whether seed and actions determine an episode.
+        self._is_match = players_kind(config.env) is not None
+        self._is_repeatable = not self._is_match  # Whether seed and actions determine an episode.
         self._not_shown = ""  # Why the last episode was not shown.
 
     def run(
@@ -210,7 +213,11 @@ class PeriodicEvaluation:
     def _record_video(self, env_steps: int) -> None:
         """Play one more episode, record it with a video, and show it in TensorBoard."""
         file = self._folder.episodes / f"evaluation-{env_steps:010d}-film.npz"
-        with contextlib.closing(FilmedEnv(self._config, _VIDEO_SIZE, self._stops)) as env:
+        size, match = _VIDEO_SIZE, None
+        if self._is_match:  # Of the policy against itself, both side by side.
+            match = MatchWithRival(self._config, self._player, self._player.device)
+            size = (2 * size[0], size[1])
+        with contextlib.closing(FilmedEnv(self._config, size, self._stops, match)) as env:
             (episode,) = self._play(env, 1)
         recording = self._recording(episode)
         if self._record:

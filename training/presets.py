@@ -110,6 +110,18 @@ _FAMILIES: tuple[tuple[str, dict[str, Any]], ...] = (
     (r"MiniGrid-", {**_CLASSIC, "agent.normalize_obs": True, "total_env_steps": 500_000}),
     # Every episode is on another map, so learning takes longer than on one.
     (r"maps:", {**_DOOM, "total_env_steps": 2_000_000}),
+    # Every match takes several engines. Ammunition and health are not on the screen, and whoever
+    # went behind a wall is still there.
+    (
+        r"players:",
+        {
+            **_DOOM,
+            "env.variables": True,
+            "memory": "lstm",
+            "num_envs": 8,
+            "total_env_steps": 2_000_000,
+        },
+    ),
     # A level of Freedoom may take an hour; learning needs episodes that end within five minutes.
     (r"freedoom\d:", {**_DOOM, "env.time_limit": 10_500}),
     (r"(?i).*\.(cfg|wad)(:\w+)?$", _DOOM),

@@ -16,6 +16,7 @@ from pathlib import Path
 import vizdoom
 
 from envs.doom.maps import MAPS, kind_of
+from envs.doom.players import players_kind
 from envs.doom.scenarios import FREEDOOM_BUTTONS, FREEDOOM_MAPS, SCENARIOS
 from envs.doom.wad import maps, read_directory
 from envs.errors import EnvError
@@ -145,7 +146,7 @@ class GameSpec:
 
 
 def game_spec(env: str) -> GameSpec | None:
-    """Return what the engine plays for a scenario, a Freedoom map, generated maps, or a file.
+    """Return what the engine plays for a scenario, a Freedoom map, generated maps, a match, a file.
 
     Args:
         env: an environment's name.
@@ -166,6 +167,13 @@ def game_spec(env: str) -> GameSpec | None:
             variables=rules.variables,
             time_limit=rules.time_limit,
             settings={"render_hud": False, **rules.settings},
+        )
+    if (match := players_kind(env)) is not None:
+        return GameSpec(
+            buttons=match.buttons,
+            variables=match.variables,
+            time_limit=match.time_limit,
+            settings={"render_hud": False, **match.settings},
         )
     game, _, map_name = env.partition(":")
     if game in FREEDOOM_MAPS:

@@ -27,9 +27,11 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, wait
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import vizdoom
 from vizdoom import (
@@ -82,6 +84,7 @@ ENGINE_ERRORS = (
 )
 SHARED_MEMORY = Path("/dev/shm")  # Where Linux keeps it; other systems have no such folder.
 _STARTED_WITHIN_S = 10.0  # A process that ends waits no longer for an engine that starts.
+_LOOK_EVERY_S = 0.002  # Whether the process of an engine exists.
 _working_directory = threading.Lock()  # Held while an engine starts.
 _locks: dict[Path, int] = {}  # File descriptors of this process's locks, by scratch folder.
 
@@ -117,6 +120,40 @@ def start_engine(
     Raises:
         EnvError: If the engine could not be started.
     """
+    game, scratch = prepare_engine(
+        spec,
+        resolution=resolution,
+        variables=variables,
+        buffers=buffers,
+        recent_frames=recent_frames,
+        maps=maps,
+    )
+    try:
+        for attempt in range(_START_ATTEMPTS):
+            try:
+                with _inside(scratch):
+                    game.init()
+                    _remove_shared_memory_names(game.get_instance_id())
+                break
+            except vizdoom.ViZDoomErrorException:
+                if attempt == _START_ATTEMPTS - 1:
+                    raise
+    except ENGINE_ERRORS as error:
+        end_engine(game, scratch)
+        raise EnvError(f"the Doom engine did not start: {error}") from error
+    return game, scratch
+
+
+def prepare_engine(
+    spec: GameSpec,
+    *,
+    resolution: tuple[int, int],
+    variables: tuple[str, ...],
+    buffers: tuple[str, ...] = (),
+    recent_frames: int = 1,
+    maps: MapSource | None = None,
+) -> tuple[DoomGame, Path]:
+    """Return a game that is ready to start, and its scratch folder; see `start_engine`."""
     check_executable()
     scratch = _scratch_folder()
     game = DoomGame()
@@ -131,19 +168,45 @@ def start_engine(
         if "audio" in buffers:
             # Effects of rooms abort the engine with some versions of OpenAL.
             game.add_game_args("+snd_efx 0")
-        for attempt in range(_START_ATTEMPTS):
-            try:
-                with _inside(scratch):
-                    game.init()
-                    _remove_shared_memory_names(game.get_instance_id())
-                break
-            except vizdoom.ViZDoomErrorException:
-                if attempt == _START_ATTEMPTS - 1:
-                    raise
     except ENGINE_ERRORS as error:
         end_engine(game, scratch)
         raise EnvError(f"the Doom engine did not start: {error}") from error
     return game, scratch
+
+
+def start_engines(prepared: Sequence[tuple[DoomGame, Path]], threads: Sequence[Executor]) -> None:
+    """Start engines that wait for each other: one that hosts a match, then those that join it.
+
+    Args:
+        prepared: what `prepare_engine` returned for each. On failure all of them are ended.
+        threads: for each engine, an executor in which it starts.
+
+    Raises:
+        EnvError: If one could not be started.
+    """
+    starting: list[Future[Any]] = []
+    try:
+        for (game, scratch), thread in zip(prepared, threads, strict=True):
+            # The host does not return before the others have joined: an engine has its working
+            # directory as soon as its process exists.
+            with _inside(scratch):
+                starting.append(thread.submit(game.init))
+                until = time.monotonic() + _STARTED_WITHIN_S
+                while not (scratch / _RECORD).exists() and not starting[-1].done():
+                    if time.monotonic() > until:
+                        raise EnvError("the Doom engine did not start: its process does not exist")
+                    time.sleep(_LOOK_EVERY_S)
+        for each in starting:
+            each.result()
+    except (*ENGINE_ERRORS, EnvError) as error:
+        for _, scratch in prepared:
+            kill_engine(scratch)
+        wait(starting)
+        for game, scratch in prepared:
+            end_engine(game, scratch)
+        raise EnvError(f"the Doom engines did not start: {error}") from error
+    for game, _ in prepared:
+        _remove_shared_memory_names(game.get_instance_id())
 
 
 def check_executable() -> None:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from envs.config import EnvConfig
 from envs.doom.env import DoomEnv
+from envs.doom.players.single import MatchEnv
 from envs.errors import ActionError, ContractError, EnvError, describe_error
 from envs.pixels import lost_life
 from envs.registry import make
@@ -50,6 +51,7 @@ class ArrayEnv:
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         self._env = env
         self.doom = env.unwrapped if isinstance(env.unwrapped, DoomEnv) else None
+        self.match = env.unwrapped if isinstance(env.unwrapped, MatchEnv) else None
 
     def write_to(self, destination: dict[str, NDArray[Any]]) -> None:
         """From now on, write every observation into these arrays, one for each part."""
@@ -113,6 +115,11 @@ class ArrayEnv:
 def _doom_of(env: DoomEnv | ArrayEnv) -> DoomEnv | None:
     """Return the Doom that an environment is, or wraps."""
     return env if isinstance(env, DoomEnv) else env.doom
+
+
+def _match_of(env: DoomEnv | ArrayEnv) -> MatchEnv | None:
+    """Return the match that an environment is."""
+    return env.match if isinstance(env, ArrayEnv) else None
 
 
 def draws_targets(lane: int, every: int) -> bool:
@@ -261,9 +268,9 @@ class Lanes:
 
     def end_hanging(self) -> None:
         """Kill the current environment's engine, or exit if it has none; for another thread."""
-        doom = _doom_of(self._envs[self._current])
-        if doom:
-            doom.kill()
+        env = self._envs[self._current]
+        if has_engine := _doom_of(env) or _match_of(env):
+            has_engine.kill()
         else:
             os._exit(HUNG)
 

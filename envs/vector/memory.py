@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.doom.env import DoomEnv
+from envs.doom.players.single import MatchEnv
 from envs.spaces import observation_parts
 
 _ALIGNMENT = 64  # bytes, a cache line: no two arrays share one
@@ -75,7 +76,8 @@ def _layout(env: Any, num_envs: int) -> list[tuple[str, tuple[int, ...], np.dtyp
 def numeric_keys(env: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the names of an environment's numeric infos, and of its episode statistics."""
     base = env.unwrapped  # A user's environment may have attributes of the same names.
-    return (base.info_keys, base.episode_keys) if isinstance(base, DoomEnv) else ((), ("r", "l"))
+    is_ours = isinstance(base, (DoomEnv, MatchEnv))
+    return (base.info_keys, base.episode_keys) if is_ours else ((), ("r", "l"))
 
 
 def _size(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from envs import EnvConfig
 from envs.fingerprint import changed_versions, refuse_other_files, refuse_other_map
-from envs.playback import Moment, resimulate, resized
+from envs.playback import Moment, fitted, resimulate
 from envs.video import read_mp4
 from evaluation.errors import EvaluationError
 from evaluation.protocol import env_config
@@ -69,7 +69,7 @@ class ShownEpisode:
                 break
             step = max(0, number - 1)
             yield Moment(
-                image=resized(image, size),
+                image=fitted(image, size),
                 step=step,
                 reward=float(rewards[step]) if number else 0.0,
                 terminated=self.episode.terminated and number == len(rewards),

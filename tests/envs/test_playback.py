@@ -8,7 +8,7 @@ import pytest
 
 from envs import EnvConfig, EnvError, make
 from envs.doom.env import DoomEnv
-from envs.playback import ActionNames, picture, playback_fps, resimulate
+from envs.playback import ActionNames, fitted, picture, playback_fps, resimulate, resized
 from tests.envs import processes
 from tests.envs.raw import NATIVE, doom, random_actions
 
@@ -192,3 +192,19 @@ def test_where_the_player_is_on_a_generated_map_is_told():
     assert all(level.is_open(level.cell_at(*moment.position)) for moment in moments)
     first = next(iter(resimulate(EnvConfig(), 0, [], (160, 120))))
     assert first.position is None
+
+
+def test_actions_of_a_match_are_those_of_its_first_player():
+    for opponent in ("self", "bot"):
+        actions = ActionNames(EnvConfig(env="players:duel", opponent=opponent))
+        assert actions.describe(np.array([1, 0, 2, 1])) == "turn left + move right + attack"
+        assert "attack" in actions.choices
+
+
+def test_players_side_by_side_keep_their_proportions():
+    image = np.full((120, 322, 3), 255, np.uint8)
+    shown = fitted(image, (640, 480))
+    rows = np.flatnonzero(shown[:, 0, 0])
+    assert shown.shape == (480, 640, 3)
+    assert (rows[0], rows[-1] - rows[0] + 1) == (120, round(640 * 120 / 322))
+    assert (fitted(image[:, :160], (64, 48)) == resized(image[:, :160], (64, 48))).all()

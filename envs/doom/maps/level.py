@@ -76,6 +76,7 @@ class Level:
         cell_size: width of a cell.
         targets: the cells that a player who knows the map visits, in order, to reach the goal;
             empty where there is no single goal.
+        has_players: whether its things are there for several players, too.
     """
 
     rooms: Rooms
@@ -83,6 +84,7 @@ class Level:
     things: tuple[Thing, ...]
     cell_size: int = 96
     targets: tuple[Cell, ...] = field(default=())
+    has_players: bool = False
 
     @property
     def start(self) -> Thing:

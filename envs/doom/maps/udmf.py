@@ -14,6 +14,7 @@ from envs.doom.maps.grid import SIDES, SOLID, Cell
 from envs.doom.maps.level import DOOR, Level, Room, Thing
 
 _ALWAYS = "".join(f"skill{i}=true;" for i in range(1, 6)) + "single=true;class1=true;"
+_FOR_PLAYERS = "coop=true;dm=true;"
 _DOOR_SPEED, _DOOR_DELAY = 16, 0  # With no delay, a door that was opened stays open.
 Point = tuple[int, int]
 """A corner of cells, in cells: column, row."""
@@ -144,4 +145,5 @@ def _thing(level: Level, thing: Thing) -> str:
     x, y = level.position(thing)
     given = f"special={thing.special};" if thing.special else ""
     given += "".join(f"arg{i}={value};" for i, value in enumerate(thing.arguments))
+    given += _FOR_PLAYERS if level.has_players else ""
     return f"thing{{x={x:.1f};y={y:.1f};angle={thing.angle};type={thing.kind};{given}{_ALWAYS}}}"

@@ -10,11 +10,14 @@ import pytest
 
 from envs import EnvConfig, make
 from envs.doom.env import DoomEnv
-from envs.vector.lanes import Lanes, UnrecoverableError, draws_targets
+from envs.doom.players import single
+from envs.doom.players.single import MatchEnv
+from envs.vector.lanes import ArrayEnv, Lanes, UnrecoverableError, draws_targets
 from envs.vector.memory import create_memory, map_arrays
 from envs.vector.messages import Job
 from envs.vector.pool import deal_lanes
 from tests.envs import processes
+from tests.envs.doom.players.fake import FakeMatch
 
 
 class Opened:
@@ -293,3 +296,14 @@ def test_lanes_that_draw_targets_are_one_of_several_in_different_workers(
     assert max(drawn) == max(1, num_envs // 8 // num_workers)
     assert all(draws_targets(lane, 1) for lane in range(num_envs))
     assert draws_targets(0, 1_000)
+
+
+def test_engines_of_a_match_that_hangs_are_killed(monkeypatch):
+    killed = []
+    monkeypatch.setattr(single, "Match", FakeMatch)
+    match = MatchEnv(EnvConfig(env="players:duel"))
+    monkeypatch.setattr(match.match, "kill", lambda: killed.append(True))
+    worker = Lanes.__new__(Lanes)
+    worker._envs, worker._current = {3: ArrayEnv(match)}, 3
+    worker.end_hanging()  # It would exit if there were nothing to kill.
+    assert killed == [True]

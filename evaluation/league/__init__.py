@@ -1,0 +1,1 @@
+"""A league: policies that play against each other, and their ratings."""
