@@ -6,6 +6,7 @@ import os
 # that run worker processes do not compete with them for cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import functools
 import random
 import tempfile
 import uuid
@@ -13,6 +14,13 @@ import uuid
 import numpy as np
 import pytest
 import torch
+
+from envs.vector import pool
+
+# Where a test does not ask for more, one worker serves all environments: starting one takes long.
+_CORES = pool.usable_cores()
+_CORE = _CORES[int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % len(_CORES)]
+pool.usable_cores = functools.wraps(pool.usable_cores)(lambda: [_CORE])
 
 import train
 from tests.envs import processes

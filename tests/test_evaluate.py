@@ -20,8 +20,8 @@ ROOT = Path(__file__).parent.parent
 
 def test_bad_input_gets_one_line(capsys, tmp_path):
     names = (
-        "score, replay, watch, compare, suite, generalise, plot, gallery, explain, compress, "
-        "attack, export, push, pull"
+        "score, replay, watch, compare, suite, generalise, league, plot, board, gallery, explain, "
+        "compress, attack, export, push, pull"
     )
     for arguments, expected in (
         ([], f"name a command; choose from {names}"),

@@ -193,6 +193,7 @@ def test_a_second_training_does_not_write_into_the_same_folder(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has none")
+@pytest.mark.slow
 def test_a_training_needs_no_standard_streams(tmp_path):
     arguments = ["CartPole-v1", *SHORT, "--total-env-steps", "128", "--run-dir", str(tmp_path)]
     arguments += ["--num-workers", "1", "--eval-envs", "none"]

@@ -131,7 +131,6 @@ def run_and_die(monkeypatch, updates: int, folder: Path, *arguments: str) -> Non
 # Each of our agents and each memory once, and one of Stable-Baselines3's agents.
 PAIRS = [
     *zip(OUR_AGENTS, itertools.cycle(MEMORIES), strict=False),
-    ("ppo", "lstm"),
     ("sb3-ppo", "none"),
 ]
 SLOW_PAIRS = [
@@ -178,6 +177,7 @@ def test_a_training_that_is_killed_twice_resumes_bit_for_bit(tmp_path, monkeypat
     assert_same(tmp_path / "parts", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_learning_from_a_teacher_resumes_bit_for_bit_without_its_file(tmp_path, monkeypatch):
     teacher = save_run(tmp_path / "teacher", 1.0, memory="gru")
     options = ["--objectives", "distill", "--teacher", teacher]

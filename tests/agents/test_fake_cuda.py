@@ -77,19 +77,19 @@ def test_an_update_stays_on_the_gpu(name, encoder, memory, precision):
     collected = make_rollout(policy, STEPS, NUM_ENVS)
     with fake_gpu() as transfers:
         to_fake_gpu(policy)
-        for options in ({}, {"num_epochs": 3, "minibatch_size": 10}):
-            agent = make_agent(name, policy, normalize_returns=True, normalize_obs=True, **options)
-            rollout = moved(collected, CUDA)
-            agent._statistics_since = 0
-            agent.update(rollout)  # The optimiser's first step allocates its state.
-            transfers.count.clear()
-            agent.update(rollout)
-            assert devices(agent) == {"cuda"}
-            assert transfers.count["down"] == 0
-            # Whether the rollout is finite, all metrics, and for V-trace where it was truncated.
-            assert transfers.count["read"] == 2 + (name == "vtrace")
-            # The order of each epoch.
-            assert transfers.count["up"] <= agent.config.num_epochs + (name == "vtrace")
+        options = {"num_epochs": 3, "minibatch_size": 10}
+        agent = make_agent(name, policy, normalize_returns=True, normalize_obs=True, **options)
+        rollout = moved(collected, CUDA)
+        agent._statistics_since = 0
+        agent.update(rollout)  # The optimiser's first step allocates its state.
+        transfers.count.clear()
+        agent.update(rollout)
+        assert devices(agent) == {"cuda"}
+        assert transfers.count["down"] == 0
+        # Whether the rollout is finite, all metrics, and for V-trace where it was truncated.
+        assert transfers.count["read"] == 2 + (name == "vtrace")
+        # The order of each epoch.
+        assert transfers.count["up"] <= agent.config.num_epochs + (name == "vtrace")
 
 
 def test_objectives_stay_on_the_gpu():

@@ -88,7 +88,9 @@ def test_evaluating_in_parts_equals_evaluating_at_once(memory, minibatch_size):
     whole = reevaluate(make_agent(policy=policy), rollout)
     sizes = []
     agent = make_agent(policy=policy, minibatch_size=minibatch_size)
-    policy.register_forward_pre_hook(lambda _, given: sizes.append(given[2].numel()))
+    policy.critic.register_forward_pre_hook(
+        lambda _, given: sizes.append(given[0].shape[:-1].numel())
+    )
     parts = reevaluate(agent, rollout)
     assert sum(sizes) == STEPS * NUM_ENVS + len(rollout.final_steps) + NUM_ENVS
     assert max(sizes) <= max(STEPS, minibatch_size)

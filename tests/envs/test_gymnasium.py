@@ -36,9 +36,13 @@ OPTIONS = {
     "freedoom1:E1M1": {},
     "freedoom2:MAP01": {"enemy_in_view": True},
 }
+# What these change, others of the list change too.
+SLOW = {"basic_notifications", "simpler_basic", "health_gathering", "my_way_home", "freedoom1:E1M1"}
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in OPTIONS]
+)
 def test_every_scenario_passes_gymnasiums_checker_without_a_warning(name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -136,6 +136,7 @@ def other_value(name, value):
         "env.delta_bins": 7,
         "env.frame_skip": 2,
         "env.skill": 3,
+        "env.opponent": "still",
         "env.time_limit": 100,
         "perception.encoder.conv_channels": (1, 2, 3),
         "perception.encoder.conv_strides": (3, 2, 1),

@@ -147,7 +147,7 @@ def use_tracker(home: Path, service: str, code: str) -> list[str]:
     return done.stderr.splitlines()
 
 
-@pytest.fixture(scope="module", params=[WANDB, SLOW_TRACKIO])
+@pytest.fixture(scope="module", params=[SLOW_WANDB, SLOW_TRACKIO])
 def tracked(request, tmp_path_factory):
     """Train in two parts, tracked; keep the policy after the first part, and an untracked one."""
     home, runs = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("runs")
@@ -254,7 +254,7 @@ def test_a_service_that_fails_is_reported_in_one_line(service, tmp_path):
     assert what.endswith("; the training continues, and TensorBoard has every record")
 
 
-@pytest.mark.parametrize("service", [WANDB, SLOW_TRACKIO])
+@pytest.mark.parametrize("service", [SLOW_WANDB, TRACKIO])
 def test_a_service_that_cannot_start_is_reported_in_one_line(service, tmp_path):
     """A file has the name of the folder that the service needs."""
     code = (

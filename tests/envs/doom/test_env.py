@@ -117,7 +117,9 @@ class TestEnds:
 
 
 class TestRewards:
-    @pytest.mark.parametrize("name", TIMED)
+    @pytest.mark.parametrize(
+        "name", [pytest.param(n, marks=pytest.mark.slow) if n in LIKE_BASIC else n for n in TIMED]
+    )
     def test_rewards_and_ends_are_the_engines_own(self, name):
         with doom(name) as env, raw_game(name) as game:
             for seed, actions in (
