@@ -39,7 +39,7 @@ check: $(INSTALLED_DEV)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --config setup.cfg
 
-# A picture of all policies of the zoo as they play, docs/images/demo.gif, in a few minutes.
+# A GIF of all policies of the zoo as they play, docs/images/demo.gif, in a few minutes.
 demo: $(INSTALLED)
 	$(BIN)/python -m docs.demo
 

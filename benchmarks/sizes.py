@@ -4,7 +4,7 @@
     python -m benchmarks.sizes --quick
 
 One size varies at a time: the number of environments from 1 to 256, the screen up to 320x240, the
-stack of frames, the memory. Each size is trained in a process of its own, with the preset's network
+stack of frames, the memory. Each size is trained in a separate process, with the preset's network
 and one epoch. The memory is the proportional set size of all processes, engines included, after the
 last update: pages that processes share are counted once. Linux only.
 """
@@ -101,7 +101,7 @@ def measure(env: str, size: Size, seconds: float) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measure each size in a process of its own, and print or write the table."""
+    """Measure each size in a separate process, and print or write the table."""
     config = tyro.cli(Sizes, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
     machine = hardware()
     lines = [

@@ -6,7 +6,7 @@
 
 The second command copies the report of every environment to benchmarks/results/suite, in place of
 an earlier one of the same environment, and the third one writes the results page from it. A suite
-need not be complete: `suite --no-train` compares the seeds that there are.
+need not be complete: `suite --no-train` compares the seeds that are trained.
 """
 
 from __future__ import annotations

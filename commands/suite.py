@@ -58,7 +58,7 @@ class SuiteOptions(ScoringOptions):
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Training seeds."""
     train: bool = True
-    """Train what is not trained yet; otherwise, only compare the policies that there are."""
+    """Train what is not trained yet; otherwise, only compare the trained policies."""
     sweep: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FLAG=VALUE,... ...")] = ()
     """Flags of train.py to vary, each with every value: `memory=none,lstm overlap=true,false`."""
     total_env_steps: int | None = None

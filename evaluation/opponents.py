@@ -31,7 +31,7 @@ RESULT = "result"  # Of the episode keys: 1 if the first player won, 0.5 for a d
 
 
 def own_parts(parts: Mapping[str, Any], player: int = 0) -> dict[str, Any]:
-    """Return the parts of an observation of all players that one of them has of its own."""
+    """Return the parts of an observation of all players that belong to one of them."""
     prefix = f"player_{player}."
     return {n.removeprefix(prefix): p for n, p in parts.items() if n.startswith(prefix)}
 
@@ -57,7 +57,7 @@ class MatchWithRival(gym.Wrapper[Any, Any, Any, Any]):
 
     Args:
         config: configuration of the match.
-        rival: who plays against the first player.
+        rival: the policy that plays against the first player.
         device: the device on which the rival acts.
     """
 
@@ -138,7 +138,7 @@ class OpponentEnvs(SharedVectorEnv):
 
     Args:
         config: configuration of every match.
-        rivals: who plays against the first player; None: random actions.
+        rivals: the policies that play against the first player; None: random actions.
         *args: as for `SharedVectorEnv`.
         rival_seed: seed of the rivals' actions.
         **kwargs: as for `SharedVectorEnv`.

@@ -22,7 +22,7 @@ _MOST_ROUNDS = 100
 _TOLERANCE = 1e-9
 _LONGEST_STEP = 2.0  # Of Newton's method, in logits: longer ones may lead away.
 _RESAMPLES = 1_000
-# Half a draw against an imaginary player of average strength, for each player: without it, whoever
+# Half a draw against an imaginary player of average strength, for each player: without it, one that
 # has won all matches would have an infinite rating.
 _PRIOR_MATCHES = 0.5
 

@@ -90,7 +90,7 @@ def _write_curves(documents: Sequence[Document], folder: Path) -> list[str]:
                 # Lines have as many points as curves: a few would be outliers, and not be shown.
                 _write_band(writers[name], env, of_seeds)
         if charts:
-            # In the run of the first agent, because a folder of its own would be another run.
+            # In the run of the first agent, because another folder would be another run.
             next(iter(writers.values())).add_custom_scalars({_LAYOUT: charts})
     return list(charts)
 

@@ -1,4 +1,4 @@
-"""The kinds of matches: who plays, on which maps, for which rewards, and when a match ends.
+"""The kinds of matches: which players, on which maps, for which rewards, and when a match ends.
 
 A new kind is an entry of `KINDS`.
 """
@@ -62,7 +62,7 @@ class MatchKind:
         size: least and most cells on a side of the map.
         rooms: least and most rooms.
         monsters: least and most zombies; a team's match is terminated when none is left.
-        items: kinds of things that lie around, each in a cell of its own.
+        items: kinds of things that lie around, each in another cell.
     """
 
     goal: str

@@ -268,7 +268,7 @@ class Match:
         game.set_doom_scenario_path(str(path))
         prepared = [(game, scratch)]
         prepared += [player.prepare(join, path) for player in self.players[1:]]
-        # An engine is killed when the thread ends that started it, so each has a thread of its own.
+        # An engine is killed when the thread ends that started it, so each has its thread.
         self._threads = [ThreadPoolExecutor(1, f"player-{i}") for i in range(count)]
         try:
             start_engines(prepared, self._threads)

@@ -24,7 +24,7 @@ InfoDict = dict[str, dict[str, Any]]
 
 
 class PlayersEnv:
-    """A match of several players, of whom each has an engine and an observation of its own.
+    """A match of several players, each with its engine and its observation.
 
         >>> from envs.doom.players.parallel import PlayersEnv
         >>> env = PlayersEnv(EnvConfig(env="players:duel"))
