@@ -110,8 +110,8 @@ _FAMILIES: tuple[tuple[str, dict[str, Any]], ...] = (
     (r"MiniGrid-", {**_CLASSIC, "agent.normalize_obs": True, "total_env_steps": 500_000}),
     # Every episode is on another map, so learning takes longer than on one.
     (r"maps:", {**_DOOM, "total_env_steps": 2_000_000}),
-    # Every match takes several engines. Ammunition and health are not on the screen, and a player who
-    # went behind a wall is still there.
+    # Every match takes several engines. Ammunition and health are not on the screen, and a player
+    # who went behind a wall is still there.
     (
         r"players:",
         {
