@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -278,18 +279,13 @@ def _measured(teacher: _Teacher, name: str, make: Recipe, before: Sequence[Varia
     from evaluation.playing import score_episodes
     from evaluation.report.compression import Variant
     from evaluation.statistics import probability_of_improvement
-    from storage.files import FileError, decode, read_json, write_json
+    from storage.files import FileError, decode, read_kept, write_json
 
     options, path = teacher.options, make()
     kept = teacher.out / f"{path.relative_to(teacher.out).as_posix().replace('/', '-')}.json"
     protocol = options.protocol.facts(teacher.config) | {"mode": options.modes[0]}
-    if kept.exists():
-        found = read_json(kept, _MOST_BYTES)
-        if found.get("protocol") == protocol:
-            try:
-                return decode(Variant, found["variant"])
-            except (FileError, LookupError) as error:
-                raise FileError(f"{kept} is damaged; remove it") from error
+    with contextlib.suppress(FileError, LookupError):  # If it is damaged, it is measured again.
+        return decode(Variant, read_kept(kept, _MOST_BYTES, {"protocol": protocol})["variant"])
     sizes = _sizes(teacher, path)
     episodes, seconds = _played(teacher, path)
     returns = [episode.episode_return for episode in episodes]

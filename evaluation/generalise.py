@@ -25,7 +25,7 @@ from evaluation.playing import score_episodes
 from evaluation.protocol import Protocol, baselines, check_fits, play, vector_env
 from evaluation.seeds import first_training_seed
 from evaluation.statistics import Interval, Score, Strata, summarize
-from storage.files import FileError, read_json, write_json
+from storage.files import read_kept, write_json
 from storage.onnx_file import OnnxPolicy
 from storage.policy_file import digest
 from storage.recording import Episode
@@ -142,7 +142,7 @@ def generalise(
             f"run in one of {kinds}"
         )
     key = _key(entry, protocol, greedy)
-    played = _resumed(file, key)
+    played = read_kept(file, _LARGEST, {"key": key}).get("played", {})
     outcomes = []
     for condition in conditions(config):
         if condition.name not in played:
@@ -245,15 +245,6 @@ def _hash(contestant: Contestant) -> str:
     if isinstance(policy, OnnxPolicy):
         return hashlib.sha256(contestant.path.read_bytes()).hexdigest()
     return digest(policy)
-
-
-def _resumed(file: Path, key: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a file holds of the same evaluation; nothing if it is of another one."""
-    try:
-        stored = read_json(file, _LARGEST)
-    except FileError:
-        return {}
-    return dict(stored.get("played", {})) if stored.get("key") == key else {}
 
 
 def as_dict(outcome: Outcome) -> dict[str, Any]:

@@ -212,6 +212,25 @@ def read_json(path: Path, largest: int) -> dict[str, Any]:
     return found
 
 
+def read_kept(path: Path, largest: int, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Read what an earlier run of a command has finished, so that it need not be done again.
+
+    Args:
+        path: the JSON file.
+        largest: size in bytes above which it is not read.
+        about: what the file must hold, so that it is about the same.
+
+    Returns:
+        Its content; nothing if there is no such file, if it is damaged, or if it is about something
+        else.
+    """
+    try:
+        kept = read_json(path, largest)
+    except FileError:
+        return {}
+    return kept if all(kept.get(name) == value for name, value in about.items()) else {}
+
+
 def decode(kind: type[T], data: Any) -> T:
     """Convert parsed JSON to a dataclass, strictly.
 

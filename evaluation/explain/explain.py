@@ -42,7 +42,7 @@ from evaluation.explain.probes import features_of, probes
 from evaluation.explain.seen import Recorded, Seen, watch, with_past
 from evaluation.replay.recorded import ShownEpisode
 from perception import ImageSpec
-from storage.files import FileError, read_json, write_json
+from storage.files import read_kept, write_json
 from storage.policy_file import PolicyFile, digest
 
 PARTS = ("maps", "checks", "interventions", "probes")
@@ -235,12 +235,9 @@ class Explainer:
         """Return a part from its file, or compute it and write it."""
         path = self._folder / f"{name}.json"
         key = hashlib.sha256(f"{self._key} {name} {also}".encode()).hexdigest()
-        try:
-            if path.is_file() and (content := read_json(path, _MOST_BYTES)).get("key") == key:
-                kept: dict[str, Any] = content["part"]
-                return kept
-        except (FileError, LookupError):
-            pass  # It is computed again.
+        kept = read_kept(path, _MOST_BYTES, {"key": key})
+        if "part" in kept:
+            return dict(kept["part"])
         self._say(f"{name} of {self._config.env}")
         with single_thread():
             part = compute()

@@ -34,7 +34,7 @@ from evaluation.robustness.foreign import InterruptedPlayer, foreign_images
 from evaluation.robustness.player import Change, ChangedPlayer, Effect
 from evaluation.robustness.shifts import SHIFTS, MissingTexture, Planes, existing, with_other_hud
 from perception import ImageSpec
-from storage.files import FileError, decode, read_json, write_json
+from storage.files import FileError, decode, read_kept, write_json
 from storage.policy_file import PolicyFile, digest
 from storage.recording import Episode
 
@@ -134,21 +134,13 @@ class Store:
 
     @classmethod
     def open(cls, path: Path, about: dict[str, Any]) -> Store:
-        """Return the cells of a file, without any if it is about something else.
-
-        Raises:
-            FileError: If the file is damaged.
-        """
-        store = cls(path, about)
-        if path.exists():
-            content = read_json(path, _MOST_BYTES)
-            if content.get("about") == about:
-                try:
-                    cells = content["cells"]
-                    store.cells = {key: decode(Measured, cell) for key, cell in cells.items()}
-                except (LookupError, AttributeError, FileError) as error:
-                    raise FileError(f"{path} is damaged; remove it") from error
-        return store
+        """Return the cells of a file; none if it is damaged, or about something else."""
+        kept = read_kept(path, _MOST_BYTES, {"about": about})
+        try:
+            cells = {key: decode(Measured, cell) for key, cell in kept["cells"].items()}
+        except (LookupError, AttributeError, FileError):
+            cells = {}
+        return cls(path, about, cells)
 
     def add(self, key: str, measured: Measured) -> None:
         """Add a cell, and write the file."""

@@ -22,6 +22,7 @@ from storage.files import (
     check_writable,
     decode,
     read_json,
+    read_kept,
     read_regular,
     remove_leftovers,
     replacing,
@@ -239,3 +240,20 @@ def test_unknown_keys_and_wrong_types_are_refused(kind, data, message):
         decode(kind, data)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "kept"),
+    [
+        (None, {}),
+        ("{", {}),
+        ("[]", {}),
+        ('{"key": 2, "part": 3}', {}),
+        ('{"key": {"a": 1}, "part": 3}', {"key": {"a": 1}, "part": 3}),
+    ],
+)
+def test_what_is_kept_is_about_the_same_or_nothing(tmp_path, content, kept):
+    if content is not None:
+        (tmp_path / "part.json").write_text(content)
+    assert read_kept(tmp_path / "part.json", 1_000, {"key": {"a": 1}}) == kept
+    assert read_kept(tmp_path / "part.json", 5, {"key": {"a": 1}}) == {}
