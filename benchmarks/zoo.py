@@ -21,7 +21,7 @@ import torch
 import tyro
 
 from commands import replay
-from deploy.card import command_anywhere, origin, training_command
+from deploy.card import command_anywhere, origin
 from evaluation.compare import MODES, Comparison, compare
 from evaluation.entries import ZOO, find_entries
 from evaluation.printing import print_line
@@ -84,7 +84,8 @@ def keep(name: str, run: RunFolder) -> None:
     shutil.copy(run.best_file, policy)
     assert policy.stat().st_size < _MAX_BYTES
     training = run.read_record()
-    training["command"] = training_command(training)
+    training["command"] = command_anywhere(training)
+    training["config"]["run_dir"] = None  # A folder of the machine that trained it.
     write_json(home / "training.json", training)
     (entry,) = find_entries([f"zoo/{name}"], trust=False)
     comparison = compare([entry], Protocol(), modes=list(MODES), progress=print_line)
