@@ -77,7 +77,12 @@ FEW = {  # Scenes and clips of `see:TASK`.
     "see:video": "--clips 60",
     "see:next_frame": "--clips 40",
 }
-LONG = ("python.md", "from_stable_baselines3.md")  # Pages whose Python takes long.
+LONG = (
+    "python.md",
+    "from_stable_baselines3.md",
+    "perception.md",
+    "extending.md",
+)  # Pages whose Python takes long.
 TRAINED = ("train.py", "see", "score see")  # All other keys are commands of `evaluate.py`.
 
 
@@ -301,6 +306,7 @@ def test_names_of_stable_baselines3_are_its_own():
     assert set(names) <= set(inspect.signature(PPO.__init__).parameters)
 
 
+@pytest.mark.slow
 def test_pages_are_built_without_a_warning(tmp_path):
     sphinx = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "docs", str(tmp_path)]
     done = subprocess.run(sphinx, cwd=ROOT, capture_output=True, text=True, check=False)

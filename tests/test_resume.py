@@ -158,6 +158,7 @@ def test_every_agent_resumes_bit_for_bit(tmp_path, monkeypatch, capsys, agent, m
     assert "could not be restored" not in errors
 
 
+@pytest.mark.slow
 def test_a_training_that_is_killed_twice_resumes_bit_for_bit(tmp_path, monkeypatch, capsys):
     run_to_the_end(tmp_path / "whole", *CARTPOLE)
     run_and_die(monkeypatch, 1, tmp_path / "parts", *CARTPOLE)
@@ -245,6 +246,7 @@ def test_episodes_that_are_not_deterministic_start_anew_and_this_is_reported(
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(tmp_path):
     arguments = list(CARTPOLE)
     arguments[arguments.index("256")] = "128"

@@ -75,6 +75,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 def test_keep_memory_may_be_called_more_than_once(tmp_path):
     # In a separate process, because it cannot be undone.
     assert run_script(KEEP_MEMORY, tmp_path) == "done\n"

@@ -12,6 +12,7 @@ from tests.evaluation.policies import save_run
 from tests.programs import refused, succeed
 
 
+@pytest.mark.slow
 def test_policies_are_ranked_on_the_same_seeds(doom_run, capsys, tmp_path):
     table, out = tmp_path / "table.json", tmp_path / "out"
     files = [str(doom_run / "policy.safetensors"), str(doom_run / "best.safetensors")]

@@ -225,6 +225,7 @@ def test_bad_options_get_one_line(capsys):
         assert expected in refused(capsys, evaluate, "suite", *arguments)
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_ends_the_suite(tmp_path, capfd):
     (tmp_path / "CartPole-v1").mkdir()
     (tmp_path / "CartPole-v1" / "ppo-seed0").write_text("in the way")

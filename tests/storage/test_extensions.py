@@ -139,6 +139,7 @@ def test_names_of_modules_in_a_file_are_checked(tmp_path, cartpole_run, imports)
         load_policy(path, trust=True)
 
 
+@pytest.mark.slow
 def test_a_training_imports_nothing_for_the_policy_that_it_starts_from(own, tmp_path, capsys):
     succeed(train, "basic", "--import", "own.py", *CHOICES, *SHARED, "--run-dir", "run")
     forget()

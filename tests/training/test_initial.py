@@ -65,6 +65,7 @@ def test_a_policy_starts_where_another_ended(tmp_path, values, capsys):
         assert agent.value_unit == pytest.approx(file.about.value_unit, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_another_task_gets_perception_alone(tmp_path, doom_run, capsys):
     default = default_config("deadly_corridor", memory="gru")
     config = with_values(default, {**SMALL, "agent.normalize_obs": False, "init_from": doom_run})

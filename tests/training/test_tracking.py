@@ -254,7 +254,7 @@ def test_a_service_that_fails_is_reported_in_one_line(service, tmp_path):
     assert what.endswith("; the training continues, and TensorBoard has every record")
 
 
-@pytest.mark.parametrize("service", [SLOW_WANDB, TRACKIO])
+@pytest.mark.parametrize("service", [SLOW_WANDB, SLOW_TRACKIO])
 def test_a_service_that_cannot_start_is_reported_in_one_line(service, tmp_path):
     """A file has the name of the folder that the service needs."""
     code = (

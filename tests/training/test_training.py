@@ -196,6 +196,7 @@ def test_evaluations_in_the_environments_of_training_change_nothing_that_is_lear
         assert_same(weights(policy), weights(learned["own"]))
 
 
+@pytest.mark.slow
 def test_one_environment_at_a_time_is_enough(tmp_path, monkeypatch):
     # A simulator that exists once: a second one cannot be made while the first is open.
     monkeypatch.chdir(tmp_path)

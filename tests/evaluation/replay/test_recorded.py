@@ -73,6 +73,7 @@ def check(names, count):
                 assert replayed[:last] == expected[:last]
 
 
+@pytest.mark.slow
 def test_recordings_replay_in_another_process_and_at_another_size():
     check(["basic", "take_cover"], 1)
 

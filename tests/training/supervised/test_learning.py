@@ -171,6 +171,7 @@ def test_a_finished_training_is_left_as_it_is(config, capsys):
     assert [row["time/epoch"] for row in rows(folder)] == ["1", "2", "3", "4", "5"]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_not_used(config, capsys):
     run(config, "whole")
     folder = run(config, "parts", After(12))

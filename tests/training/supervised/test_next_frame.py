@@ -101,6 +101,7 @@ def test_sizes_out_of_range_are_refused(options, message):
         NextFrameConfig(**options)
 
 
+@pytest.mark.slow
 def test_two_clips_are_told_apart():
     """The memory does not saturate: what is predicted depends on what was seen."""
     torch.manual_seed(0)

@@ -77,6 +77,7 @@ def test_frames_are_what_agents_observe(collected):
         env.close()
 
 
+@pytest.mark.slow
 def test_the_same_options_make_the_same_file(collected, tmp_path):
     again = collect_scenes(SMALL)
     paths = [tmp_path / name for name in ("one.npz", "other.npz")]
