@@ -3,7 +3,7 @@
     python -m benchmarks.acting --image docs/images/acting.png
 
 For 1, 2, 4 and 8 environments of a preset, with and without memory, on one thread: the processor
-time of `InferencePolicy.act`, and that of its parts alone, medians. The rest is what is left: other
+time of `InferencePolicy.act`, and that of its parts alone, medians. *rest* is all other time: other
 parts of an observation, Python between the parts, and caches that hold less while all parts run in
 turn.
 """

@@ -15,6 +15,7 @@ import os
 import time
 from pathlib import Path
 
+from benchmarks.memory import descendants
 from envs import EnvConfig, SharedVectorEnv
 from envs.doom.players import KINDS, PREFIX
 from envs.registry import frames_per_env_step
@@ -24,21 +25,12 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 def descendants_cpu_s() -> float:
     """Return the CPU seconds of this process's descendants that are running: workers, engines."""
-    parents: dict[int, int] = {}
-    used: dict[int, float] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with contextlib.suppress(OSError):
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-                parents[int(folder.name)] = int(fields[1])
-                used[int(folder.name)] = (int(fields[11]) + int(fields[12])) / _TICKS
-    ours = {os.getpid()}
-    for _ in parents:
-        more = {pid for pid, parent in parents.items() if parent in ours} - ours
-        if not more:
-            break
-        ours |= more
-    return sum(used[pid] for pid in ours - {os.getpid()})
+    used = 0
+    for pid in descendants(os.getpid()):
+        with contextlib.suppress(OSError):  # It has just ended.
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            used += int(fields[11]) + int(fields[12])
+    return used / _TICKS
 
 
 def measure(kind: str, num_envs: int, num_workers: int, steps: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.text import Text
@@ -14,9 +14,6 @@ from commands.options import CONSOLE, ScoringOptions, check_folder
 from evaluation.printing import print_line
 from processes.streams import printable
 from storage.files import check_writable
-
-if TYPE_CHECKING:
-    from evaluation.compare import Comparison
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +47,8 @@ def run(options: CompareOptions) -> None:
     compare_all(options)
 
 
-def compare_all(options: CompareOptions) -> list[Comparison]:
-    """Compare policies, environment by environment; report, and return the comparisons."""
+def compare_all(options: CompareOptions) -> list[dict[str, Any]]:
+    """Compare policies, environment by environment; report, and return what is in the JSON."""
     from envs.registry import folder_name
     from evaluation.compare import by_env, compare
     from evaluation.entries import find_entries, labelled
@@ -63,7 +60,7 @@ def compare_all(options: CompareOptions) -> list[Comparison]:
 
     options.check_writable()
     check_writable(options.out)
-    comparisons = []
+    comparisons, documents = [], []
     groups = by_env(labelled(find_entries(options.runs, trust=options.trust), options.labels))
     # The environments of two files may have the same name.
     names = report.folder_names(folder_name(entries[0].config.env) for entries in groups)
@@ -79,7 +76,7 @@ def compare_all(options: CompareOptions) -> list[Comparison]:
             )
         print_comparison(CONSOLE, comparison)
         folder = options.out / name
-        report.write_report(comparison, folder)
+        documents.append(report.write_report(comparison, folder))
         write_board(comparison, folder)
         print_line(f"written to {folder}: compare.md, compare.json, pictures, and for TensorBoard")
         print_line()
@@ -90,7 +87,7 @@ def compare_all(options: CompareOptions) -> list[Comparison]:
         print_line(f"written to {options.out}: summary.md, summary.json")
         print_line()
     if options.json:
-        write_json(options.json, [report.as_dict(comparison) for comparison in comparisons])
+        write_json(options.json, documents)
     out = shlex.quote(str(options.out))
     print_line(f"see it:  tensorboard --logdir {out} --samples_per_plugin scalars=100000")
-    return comparisons
+    return documents

@@ -130,7 +130,6 @@ class SuiteOptions(ScoringOptions):
 
 def run(options: SuiteOptions) -> None:
     """Train what is not trained yet, then compare everything."""
-    from evaluation.report.report import as_dict
     from evaluation.report.skill import write_table
 
     options.check_writable()
@@ -147,8 +146,7 @@ def run(options: SuiteOptions) -> None:
         device=options.device,
         json=options.json,
     )
-    comparisons = compare.compare_all(comparison)
-    write_table([as_dict(each) for each in comparisons], options.out / "compare")
+    write_table(compare.compare_all(comparison), options.out / "compare")
     print_line(f"written to {options.out / 'compare'}: table.md, of all environments and seeds")
 
 

@@ -21,6 +21,7 @@ from deploy.errors import DeployError
 from deploy.int8 import Inputs
 from envs import EnvConfig, make
 from envs.fingerprint import refuse_other_files
+from envs.spaces import as_parts
 from evaluation.protocol import env_config
 from evaluation.seeds import TRAINING
 from storage.onnx_file import STARTS, STATE
@@ -133,7 +134,7 @@ def _episode(
     obs, _ = env.reset(seed=seed)
     longest = NUM_STEPS if actions is None else min(NUM_STEPS, len(actions))
     while len(steps) < longest:
-        parts = obs if isinstance(obs, dict) else {"obs": obs}
+        parts = as_parts(obs)
         arrays = {name: np.array(parts[name]) for name in policy.specs}
         memory = {STATE: state[:, 0].numpy(), STARTS: start[0].numpy()}
         steps.append(arrays | (memory if policy.is_recurrent else {}))

@@ -124,9 +124,11 @@ class EnvConfig:
         Losing a life does not end an episode, rewards are native, and the other players of a match
         are the engine's bots, or in a team act at random.
         """
-        opponent = self.opponent
-        if opponent == "self" and self.env.startswith("players:"):
-            opponent = "random" if self.env == "players:cooperation" else "bot"
+        from envs.doom.players import players_kind  # It imports this module.
+
+        opponent, match = self.opponent, players_kind(self.env)
+        if opponent == "self" and match is not None:
+            opponent = "random" if match.is_team else "bot"
         return replace(
             self,
             terminal_on_life_loss=False,

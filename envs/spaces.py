@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from gymnasium import spaces
@@ -12,3 +13,8 @@ def observation_parts(space: spaces.Space[Any]) -> dict[str, spaces.Box]:
     parts = dict(space.spaces) if isinstance(space, spaces.Dict) else {"obs": space}
     assert all(isinstance(part, spaces.Box) for part in parts.values())
     return parts  # type: ignore[return-value] # asserted above
+
+
+def as_parts(observation: Any) -> Mapping[str, Any]:
+    """Return an observation by the names of its parts, which are those of `observation_parts`."""
+    return observation if isinstance(observation, Mapping) else {"obs": observation}

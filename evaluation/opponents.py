@@ -83,8 +83,7 @@ class MatchWithRival(gym.Wrapper[Any, Any, Any, Any]):
         """Take the first player's action, and those of the rival."""
         actions = [np.asarray(action).reshape(-1)]
         for player, state in self._states.items():
-            own = self._own(player)
-            parts = own if isinstance(own, dict) else {"obs": own}
+            parts = own_parts(self._seen, player)
             draws = torch.from_numpy(self._rng.random((1, self._draws), np.float32))
             decision = self._rival.act(
                 as_tensors({name: part[None] for name, part in parts.items()}, self._device),

@@ -39,6 +39,7 @@ from evaluation.protocol import LONGEST_EPISODE, bounded, is_bounded, warn_of_wa
 from storage.files import check_writable
 from storage.policy_file import check_can_be_read
 from storage.run_folder import RunFolder
+from training.about import about_policy
 from training.callbacks import Callback
 from training.config import AnyTrainConfig, dotted, with_values
 from training.errors import TrainingError
@@ -50,7 +51,7 @@ from training.ranks import share_start
 from training.recorder import TrainingRecorder
 from training.resume import lost_episodes, resume
 from training.saving import bring_policy_up_to_date
-from training.self_play import SelfPlay, about_policy, make_pool
+from training.self_play import SelfPlay, make_pool
 from training.signals import stops_after
 from training.teacher import keep_teacher, take_teacher
 from training.tracking import Tracker

@@ -11,8 +11,9 @@ from torch import Tensor
 from agents import Agent
 from storage.checkpoint import save_training
 from storage.files import FileError
-from storage.policy_file import About, load_policy, save_policy
+from storage.policy_file import load_policy, save_policy
 from storage.run_folder import RunFolder
+from training.about import about_policy
 from training.config import AnyTrainConfig
 from training.guard import continuing_without_disk
 from training.progress import Progress
@@ -69,13 +70,6 @@ def save_as_policy_file(
     best: bool = False,
 ) -> None:
     """Write the latest policy, or the best one, with its environment and how it was trained."""
-    about = About(
-        agent=config.agent_name,
-        seed=config.seed,
-        env_steps=progress.env_steps,
-        seconds=round(progress.seconds, 1),
-        gamma=config.agent.gamma,
-        value_unit=agent.value_unit,
-    )
+    about = about_policy(config, agent, progress.env_steps, round(progress.seconds, 1))
     path = folder.best_file if best else folder.policy_file
     save_policy(path, agent.policy, env=asdict(config.env), about=about, imports=config.import_)

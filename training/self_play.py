@@ -13,7 +13,6 @@ training that resumes has the same pool.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,15 +23,15 @@ import torch
 from numpy.typing import NDArray
 
 from agents import SB3_AGENTS
-from agents.agent import Agent
 from agents.collector import Collected
 from agents.inference import InferencePolicy
 from agents.policy import Player, Policy
 from envs.doom.players import players_kind
 from evaluation.statistics import Score
-from storage.files import FileError, write_json
+from storage.files import FileError, read_json, write_json
 from storage.policy_file import About, load_policy, save_policy
 from storage.run_folder import RunFolder
+from training.about import about_policy
 from training.callbacks import Callback
 from training.errors import TrainingError
 
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
 _MEMORY = 50.0  # Matches after which older results count for about a third.
 _PRIOR = 2.0  # Matches, half of them won, that a new self is taken to have played.
 _STATE = "pool.json"
+_LARGEST = 2**20  # Bytes of it; a self takes a hundred.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,9 +158,9 @@ class Pool:
         if not state.exists():
             return
         try:
-            saved = json.loads(state.read_text())
-            self.records = {str(name): Record(**record) for name, record in saved.items()}
-        except (ValueError, TypeError, AttributeError) as error:
+            saved = read_json(state, _LARGEST)
+            self.records = {name: Record(**record) for name, record in saved.items()}
+        except (FileError, TypeError) as error:
             raise FileError(
                 f"{state} is damaged; start over with --fresh, or remove it to start a new pool"
             ) from error
@@ -262,17 +262,6 @@ class SelfPlay(Callback):
     def on_end(self, training: Training) -> None:
         """Save the results against the earlier selves."""
         self._pool.save()
-
-
-def about_policy(config: AnyTrainConfig, agent: Agent[Any], env_steps: int) -> About:
-    """Return how a policy is trained that is frozen now."""
-    return About(
-        agent=config.agent_name,
-        seed=config.seed,
-        env_steps=env_steps,
-        gamma=config.agent.gamma,
-        value_unit=agent.value_unit,
-    )
 
 
 def make_pool(config: AnyTrainConfig, folder: RunFolder, device: torch.device) -> Pool | None:

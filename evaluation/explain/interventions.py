@@ -26,7 +26,7 @@ from envs.doom.altered import FLATS, WALLS, AlteredDoom, retextured
 from envs.doom.cfg import game_spec
 from envs.doom.sight import ITEM, KINDS, MONSTER, PROJECTILE
 from evaluation.explain.pixels import PixelPolicy, joined
-from evaluation.explain.seen import Seen, as_parts
+from evaluation.explain.seen import Seen, copied_parts
 from evaluation.statistics import Interval, bootstrap
 
 NULL = "nothing"
@@ -161,7 +161,7 @@ class _Simulated:
             for step, action in enumerate(seen.actions[: moment.step]):
                 now = step > moment.step - 1 - stack
                 observed, *_ = env.advance_with(action, commands) if now else env.step(action)
-            found.append(as_parts(env, observed))
+            found.append(copied_parts(env, observed))
         return self._changed(moments, found)
 
     def drawn_otherwise(self, moments: Sequence[Moment]) -> Iterator[tuple[str, Changed]]:
@@ -195,7 +195,7 @@ class _Simulated:
                 observed, _ = env.reset(seed=seen.seed)
                 for step, action in enumerate(seen.actions[: max(wanted, default=-1) + 1]):
                     if step in wanted:
-                        found.append(as_parts(env, observed))
+                        found.append(copied_parts(env, observed))
                     observed, reward, *_ = env.step(action)
                     assert np.isclose(reward, seen.rewards[step]), "drawing must not change rules"
         return self._changed(moments, found)

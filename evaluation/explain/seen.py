@@ -23,7 +23,7 @@ from agents.policy import Policy
 from envs import DoomEnv, EnvConfig, make
 from envs.doom.altered import AlteredDoom
 from envs.doom.sight import ITEM, MONSTER, PROJECTILE, bearing_of, class_of, distance_to
-from envs.spaces import observation_parts
+from envs.spaces import as_parts, observation_parts
 from evaluation.errors import EvaluationError
 
 _TOLERANCE = 1e-4
@@ -105,7 +105,7 @@ def _watch_one(policy: Policy, env: Any, seed: int, recorded: Recorded | None) -
     state, done = policy.initial_state(1), False
     rows: list[dict[str, Any]] = []
     while not done and (recorded is None or len(rows) < len(recorded.actions)):
-        parts = as_parts(env, observed)
+        parts = copied_parts(env, observed)
         obs = {name: torch.from_numpy(parts[name])[None] for name in policy.specs}
         draws = torch.from_numpy(rng.random((1, draws_of), np.float32))
         starts = torch.tensor([not rows])
@@ -146,10 +146,10 @@ def _joined(seed: int, rows: Sequence[Mapping[str, Any]]) -> Seen:
     )
 
 
-def as_parts(env: Any, observed: Any) -> dict[str, NDArray[Any]]:
+def copied_parts(env: Any, observed: Any) -> dict[str, NDArray[Any]]:
     """Return copies of the parts of an observation by name; see `observation_specs`."""
     names = observation_parts(env.observation_space)
-    parts = observed if isinstance(observed, Mapping) else {"obs": observed}
+    parts = as_parts(observed)
     return {name: np.array(parts[name]) for name in names}
 
 

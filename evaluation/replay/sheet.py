@@ -39,7 +39,7 @@ _PAPER, _INK, _MUTED = (17, 17, 20), (255, 255, 255), (190, 190, 190)
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """One picture of a sheet, with what is written below it.
+    """A frame of an episode in a sheet, with what is written below it.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.

@@ -83,8 +83,12 @@ def _circumstances() -> dict[str, Any]:
     return {"git": git_revision(), "versions": versions(), "hardware": hardware()}
 
 
-def write_report(comparison: Comparison, folder: Path) -> None:
-    """Write compare.md, compare.json and figures, as SVG, PNG and PDF, into a folder."""
+def write_report(comparison: Comparison, folder: Path) -> dict[str, Any]:
+    """Write compare.md, compare.json and figures, as SVG, PNG and PDF, into a folder.
+
+    Returns:
+        What is in compare.json, see `as_dict`.
+    """
     title, unit = comparison.config.env, "native return"
     known = reference(comparison.config.env)
     line = (f"reference: {known.source}", known.mean) if known else None
@@ -111,7 +115,9 @@ def write_report(comparison: Comparison, folder: Path) -> None:
             write_atomically(folder / f"{name}.{kind}", rendered(figure, kind))
     images = [f"{name}.svg" for name in figures]
     write_atomically(folder / "compare.md", markdown(comparison, images).encode())
-    write_json(folder / "compare.json", as_dict(comparison))
+    document = as_dict(comparison)
+    write_json(folder / "compare.json", document)
+    return document
 
 
 def write_summary(comparisons: Sequence[Comparison], folder: Path) -> None:

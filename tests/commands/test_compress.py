@@ -94,7 +94,7 @@ def test_everything_is_made_and_resumed(tmp_path, monkeypatch, capsys):
     def train_here(arguments):
         trained.append(arguments)
         short = ["--num-envs", "2", "--num-workers", "1", "--rollout-length", "16"]
-        with torch.enable_grad():  # As in a process of its own; the commands need no gradients.
+        with torch.enable_grad():  # As in a separate process; the commands need no gradients.
             return train.main([*arguments, *short, "--eval-episodes", "1"])
 
     monkeypatch.setattr(suite, "train_alone", train_here)

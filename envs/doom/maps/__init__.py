@@ -17,7 +17,7 @@ from envs.doom.maps.config import MapConfig, NoMap
 from envs.doom.maps.corridors import Corridors, CorridorsConfig
 from envs.doom.maps.gather import Gather, GatherConfig
 from envs.doom.maps.key import Key, KeyConfig
-from envs.doom.maps.kind import Kind
+from envs.doom.maps.kind import Kind, named_kind
 from envs.doom.maps.maze import Maze, MazeConfig
 from envs.doom.maps.two_colours import TwoColours, TwoColoursConfig
 from envs.errors import EnvError
@@ -44,12 +44,7 @@ def kind_of(env: str) -> str | None:
     Raises:
         EnvError: If there is no such kind.
     """
-    if not env.startswith(PREFIX):
-        return None
-    kind = env.removeprefix(PREFIX)
-    if kind not in MAPS:
-        raise EnvError(f"there is no kind of maps {kind[:60]!r}; choose from {', '.join(MAPS)}")
-    return kind
+    return named_kind(env, PREFIX, MAPS, "maps")
 
 
 def options_type(env: str) -> type[AnyMap]:

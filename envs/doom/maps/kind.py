@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Generic, TypeVar
 
@@ -12,10 +13,31 @@ import numpy as np
 from envs.doom.maps.config import MapConfig
 from envs.doom.maps.grid import Cell
 from envs.doom.maps.level import Level, Thing
+from envs.errors import EnvError
 
 WALK = ("TURN_LEFT", "TURN_RIGHT", "MOVE_FORWARD")
 FIGHT = (*WALK, "MOVE_LEFT", "MOVE_RIGHT", "ATTACK")
 ConfigT = TypeVar("ConfigT", bound=MapConfig)
+
+
+def named_kind(env: str, prefix: str, kinds: Collection[str], what: str) -> str | None:
+    """Return the kind that an environment's name names after a prefix; None if it names none.
+
+    Args:
+        env: the environment's name.
+        prefix: as in `maps:`.
+        kinds: those that there may be.
+        what: what they are kinds of, for the error.
+
+    Raises:
+        EnvError: If there is no such kind.
+    """
+    if not env.startswith(prefix):
+        return None
+    kind = env.removeprefix(prefix)
+    if kind not in kinds:
+        raise EnvError(f"there is no kind of {what} {kind[:60]!r}; choose from {', '.join(kinds)}")
+    return kind
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 
 from envs.doom.maps.config import MapConfig
 from envs.doom.maps.grid import Cell, Rooms, distances, facing, halls, open_cells
-from envs.doom.maps.kind import FIGHT
+from envs.doom.maps.kind import FIGHT, named_kind
 from envs.doom.maps.level import CLIP, MEDIKIT, PLAYER, ZOMBIE, Level, Thing
 from envs.doom.maps.looks import room_looks
-from envs.errors import EnvError
 
 PREFIX = "players:"
 # Types of things, as numbered by Doom: where players start in a deathmatch, and weapons.
@@ -170,9 +169,5 @@ def players_kind(env: str) -> MatchKind | None:
     Raises:
         EnvError: If there is no such kind.
     """
-    if not env.startswith(PREFIX):
-        return None
-    kind = env.removeprefix(PREFIX)
-    if kind not in KINDS:
-        raise EnvError(f"there is no kind of matches {kind[:60]!r}; choose from {', '.join(KINDS)}")
-    return KINDS[kind]
+    kind = named_kind(env, PREFIX, KINDS, "matches")
+    return None if kind is None else KINDS[kind]

@@ -16,7 +16,6 @@ by `opponent`:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -26,9 +25,10 @@ from numpy.typing import NDArray
 
 from envs.config import EnvConfig
 from envs.doom.maps.level import Level
+from envs.doom.players.kinds import players_kind
 from envs.doom.players.match import Match
 from envs.doom.players.parallel import side_by_side
-from envs.spaces import observation_parts
+from envs.spaces import as_parts, observation_parts
 
 COUNTED = ("frags", "deaths", "hits", "hits_taken", "kills", "result")
 _OWN_DRAWS = 1  # Distinguishes the actions of random opponents from the seed's other uses.
@@ -51,12 +51,11 @@ class MatchEnv(gym.Env[Any, Any]):
     """
 
     def __init__(self, config: EnvConfig, render_mode: str | None = None) -> None:
+        kind = players_kind(config.env)
+        assert kind is not None
         self.config = config
-        bots = 0
-        self.match = Match(config)
-        if config.opponent == "bot" and not self.match.kind.is_team:
-            bots = len(self.match.players) - 1
-            self.match = Match(config, bots)
+        has_bots = config.opponent == "bot" and not kind.is_team
+        self.match = Match(config, kind.num_players - 1 if has_bots else 0)
         first = self.match.players[0]
         self.num_players = len(self.match.players)
         self.metadata = first.metadata
@@ -144,8 +143,7 @@ class MatchEnv(gym.Env[Any, Any]):
             return self.match.players[0].observation()
         seen: dict[str, Any] = {}
         for i, player in enumerate(self.match.players):
-            view = player.observation()
-            parts: Mapping[str, Any] = view if isinstance(view, Mapping) else {"obs": view}
+            parts = as_parts(player.observation())
             seen |= {f"player_{i}.{name}": part for name, part in parts.items()}
         return seen
 

@@ -89,7 +89,7 @@ def test_a_frag_is_paid_to_one_and_taken_from_the_other_and_ends_a_duel(match):
     hits = mine["hits"]
     assert totals[0] == pytest.approx(1 + 0.05 * hits)
     assert totals[1] == pytest.approx(-1 - 0.05 * yours["hits_taken"])
-    # The next match starts anew: nobody has won it yet.
+    # The next match is another one: nobody has won it yet.
     match.reset(5)
     _, terminated, _ = match.advance([None, None])
     assert not terminated

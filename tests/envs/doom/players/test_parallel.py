@@ -30,7 +30,7 @@ def check_parallel_api(env, cycles):
         has_finished = set()
         while env.agents:
             live = set(env.agents)
-            assert live.isdisjoint(has_finished), "whoever has finished does not come back"
+            assert live.isdisjoint(has_finished), "a player that has finished does not come back"
             step = env.step({agent: env.action_space(agent).sample() for agent in env.agents})
             assert (type(step), len(step)) == (tuple, 5)
             obs, rewards, terminations, truncations, infos = step
