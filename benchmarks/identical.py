@@ -2,9 +2,10 @@
 
     python -m benchmarks.identical basic defend_the_center --runs 100
 
-A busy process for each core competes with every training. All trainings fork from one process that
-has imported everything, which saves the seconds that imports take and nothing else. They have few
-environments, because most of the time goes into starting engines.
+A busy process for each core competes with every training; with `--busy 0`, whatever else the
+machine does is the load. All trainings fork from one process that has imported everything, which
+saves the seconds that imports take and nothing else. They have few environments, because most of
+the time goes into starting engines.
 """
 
 from __future__ import annotations
@@ -61,11 +62,12 @@ def main() -> None:
     parser.add_argument("envs", nargs="+", help="environments")
     parser.add_argument("--runs", type=int, default=100, help="trainings of each")
     parser.add_argument("--env-steps", type=int, default=512, help="length of each")
+    parser.add_argument("--busy", type=int, default=os.cpu_count(), help="busy processes beside")
     options = parser.parse_args()
-    load = [_FORK.Process(target=keep_busy, daemon=True) for _ in range(os.cpu_count() or 1)]
+    load = [_FORK.Process(target=keep_busy, daemon=True) for _ in range(options.busy)]
     for process in load:
         process.start()
-    print(f"{git_revision()}, {hardware()}, {len(load)} busy processes beside", flush=True)
+    print(f"{git_revision()}, {hardware()}, {options.busy} busy processes beside", flush=True)
     print("| environment | env steps | training runs | different policies |", flush=True)
     print("| --- | ---: | ---: | ---: |", flush=True)
     for env in options.envs:
