@@ -30,7 +30,7 @@ from training.presets import preset
 
 ROOT = Path(__file__).parent.parent
 TRAIN = [sys.executable, str(ROOT / "train.py")]
-SHORT = ["--num-envs", "4", "--rollout-length", "16", "--eval-episodes", "2"]
+SHORT = ["--num-envs", "4", "--rollout-length", "16", "--eval-episodes", "2", "--no-record"]
 
 
 def rows(folder):

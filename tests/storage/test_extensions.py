@@ -63,7 +63,7 @@ def own(tmp_path, monkeypatch):
 
 
 def test_parts_of_the_users_own_are_trained_scored_and_moved(own, tmp_path, capsys):
-    command = ("basic", "--import", "own.py", *CHOICES, *SHARED, "--run-dir", "run")
+    command = ("basic", "--import", "own.py", *CHOICES, *SHARED, "--no-record", "--run-dir", "run")
     succeed(train, *command)
     forget()
     # It is imported by scoring only if the file is trusted.

@@ -77,6 +77,7 @@ def config_of(**values):
             "num_workers": 1,
             "agent.rollout_length": 8,
             "eval_episodes": 1,
+            "record": False,
             "total_env_steps": 64,
             **values,
         },
