@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import tempfile
 from collections import Counter
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import train
@@ -25,26 +26,34 @@ from storage.run_folder import RunFolder
 _FORK = multiprocessing.get_context("fork")
 
 
-def train_once(env: str, env_steps: int, folder: str) -> None:
-    """Train into a folder, silently."""
+def train_once(env: str, env_steps: int, result: Connection) -> None:
+    """Train silently, and send a digest of the weights."""
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
     flags = ["--precision", "float32", "--eval-envs", "none", "--no-record", "--num-envs", "4"]
-    raise SystemExit(
-        train.main([env, *flags, "--total-env-steps", str(env_steps), "--run-dir", folder])
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunFolder(Path(folder) / "run")
+        arguments = ["--total-env-steps", str(env_steps), "--run-dir", str(run.path)]
+        if status := train.main([env, *flags, *arguments]):
+            raise SystemExit(status)
+        result.send(digest(load_policy(run.policy_file).policy))
 
 
 def digest_of_run(env: str, env_steps: int) -> str:
-    """Return a digest of the weights that one training ends with."""
-    with tempfile.TemporaryDirectory() as folder:
-        process = _FORK.Process(target=train_once, args=(env, env_steps, f"{folder}/run"))
+    """Return a digest of the weights that one training ends with.
+
+    Only the forked process computes with PyTorch: threads that this one had started would be
+    missing in the next, which would wait for them forever.
+    """
+    receiver, sender = _FORK.Pipe(duplex=False)
+    with receiver, sender:
+        process = _FORK.Process(target=train_once, args=(env, env_steps, sender))
         process.start()
         process.join()
         if process.exitcode:
             raise RuntimeError(f"a training of {env} ended with status {process.exitcode}")
-        return digest(load_policy(RunFolder(Path(folder) / "run").policy_file).policy)
+        return str(receiver.recv())
 
 
 def keep_busy() -> None:
