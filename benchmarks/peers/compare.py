@@ -1,12 +1,13 @@
 r"""Measure our speed and the peers' alternately, with the same workload, and print the ratios.
 
     python benchmarks/peers/compare.py --sample-factory build/peers/sample-factory/bin/python \
-        --sb3 build/peers/sb3/bin/python --envpool build/peers/envpool/bin/python
+        --sb3 build/peers/sb3/bin/python --envpool build/peers/envpool/bin/python \
+        --pufferlib build/peers/pufferlib/bin/python
 
 It runs in this project's virtual environment, and starts each peer with the Python given for it.
 It compares training with Sample Factory's recurrent network, training with the Nature CNN, and
-stepping with random actions; README.md describes what is the same and what differs. Ratios are of
-medians.
+stepping with random actions; README.md describes what is the same and what differs. Each setting
+is tried once; then the fastest of each are measured in turns, and ratios are of medians.
 """
 
 from __future__ import annotations
@@ -39,10 +40,12 @@ class Comparison:
     """Python of the virtual environment with Stable-Baselines3."""
     envpool: Path | None = None
     """Python of the virtual environment with EnvPool."""
+    pufferlib: Path | None = None
+    """Python of the virtual environment with PufferLib."""
     seconds: float = 20.0
     """Length of a measurement, after its warm-up."""
     repeats: int = 3
-    """Repetitions of each measurement."""
+    """Turns of the fastest setting of a peer and of ours, after one of every setting."""
     json: Path | None = None
     """File for all figures."""
 
@@ -62,12 +65,23 @@ class Match:
 
 def matches(config: Comparison) -> list[Match]:
     """Return the comparisons with the peers that are configured."""
+    stepping: Any = {
+        "workload": "stable_baselines3",
+        "kind": "sampler",
+        "ours": ("--num-envs 16 --num-groups 4", "--num-envs 32 --num-groups 4"),
+    }
     found = [
         Match(
             peer="Sample Factory, recurrent training",
             python=config.sample_factory,
             script="sample_factory_appo.py",
-            settings=("--num-envs 16", "--num-envs 32"),
+            settings=(
+                "--num-envs 16",
+                "--num-envs 32",
+                "--num-envs 64",
+                "--num-envs 32 --num-workers 4",
+                "--num-envs 32 --mode sync",
+            ),
             workload="sample_factory",
             kind="training",
             ours=("--num-envs 64 --num-groups 4", "--num-envs 128 --num-groups 4"),
@@ -76,7 +90,7 @@ def matches(config: Comparison) -> list[Match]:
             peer="Stable-Baselines3, Nature CNN, training",
             python=config.sb3,
             script="sb3_ppo.py",
-            settings=("--num-envs 16", "--num-envs 32"),
+            settings=tuple(f"--num-envs {number}" for number in (8, 16, 32, 64, 128)),
             workload="stable_baselines3",
             kind="training",
             ours=("--num-envs 64 --num-groups 4", "--num-envs 128 --num-groups 4"),
@@ -86,12 +100,26 @@ def matches(config: Comparison) -> list[Match]:
             python=config.envpool,
             script="envpool_random.py",
             settings=(
+                "--num-envs 16 --num-workers 2 --batch-size 8",
                 "--num-envs 16 --num-workers 4 --batch-size 8",
+                "--num-envs 16 --num-workers 4 --batch-size 16",
                 "--num-envs 32 --num-workers 4 --batch-size 16",
+                "--num-envs 64 --num-workers 4 --batch-size 32",
             ),
-            workload="stable_baselines3",
-            kind="sampler",
-            ours=("--num-envs 16 --num-groups 4", "--num-envs 32 --num-groups 4"),
+            **stepping,
+        ),
+        Match(
+            peer="PufferLib, random actions",
+            python=config.pufferlib,
+            script="pufferlib_vec.py",
+            settings=(
+                "--num-envs 16 --num-workers 2 --batch-size 8",
+                "--num-envs 16 --num-workers 2 --batch-size 16",
+                "--num-envs 16 --num-workers 4 --batch-size 8",
+                "--num-envs 32 --num-workers 2 --batch-size 16",
+                "--num-envs 64 --num-workers 2 --batch-size 32",
+            ),
+            **stepping,
         ),
     ]
     return [match for match in found if match.python is not None]
@@ -114,25 +142,34 @@ def main() -> None:
 
 
 def turns(config: Comparison, match: Match) -> dict[str, Any]:
-    """Measure a peer and ours alternately, each with several settings; the best medians count."""
-    theirs: dict[str, list[float]] = {setting: [] for setting in match.settings}
-    ours: dict[str, list[float]] = {setting: [] for setting in match.ours}
+    """Measure every setting once, then the fastest of a peer and of ours in turns."""
     seconds = ["--seconds", str(config.seconds)]
     peer = [str(match.python), str(HERE / match.script), "--env", config.env, *seconds]
     us = [sys.executable, "-m", "benchmarks.throughput", config.env, *seconds]
     us += ["--kinds", match.kind, "--workload", match.workload, "--repeats", "1", "--json", "-"]
-    for _ in range(config.repeats):
-        for setting, speeds in theirs.items():
-            speeds.append(last_json([*peer, *setting.split()])["env_steps_per_s"])
-        for setting, speeds in ours.items():
-            (row,) = last_json([*us, *setting.split()])
-            speeds.append(row[f"{match.kind}_env_steps_per_s"])
-        print(match.peer, theirs, ours, file=sys.stderr, flush=True)
+
+    def theirs(setting: str) -> float:
+        return float(last_json([*peer, *setting.split()])["env_steps_per_s"])
+
+    def ours(setting: str) -> float:
+        (row,) = last_json([*us, *setting.split()])
+        return float(row[f"{match.kind}_env_steps_per_s"])
+
+    tried = {setting: theirs(setting) for setting in match.settings}
+    our_tried = {setting: ours(setting) for setting in match.ours}
+    best, our_best = max(tried, key=tried.__getitem__), max(our_tried, key=our_tried.__getitem__)
+    print(match.peer, tried, our_tried, file=sys.stderr, flush=True)
+    measured = [(theirs(best), ours(our_best)) for _ in range(config.repeats)]
+    speeds, our_speeds = map(list, zip(*measured, strict=True))
     return {
-        "peer_env_steps_per_s": max(map(median, theirs.values())),
-        "ours_env_steps_per_s": max(map(median, ours.values())),
-        "peer_by_setting": theirs,
-        "ours_by_setting": ours,
+        "peer_env_steps_per_s": median(speeds),
+        "ours_env_steps_per_s": median(our_speeds),
+        "peer_setting": best,
+        "ours_setting": our_best,
+        "peer_tried": tried,
+        "ours_tried": our_tried,
+        "peer_turns": speeds,
+        "ours_turns": our_speeds,
     }
 
 

@@ -10,23 +10,20 @@ measures the fastest of them.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import time
-from importlib.metadata import version
+from functools import partial
 
 import envpool
 import numpy as np
 from contained import contain
+from stepping import FRAME_SKIP, batches_per_second, report
 
 IDS = {
     "health_gathering": "HealthGathering-v1",
     "defend_the_center": "DefendTheCenter-v1",
     "basic": "Basic-v1",
 }
-FRAME_SKIP = 4
-WARM_UP_SECONDS = 2.0
-TRIAL_SECONDS = 3.0
+SCREEN = {"img_height": 72, "img_width": 128, "stack_num": 1}
 
 
 def measure(env: str, num_envs: int, batch_size: int, num_threads: int, seconds: float) -> float:
@@ -37,23 +34,19 @@ def measure(env: str, num_envs: int, batch_size: int, num_threads: int, seconds:
         batch_size=batch_size,
         num_threads=num_threads,
         frame_skip=FRAME_SKIP,
-        stack_num=1,
-        img_height=72,
-        img_width=128,
         use_combined_action=True,
+        **SCREEN,
     )
     actions = np.random.default_rng(0).integers(pool.action_space.n, size=(64, batch_size))
     pool.async_reset()
-    began = marked = time.perf_counter()
-    batches, before = 0, 0
-    while (now := time.perf_counter()) - began < WARM_UP_SECONDS + seconds:
-        if before == 0 and now - began >= WARM_UP_SECONDS:
-            marked, before = now, batches
+
+    def step(batch: int) -> None:
         info = pool.recv()[-1]
-        pool.send(actions[batches % 64], info["env_id"])
-        batches += 1
+        pool.send(actions[batch % 64], info["env_id"])
+
+    rate = batches_per_second(step, seconds) * batch_size
     pool.close()
-    return (batches - before) * batch_size / (now - marked)
+    return rate
 
 
 def main() -> None:
@@ -65,20 +58,9 @@ def main() -> None:
     threads = [args.num_workers] if args.num_workers else [cores, 2 * cores]
     half = max(1, args.num_envs // 2)
     batches = [args.batch_size] if args.batch_size else sorted({half, args.num_envs})
-    choices = [(batch, count) for batch in batches for count in threads]
-    if len(choices) > 1:
-        trials = {c: measure(args.env, args.num_envs, *c, TRIAL_SECONDS) for c in choices}
-        print({choice: round(rate, 1) for choice, rate in trials.items()}, flush=True)
-        choices = [max(trials, key=trials.__getitem__)]
-    batch_size, num_threads = choices[0]
-    rate = measure(args.env, args.num_envs, batch_size, num_threads, args.seconds)
-    settings = {"batch_size": batch_size, "num_threads": num_threads, "frame_skip": FRAME_SKIP}
-    settings |= {"img_height": 72, "img_width": 128, "stack_num": 1, "actions": "random"}
-    result = {
-        **{"peer": "envpool", "version": version("envpool"), "env": args.env},
-        **{"num_envs": args.num_envs, "settings": settings, "env_steps_per_s": round(rate, 1)},
-    }
-    print(json.dumps(result), flush=True)
+    choices = [{"batch_size": batch, "num_threads": n} for batch in batches for n in threads]
+    play = partial(measure, args.env, args.num_envs)
+    report("envpool", "envpool", args.env, args.num_envs, choices, play, args.seconds, SCREEN)
 
 
 def parse() -> argparse.Namespace:

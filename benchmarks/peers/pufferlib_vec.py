@@ -11,10 +11,8 @@ it first tries a few numbers of workers and batch sizes, briefly, and then measu
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import time
-from importlib.metadata import version
+from functools import partial
 
 import gymnasium
 import numpy as np
@@ -22,6 +20,7 @@ import pufferlib.emulation
 import pufferlib.vector
 import vizdoom
 from contained import contain
+from stepping import FRAME_SKIP, batches_per_second, report
 from vizdoom import gymnasium_wrapper  # noqa: F401 # registers the environments
 
 IDS = {
@@ -29,9 +28,6 @@ IDS = {
     "defend_the_center": "VizdoomDefendCenter-v1",
     "basic": "VizdoomBasic-v1",
 }
-FRAME_SKIP = 4
-WARM_UP_SECONDS = 2.0
-TRIAL_SECONDS = 3.0
 
 
 class ScreenOnly(gymnasium.ObservationWrapper):
@@ -70,15 +66,12 @@ def measure(env: str, num_envs: int, batch_size: int, num_workers: int, seconds:
         envs.single_action_space.n, size=(64, envs.agents_per_batch)
     )
     envs.async_reset(seed=0)
-    began = marked = time.perf_counter()
-    batches, before = 0, 0
-    while (now := time.perf_counter()) - began < WARM_UP_SECONDS + seconds:
-        if before == 0 and now - began >= WARM_UP_SECONDS:
-            marked, before = now, batches
+
+    def step(batch: int) -> None:
         envs.recv()
-        envs.send(actions[batches % 64])
-        batches += 1
-    rate = (batches - before) * batch_size / (now - marked)
+        envs.send(actions[batch % 64])
+
+    rate = batches_per_second(step, seconds) * batch_size
     envs.close()
     return rate
 
@@ -93,24 +86,15 @@ def main() -> None:
     batches = [args.batch_size] if args.batch_size else halves
     # A batch is of whole workers.
     choices = [
-        (batch, count)
+        {"batch_size": batch, "num_workers": count}
         for batch in batches
         for count in counts
         if args.num_envs % count == 0 and batch % (args.num_envs // count) == 0
     ]
-    if len(choices) > 1:
-        trials = {c: measure(args.env, args.num_envs, *c, TRIAL_SECONDS) for c in choices}
-        print({choice: round(rate, 1) for choice, rate in trials.items()}, flush=True)
-        choices = [max(trials, key=trials.__getitem__)]
-    batch_size, num_workers = choices[0]
-    rate = measure(args.env, args.num_envs, batch_size, num_workers, args.seconds)
-    settings = {"batch_size": batch_size, "num_workers": num_workers, "frame_skip": FRAME_SKIP}
-    settings |= {"screen": "160x120", "actions": "random"}
-    result = {
-        **{"peer": "pufferlib", "version": version("pufferlib-core"), "env": args.env},
-        **{"num_envs": args.num_envs, "settings": settings, "env_steps_per_s": round(rate, 1)},
-    }
-    print(json.dumps(result), flush=True)
+    play = partial(measure, args.env, args.num_envs)
+    settings = {"screen": "160x120"}
+    name, package = "pufferlib", "pufferlib-core"
+    report(name, package, args.env, args.num_envs, choices, play, args.seconds, settings)
 
 
 def parse() -> argparse.Namespace:
