@@ -10,6 +10,7 @@ group. `tests/test_docs.py` fails if a table is out of date.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import io
 import os
@@ -43,7 +44,8 @@ class Flag(NamedTuple):
     text: str
 
 
-def help_of(program: str, arguments: Sequence[str]) -> str:
+@functools.cache
+def help_of(program: str, *arguments: str) -> str:
     """Return what `python PROGRAM.py ARGUMENTS` prints; the last argument is `--help`."""
     main: Callable[[Sequence[str]], int] = importlib.import_module(program).main
     printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
@@ -112,7 +114,7 @@ def table(program: str, arguments: Sequence[str], group: str | None) -> str:
     Raises:
         ValueError: If there is no such group.
     """
-    groups = read_help(help_of(program, arguments))
+    groups = read_help(help_of(program, *arguments))
     if group is not None and group not in groups:
         raise ValueError(f"there is no group {group} of options; choose from {', '.join(groups)}")
     lines: list[str] = []

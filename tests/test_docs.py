@@ -225,7 +225,7 @@ def known_flags() -> set[str]:
     helps += [("train", [f"maps:{kind}", "--help"]) for kind in MAPS]
     helps += [("train", ["players:duel", "--help"])]
     helps += [("evaluate", [name, "--help"]) for name in SHORT if name not in TRAINED]
-    groups = [flags.read_help(flags.help_of(*each)) for each in helps]
+    groups = [flags.read_help(flags.help_of(program, *args)) for program, args in helps]
     shown = [flag for each in groups for flags_of in each.values() for flag in flags_of]
     names = {name.removeprefix("--") for flag in shown for name in flag.names}
     return names | {"help", "doctor"}
@@ -246,7 +246,7 @@ def test_tables_of_flags_are_those_of_help():
 
 
 def test_help_is_in_groups():
-    groups = flags.read_help(flags.help_of("train", ["--help"]))
+    groups = flags.read_help(flags.help_of("train", "--help"))
     assert list(groups) == [
         "positional arguments",
         "options",

@@ -137,7 +137,7 @@ RECALL_OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("memory", ["lstm", "gru"])
+@pytest.mark.parametrize("memory", ["lstm", pytest.param("gru", marks=pytest.mark.slow)])
 def test_a_bit_is_remembered_for_a_step(memory):
     policy = learn(RECALL, RECALL_STEPS, memory=memory, **RECALL_OPTIONS)
     assert mean_return(policy, RECALL, 200, greedy=True) == 1.0

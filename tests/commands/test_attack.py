@@ -140,7 +140,7 @@ def test_bad_input_gets_one_line(capsys, cartpole_run, doom_run, tmp_path):
 
 
 def test_the_help_names_all_attacks_and_shifts():
-    text = " ".join(help_of("evaluate", ["attack", "--help"]).replace("│", " ").split())
+    text = " ".join(help_of("evaluate", "attack", "--help").replace("│", " ").split())
     assert f"Attacks: {', '.join(ATTACKS)}; or none." in text
     assert f"Natural shifts: {', '.join(SHIFTS)}; or none." in text
     assert AttackOptions(runs=("x",)).epsilons == (0.5, 1.0, 2.0, 3.0, 8.0)

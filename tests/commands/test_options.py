@@ -59,7 +59,7 @@ def test_ranges_are_checked(words, expected):
 @pytest.mark.parametrize("kind", evaluate.RUN, ids=lambda kind: kind.__name__)
 def test_every_option_of_every_command_is_explained(kind):
     name = kind.__name__.removesuffix("Options").lower()
-    groups = read_help(help_of("evaluate", [name, "--help"]))
+    groups = read_help(help_of("evaluate", name, "--help"))
     shown = [flag for flags in groups.values() for flag in flags]
     assert len(shown) == len(dataclasses.fields(kind))
     for flag in shown:
