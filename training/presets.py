@@ -159,8 +159,13 @@ _ENVS: dict[str, dict[str, Any]] = {
         "eval_every": 50_000,
         "eval_episodes": 50,
     },
-    # Ammunition is scarce and not on the screen: a policy that cannot see it wastes it.
-    "defend_the_center": {"env.variables": True, "total_env_steps": 400_000},
+    # Ammunition is scarce and not on the screen: a policy that cannot see it wastes it. A bullet that
+    # misses is missed hundreds of env steps later, which the default discount hides.
+    "defend_the_center": {
+        "env.variables": True,
+        "agent.gamma": 0.999,
+        "total_env_steps": 500_000,
+    },
     # Health is not on the screen: a policy that cannot see it does not know how long it will live.
     "health_gathering": {**_HUNDREDS, "env.variables": True, "total_env_steps": 150_000},
     # In this one, what was seen behind the last corner matters too.
@@ -170,7 +175,8 @@ _ENVS: dict[str, dict[str, Any]] = {
         "env.variables": True,
         "total_env_steps": 2_000_000,
     },
-    "take_cover": {**_HUNDREDS, "total_env_steps": 400_000},
+    # One frame does not show where a fireball flies.
+    "take_cover": {**_HUNDREDS, "env.frame_stack": 2, "total_env_steps": 400_000},
     # Leaving a maze needs memory of where one has been.
     "my_way_home": {**_RECURRENT, "total_env_steps": 2_000_000},
     # A rocket takes a second to arrive: the policy must see where the target is and which way it
