@@ -159,8 +159,8 @@ _ENVS: dict[str, dict[str, Any]] = {
         "eval_every": 50_000,
         "eval_episodes": 50,
     },
-    # Ammunition is scarce and not on the screen: a policy that cannot see it wastes it. A bullet that
-    # misses is missed hundreds of env steps later, which the default discount hides.
+    # Ammunition is scarce and not on the screen: a policy that cannot see it wastes it. A wasted
+    # bullet is missed hundreds of env steps later, which the default discount hides.
     "defend_the_center": {
         "env.variables": True,
         "agent.gamma": 0.999,

@@ -173,11 +173,6 @@ class Explainer:
             found = {}
             for name, changed in interventions(self._config, self.pixels.part, episodes, moments):
                 caused = effect(self.pixels, episodes, changed, unit)
-                if name == NULL and (changed.before != changed.after).any():
-                    raise EvaluationError(
-                        f"{self._config.env} is not deterministic here: a moment that is simulated "
-                        "again differs, so interventions would show nothing"
-                    )
                 examples = [] if name == NULL else self._examples(changed)
                 found[name] = {**asdict(caused), "examples": examples}
             return found

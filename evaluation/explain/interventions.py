@@ -5,6 +5,10 @@ steps, with the memory that it had there. The engine removes actors, hides the w
 and replaces textures. It cannot move one actor, so `move` paints: the engine draws the moment
 without the monsters, and their pixels are pasted beside their place.
 
+The engine draws particles, such as blood and the smoke of a shot, with random numbers of their own,
+which every command changes. So the control `nothing` may change some pixels where there are shots,
+but never a reward.
+
 Axes: B states, A choices, H, W, C an observed screen.
 """
 
@@ -25,6 +29,7 @@ from envs import EnvConfig
 from envs.doom.altered import FLATS, WALLS, AlteredDoom, retextured
 from envs.doom.cfg import game_spec
 from envs.doom.sight import ITEM, KINDS, MONSTER, PROJECTILE
+from evaluation.errors import EvaluationError
 from evaluation.explain.pixels import PixelPolicy, joined
 from evaluation.explain.seen import Seen, copied_parts
 from evaluation.statistics import Interval, bootstrap
@@ -118,6 +123,9 @@ def interventions(
         part: name of the image in observations.
         episodes: the episodes.
         moments: the states; none is before env step `frame_stack`.
+
+    Raises:
+        EvaluationError: If an episode pays otherwise where nothing was changed.
     """
     simulated = _Simulated(config, part, episodes)
     with contextlib.closing(AlteredDoom(config)) as env:
@@ -160,7 +168,10 @@ class _Simulated:
             commands = [f"remove {name}" for name in names]
             for step, action in enumerate(seen.actions[: moment.step]):
                 now = step > moment.step - 1 - stack
-                observed, *_ = env.advance_with(action, commands) if now else env.step(action)
+                result = env.advance_with(action, commands) if now else env.step(action)
+                observed, reward, *_ = result
+                if not now or _NO_ACTOR in names:
+                    self._check(seen, step, reward)
             found.append(copied_parts(env, observed))
         return self._changed(moments, found)
 
@@ -197,8 +208,16 @@ class _Simulated:
                     if step in wanted:
                         found.append(copied_parts(env, observed))
                     observed, reward, *_ = env.step(action)
-                    assert np.isclose(reward, seen.rewards[step]), "drawing must not change rules"
+                    self._check(seen, step, reward)
         return self._changed(moments, found)
+
+    def _check(self, seen: Seen, step: int, reward: float) -> None:
+        """Check that an env step which nothing should have changed pays what it paid."""
+        if not np.isclose(reward, seen.rewards[step]):
+            raise EvaluationError(
+                f"{self._config.env} is not deterministic here: an episode that is simulated again "
+                "pays otherwise, so interventions would show nothing"
+            )
 
     def _changed(self, moments: Sequence[Moment], found: Sequence[Mapping[str, Any]]) -> Changed:
         before = [self._episodes[m.episode].obs[self._part][m.step] for m in moments]

@@ -123,9 +123,9 @@ def _interventions(made: Mapping[str, Any], choices: Sequence[str]) -> Iterable[
         "The same seed and env step with one thing different, drawn by the engine; painted: pixels "
         "of objects were moved over a background that the engine drew without them. Distance: "
         "total variation between the probabilities of actions. Switched: another action is the "
-        "most "
-        "likely. Value: in native rewards. Intervals: 95 % bootstrap over episodes. `nothing` is "
-        "the control: the same engine and commands, without a change.",
+        "most likely. Value: in native rewards. Intervals: 95 % bootstrap over episodes. `nothing` "
+        "is the control: the same engine and commands, without a change; where there are shots, "
+        "their smoke and blood are drawn with other random numbers.",
         "",
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +59,21 @@ def test_the_intervention_that_changes_nothing_has_no_effect(made):
     assert (found.pixels, found.states, found.episodes) == (0.0, 4, 2)
     for interval in (found.distance, found.switched, found.value, *found.choices):
         assert interval.low == interval.estimate == interval.high == 0.0
+
+
+def test_the_control_changes_no_reward_where_particles_fly():
+    config = EnvConfig(env="deadly_corridor", height=60, width=80, time_limit=100)
+    env = make(config)
+    specs, actions = observation_specs(env.observation_space, env.metadata), env.action_space
+    env.close()
+    episodes = watch(make_policy(specs=specs, actions=actions), config, [0])
+    moments = chosen_moments(episodes, 10, 1)
+    name, control = next(interventions(config, "obs", episodes, moments))
+    assert name == NULL
+    assert 0 < (control.before != control.after).mean() < 0.2
+    paid = replace(episodes[0], rewards=episodes[0].rewards + 1.0)
+    with pytest.raises(EvaluationError, match="deadly_corridor is not deterministic here"):
+        next(interventions(config, "obs", [paid], moments))
 
 
 def test_answers_before_a_change_are_those_of_the_policy_with_its_memory(made):
