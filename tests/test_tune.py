@@ -151,6 +151,7 @@ def test_the_default_folder_of_a_search_is_beside_the_runs(tmp_path, monkeypatch
 ENTROPY_ONLY = ["--search", "entropy-coef", "--entropy-coef", "1e30"]
 
 
+@pytest.mark.slow
 def test_a_trial_whose_training_fails_is_replaced_by_others(tmp_path, capfd):
     output = printed([*TINY, "--trials", "1", *ENTROPY_ONLY, "--run-dir", tmp_path / "search"])
     assert re.search(r"\(1 complete, \d failed\)", " ".join(output.split()))

@@ -133,6 +133,7 @@ def test_actions_are_drawn_independently_of_the_environment():
     assert rewards.mean() == pytest.approx(1 / 3, abs=5 * (2 / 9 / len(rewards)) ** 0.5)
 
 
+@pytest.mark.slow
 def test_random_actions_in_doom_do_not_depend_on_the_number_of_environments():
     config, played = EnvConfig(env="basic", time_limit=60), []
     for num_envs, num_workers in ((1, 1), (3, 2), (4, 1)):

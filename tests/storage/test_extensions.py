@@ -62,6 +62,7 @@ def own(tmp_path, monkeypatch):
     (tmp_path / "own.py").write_text(OWN)
 
 
+@pytest.mark.slow
 def test_parts_of_the_users_own_are_trained_scored_and_moved(own, tmp_path, capsys):
     command = ("basic", "--import", "own.py", *CHOICES, *SHARED, "--no-record", "--run-dir", "run")
     succeed(train, *command)

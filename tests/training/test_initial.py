@@ -137,7 +137,7 @@ def see_file(path, policy, **changes):
     return network
 
 
-@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("layer_norm", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_an_agent_starts_with_the_encoder_of_a_perception(tmp_path, capsys, layer_norm):
     values = {"perception.layer_norm": layer_norm, "env.variables": True}
     policy = start(tmp_path / "first", "basic", **values).policy
@@ -198,7 +198,7 @@ def test_what_has_no_images_takes_no_encoder(tmp_path):
         start(tmp_path / "x", init_from=tmp_path, perception_from=tmp_path)
 
 
-@pytest.mark.parametrize("agent", ["ppo", "a2c"])
+@pytest.mark.parametrize("agent", ["ppo", pytest.param("a2c", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("rate", [0.0, 1e-5])
 def test_encoders_are_frozen_or_have_their_own_learning_rate(tmp_path, agent, rate):
     values = {"agent.encoder_learning_rate": rate, "agent.anneal_learning_rate": True}
