@@ -38,6 +38,7 @@ from storage.provenance import git_revision, hardware
 from training.assemble import make_agent, make_collector, make_envs
 from training.config import AnyTrainConfig, default_config, with_values
 
+_ROOT = Path(__file__).parents[1]
 # What is trained: the scenario's preset with one epoch, or what the peers are compared on.
 _LARGE: dict[str, Any] = {
     "env.width": 128,
@@ -193,9 +194,10 @@ def ceiling(env: str, num_envs: int, seconds: float, *, pinned: bool) -> float:
     shares = [len(share) for share in np.array_split(np.arange(num_envs), processes)]
     running = []
     for core, share in zip(itertools.cycle(os.sched_getaffinity(0)), shares, strict=False):
-        command = [sys.executable, __file__, "engines", env, str(share), str(seconds)]
+        command = [sys.executable, "-m", "benchmarks.throughput"]
+        command += ["engines", env, str(share), str(seconds)]
         pipe = subprocess.PIPE
-        running.append(subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True))
+        running.append(subprocess.Popen(command, cwd=_ROOT, stdin=pipe, stdout=pipe, text=True))
         if pinned:
             os.sched_setaffinity(running[-1].pid, {core})
     total = 0.0
