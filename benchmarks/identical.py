@@ -71,7 +71,9 @@ def main() -> None:
     parser.add_argument("envs", nargs="+", help="environments")
     parser.add_argument("--runs", type=int, default=100, help="trainings of each")
     parser.add_argument("--env-steps", type=int, default=512, help="length of each")
-    parser.add_argument("--busy", type=int, default=os.cpu_count(), help="busy processes beside")
+    parser.add_argument(
+        "--busy", type=int, default=os.cpu_count() or 1, help="busy processes beside"
+    )
     options = parser.parse_args()
     load = [_FORK.Process(target=keep_busy, daemon=True) for _ in range(options.busy)]
     for process in load:

@@ -45,7 +45,7 @@ class Comparison:
     seconds: float = 20.0
     """Length of a measurement, after its warm-up."""
     repeats: int = 3
-    """Turns of the fastest setting of a peer and of ours, after one of every setting."""
+    """Turns of the peer's and our fastest setting, after every setting was tried once."""
     json: Path | None = None
     """File for all figures."""
 
@@ -142,7 +142,7 @@ def main() -> None:
 
 
 def turns(config: Comparison, match: Match) -> dict[str, Any]:
-    """Measure every setting once, then the fastest of a peer and of ours in turns."""
+    """Measure every setting once, then the peer's and our fastest setting in turns."""
     seconds = ["--seconds", str(config.seconds)]
     peer = [str(match.python), str(HERE / match.script), "--env", config.env, *seconds]
     us = [sys.executable, "-m", "benchmarks.throughput", config.env, *seconds]
