@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from agents.distributed import Averaging
 from agents.errors import AgentError
-from agents.gradients import Metrics, add_to, gradients_of, laid_out_as
+from agents.gradients import GraphedGradients, Metrics, add_to, gradients_of, laid_out_as
 from agents.normalization import RewardScaler
 from agents.objectives.objective import GROUP, Objective, add_losses
 from agents.policy import Policy, PolicyOutput
@@ -167,6 +167,11 @@ class Agent(ABC, Generic[ConfigT]):
         self._first_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.reward_scaler = RewardScaler(num_envs, config.gamma).to(policy.device)
         self.averaging = Averaging()
+        self._graphed: GraphedGradients | None = None
+
+    def capture_gradients(self) -> None:
+        """Compute gradients as CUDA graphs from now on, except for updates with objectives."""
+        self._graphed = GraphedGradients(self._loss_of_part)
 
     def learn_together(self, averaging: Averaging) -> None:
         """Learn together with the same agent of other processes from now on.
@@ -366,7 +371,10 @@ class Agent(ABC, Generic[ConfigT]):
         """Set the gradients of the loss of a minibatch, and return its metrics."""
         batch = replace(batch, advantages=self.normalized(batch.advantages))
         loss, parameters = self._loss_of_part, self.parameters
-        gradients, metrics = gradients_of(loss, batch, parameters, self._num_parts)
+        if self._graphed and not self.coefs:
+            gradients, metrics = self._graphed(batch, parameters)
+        else:
+            gradients, metrics = gradients_of(loss, batch, parameters, self._num_parts)
         if self._active(splittable=False):
             more_gradients, more_metrics = gradients_of(self._loss_of_whole, batch, parameters)
             add_to(gradients, more_gradients)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from agents.cuda_graph import captured
 from agents.device import single_thread
 from agents.rollout import Minibatch
 
@@ -16,6 +18,13 @@ Metrics = dict[str, Tensor]
 
 Gradients = list[Tensor | None]
 """A gradient for each parameter; None for a parameter that the loss does not depend on."""
+
+Loss = Callable[[Minibatch], tuple[Tensor, Metrics]]
+"""Returns the mean loss of a minibatch or of a part of one, a scalar, and means over it to log."""
+
+GradientMode = Literal["auto", "eager", "cuda-graph"]
+"""How gradients are computed: operation by operation, or as a captured CUDA graph, which a GPU
+replays without waiting for Python. auto: `eager`."""
 
 
 def add_to(gradients: Gradients, more: Sequence[Tensor | None]) -> None:
@@ -42,7 +51,7 @@ def laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
 
 
 def gradients_of(
-    loss: Callable[[Minibatch], tuple[Tensor, Metrics]],
+    loss: Loss,
     batch: Minibatch,
     parameters: Sequence[nn.Parameter],
     num_parts: int = 1,
@@ -53,7 +62,7 @@ def gradients_of(
     added up. The threads then wait for each other once a minibatch instead of once an operation.
 
     Args:
-        loss: returns the mean loss of a part, a scalar, and metrics, means over it.
+        loss: the loss of a part.
         batch: the minibatch.
         parameters: what is differentiated by.
         num_parts: the number of parts; fewer if there are fewer environments.
@@ -79,3 +88,55 @@ def gradients_of(
         add_to(gradients, more_gradients)
         metrics = {name: value + more_metrics[name] for name, value in metrics.items()}
     return gradients, metrics
+
+
+class GraphedGradients:
+    """`gradients_of` as CUDA graphs, each captured with the first minibatch of its shape.
+
+    The loss must depend on nothing else that changes between minibatches, except for tensors that
+    are changed in place.
+
+    Args:
+        loss: the loss of a minibatch.
+    """
+
+    def __init__(self, loss: Loss) -> None:
+        self._loss = loss
+        self._graphs: dict[Hashable, _Graph] = {}
+
+    def __call__(
+        self, batch: Minibatch, parameters: Sequence[nn.Parameter]
+    ) -> tuple[Gradients, Metrics]:
+        """Return the gradients, which the next call overwrites, and the metrics of a minibatch.
+
+        Args:
+            batch: the minibatch, on a GPU.
+            parameters: what is differentiated by.
+        """
+        shapes = tuple((name, part.shape) for name, part in batch.tensors().items())
+        key = shapes, tuple(map(id, parameters))
+        if key not in self._graphs:
+            self._graphs[key] = _Graph(self._loss, batch, parameters)
+        return self._graphs[key].replay(batch)
+
+
+class _Graph:
+    """A CUDA graph that computes the gradients of minibatches of one shape."""
+
+    def __init__(self, loss: Loss, batch: Minibatch, parameters: Sequence[nn.Parameter]) -> None:
+        self._batch = batch.clone()
+
+        def compute() -> tuple[Gradients, Metrics]:
+            gradients, metrics = gradients_of(loss, self._batch, parameters)
+            pairs = zip(parameters, gradients, strict=True)
+            return [None if g is None else laid_out_as(p, g) for p, g in pairs], metrics
+
+        self._graph, (self._gradients, self._metrics) = captured(compute)
+
+    def replay(self, batch: Minibatch) -> tuple[Gradients, Metrics]:
+        """Return the gradients and metrics of a minibatch."""
+        theirs = batch.tensors()
+        for name, part in self._batch.tensors().items():
+            part.copy_(theirs[name])
+        self._graph.replay()
+        return list(self._gradients), {n: each.clone() for n, each in self._metrics.items()}

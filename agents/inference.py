@@ -13,14 +13,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from agents.cuda_graph import captured
 from agents.policy import Decision, Obs, Policy
 from perception.decode import Decoder
 from perception.encoders import BlockConv2d
 
 Inference = Literal["auto", "eager", "compiled", "cuda-graph"]
 """How a policy is run; see `InferencePolicy`."""
-
-_WARM_UPS = 3  # Runs before a capture, in which libraries choose their algorithms.
 
 
 class InferencePolicy:
@@ -110,15 +109,7 @@ def _captured(
     """Return `policy.act` as a CUDA graph for arguments with the shapes of these."""
     mine = {name: part.clone() for name, part in obs.items()}
     state, starts, chances = memory_state.clone(), episode_starts.clone(), draws.clone()
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(_WARM_UPS):
-            policy.act(mine, state, starts, chances)
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        decision = policy.act(mine, state, starts, chances)
+    graph, decision = captured(lambda: policy.act(mine, state, starts, chances))
     one_at_a_time = threading.Lock()  # Each team of environments is served by its own thread.
 
     def act(

@@ -83,14 +83,7 @@ class Rollout:
 
         Fields that are None are left out.
         """
-        tensors: dict[str, Tensor] = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, dict):
-                tensors |= {f"{f.name}/{name}": part for name, part in value.items()}
-            elif value is not None:
-                tensors[f.name] = value
-        return tensors
+        return _tensors(self)
 
     def first_not_finite(self) -> str | None:
         """Return the name of the first tensor that holds NaN or infinity, or None."""
@@ -129,6 +122,14 @@ class Minibatch:
     memory_state: Tensor
     targets: dict[str, Tensor] = field(default_factory=dict)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all tensors by name; those in dictionaries are named as in `obs/screen`."""
+        return _tensors(self)
+
+    def clone(self) -> Minibatch:
+        """Return a copy of all tensors."""
+        return _map(self, Tensor.clone, self.memory_state.clone())
+
     def split(self, num_parts: int) -> list[Minibatch]:
         """Return at most `num_parts` parts with about the same number of environments."""
         num_envs = self.actions.shape[1]
@@ -137,6 +138,18 @@ class Minibatch:
         device, recurrent = self.actions.device, self.memory_state.shape[1] == num_envs
         parts = torch.arange(num_envs, device=device).chunk(num_parts)
         return [_select(self, lanes, lanes if recurrent else lanes[:0]) for lanes in parts]
+
+
+def _tensors(data: Rollout | Minibatch) -> dict[str, Tensor]:
+    """Return all tensors of the fields and of dictionaries in them, by name."""
+    tensors: dict[str, Tensor] = {}
+    for f in fields(data):
+        value = getattr(data, f.name)
+        if isinstance(value, dict):
+            tensors |= {f"{f.name}/{name}": part for name, part in value.items()}
+        elif value is not None:
+            tensors[f.name] = value
+    return tensors
 
 
 def minibatches(

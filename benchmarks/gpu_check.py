@@ -21,12 +21,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import tyro
 
 from agents.device import choose_precision, keep_memory, precision_name
+from agents.gradients import GradientMode
 from agents.inference import Inference
 from commands.commandline import UsageError
 from envs import SharedVectorEnv
@@ -37,12 +38,16 @@ from training.config import AnyTrainConfig, default_config, with_values
 
 _SCENARIO = "health_gathering"
 _TARGET = 75.0  # mean return in `basic`; a scripted player that sees everything reaches 80
-_TESTS_S, _TRAINING_S, _RANKS_S = 90.0, 120.0, 60.0
+_TESTS_S, _TRAINING_S, _RANKS_S = 120.0, 120.0, 60.0
 _MEASURE_S = 3.0
 _MINIBATCH_SIZE = 1024
 _NO_TIME = "not measured: no time was left"
-_INFERENCE: tuple[Inference, ...] = ("eager", "cuda-graph", "compiled")
-_SIZES = ((16, 2), (64, 2), (128, 4))  # environments, groups
+_MODES: tuple[tuple[Inference, GradientMode], ...] = (
+    ("eager", "eager"),
+    ("cuda-graph", "eager"),
+    ("cuda-graph", "cuda-graph"),
+)
+_SIZES = ((16, 2), (64, 2), (64, 4), (128, 4))  # environments, groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +71,8 @@ class Row:
         num_groups: groups that alternate.
         memory: name of the policy's memory.
         inference: how the policy acts.
+        gradients: how gradients are computed.
+        precision: of image encoders and memory.
         env_steps_per_s: speed of collecting and learning; None if it was not measured.
         collect_env_steps_per_s: speed of collecting without learning; None if not measured.
         shares: share of the training's time by phase.
@@ -75,7 +82,9 @@ class Row:
     num_envs: int
     num_groups: int
     memory: str
-    inference: Inference
+    inference: Inference = "cuda-graph"
+    gradients: GradientMode = "eager"
+    precision: Literal["auto", "float32"] = "auto"
     env_steps_per_s: float | None = None
     collect_env_steps_per_s: float | None = None
     shares: dict[str, float] = field(default_factory=dict)
@@ -116,6 +125,7 @@ def main() -> int:
 def run_tests() -> dict[str, Any]:
     """Run the tests marked `gpu`; return the exit status and the last lines of the output."""
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
+    command += ["--numprocesses", "4"]
     try:
         done = subprocess.run(
             [*command, "tests/agents/test_cuda.py", "--tb=short"],
@@ -202,11 +212,17 @@ def train_as_rank(out: Path) -> dict[str, Any]:
 
 def settings() -> Iterator[Row]:
     """Yield the settings to measure, the most informative first."""
-    for inference, memory in itertools.product(_INFERENCE[:2], ("none", "lstm")):
-        yield Row(num_envs=32, num_groups=2, memory=memory, inference=inference)
+    for memory, (inference, gradients) in itertools.product(("none", "lstm"), _MODES):
+        yield Row(
+            num_envs=32, num_groups=2, memory=memory, inference=inference, gradients=gradients
+        )
+    for memory in ("gru", "mingru", "attention"):
+        yield Row(num_envs=32, num_groups=2, memory=memory, gradients="cuda-graph")
+    yield Row(num_envs=32, num_groups=2, memory="none", precision="float32")
+    both: tuple[GradientMode, ...] = ("eager", "cuda-graph")
+    for (num_envs, num_groups), gradients in itertools.product(_SIZES, both):
+        yield Row(num_envs=num_envs, num_groups=num_groups, memory="none", gradients=gradients)
     yield Row(num_envs=32, num_groups=2, memory="none", inference="compiled")
-    for (num_envs, num_groups), inference in itertools.product(_SIZES, _INFERENCE[:2]):
-        yield Row(num_envs=num_envs, num_groups=num_groups, memory="none", inference=inference)
 
 
 def throughput(deadline: float) -> Iterator[Row]:
@@ -239,6 +255,8 @@ def training_config(row: Row) -> AnyTrainConfig:
         "num_envs": row.num_envs,
         "num_groups": row.num_groups,
         "inference": row.inference,
+        "gradients": row.gradients,
+        "precision": row.precision,
         "device": "cuda",
         "agent.minibatch_size": _MINIBATCH_SIZE,
     }
@@ -324,8 +342,9 @@ def table(rows: Sequence[dict[str, Any]]) -> list[str]:
         "per second of training (collecting and learning) and of collecting only, and how the time "
         "of training is shared.",
         "",
-        "| environments | groups | memory | inference | training | collecting | shares |",
-        "| ---: | ---: | --- | --- | ---: | ---: | --- |",
+        "| environments | groups | memory | precision | inference | gradients | training "
+        "| collecting | shares |",
+        "| ---: | ---: | --- | --- | --- | --- | ---: | ---: | --- |",
     ]
     for row in rows:
         if row["env_steps_per_s"] is None:
@@ -337,7 +356,8 @@ def table(rows: Sequence[dict[str, Any]]) -> list[str]:
                 f"{row['collect_env_steps_per_s']:,.0f}",
                 ", ".join(f"{name} {100 * share:.0f} %" for name, share in named),
             ]
-        setting = [str(row[name]) for name in ("num_envs", "num_groups", "memory", "inference")]
+        names = ("num_envs", "num_groups", "memory", "precision", "inference", "gradients")
+        setting = [str(row[name]) for name in names]
         lines.append(f"| {' | '.join([*setting, *figures])} |")
     return [*lines, ""]
 

@@ -30,6 +30,7 @@ import numpy as np
 import tyro
 
 from agents.device import choose_device, choose_precision, keep_memory
+from agents.gradients import GradientMode
 from benchmarks.limits import best_speed, measured_rates, training_work
 from envs import EnvConfig, SharedVectorEnv, make
 from envs.registry import frames_per_env_step
@@ -85,6 +86,8 @@ class Throughput:
     """Device of the policy."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the image encoder and the memory."""
+    gradients: GradientMode = "auto"
+    """How gradients are computed."""
     seconds: float = 4.0
     """Length of a measurement."""
     repeats: int = 5
@@ -147,6 +150,7 @@ def training_config(
         "num_envs": num_envs,
         "device": config.device,
         "precision": config.precision,
+        "gradients": config.gradients,
     }
     if screen is not None:
         values["env.width"], values["env.height"] = map(int, screen.split("x"))

@@ -285,6 +285,7 @@ def test_a_signal_interrupts_an_evaluation_which_is_repeated(tmp_path):
         (["basic", "--seed", "-1"], "seed must be between 0"),
         (["basic", "--device", "cuda"], "no GPU"),
         (["basic", "--inference", "cuda-graph"], "--inference cuda-graph needs a GPU"),
+        (["basic", "--gradients", "cuda-graph"], "--gradients cuda-graph needs a GPU"),
         (["basic", "--autotune", "--device", "cuda"], "no GPU"),
         (["basic", "--autotune", "--tune"], "--tune and --autotune exclude each other"),
         (["basic", "--precision", "float16"], "bfloat16"),

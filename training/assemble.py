@@ -15,6 +15,7 @@ from torch import Tensor
 
 from agents import (
     AGENTS,
+    SB3_AGENTS,
     Agent,
     OverlappedSampler,
     Sampler,
@@ -101,8 +102,11 @@ def open_training(
     config = with_values(config, {"env.files": own_files(config.env.env)})
     keep_memory()
     device = choose_device(config.device)
-    if config.inference == "cuda-graph" and device.type != "cuda":
-        raise TrainingError("--inference cuda-graph needs a GPU; use eager or compiled")
+    for flag in ("inference", "gradients"):
+        if getattr(config, flag) == "cuda-graph" and device.type != "cuda":
+            raise TrainingError(f"--{flag} cuda-graph needs a GPU; use eager")
+    if config.gradients == "cuda-graph" and config.agent_name in SB3_AGENTS:
+        raise TrainingError(f"--gradients cuda-graph is not for {config.agent_name}; use eager")
     shares = ranks.local_size > 1
     threads = _share_of_cores(ranks) if shares else torch.get_num_threads()
     torch.set_num_threads(config.num_threads or threads)
@@ -289,6 +293,8 @@ def make_agent(config: AnyTrainConfig, envs: SharedVectorEnv, device: torch.devi
         total_updates=-(-config.total_env_steps // config.env_steps_per_update),
         objectives=make_objectives(policy, config.objective_configs, envs.info_keys),
     )
+    if config.gradients == "cuda-graph":
+        agent.capture_gradients()
     return agent
 
 

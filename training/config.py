@@ -15,6 +15,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 import tyro
 
 from agents import AGENTS, OBJECTIVES, SB3_AGENTS, AgentConfig, ObjectiveConfig
+from agents.gradients import GradientMode
 from agents.inference import Inference
 from envs import EnvConfig, folder_name
 from envs.doom.maps import AnyMap, NoMap, options_type
@@ -129,6 +130,8 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT, MapT]):
     """Precision of image encoders and memory. auto: bfloat16 (bf16) if the hardware supports it."""
     inference: Inference = resumable("auto")
     """How the policy runs while it collects. auto: as a CUDA graph on a GPU, eager on a CPU."""
+    gradients: GradientMode = resumable("auto")
+    """How gradients are computed: operation by operation or, on a GPU, as a CUDA graph."""
     num_threads: int | None = resumable(None)
     """Threads of an update on the CPU. None: one for each core."""
     autotune: Annotated[bool, tyro.conf.FlagCreatePairsOff] = resumable(False)

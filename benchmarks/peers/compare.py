@@ -13,12 +13,13 @@ is tried once; then the fastest of each are measured in turns, and ratios are of
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -42,6 +43,8 @@ class Comparison:
     """Python of the virtual environment with EnvPool."""
     pufferlib: Path | None = None
     """Python of the virtual environment with PufferLib."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Device of the policies that are trained."""
     seconds: float = 20.0
     """Length of a measurement, after its warm-up."""
     repeats: int = 3
@@ -61,6 +64,7 @@ class Match:
     workload: str
     kind: str
     ours: tuple[str, ...]
+    device: str | None = None
 
 
 def matches(config: Comparison) -> list[Match]:
@@ -70,21 +74,24 @@ def matches(config: Comparison) -> list[Match]:
         "kind": "sampler",
         "ours": ("--num-envs 16 --num-groups 4", "--num-envs 32 --num-groups 4"),
     }
+    cores = len(os.sched_getaffinity(0))
+    ours = [f"--num-envs {number} --num-groups 4" for number in (64, 128)]
+    if config.device == "cuda":
+        ours = [f"{each} --gradients cuda-graph" for each in ours]
     found = [
         Match(
             peer="Sample Factory, recurrent training",
             python=config.sample_factory,
             script="sample_factory_appo.py",
             settings=(
-                "--num-envs 16",
-                "--num-envs 32",
-                "--num-envs 64",
-                "--num-envs 32 --num-workers 4",
-                "--num-envs 32 --mode sync",
+                *(f"--num-envs {n * cores} --num-workers {cores}" for n in (8, 16, 32)),
+                f"--num-envs {16 * cores} --num-workers {2 * cores}",
+                f"--num-envs {16 * cores} --num-workers {cores} --mode sync",
             ),
             workload="sample_factory",
             kind="training",
-            ours=("--num-envs 64 --num-groups 4", "--num-envs 128 --num-groups 4"),
+            device="gpu" if config.device == "cuda" else "cpu",
+            ours=tuple(ours),
         ),
         Match(
             peer="Stable-Baselines3, Nature CNN, training",
@@ -93,7 +100,8 @@ def matches(config: Comparison) -> list[Match]:
             settings=tuple(f"--num-envs {number}" for number in (8, 16, 32, 64, 128)),
             workload="stable_baselines3",
             kind="training",
-            ours=("--num-envs 64 --num-groups 4", "--num-envs 128 --num-groups 4"),
+            device=config.device,
+            ours=tuple(ours),
         ),
         Match(
             peer="EnvPool, random actions",
@@ -128,25 +136,39 @@ def matches(config: Comparison) -> list[Match]:
 def main() -> None:
     """Measure, and print a Markdown table."""
     config = tyro.cli(Comparison, description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
-    rows = [{"peer": match.peer, **turns(config, match)} for match in matches(config)]
     machine = hardware()
+    about = {"env": config.env, "machine": machine, "git": git_revision()}
+    rows: list[dict[str, Any]] = []
+    for match in matches(config):
+        rows.append({"peer": match.peer, **turns(config, match)})
+        if config.json:
+            write_json(config.json, {**about, "rows": rows})
     print(f"\n{config.env}, {machine['cpu']}, {machine['cores']} cores, {git_revision()}\n")
     print("| peer | its env steps/s | ours | ratio |")
     print("| --- | --- | --- | --- |")
     for row in rows:
         theirs, ours_best = row["peer_env_steps_per_s"], row["ours_env_steps_per_s"]
         print(f"| {row['peer']} | {theirs:,.0f} | {ours_best:,.0f} | {ours_best / theirs:.2f} |")
-    if config.json:
-        about = {"env": config.env, "machine": machine, "git": git_revision()}
-        write_json(config.json, {**about, "rows": rows})
 
 
 def turns(config: Comparison, match: Match) -> dict[str, Any]:
     """Measure every setting once, then the peer's and our fastest setting in turns."""
     seconds = ["--seconds", str(config.seconds)]
     peer = [str(match.python), str(HERE / match.script), "--env", config.env, *seconds]
+    peer += ["--device", match.device] if match.device else []
     us = [sys.executable, "-m", "benchmarks.throughput", config.env, *seconds]
-    us += ["--kinds", match.kind, "--workload", match.workload, "--repeats", "1", "--json", "-"]
+    us += [
+        "--device",
+        config.device,
+        "--kinds",
+        match.kind,
+        "--workload",
+        match.workload,
+        "--repeats",
+        "1",
+        "--json",
+        "-",
+    ]
 
     def theirs(setting: str) -> float:
         return float(last_json([*peer, *setting.split()])["env_steps_per_s"])

@@ -4,8 +4,8 @@
     python sample_factory_appo.py --env basic --minutes 10 --seed 1 --curve curve.json
 
 Run it with the Python of an environment that holds requirements-sample-factory.txt. Scenarios,
-networks and hyper-parameters are those of its own `sf_examples.vizdoom` on the CPU; only the
-numbers of games and workers, and the mode, are ours.
+networks and hyper-parameters are those of its own `sf_examples.vizdoom`; only the numbers of games
+and workers, the mode and the device are ours.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def main() -> None:
     settings = {
         **{"num_workers": args.num_workers, "num_envs_per_worker": args.num_envs_per_worker},
         **{"worker_num_splits": 2 if args.num_envs_per_worker % 2 == 0 else 1, **MODES[args.mode]},
-        **{"rollout": 32, "batch_size": BATCH_SIZE, "num_epochs": 1, "device": "cpu"},
+        **{"rollout": 32, "batch_size": BATCH_SIZE, "num_epochs": 1, "device": args.device},
         **{"res_w": 128, "res_h": 72, "env_frameskip": FRAME_SKIP, "seed": args.seed},
         **{"encoder_conv_architecture": "convnet_simple", "rnn_type": "gru", "rnn_size": 512},
     }
@@ -157,6 +157,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--num-envs", type=int, default=16)
     parser.add_argument("--num-workers", type=int, default=2)
     parser.add_argument("--mode", choices=MODES, default="async")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long speed is measured")
     parser.add_argument("--minutes", type=float, help="train this long instead, for a curve")
     parser.add_argument("--curve", type=Path, help="where to write [seconds, env steps, return]")

@@ -148,7 +148,12 @@ def main() -> None:
     if args.minutes:
         envs = VecNormalize(envs, norm_obs=False, norm_reward=True)
     agent = PPO(
-        "CnnPolicy", envs, seed=args.seed, device="cpu", stats_window_size=EPISODES, **settings
+        "CnnPolicy",
+        envs,
+        seed=args.seed,
+        device=args.device,
+        stats_window_size=EPISODES,
+        **settings,
     )
     recorder = Recorder(args)
     agent.learn(total_timesteps=10**9, callback=recorder)
@@ -166,6 +171,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--env", default="health_gathering", help="a scenario that ViZDoom ships")
     parser.add_argument("--num-envs", type=int, default=16)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long speed is measured")
     parser.add_argument("--minutes", type=float, help="train this long instead, for a curve")
     parser.add_argument("--curve", type=Path, help="where to write [seconds, env steps, return]")

@@ -30,6 +30,7 @@ from tests.agents.synthetic import (
     make_obs,
     make_rollout,
     moved,
+    side_by_side,
     small_config,
     taught,
 )
@@ -144,6 +145,32 @@ def test_an_update_equals_that_on_the_cpu(name, encoder, memory):
         assert gpu.grad.stride() == gpu.stride()
         furthest = max(furthest, (cpu - old).abs().max().item())
     assert furthest > 5e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder", "memory"), side_by_side(OUR_AGENTS, ENCODERS, MEMORIES)
+)
+def test_updates_with_captured_gradients_equal_eager_ones(name, encoder, memory):
+    torch.backends.cudnn.allow_tf32 = False
+    policies, metrics = [], []
+    for captured in (False, True):
+        policy = make_policy(encoder=encoder, memory=memory)
+        kind, learner = OUR_AGENTS[name]
+        options = {"num_epochs": 2, "minibatch_size": 24} if name == "ppo" else {}
+        config = kind(learning_rate=1e-3, **options)
+        agent = learner(policy, config, num_envs=NUM_ENVS, total_updates=4)
+        if captured:
+            agent.capture_gradients()
+        torch.manual_seed(1)
+        for _ in range(3):
+            collected = make_rollout(make_policy(CPU, encoder, memory), STEPS, NUM_ENVS, noise=0.1)
+            metrics.append(agent.update(moved(collected, policy.device)))
+        policies.append(policy)
+    for eager, graphed in zip(*(policy.parameters() for policy in policies), strict=True):
+        torch.testing.assert_close(graphed, eager, rtol=0, atol=2e-4)
+        assert graphed.grad.stride() == graphed.stride()
+    for eager, graphed in zip(metrics[:3], metrics[3:], strict=True):
+        assert graphed == pytest.approx(eager, rel=1e-2, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

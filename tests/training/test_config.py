@@ -185,6 +185,7 @@ RESUMABLE = {
     "device",
     "precision",
     "inference",
+    "gradients",
     "num_threads",
     "autotune",
     "run_dir",

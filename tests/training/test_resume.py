@@ -148,6 +148,7 @@ def other_value(name, value):
         "device": "cpu",
         "precision": "float32",
         "inference": "eager",
+        "gradients": "eager",
         "run_dir": Path("elsewhere"),
         "env.files": ("cfg=0",),
         "env.env_kwargs": ("size=3",),
