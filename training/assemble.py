@@ -126,7 +126,7 @@ def open_training(
                 f"{config.env.env} leaves out: {', '.join(left_out)}; --wrappers can turn it into "
                 "numbers"
             )
-        agent = make_agent(config, envs, device)
+        agent = make_agent(config, envs, device, ranks)
         progress = Progress()
         collector_state: dict[str, Tensor] = {}
         if ranks.is_first:
@@ -275,7 +275,9 @@ def make_envs(
     )
 
 
-def make_agent(config: AnyTrainConfig, envs: SharedVectorEnv, device: torch.device) -> Agent[Any]:
+def make_agent(
+    config: AnyTrainConfig, envs: SharedVectorEnv, device: torch.device, ranks: Ranks = ALONE
+) -> Agent[Any]:
     """Return the agent that a configuration describes, with a new policy."""
     policy = build_policy(
         observation_specs(envs.single_observation_space, envs.metadata),
@@ -293,9 +295,17 @@ def make_agent(config: AnyTrainConfig, envs: SharedVectorEnv, device: torch.devi
         total_updates=-(-config.total_env_steps // config.env_steps_per_update),
         objectives=make_objectives(policy, config.objective_configs, envs.info_keys),
     )
-    if config.gradients == "cuda-graph":
+    if captures_gradients(config, device, ranks):
         agent.capture_gradients()
     return agent
+
+
+def captures_gradients(config: AnyTrainConfig, device: torch.device, ranks: Ranks) -> bool:
+    """Return whether gradients are computed as CUDA graphs: auto means where that was measured."""
+    if config.gradients != "auto":
+        return config.gradients == "cuda-graph"
+    measured = config.agent_name not in SB3_AGENTS and not config.overlap and ranks.size == 1
+    return device.type == "cuda" and measured
 
 
 def make_collector(

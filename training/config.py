@@ -131,7 +131,8 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT, MapT]):
     inference: Inference = resumable("auto")
     """How the policy runs while it collects. auto: as a CUDA graph on a GPU, eager on a CPU."""
     gradients: GradientMode = resumable("auto")
-    """How gradients are computed: operation by operation or, on a GPU, as a CUDA graph."""
+    """How gradients are computed. auto: as a CUDA graph on a GPU, without objectives, overlap and
+    other ranks; eager elsewhere."""
     num_threads: int | None = resumable(None)
     """Threads of an update on the CPU. None: one for each core."""
     autotune: Annotated[bool, tyro.conf.FlagCreatePairsOff] = resumable(False)

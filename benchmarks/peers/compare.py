@@ -86,7 +86,8 @@ def matches(config: Comparison) -> list[Match]:
             settings=(
                 *(f"--num-envs {n * cores} --num-workers {cores}" for n in (8, 16, 32)),
                 f"--num-envs {16 * cores} --num-workers {2 * cores}",
-                f"--num-envs {16 * cores} --num-workers {cores} --mode sync",
+                # In this mode, a rollout of all environments must fit into a batch.
+                "--num-envs 32 --num-workers 2 --mode sync",
             ),
             workload="sample_factory",
             kind="training",
@@ -157,18 +158,8 @@ def turns(config: Comparison, match: Match) -> dict[str, Any]:
     peer = [str(match.python), str(HERE / match.script), "--env", config.env, *seconds]
     peer += ["--device", match.device] if match.device else []
     us = [sys.executable, "-m", "benchmarks.throughput", config.env, *seconds]
-    us += [
-        "--device",
-        config.device,
-        "--kinds",
-        match.kind,
-        "--workload",
-        match.workload,
-        "--repeats",
-        "1",
-        "--json",
-        "-",
-    ]
+    us += ["--device", config.device, "--kinds", match.kind, "--workload", match.workload]
+    us += ["--repeats", "1", "--json", "-"]
 
     def theirs(setting: str) -> float:
         return float(last_json([*peer, *setting.split()])["env_steps_per_s"])

@@ -185,7 +185,7 @@ class DoomEnv(gym.Env[Any, Any]):
         # Only a player that can walk swings its weapon.
         moves = any(button.startswith("MOVE_") for button in spec.buttons)
         self._swings = moves and spec.settings.get("render_weapon", True)
-        self._frames_drawn = 0  # since the weapon was at rest
+        self._swing = 0  # of the weapon, in units: at most this many
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -209,11 +209,14 @@ class DoomEnv(gym.Env[Any, Any]):
         if seed is None:
             seed = int(self.np_random.integers(2**31))
         try:
-            self._settle_weapon()
+            if self._swing > self._waiting_tics:  # It comes to rest in an episode that nobody sees.
+                self._game.new_episode()
+                self._stand(self._swing)
             if self.maps:
                 self.level = self.maps.put(self._scratch / WAD_NAME, seed)
             self._game.set_seed(seed % 2**32)
             self._game.new_episode()
+            self._stand(self._waiting_tics)
             if self.maps:
                 self._check_map()
             if (state := self._game.get_state()) is None:
@@ -381,7 +384,12 @@ class DoomEnv(gym.Env[Any, Any]):
             recent_frames=self.frame_skip,
             maps=self.maps,
         )
-        self._game, self._scratch, self._frames_drawn = game, scratch, 0
+        self._waiting_tics = 0
+        if "automap" not in config.extra_channels:  # It changes with each frame that is drawn.
+            # Standing still is our part, because the engine would not draw these tics.
+            self._waiting_tics = game.get_episode_start_time() - 1
+            game.set_episode_start_time(1)
+        self._game, self._scratch, self._swing = game, scratch, 0
         self._end = weakref.finalize(self, end_engine, game, scratch)
 
     def _check_map(self) -> None:
@@ -398,18 +406,18 @@ class DoomEnv(gym.Env[Any, Any]):
         if self.config.map.field_of_view != _FIELD_OF_VIEW:
             self._game.send_game_command(f"fov {self.config.map.field_of_view}")
 
-    def _settle_weapon(self) -> None:
-        """Let the weapon come to rest, whose swing the engine keeps from episode to episode.
+    def _stand(self, tics: int) -> None:
+        """Stand still for some tics, in which the weapon comes to rest.
 
-        The engine's `P_BobWeapon` keeps the swing in a static variable, which moves by one unit per
-        drawn frame, towards 0 while the player stands. It affects where the weapon is drawn when it
-        is fired. So the player stands still here until the swing is 0.
+        Its swing, which the engine's `P_BobWeapon` keeps in a static variable from episode to
+        episode, affects where it is drawn when it is fired. While the player stands, it moves by
+        one unit towards 0 with each frame that is drawn: the last frame of each call.
         """
-        if self._swings and self._frames_drawn:
-            self._game.new_episode()
-            for _ in range(min(self._frames_drawn, _LARGEST_SWING)):
-                self._game.make_action([0] * len(self.game_spec.buttons), 1)
-        self._frames_drawn = 0
+        still = [0] * len(self.game_spec.buttons)
+        undrawn = max(0, tics - self._swing)
+        for together in [undrawn] * (undrawn > 0) + [1] * (tics - undrawn):
+            self._game.make_action(still, together)
+        self._swing = max(0, self._swing - tics)
 
     def _died(self, error: Exception) -> EnvError:
         self.close()
@@ -436,7 +444,8 @@ class DoomEnv(gym.Env[Any, Any]):
         """Read the frame and the variables of this tic from the engine."""
         config = self.config
         state = self._game.get_state()
-        self._frames_drawn += 1
+        if self._swings:
+            self._swing = min(self._swing + 1, _LARGEST_SWING)
         self._state = state
         arrays = self._destination or self._new_arrays()
         stack = arrays[self._screen_part]
