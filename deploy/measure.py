@@ -58,14 +58,15 @@ def multiply_adds(policy: Policy) -> int:
 
 def torch_latency(policy: Policy, num: int) -> Latency:
     """Return the latency of a batch of `num` observations in PyTorch."""
-    arguments = _arguments(policy, num)
+    copied = copy.deepcopy(policy)  # Because kept weights are not those of a policy that learns.
+    arguments = _arguments(copied, num)
 
     def act() -> None:
-        policy(*arguments).distribution.mode()
+        copied(*arguments).distribution.mode()
 
     with torch.no_grad(), single_thread():
         act()
-        for module in policy.modules():
+        for module in copied.modules():
             if isinstance(module, (BlockConv2d, Decoder)):
                 module.keep_weight()  # As while rollouts are collected.
         return _timed(act)

@@ -21,3 +21,12 @@ def test_multiply_adds_are_those_of_a_hand_count(memory, of_memory):
 def test_the_median_of_latencies_is_at_most_their_99th_percentile():
     latency = torch_latency(make_policy(memory="gru"), 1)
     assert 0 < latency.median_us <= latency.p99_us
+
+
+def test_measuring_leaves_the_policy_as_it_was():
+    """Weights that a measurement kept would be those of the policy before it learned more."""
+    policy = make_policy(specs={"obs": IMAGE})
+    expected = multiply_adds(policy)
+    torch_latency(policy, 1)
+    assert multiply_adds(policy) == expected
+    assert all(getattr(module, "_kept", None) is None for module in policy.modules())
