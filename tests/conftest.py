@@ -25,10 +25,12 @@ pool.usable_cores = functools.wraps(pool.usable_cores)(lambda: [_CORE])
 import train
 from tests.envs import processes
 from tests.programs import SHARED, contents
-from training import assemble
+from training import assemble, evaluation
 
-# The speed of the environments alone is measured when a training starts; here it does not matter.
+# What a training does beside learning takes longest, and does not matter here: the speed of the
+# environments alone, and pictures of whole episodes.
 assemble._LIMIT_STEPS = 2
+evaluation._GIF_FRAMES = 4
 
 _ENDING_TAKES_S = 10.0  # At most; no test waits longer than it must.
 

@@ -65,6 +65,7 @@ def scored(run: str | Path, scores: Path) -> dict[str, list[float]]:
     return json.loads(scores.read_text())["returns"]
 
 
+@pytest.mark.slow
 def test_the_returns_are_those_of_evaluate(basic, tmp_path):
     expected = scored("zoo/basic", tmp_path / "scores.json")
     assert expected["greedy"] != expected["sampled"]
@@ -109,6 +110,7 @@ def of_gigabytes() -> bytes:
     return model.SerializeToString()
 
 
+@pytest.mark.slow
 def test_a_wrong_argument_is_reported_in_one_line(basic, tmp_path):
     foreign = tmp_path / "foreign.onnx"
     file = PolicyFile(policy=make_policy(), env={}, about=About())

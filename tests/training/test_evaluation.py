@@ -134,7 +134,8 @@ def test_every_episode_is_recorded(make, tmp_path):
     assert gifs(evaluation, tmp_path) == []
 
 
-def test_without_recording_the_first_episode_is_still_shown(make, tmp_path):
+def test_without_recording_the_first_episode_is_still_shown(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_GIF_FRAMES", 100)
     evaluation = make(CARTPOLE, record=False)
     lengths = []
     for env_steps in (64, 128):
