@@ -414,9 +414,10 @@ class DoomEnv(gym.Env[Any, Any]):
         one unit towards 0 with each frame that is drawn: the last frame of each call.
         """
         still = [0] * len(self.game_spec.buttons)
-        undrawn = max(0, tics - self._swing)
-        for together in [undrawn] * (undrawn > 0) + [1] * (tics - undrawn):
-            self._game.make_action(still, together)
+        if undrawn := max(0, tics - self._swing):
+            self._game.make_action(still, undrawn)
+        for _ in range(tics - undrawn):
+            self._game.make_action(still, 1)
         self._swing = max(0, self._swing - tics)
 
     def _died(self, error: Exception) -> EnvError:
