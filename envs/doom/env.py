@@ -209,9 +209,9 @@ class DoomEnv(gym.Env[Any, Any]):
         if seed is None:
             seed = int(self.np_random.integers(2**31))
         try:
-            if self._swing > self._waiting_tics:  # It comes to rest in an episode that nobody sees.
+            if self._swing > self._waiting_tics:  # Too much for them: in an episode nobody sees.
                 self._game.new_episode()
-                self._stand(self._swing)
+                self._stand(self._swing - self._waiting_tics)
             if self.maps:
                 self.level = self.maps.put(self._scratch / WAD_NAME, seed)
             self._game.set_seed(seed % 2**32)
