@@ -28,6 +28,7 @@ COLUMNS = (
     "no worse",
 )
 """Columns of the table."""
+_MARKERS = {"(PyTorch)": "D", "(ONNX)": "s", "(int8)": "o"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,20 +97,30 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
+def _network(variant: Variant) -> str:
+    """Return the name of a variant without that of its runtime: `student 0.25`."""
+    return variant.name.rsplit(" (", 1)[0]
+
+
 def picture(variants: Sequence[Variant], title: str) -> Figure:
-    """Return a figure of mean return, with its interval, against latency at batch 1."""
+    """Return a figure of mean return, with its interval, against latency at batch 1.
+
+    Colours are networks, and markers are runtimes.
+    """
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(8.0, 4.6), layout="constrained")
         axes = figure.subplots()
         teacher = variants[0]
         axes.axhspan(teacher.score.ci_low, teacher.score.ci_high, color=GREY, alpha=0.15, lw=0)
-        for index, v in enumerate(variants):
+        networks = list(dict.fromkeys(_network(v) for v in variants))
+        for v in variants:
             latency, mean = v.latency_us["1"][0], v.score.mean
-            colour = COLOURS[index % len(COLOURS)]
+            colour = COLOURS[networks.index(_network(v)) % len(COLOURS)]
+            marker = next((m for kind, m in _MARKERS.items() if v.name.endswith(kind)), "o")
             error = [[mean - v.score.ci_low], [v.score.ci_high - mean]]
             label = f"{v.name}: {v.bytes / 1e3:,.0f} kB, return {number(mean)}"
             axes.errorbar(
-                latency, mean, error, fmt="o", color=colour, capsize=3, markersize=6, label=label
+                latency, mean, error, fmt=marker, color=colour, capsize=3, markersize=6, label=label
             )
         axes.set_xscale("log")
         for which in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
