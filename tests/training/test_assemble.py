@@ -11,12 +11,14 @@ import torch
 from gymnasium import spaces
 
 from agents import AGENTS, OBJECTIVES, AgentError, OverlappedSampler, Sampler
+from agents.distributed import ALONE, Ranks
 from agents.sb3 import SB3Sampler
 from evaluation.protocol import bounded
 from perception import ENCODERS, MEMORIES
 from storage.files import FileError
 from storage.run_folder import RunFolder
 from training.assemble import (
+    captures_gradients,
     make_agent,
     make_collector,
     make_envs,
@@ -186,6 +188,23 @@ def test_what_is_refused_changes_nothing(tmp_path):
     ):
         pass
     assert not folder.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "agent", "values", "ranks", "expected"),
+    [
+        ("cuda", "ppo", {}, ALONE, True),
+        ("cuda", "ppo", {"gradients": "eager"}, ALONE, False),
+        ("cuda", "ppo", {"overlap": True}, ALONE, False),
+        ("cuda", "ppo", {}, Ranks(size=2), False),
+        ("cuda", "ppo", {"gradients": "cuda-graph", "overlap": True}, Ranks(size=2), True),
+        ("cuda", "sb3-ppo", {}, ALONE, False),
+        ("cpu", "ppo", {}, ALONE, False),
+    ],
+)
+def test_gradients_are_captured_where_that_was_measured(device, agent, values, ranks, expected):
+    config = small(agent=agent, values=values)
+    assert captures_gradients(config, torch.device(device), ranks) == expected
 
 
 def test_threads_are_as_many_as_asked_for(tmp_path):
