@@ -58,7 +58,7 @@ def multiply_adds(policy: Policy) -> int:
 
 def torch_latency(policy: Policy, num: int) -> Latency:
     """Return the latency of a batch of `num` observations in PyTorch."""
-    copied = copy.deepcopy(policy)  # Because kept weights are not those of a policy that learns.
+    copied = copy.deepcopy(policy)  # `keep_weight` changes it.
     arguments = _arguments(copied, num)
 
     def act() -> None:

@@ -102,9 +102,10 @@ def open_training(
     config = with_values(config, {"env.files": own_files(config.env.env)})
     keep_memory()
     device = choose_device(config.device)
-    for flag in ("inference", "gradients"):
-        if getattr(config, flag) == "cuda-graph" and device.type != "cuda":
-            raise TrainingError(f"--{flag} cuda-graph needs a GPU; use eager")
+    if device.type != "cuda":
+        for flag, others in (("inference", "eager or compiled"), ("gradients", "eager")):
+            if getattr(config, flag) == "cuda-graph":
+                raise TrainingError(f"--{flag} cuda-graph needs a GPU; use {others}")
     if config.gradients == "cuda-graph" and config.agent_name in SB3_AGENTS:
         raise TrainingError(f"--gradients cuda-graph is not for {config.agent_name}; use eager")
     shares = ranks.local_size > 1

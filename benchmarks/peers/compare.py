@@ -75,9 +75,7 @@ def matches(config: Comparison) -> list[Match]:
         "ours": ("--num-envs 16 --num-groups 4", "--num-envs 32 --num-groups 4"),
     }
     cores = len(os.sched_getaffinity(0))
-    ours = [f"--num-envs {number} --num-groups 4" for number in (64, 128)]
-    if config.device == "cuda":
-        ours = [f"{each} --gradients cuda-graph" for each in ours]
+    ours = tuple(f"--num-envs {number} --num-groups 4" for number in (64, 128))
     found = [
         Match(
             peer="Sample Factory, recurrent training",
@@ -92,7 +90,7 @@ def matches(config: Comparison) -> list[Match]:
             workload="sample_factory",
             kind="training",
             device="gpu" if config.device == "cuda" else "cpu",
-            ours=tuple(ours),
+            ours=ours,
         ),
         Match(
             peer="Stable-Baselines3, Nature CNN, training",
@@ -102,7 +100,7 @@ def matches(config: Comparison) -> list[Match]:
             workload="stable_baselines3",
             kind="training",
             device=config.device,
-            ours=tuple(ours),
+            ours=ours,
         ),
         Match(
             peer="EnvPool, random actions",

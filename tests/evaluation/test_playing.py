@@ -134,7 +134,6 @@ def test_actions_are_drawn_independently_of_the_environment():
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_random_actions_in_doom_do_not_depend_on_the_number_of_environments():
     config, played = EnvConfig(env="basic", time_limit=60), []
     for num_envs, num_workers in ((1, 1), (3, 2), (4, 1)):
