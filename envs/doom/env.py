@@ -185,6 +185,7 @@ class DoomEnv(gym.Env[Any, Any]):
         # Only a player that can walk swings its weapon.
         moves = any(button.startswith("MOVE_") for button in spec.buttons)
         self._swings = moves and spec.settings.get("render_weapon", True)
+        self._swing = 0  # of the weapon, in units: at most this many
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -383,14 +384,13 @@ class DoomEnv(gym.Env[Any, Any]):
             recent_frames=self.frame_skip,
             maps=self.maps,
         )
-        self._swing = 0  # of the weapon, in units: at most this many
         self._waiting_tics = 0
         # An automap changes with each frame that is drawn.
         if self._swings and "automap" not in config.extra_channels:
             # Standing still is our part, because the engine would not draw these tics.
             self._waiting_tics = game.get_episode_start_time() - 1
             game.set_episode_start_time(1)
-        self._game, self._scratch = game, scratch
+        self._game, self._scratch, self._swing = game, scratch, 0
         self._end = weakref.finalize(self, end_engine, game, scratch)
 
     def _check_map(self) -> None:
