@@ -1,14 +1,17 @@
-"""Compare memories, encoders or targets of the critic: what agents learn with them, and how fast.
+"""Compare memories, encoders, objectives or targets of the critic: what is learned, and how fast.
 
     nice -n 5 python -m benchmarks.settings memories --envs tests.agents.toy:MaskedCartPole-v1
     nice -n 5 python -m benchmarks.settings encoders --envs basic defend_the_center
+    nice -n 5 python -m benchmarks.settings objectives --envs basic --names none labels pretrained
     nice -n 5 python -m benchmarks.settings values
 
 Each name is trained with otherwise the same settings and seeds, one training at a time, and its
 last policy plays held-out episodes. A training that is there already is not repeated, so the
 command can be interrupted. Speeds depend on what else the machine does: compare those of one table
 only. The return at equal wall time is that of the last training episodes at the time when the
-fastest training of the same seed had ended.
+fastest training of the same seed had ended. Env steps and seconds to a return are those at which
+the mean of the last 100 training episodes first reaches it; a training that never does counts with
+its whole length, which is less than it would need.
 """
 
 from __future__ import annotations
@@ -46,6 +49,14 @@ _SCENARIOS: dict[str, str] = {
     "health_gathering": "--total-env-steps 60000",
     "defend_the_center": "--total-env-steps 150000",
 }
+_LEARNED: dict[str, tuple[float, str]] = {
+    # The return to reach, and the training.
+    "basic": (75.0, "--total-env-steps 60000"),
+    "take_cover": (400.0, "--total-env-steps 150000"),
+    "predict_position": (0.3, "--total-env-steps 400000"),
+    "my_way_home": (0.5, "--total-env-steps 500000"),
+}
+_PRETRAINED = "pretrained"
 # The presets scale rewards by hand; the other targets do without.
 _VALUES: dict[str, str] = {
     "preset": "",
@@ -54,6 +65,14 @@ _VALUES: dict[str, str] = {
     "popart": "--import benchmarks/value_targets/popart.py --reward-scale 1",
 }
 _EPISODES = 100
+_MEAN_OVER = 100  # Training episodes; a mean over fewer does not count as reached.
+Point = tuple[float, float, float, float]  # seconds, env steps, mean return, episodes
+_COLUMNS = (
+    "time/time_elapsed",
+    "time/total_timesteps",
+    "rollout/ep_rew_mean",
+    "time/episodes",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +96,13 @@ class Comparison:
         """Return the flags of a training."""
         return [*self.tasks[env].split(), f"--{self.kind}", name]
 
+    def goal(self, env: str) -> float | None:
+        """Return the return to which env steps and seconds are counted, if there is one."""
+        return None
+
+    def prepare(self, env: str, name: str) -> None:
+        """Make what a training starts with, unless it is there."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Memories(Comparison):
@@ -98,6 +124,42 @@ class Encoders(Comparison):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Objectives(Comparison):
+    """Compare objectives, and encoders that know what is on the screen before they start."""
+
+    kind = "objectives"
+    names: tuple[str, ...] = (
+        "none",
+        _PRETRAINED,
+        *("depth", "labels", "variables", "next_latent", "next_frame"),
+        *("contrastive", "masked", "pixel_control", "rnd"),
+    )
+    envs: tuple[str, ...] = ("basic", "predict_position", "my_way_home")
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+
+    def flags(self, env: str, name: str) -> list[str]:
+        """Return the flags of a training."""
+        chosen = {
+            "none": [],
+            _PRETRAINED: ["--perception-from", str(self._seen(env).path)],
+        }.get(name, ["--objectives", name])
+        return [*_LEARNED[env][1].split(), *chosen]
+
+    def goal(self, env: str) -> float | None:
+        """Return the return to which env steps and seconds are counted."""
+        return _LEARNED[env][0]
+
+    def prepare(self, env: str, name: str) -> None:
+        """Train the encoder on objects."""
+        if name == _PRETRAINED:
+            folder = str(self._seen(env).path)
+            _run("train.py", "see:objects", "--like", env, "--run-dir", folder)
+
+    def _seen(self, env: str) -> RunFolder:
+        return RunFolder(self.runs.absolute() / "see_objects" / env)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Values(Comparison):
     """Compare targets of the critic, and layer normalisation."""
 
@@ -116,21 +178,30 @@ class Trained:
 
     Attributes:
         score: mean native return of the held-out episodes, with sampled actions.
-        curve: seconds and mean return of the last training episodes, after each update.
+        curve: seconds, env steps, mean return of the last training episodes, and episodes so far,
+            after each update.
         env_steps_per_s: of the whole training.
         updates_per_s: updates of the network in a second of updating.
     """
 
     score: float
-    curve: list[tuple[float, float]]
+    curve: list[Point]
     env_steps_per_s: float
     updates_per_s: float
+
+    def reached(self, goal: float) -> tuple[bool, float, float]:
+        """Return whether a return was reached, and seconds and env steps to it or to the end."""
+        for seconds, env_steps, value, episodes in self.curve:
+            if value >= goal and episodes >= _MEAN_OVER:
+                return True, seconds, env_steps
+        return False, *self.curve[-1][:2]
 
 
 def train(options: Comparison, env: str, name: str, seed: int) -> Trained:
     """Train and score one name with one seed, unless that has been done."""
     folder = RunFolder(options.runs / env.rpartition(":")[2] / name / f"seed{seed}")
     if not folder.evaluation_file.exists():
+        options.prepare(env, name)
         _run(
             *("train.py", env, "--seed", str(seed), "--no-record", "--eval-envs", "none"),
             *("--run-dir", str(folder.path), *options.flags(env, name)),
@@ -163,34 +234,53 @@ def read(folder: RunFolder) -> Trained:
     updating = sum(float(r["time/share_update"]) for r in rows) / len(rows) * seconds
     return Trained(
         score=result["scores"]["sampled"]["mean"],
-        curve=[(float(r["time/time_elapsed"]), float(r["rollout/ep_rew_mean"])) for r in rows],
+        curve=[point(row) for row in rows],
         env_steps_per_s=float(last["time/total_timesteps"]) / seconds,
         updates_per_s=len(rows) / updating,
     )
 
 
-def table(env: str, results: dict[str, list[Trained]]) -> list[str]:
+def point(row: dict[str, str]) -> Point:
+    """Return a point of the curve from a row of progress.csv."""
+    seconds, env_steps, value, episodes = (float(row[column]) for column in _COLUMNS)
+    return seconds, env_steps, value, episodes
+
+
+def table(env: str, results: dict[str, list[Trained]], goal: float | None) -> list[str]:
     """Return the rows of a Markdown table of one environment."""
     num_seeds = len(next(iter(results.values())))
     ends = [min(runs[s].curve[-1][0] for runs in results.values()) for s in range(num_seeds)]
     rows = []
     for name, trained in results.items():
         scores = [each.score for each in trained]
-        interval = over_seeds(scores) if len(scores) > 1 else None
         at_equal_time = [at(each.curve, end) for each, end in zip(trained, ends, strict=True)]
-        rows.append(
-            f"| {env.rpartition(':')[2]} | {name} | {mean(scores):,.2f} | "
-            + (f"{interval.low:,.2f} to {interval.high:,.2f} | " if interval else "| ")
-            + f"{', '.join(f'{score:,.2f}' for score in scores)} | {mean(at_equal_time):,.2f} | "
-            f"{mean(each.env_steps_per_s for each in trained):,.0f} | "
-            f"{mean(each.updates_per_s for each in trained):,.1f} |"
-        )
+        cells = [
+            *(env.rpartition(":")[2], name, *with_interval(scores, ".2f")),
+            ", ".join(f"{score:,.2f}" for score in scores),
+            f"{mean(at_equal_time):,.2f}",
+            f"{mean(each.env_steps_per_s for each in trained):,.0f}",
+            f"{mean(each.updates_per_s for each in trained):,.1f}",
+        ]
+        if goal is not None:
+            found = [each.reached(goal) for each in trained]
+            cells.append(f"{sum(there for there, *_ in found)} of {num_seeds}")
+            cells += with_interval([env_steps for *_, env_steps in found], ".0f")
+            cells += with_interval([seconds for _, seconds, _ in found], ".0f")
+        rows.append(f"| {' | '.join(cells)} |")
     return rows
 
 
-def at(curve: Sequence[tuple[float, float]], seconds: float) -> float:
-    """Return the last value of a curve at a time."""
-    return [value for time, value in curve if time <= seconds or time == curve[0][0]][-1]
+def with_interval(values: list[float], shown: str) -> tuple[str, str]:
+    """Return the cells of a mean and of its 95 % interval over new seeds."""
+    if len(values) == 1:
+        return f"{values[0]:,{shown}}", ""
+    interval = over_seeds(values)
+    return f"{mean(values):,{shown}}", f"{interval.low:,{shown}} to {interval.high:,{shown}}"
+
+
+def at(curve: Sequence[Point], seconds: float) -> float:
+    """Return the last mean return of a curve at a time."""
+    return [value for time, _, value, _ in curve if time <= seconds or time == curve[0][0]][-1]
 
 
 def main() -> None:
@@ -198,13 +288,20 @@ def main() -> None:
     options = tyro.cli(
         Annotated[Memories, tyro.conf.subcommand("memories")]
         | Annotated[Encoders, tyro.conf.subcommand("encoders")]
+        | Annotated[Objectives, tyro.conf.subcommand("objectives")]
         | Annotated[Values, tyro.conf.subcommand("values")],
         description=__doc__,
     )
+    columns = [
+        *("environment", options.kind, "mean return", "95 % over new seeds", "by seed"),
+        *("at equal wall time", "env steps/s", "updates/s"),
+    ]
+    goals = {env: options.goal(env) for env in options.envs}
+    if any(goal is not None for goal in goals.values()):
+        columns += ["reached", "env steps to it", "95 %", "seconds to it", "95 %"]
     lines = [
-        f"| environment | {options.kind} | mean return | 95 % over new seeds | by seed | "
-        "at equal wall time | env steps/s | updates/s |",
-        "| --- | --- | ---: | ---: | --- | ---: | ---: | ---: |",
+        f"| {' | '.join(columns)} |",
+        f"| {' | '.join('---' if i in (0, 1, 4) else '---:' for i in range(len(columns)))} |",
     ]
     data = {}
     for env in options.envs:
@@ -212,7 +309,7 @@ def main() -> None:
             name: [train(options, env, name, seed) for seed in options.seeds]
             for name in options.names
         }
-        lines += table(env, results)
+        lines += table(env, results, goals[env])
         data[env] = {
             name: [vars(each) | {"curve": each.curve[::10]} for each in trained]
             for name, trained in results.items()

@@ -82,10 +82,10 @@ def run(options: CompressOptions) -> None:
     options.check_writable()
     teacher = _open(options)
     variants: list[Variant] = []
-    for name, make in _recipes(teacher).items():
-        with CONSOLE.status(name):
-            variants.append(_measured(teacher, name, make, variants))
-        print_line(f"{name}: mean return {variants[-1].score.mean:,.2f}")
+    for (network, runtime), make in _recipes(teacher).items():
+        with CONSOLE.status(f"{network} ({runtime})"):
+            variants.append(_measured(teacher, network, runtime, make(), variants))
+        print_line(f"{variants[-1].name}: mean return {variants[-1].score.mean:,.2f}")
     _report(teacher, variants)
     print_variants(CONSOLE, variants)
     print_line(f"written to {teacher.out}: compress.md, compress.json, compress.png")
@@ -120,18 +120,21 @@ Recipe = Callable[[], Path]
 """Makes a variant unless it has been made, and returns its file."""
 
 
-def _recipes(teacher: _Teacher) -> dict[str, Recipe]:
-    """Return how each variant is made, by name; what cannot be made is reported and left out."""
+def _recipes(teacher: _Teacher) -> dict[tuple[str, str], Recipe]:
+    """Return how each variant is made, by network and runtime.
+
+    What cannot be made is reported and left out.
+    """
     from deploy.errors import DeployError
     from deploy.pruning import check_prunable
     from deploy.students import student_config
 
-    options, recipes = teacher.options, {f"{_TEACHER} (PyTorch)": lambda: teacher.path}
+    options, recipes = teacher.options, {(_TEACHER, "PyTorch"): lambda: teacher.path}
 
     def add(name: str, folder: str, source: Recipe, *, int8: bool) -> None:
-        recipes[f"{name} (ONNX)"] = lambda: _exported(teacher, source(), folder)
+        recipes[name, "ONNX"] = lambda: _exported(teacher, source(), folder)
         if int8:
-            recipes[f"{name} (int8)"] = lambda: _quantized(teacher, source(), folder)
+            recipes[name, "int8"] = lambda: _quantized(teacher, source(), folder)
 
     add(_TEACHER, _TEACHER, lambda: teacher.path, int8=True)
     try:
@@ -265,13 +268,16 @@ def _arguments(teacher: _Teacher, folder: Path, perception: Any, start: Path | N
 _NOT_FLAGS = ("env", "native_reward", "files")
 
 
-def _measured(teacher: _Teacher, name: str, make: Recipe, before: Sequence[Variant]) -> Variant:
+def _measured(
+    teacher: _Teacher, network: str, runtime: str, path: Path, before: Sequence[Variant]
+) -> Variant:
     """Return what is known about a variant; it is measured unless that has been done.
 
     Args:
         teacher: the teacher.
-        name: the variant's name.
-        make: how it is made.
+        network: name of the variant's network.
+        runtime: what it runs in.
+        path: its file.
         before: the variants so far, the teacher first.
     """
     import numpy as np
@@ -281,7 +287,7 @@ def _measured(teacher: _Teacher, name: str, make: Recipe, before: Sequence[Varia
     from evaluation.statistics import probability_of_improvement
     from storage.files import FileError, decode, read_kept, write_json
 
-    options, path = teacher.options, make()
+    options = teacher.options
     kept = teacher.out / f"{path.relative_to(teacher.out).as_posix().replace('/', '-')}.json"
     protocol = options.protocol.facts(teacher.config) | {"mode": options.modes[0]}
     with contextlib.suppress(FileError, LookupError):  # If it is damaged, it is measured again.
@@ -291,7 +297,8 @@ def _measured(teacher: _Teacher, name: str, make: Recipe, before: Sequence[Varia
     returns = [episode.episode_return for episode in episodes]
     theirs = before[0].returns if before else returns
     variant = Variant(
-        name=name,
+        network=network,
+        runtime=runtime,
         **sizes,
         env_steps_per_s=sum(len(e.rewards) for e in episodes) / seconds,
         returns=returns,

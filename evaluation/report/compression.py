@@ -28,7 +28,8 @@ COLUMNS = (
     "no worse",
 )
 """Columns of the table."""
-_MARKERS = {"(PyTorch)": "D", "(ONNX)": "s", "(int8)": "o"}
+_MARKERS = {"PyTorch": "D", "ONNX": "s", "int8": "o"}
+"""Markers of the picture, by runtime."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,9 @@ class Variant:
     """What was found about a policy or one of its compressed variants.
 
     Attributes:
-        name: its name.
+        network: name of its network, as in `student 0.25`.
+        runtime: what it runs in: PyTorch, ONNX (in ONNX Runtime), or int8 (also, with 8-bit
+            weights).
         bytes: size of its file.
         parameters: number of parameters that were trained.
         multiply_adds: for one observation.
@@ -49,7 +52,8 @@ class Variant:
             count half, so that it is 0.5 for the teacher itself.
     """
 
-    name: str
+    network: str
+    runtime: str
     bytes: int
     parameters: int
     multiply_adds: int
@@ -58,6 +62,11 @@ class Variant:
     returns: Sequence[float]
     score: Score
     no_worse: Interval
+
+    @property
+    def name(self) -> str:
+        """Name of the variant in tables and pictures."""
+        return f"{self.network} ({self.runtime})"
 
 
 def short_rows(variants: Sequence[Variant]) -> list[tuple[str, ...]]:
@@ -97,11 +106,6 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _network(variant: Variant) -> str:
-    """Return the name of a variant without that of its runtime: `student 0.25`."""
-    return variant.name.rsplit(" (", 1)[0]
-
-
 def picture(variants: Sequence[Variant], title: str) -> Figure:
     """Return a figure of mean return, with its interval, against latency at batch 1.
 
@@ -112,13 +116,13 @@ def picture(variants: Sequence[Variant], title: str) -> Figure:
         axes = figure.subplots()
         teacher = variants[0]
         axes.axhspan(teacher.score.ci_low, teacher.score.ci_high, color=GREY, alpha=0.15, lw=0)
-        networks = list(dict.fromkeys(_network(v) for v in variants))
+        networks = list(dict.fromkeys(v.network for v in variants))
         for v in variants:
             latency, mean = v.latency_us["1"][0], v.score.mean
-            colour = COLOURS[networks.index(_network(v)) % len(COLOURS)]
-            marker = next((m for kind, m in _MARKERS.items() if v.name.endswith(kind)), "o")
+            colour = COLOURS[networks.index(v.network) % len(COLOURS)]
             error = [[mean - v.score.ci_low], [v.score.ci_high - mean]]
             label = f"{v.name}: {v.bytes / 1e3:,.0f} kB, return {number(mean)}"
+            marker = _MARKERS[v.runtime]
             axes.errorbar(
                 latency, mean, error, fmt=marker, color=colour, capsize=3, markersize=6, label=label
             )

@@ -58,9 +58,10 @@ def test_bad_arguments_get_one_line(capsys, tmp_path):
         assert expected in refused(capsys, evaluate, "compress", *arguments)
 
 
-def variant(name, latency, returns):
+def variant(network, runtime, latency, returns):
     return Variant(
-        name=name,
+        network=network,
+        runtime=runtime,
         bytes=int(1e6 * latency / 1e3),
         parameters=10,
         multiply_adds=2000,
@@ -73,15 +74,15 @@ def variant(name, latency, returns):
 
 
 def test_the_table_compares_with_the_teacher():
-    teacher = variant("teacher", 1000.0, [1.0, 2.0, 3.0])
-    student = variant("student $x|y$", 125.0, [1.0, 1.0, 4.0])
+    teacher = variant("teacher", "PyTorch", 1000.0, [1.0, 2.0, 3.0])
+    student = variant("student $x|y$", "int8", 125.0, [1.0, 1.0, 4.0])
     first, second = rows([teacher, student])
     assert first[1:5] == ("1,000 kB (1.0x)", "10", "2,000", "1,000 (2,000) us, 1.0x")
     assert second[1] == "125 kB (8.0x)"
     assert second[4:6] == ("125 (250) us, 8.0x", "1,250 (2,500) us, 8.0x")
     assert second[7].startswith("2.00 (")
     text = markdown([teacher, student], "a title", ["a sentence"])
-    assert "student $x\\|y$" in text
+    assert "student $x\\|y$ (int8)" in text
     assert rendered(picture([teacher, student], "a $title$"), "png").startswith(b"\x89PNG")
     assert decode(Variant, json.loads(json.dumps(vars(teacher), default=vars))) is not None
 
@@ -102,7 +103,7 @@ def test_everything_is_made_and_resumed(tmp_path, monkeypatch, capsys):
     arguments += ["--students", "0.5", "0.25"]
     succeed(evaluate, "compress", run, *arguments)
     result = json.loads((out / "compress.json").read_text())
-    names = [each["name"] for each in result["variants"]]
+    names = [f"{each['network']} ({each['runtime']})" for each in result["variants"]]
     assert names[:3] == ["teacher (PyTorch)", "teacher (ONNX)", "teacher (int8)"]
     assert names[3:] == [
         "pruned (ONNX)",
@@ -125,6 +126,7 @@ def test_everything_is_made_and_resumed(tmp_path, monkeypatch, capsys):
     assert len(trained) == 4
     assert (out / "teacher.onnx").stat().st_mtime_ns == before
     for one, other in zip(result["variants"], again["variants"], strict=True):
-        assert one["returns"] == other["returns"], one["name"]
-        assert one == other or one["name"] == "student 0.25 (int8)"
+        name = one["network"], one["runtime"]
+        assert one["returns"] == other["returns"], name
+        assert one == other or name == ("student 0.25", "int8")
     assert "not pruned" not in capsys.readouterr().out
