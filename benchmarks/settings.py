@@ -51,12 +51,12 @@ _SCENARIOS: dict[str, str] = {
 }
 _LEARNED: dict[str, tuple[float, str]] = {
     # The return to reach, and the training.
-    "basic": (75.0, "--total-env-steps 60000"),
+    "basic": (75.0, "--total-env-steps 50000"),
     "take_cover": (400.0, "--total-env-steps 150000"),
-    "predict_position": (0.3, "--total-env-steps 400000"),
+    "predict_position": (0.2, "--total-env-steps 250000"),
     "my_way_home": (0.5, "--total-env-steps 500000"),
 }
-_PRETRAINED = "pretrained"
+_PRETRAINED = ("pretrained", "frozen")  # The encoder goes on learning, or stays as it is.
 # The presets scale rewards by hand; the other targets do without.
 _VALUES: dict[str, str] = {
     "preset": "",
@@ -119,8 +119,14 @@ class Encoders(Comparison):
     """Compare encoders."""
 
     kind = "encoder"
+    tasks = _SCENARIOS | {"defend_the_center": "--total-env-steps 60000"}
     names: tuple[str, ...] = ("nature", "impala", "impoola", "attention")
     envs: tuple[str, ...] = tuple(_SCENARIOS)
+
+    def flags(self, env: str, name: str) -> list[str]:
+        """Return the flags of a training; residual networks are as narrow as Doom's Nature CNN."""
+        narrow = ["--impala-channels", "8", "16", "16"] if name in ("impala", "impoola") else []
+        return [*super().flags(env, name), *narrow]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +135,7 @@ class Objectives(Comparison):
 
     kind = "objectives"
     names: tuple[str, ...] = (
-        "none",
-        _PRETRAINED,
+        *("none", "normalized", *_PRETRAINED),
         *("depth", "labels", "variables", "next_latent", "next_frame"),
         *("contrastive", "masked", "pixel_control", "rnd"),
     )
@@ -139,9 +144,12 @@ class Objectives(Comparison):
 
     def flags(self, env: str, name: str) -> list[str]:
         """Return the flags of a training."""
+        source = ["--perception-from", str(self._seen(env).path)]
         chosen = {
             "none": [],
-            _PRETRAINED: ["--perception-from", str(self._seen(env).path)],
+            "normalized": ["--normalize-obs"],  # As a pre-trained encoder's images are.
+            "pretrained": source,
+            "frozen": [*source, "--encoder-learning-rate", "0"],
         }.get(name, ["--objectives", name])
         return [*_LEARNED[env][1].split(), *chosen]
 
@@ -151,7 +159,7 @@ class Objectives(Comparison):
 
     def prepare(self, env: str, name: str) -> None:
         """Train the encoder on objects."""
-        if name == _PRETRAINED:
+        if name in _PRETRAINED:
             folder = str(self._seen(env).path)
             _run("train.py", "see:objects", "--like", env, "--run-dir", folder)
 

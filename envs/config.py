@@ -60,7 +60,8 @@ class EnvConfig:
     depth_targets: bool = False
     """Doom only: report in `info` how far away each of 4 x 16 cells is, as a class; takes time."""
     kind_targets: bool = False
-    """Doom only: report in `info` which kinds of objects are visible; takes time."""
+    """Doom only: report in `info` which kinds of objects are visible in which of 16 strips of the
+    screen; takes time."""
     targets_every: int = 8
     """Doom only: one of this many environments reports these targets, the others -1."""
     actions: Actions = "auto"

@@ -5,6 +5,9 @@ Axes: B batch, Q queries, K keys, H heads, D width, d width of a head (D / H).
 
 from __future__ import annotations
 
+import contextlib
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -46,11 +49,9 @@ class MultiHeadAttention(nn.Module):
             (B, Q, D).
         """
         query, key, value = (self._split(t) for t in (self.query(queries), keys, values))
-        if bias is not None:
-            bias = bias.to(query.dtype)
         # Scores are divided by the square root of d.
-        heads = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        joined: Tensor = self.output(heads.transpose(1, 2).flatten(2))
+        heads = _attend(query, key, value, bias)
+        joined: Tensor = self.output(heads.transpose(1, 2).flatten(2).to(queries.dtype))
         return joined
 
     def weights(self, queries: Tensor, keys: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -69,3 +70,15 @@ class MultiHeadAttention(nn.Module):
         """Return (B, K, D) as (B, H, K, d)."""
         heads: Tensor = tensor.unflatten(2, (self.num_heads, -1))
         return heads.transpose(1, 2)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the mean values of (B, H, Q, d) queries, weighted by the softmax of their scores."""
+    # In bfloat16, PyTorch's backward pass on a CPU takes several times as long as in float32.
+    on_cpu = query.device.type == "cpu"
+    dtype = torch.float32 if on_cpu else query.dtype
+    bias = None if bias is None else bias.to(dtype)
+    with torch.autocast("cpu", enabled=False) if on_cpu else contextlib.nullcontext():
+        return F.scaled_dot_product_attention(
+            query.to(dtype), key.to(dtype), value.to(dtype), attn_mask=bias
+        )

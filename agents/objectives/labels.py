@@ -1,10 +1,12 @@
-"""Predicting which kinds of objects are visible (Lample and Chaplot 2017, "game features").
+"""Predicting which kinds of objects are visible where (Lample and Chaplot 2017, "game features").
 
+The paper predicts whether a kind is visible at all. In many scenarios something always is, so here
+it is predicted for strips of the screen, from left to right: features must then hold where to aim.
 The targets are computed from the engine's labels buffer, see `envs.doom.sight`, in some of the
 environments.
 
-Axes: t and n steps and environments of a minibatch, T rollout length, N environments, K kinds,
-F features.
+Axes: t and n steps and environments of a minibatch, T rollout length, N environments, K targets,
+one for each kind and strip, F features.
 """
 
 from __future__ import annotations
@@ -22,8 +24,7 @@ from agents.policy import Policy, PolicyOutput
 from agents.rollout import Minibatch
 from perception.encoders import orthogonal
 
-_SUFFIX = "_IN_VIEW"
-_ENEMY = "ENEMY_IN_VIEW"  # Reported by every environment, for the objective `variables`.
+_OF_A_STRIP = "_IN_VIEW_"  # Between the kind and the number of the strip.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +33,15 @@ class LabelsConfig(ObjectiveConfig):
 
 
 class Labels(ReportedObjective[LabelsConfig]):
-    """Predicts the presence of K kinds of objects; the loss is the mean binary cross-entropy.
+    """Predicts in which strips kinds of objects are; the loss is the mean binary cross-entropy.
 
-    The metrics are, for each kind, the share of env steps, in [0, 1], in which its presence is
+    The metrics are, for each kind, the share of strips, in [0, 1], in which its presence is
     predicted correctly.
     """
 
     def __init__(self, policy: Policy, config: LabelsConfig, target_names: tuple[str, ...]) -> None:
         super().__init__(policy, config, target_names)
-        self.targets = tuple(n for n in target_names if n.endswith(_SUFFIX) and n != _ENEMY)
+        self.targets = tuple(name for name in target_names if _OF_A_STRIP in name)
         if not self.targets:
             raise AgentError(
                 "the objective labels needs the kinds of visible objects, which the environment "
@@ -60,8 +61,13 @@ class Labels(ReportedObjective[LabelsConfig]):
         right = ((logits > 0) == (presence > 0)).float()
         reported = targets[..., 0]
         loss = mean_reported(losses.mean(-1), reported, self.share)
+        kinds = [name.partition(_OF_A_STRIP)[0].lower() for name in self.targets]
         metrics = {
-            name.removesuffix(_SUFFIX).lower(): mean_reported(right[..., i], reported, self.share)
-            for i, name in enumerate(self.targets)
+            kind: mean_reported(
+                right[..., [i for i, other in enumerate(kinds) if other == kind]].mean(-1),
+                reported,
+                self.share,
+            )
+            for kind in dict.fromkeys(kinds)
         }
         return loss, metrics

@@ -44,8 +44,11 @@ NUM_BANDS = len(DEPTH_BOUNDS) + 1
 
 DEPTH_KEYS = tuple(f"DEPTH_{r}_{c}" for r in range(DEPTH_SHAPE[0]) for c in range(DEPTH_SHAPE[1]))
 """Names of the numeric infos that hold the coarse depth map."""
-KIND_KEYS = tuple(f"{kind.upper()}_IN_VIEW" for kind in KINDS)
-"""Names of the numeric infos that are 1 where a kind of object is visible, and 0 otherwise."""
+KIND_COLUMNS = 16
+"""Strips into which the screen is divided from left to right, for `KIND_KEYS`."""
+KIND_KEYS = tuple(f"{kind.upper()}_IN_VIEW_{c}" for kind in KINDS for c in range(KIND_COLUMNS))
+"""Names of the numeric infos that are 1 where a kind of object is visible in a strip of the screen,
+and 0 otherwise."""
 NOT_DRAWN = -1.0
 """The value of these infos in an environment that does not draw the buffers."""
 _NO_DEPTH = dict.fromkeys(DEPTH_KEYS, NOT_DRAWN)
@@ -208,8 +211,18 @@ def depth_infos(depth: NDArray[np.uint8] | None) -> dict[str, float]:
 
 
 def kind_infos(labels: Iterable[Any], buffer: NDArray[np.uint8] | None) -> dict[str, float]:
-    """Return which kinds are visible as numeric infos; `NOT_DRAWN` without a labels buffer."""
+    """Return which kinds are visible where, as numeric infos; `NOT_DRAWN` without a buffer.
+
+    Args:
+        labels: the labels of a state, in which each object has a value.
+        buffer: (H, W) uint8, the value of the object at each pixel.
+    """
     if buffer is None:
         return _NO_KINDS
-    drawn = np.bincount(class_map(labels, buffer).ravel(), minlength=len(CLASSES))[1:] > 0
-    return dict(zip(KIND_KEYS, drawn.astype(float).tolist(), strict=True))
+    classes = class_map(labels, buffer)
+    starts = np.arange(KIND_COLUMNS) * buffer.shape[1] // KIND_COLUMNS
+    drawn = [
+        np.logical_or.reduceat((classes == kind).any(axis=0), starts)
+        for kind in range(1, len(CLASSES))
+    ]
+    return dict(zip(KIND_KEYS, np.concatenate(drawn).astype(float).tolist(), strict=True))

@@ -176,7 +176,7 @@ def test_updates_with_captured_gradients_equal_eager_ones(name, encoder, memory)
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_an_update_with_an_objective_equals_that_on_the_cpu(name):
     policies = [make_policy(device) for device in (CPU, CUDA)]
-    targets = ("HEALTH", "ENEMY_IN_VIEW", "DEPTH_0_0", "MONSTER_IN_VIEW")
+    targets = ("HEALTH", "ENEMY_IN_VIEW", "DEPTH_0_0", "MONSTER_IN_VIEW_0")
     collected = make_rollout(policies[0], STEPS, NUM_ENVS, targets=targets)
     torch.backends.cudnn.allow_tf32 = False
     kind, learner = OUR_AGENTS["a2c"]

@@ -33,7 +33,7 @@ from tests.agents.toy import LocalEnvs
 
 STEPS, NUM_ENVS = 8, 6
 COUNTER = "tests.agents.toy:Counter-v0"
-TARGETS = ("ENEMY_IN_VIEW", "HEALTH", "DEPTH_0_0", "MONSTER_IN_VIEW")
+TARGETS = ("ENEMY_IN_VIEW", "HEALTH", "DEPTH_0_0", "MONSTER_IN_VIEW_0")
 TOLERANCE = 1e-6
 EXTREME = ["", "short", "x" * 5000]
 
@@ -122,7 +122,7 @@ def assert_learns_like_one(size, count, **options):
         for seed in range(count)
     ]
     for rollout in rollouts:
-        for name in set(targets) & {"DEPTH_0_0", "MONSTER_IN_VIEW"}:
+        for name in set(targets) & {"DEPTH_0_0", "MONSTER_IN_VIEW_0"}:
             rollout.targets[name][:, 0] = NOT_REPORTED  # An environment of rank 0.
     before = state_of(alone)
     expected, metrics = learn(alone, rollouts)

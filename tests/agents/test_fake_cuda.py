@@ -27,7 +27,7 @@ pytestmark = needs_compiler
 STEPS, NUM_ENVS, NUM_GROUPS = 5, 4, 2
 LENGTHS = 2, 4  # Of rollouts, of which only the differences in the number of copies count.
 SPECS = {"screen": IMAGE, "variables": VectorSpec(size=3)}
-TARGETS = ("HEALTH", "ENEMY_IN_VIEW", "DEPTH_0_0", "MONSTER_IN_VIEW")
+TARGETS = ("HEALTH", "ENEMY_IN_VIEW", "DEPTH_0_0", "MONSTER_IN_VIEW_0")
 
 
 ENTRIES = side_by_side(OUR_AGENTS, ENCODERS, MEMORIES, {"bfloat16": None, "float32": None})

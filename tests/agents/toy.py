@@ -56,7 +56,7 @@ class Gauge(Counter):
     """
 
     observation_space = spaces.Box(0, 255, (36, 40, 1), np.uint8)
-    info_keys = ("ENEMY_IN_VIEW", "HEALTH", "DEPTH_0_0", "MONSTER_IN_VIEW")
+    info_keys = ("ENEMY_IN_VIEW", "HEALTH", "DEPTH_0_0", "MONSTER_IN_VIEW_0")
 
     def _observe(self):
         enemy = gauge_info(self._seed, self._step)["ENEMY_IN_VIEW"]
@@ -74,7 +74,7 @@ def gauge_info(seed: int, step: int) -> dict[str, float]:
         "ENEMY_IN_VIEW": enemy,
         "HEALTH": 100.0 - 7 * step - seed % 10,
         "DEPTH_0_0": 4 * enemy,
-        "MONSTER_IN_VIEW": enemy,
+        "MONSTER_IN_VIEW_0": enemy,
     }
 
 

@@ -36,7 +36,7 @@ DOOM_LIKE = SimpleNamespace(
     single_observation_space=spaces.Box(0, 255, (40, 40, 1), "uint8"),
     single_action_space=spaces.Discrete(3),
     metadata={"channels": ("gray",)},
-    info_keys=("HEALTH", "ENEMY_IN_VIEW", "DEPTH_0_0", "MONSTER_IN_VIEW"),
+    info_keys=("HEALTH", "ENEMY_IN_VIEW", "DEPTH_0_0", "MONSTER_IN_VIEW_0"),
 )
 
 

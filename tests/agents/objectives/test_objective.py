@@ -27,7 +27,7 @@ from tests.agents.toy import LocalEnvs
 from training.presets import preset
 
 SPECS = {"screen": IMAGE, "variables": VECTOR}
-TARGETS = ("ENEMY_IN_VIEW", "HEALTH", "DEPTH_0_0", "MONSTER_IN_VIEW")
+TARGETS = ("ENEMY_IN_VIEW", "HEALTH", "DEPTH_0_0", "MONSTER_IN_VIEW_0")
 STEPS, NUM_ENVS = 8, 4
 
 

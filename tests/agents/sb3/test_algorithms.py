@@ -138,7 +138,7 @@ def test_the_error_for_actions_that_are_not_supported_is_one_line():
 def test_the_error_for_objectives_is_one_line(name, objective):
     policy = make_policy(specs={"screen": IMAGE}, memory=AGENTS[name][1].memory)
     configs = {objective: OBJECTIVES[objective][0]()}
-    objectives = make_objectives(policy, configs, ("HEALTH", "DEPTH_0_0", "MONSTER_IN_VIEW"))
+    objectives = make_objectives(policy, configs, ("HEALTH", "DEPTH_0_0", "MONSTER_IN_VIEW_0"))
     message = f"^{name} does not support objectives; use ppo or a2c$"
     with pytest.raises(AgentError, match=message):
         make_agent(name, policy, objectives)

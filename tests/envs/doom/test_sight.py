@@ -19,6 +19,7 @@ from envs.doom.sight import (
     DEPTH_SHAPE,
     FARTHEST,
     ITEM,
+    KIND_COLUMNS,
     KIND_KEYS,
     KINDS,
     MONSTER,
@@ -297,9 +298,25 @@ def test_infos_are_those_of_the_engine():
             assert kind_infos(state.labels, state.labels_buffer).items() <= info.items()
             assert depth_infos(state.depth_buffer).items() <= info.items()
             monsters = [la for la in state.labels if la.object_category == "Monster"]
-            drawn = [(state.labels_buffer == la.value).any() for la in monsters]
-            assert info["MONSTER_IN_VIEW"] == any(drawn)
-            seen.add(info["PROJECTILE_IN_VIEW"])
+            for i, strip in enumerate(np.split(state.labels_buffer, KIND_COLUMNS, axis=1)):
+                drawn = [(strip == la.value).any() for la in monsters]
+                assert info[f"MONSTER_IN_VIEW_{i}"] == any(drawn)
+            seen |= {
+                (key, info[key] > 0) for key in ("MONSTER_IN_VIEW_10", "PROJECTILE_IN_VIEW_10")
+            }
             if any(env.advance(0)[1:]):
                 break
-    assert seen == {0.0, 1.0}
+    assert len(seen) == 4
+
+
+def test_strips_cover_screens_of_any_width():
+    labels = [SimpleNamespace(value=9, object_name="Demon", object_category="Monster")]
+    for width in (160, 200, 250):
+        for column in range(width):
+            buffer = np.zeros((3, width), np.uint8)
+            buffer[1, column] = 9
+            infos = kind_infos(labels, buffer)
+            [strip] = [i for i in range(KIND_COLUMNS) if infos[f"MONSTER_IN_VIEW_{i}"]]
+            first, last = (i * width // KIND_COLUMNS for i in (strip, strip + 1))
+            assert first <= column < last
+            assert sum(infos.values()) == 1

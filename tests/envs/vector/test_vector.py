@@ -570,8 +570,8 @@ def test_one_environment_of_several_reports_targets():
             actions = [np.full(4, action) for action in (0, 1, 2, 0, 1)]
             reported.append([envs.reset(seed=0), *map(envs.step, actions)])
             keys = envs.info_keys
-    new = [key for key in keys if key.startswith("DEPTH_") or key.endswith("_IN_VIEW")]
-    assert len(new) == 4 * 16 + 3
+    new = [key for key in keys if key.startswith("DEPTH_") or "_IN_VIEW_" in key]
+    assert len(new) == 4 * 16 + 3 * 16
     for plain, step in zip(*reported, strict=True):
         np.testing.assert_array_equal(step[0], plain[0])
         np.testing.assert_equal(step[1:-1], plain[1:-1])
