@@ -105,6 +105,9 @@ class AgentConfig:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
 
+_GRAD_NORM = "grad_norm"
+_SHORTEST = 16  # Env steps of a sequence without memory: many short ones differ more than a few.
+
 ConfigT = TypeVar("ConfigT", bound=AgentConfig)
 
 
@@ -216,11 +219,22 @@ class Agent(ABC, Generic[ConfigT]):
         coefs = {name: config.coef * config.scale(self._done) for name, config in configs.items()}
         return {name: coef for name, coef in coefs.items() if coef > 0}
 
-    @property
-    def needs_sequences(self) -> bool:
-        """Whether minibatches consist of whole sequences, for the memory or for an objective."""
-        lengths = [self.objectives[name].sequence_length for name in self.coefs]
-        return self.policy.is_recurrent or any(length > 1 for length in lengths)
+    def sequence_length(self, num_steps: int) -> int:
+        """Return how many env steps in a row minibatches of a rollout consist of, a divisor of T.
+
+        With memory, that is all of them. Without, it is 1, unless an objective compares more: then
+        there are at least twice as many, because the last ones have nothing to be compared with.
+
+        Args:
+            num_steps: T.
+        """
+        if self.policy.is_recurrent:
+            return num_steps
+        least = max((self.objectives[name].sequence_length for name in self.coefs), default=1)
+        if least == 1:
+            return 1
+        enough = min(num_steps, max(2 * least, _SHORTEST))
+        return next(n for n in range(enough, num_steps + 1) if num_steps % n == 0)
 
     @property
     def value_unit(self) -> float:
@@ -301,7 +315,7 @@ class Agent(ABC, Generic[ConfigT]):
         self.num_updates += 1
         if what := self.averaging.first_problem(rollout.first_not_finite()):
             raise NotFiniteError(f"{what} of the rollout are not finite")
-        more = [self.objectives[name].targets_of(rollout) for name in self.coefs]
+        more = [self.objectives[name].targets_of(self.policy, rollout) for name in self.coefs]
         targets = {name: target for each in more for name, target in each.items()}
         rollout = replace(rollout, targets=rollout.targets | targets)
         if self.config.normalize_obs and self._statistics_since is None:
@@ -327,7 +341,7 @@ class Agent(ABC, Generic[ConfigT]):
         rewards = self.scale(rollout.rewards, rollout.dones)
         for name in coefs:
             objective = self.objectives[name]
-            objective.observe(rollout.targets)
+            objective.observe(self.policy, rollout)
             if (more := objective.rewards(rollout)) is not None:
                 rewards = rewards + objective.config.scale(self._done) * more
                 collected[f"{GROUP}{name}/reward"].append(more.mean())
@@ -341,7 +355,7 @@ class Agent(ABC, Generic[ConfigT]):
                 advantages,
                 returns,
                 minibatch_size=config.minibatch_size or rollout.rewards.numel(),
-                sequences=self.needs_sequences,
+                length=self.sequence_length(len(rollout.rewards)),
             ):
                 metrics = self._differentiate(batch)
                 for name, value in metrics.items():
@@ -349,8 +363,8 @@ class Agent(ABC, Generic[ConfigT]):
                 stop = self.should_stop(metrics)
                 if stop:
                     break
-                norm = nn.utils.clip_grad_norm_(self.parameters, config.max_grad_norm)
-                collected["grad_norm"].append(norm)
+                for name, norm in self._clip_gradients().items():
+                    collected[name].append(norm)
                 self.optimizer.step()
             if stop:
                 break
@@ -360,7 +374,8 @@ class Agent(ABC, Generic[ConfigT]):
         values = self.averaging.means(torch.stack(list(metrics.values())))
         # Read together, and only now, because each reading waits for the GPU.
         means = dict(zip(metrics, values.tolist(), strict=True))
-        if not math.isfinite(means.get("grad_norm", 0.0)):
+        norms = [value for name, value in means.items() if name.endswith(_GRAD_NORM)]
+        if not all(map(math.isfinite, norms)):
             raise NotFiniteError("the gradients are not finite")
         # Only now, so that a rollout is collected and learned from with the same statistics.
         self.policy.observe(rollout.obs)
@@ -384,6 +399,21 @@ class Agent(ABC, Generic[ConfigT]):
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = None if gradient is None else laid_out_as(parameter, gradient)
         return metrics
+
+    def _clip_gradients(self) -> Metrics:
+        """Limit the norms of the gradients of the policy and of each objective; return the norms.
+
+        Each has its own limit, so that the heads of an objective cannot slow down the policy.
+        """
+        modules = {_GRAD_NORM: self.policy} | {
+            f"{GROUP}{name}/{_GRAD_NORM}": self.objectives[name] for name in self.coefs
+        }
+        largest = self.config.max_grad_norm
+        return {
+            name: nn.utils.clip_grad_norm_(module.parameters(), largest)
+            for name, module in modules.items()
+            if any(parameter.requires_grad for parameter in module.parameters())
+        }
 
     def _loss_of_part(self, part: Minibatch) -> tuple[Tensor, Metrics]:
         """Return the agent's loss and those of splittable objectives, and their metrics."""

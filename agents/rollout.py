@@ -158,21 +158,19 @@ def minibatches(
     returns: Tensor,
     *,
     minibatch_size: int,
-    sequences: bool,
+    length: int = 1,
 ) -> Iterator[Minibatch]:
     """Yield the minibatches of a rollout, which together contain each step once, in random order.
 
-    With memory, minibatches consist of all steps of some environments, because a sequence must be
-    processed from its start. Some objectives need such sequences, too. Otherwise, minibatches
-    consist of single steps.
+    They consist of sequences of consecutive steps. With memory, these must be whole rollouts of
+    some environments, because a sequence is processed from its start.
 
     Args:
         rollout: T steps of N environments.
         advantages: (T, N) float32.
         returns: (T, N) float32, the targets of the critic.
-        minibatch_size: env steps in a minibatch; sequences are rounded down to whole environments,
-            but at least one.
-        sequences: whether minibatches consist of whole sequences.
+        minibatch_size: env steps in a minibatch, rounded down to whole sequences, but at least one.
+        length: env steps in a sequence, L, a divisor of T.
     """
     steps, num_envs = rollout.rewards.shape
     whole = Minibatch(
@@ -186,21 +184,21 @@ def minibatches(
         memory_state=rollout.memory_state,
         targets=rollout.targets,
     )
-    if sequences:
-        count = max(1, minibatch_size // steps)
-        for lanes in torch.randperm(num_envs).to(rollout.rewards.device).split(count):
-            yield _select(whole, lanes, lanes)
-    else:
-        whole = _flatten(whole)
-        no_lanes = torch.zeros(0, dtype=torch.long, device=rollout.rewards.device)
-        order = torch.randperm(steps * num_envs).to(rollout.rewards.device)
-        for chosen in order.split(minibatch_size):
-            yield _select(whole, chosen, no_lanes)
+    whole = _in_sequences(whole, length)
+    device, is_whole = rollout.rewards.device, length == steps
+    order = torch.randperm(steps // length * num_envs).to(device)
+    for chosen in order.split(max(1, minibatch_size // length)):
+        yield _select(whole, chosen, chosen if is_whole else chosen[:0])
 
 
-def _flatten(batch: Minibatch) -> Minibatch:
-    """Return T steps of N environments as one step of T * N."""
-    return _map(batch, lambda part: part.flatten(0, 1)[None], batch.memory_state)
+def _in_sequences(batch: Minibatch, length: int) -> Minibatch:
+    """Return T steps of N environments as L steps of T / L * N sequences, (L, T / L * N, ...)."""
+
+    def cut(part: Tensor) -> Tensor:
+        sequences: Tensor = part.unflatten(0, (-1, length)).transpose(0, 1).flatten(1, 2)
+        return sequences
+
+    return _map(batch, cut, batch.memory_state)
 
 
 def _select(batch: Minibatch, lanes: Tensor, state_lanes: Tensor) -> Minibatch:

@@ -134,7 +134,7 @@ class Sampler:
         of_all = ranks.size * envs.num_envs
         self._draws_shape = (rollout_length, of_all, num_draws(envs.single_action_space))
         self._mine = slice(first, first + envs.num_envs)
-        self._targets = {name: envs.info_keys.index(name) for name in targets}
+        self._targets = [envs.info_keys.index(name) for name in targets]
         # Whether episodes start, and the memory's state, before the next env step.
         self._starts = np.ones(envs.num_envs, np.bool_)
         self._memory_state = policy.initial_state(envs.num_envs)
@@ -154,9 +154,7 @@ class Sampler:
                 ("truncated", torch.bool),
             )
         }
-        self._reported_targets = {
-            name: pinned(torch.zeros(shape, dtype=torch.float32)) for name in targets
-        }
+        self._reported_targets = pinned(torch.zeros(*shape, len(targets), dtype=torch.float32))
         self._ended: list[tuple[int, int, int, list[float]]] = []
         self._truncations: list[_Truncation] = []
         self._seeds = envs.episode_seeds
@@ -201,8 +199,10 @@ class Sampler:
         self.stopwatch.lap_like(watches)
         for name, reported in self._reported.items():
             getattr(storage, name).copy_(reported, non_blocking=True)
-        for name, reported in self._reported_targets.items():
-            storage.targets[name].copy_(reported, non_blocking=True)
+        for target, reported in zip(
+            storage.targets.values(), self._reported_targets.unbind(-1), strict=True
+        ):
+            target.copy_(reported, non_blocking=True)
         rollout = self._valued(storage)
         self.stopwatch.lap("inference")
         keys = self.envs.episode_keys
@@ -319,9 +319,9 @@ class Sampler:
             part.copy_(inputs[name])
         step.episode_starts.copy_(inputs[_STARTS])
         if self._targets:
-            info = torch.from_numpy(self.envs.current_info(group))
-            for name, column in self._targets.items():
-                self._reported_targets[name][t, lanes] = info[:, column]
+            # All at once, because there may be a hundred.
+            info = self.envs.current_info(group)[:, self._targets]
+            self._reported_targets[t, lanes] = torch.from_numpy(info)
         watch.lap("transfer")
         memory_state = self._memory_state[:, lanes]
         decision = self.policy.act(step.obs, memory_state, step.episode_starts, step.draws)

@@ -6,7 +6,7 @@ becomes three), s the side of a block of pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,15 @@ class ImageSpec:
     def num_planes(self) -> int:
         """The number of planes after decoding, P."""
         return self.shape[2] + 2 * self.channels.count("palette")
+
+    @property
+    def newest_frame(self) -> ImageSpec:
+        """The last of stacked frames, whose channels repeat; the image itself if they do not."""
+        names = self.channels
+        for length in range(1, len(names)):
+            if names == names[:length] * (len(names) // length):
+                return replace(self, shape=(*self.shape[:2], length), channels=names[:length])
+        return self
 
     def __post_init__(self) -> None:
         """Check the lengths of channels and palette."""

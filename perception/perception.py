@@ -271,10 +271,15 @@ class Perception(nn.Module):
         return decoded
 
     def observe(self, obs: Mapping[str, Tensor]) -> None:
-        """Update the statistics for normalisation with parts of observations, each (B, ...)."""
+        """Update the statistics for normalisation with parts of observations, each (B, ...).
+
+        Those of frozen image encoders stay as they are: other statistics change their features.
+        """
         for name, encoder in self.encoders.items():
             assert isinstance(encoder, PartEncoder)
-            encoder.observe(obs[name])
+            is_frozen = not any(p.requires_grad for p in encoder.parameters())
+            if not (is_frozen and name in self.image_names):
+                encoder.observe(obs[name])
 
     @property
     def image_names(self) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from agents import Agent
 from agents.policy import Policy
@@ -19,6 +20,8 @@ from storage.policy_file import About, describe_space
 from storage.run_folder import find_policy
 from training.config import AnyTrainConfig, dotted
 from training.errors import TrainingError
+
+_PALETTE = "decoder.palette"
 
 
 def initialize_from(path: Path, agent: Agent[Any], config: AnyTrainConfig) -> str:
@@ -42,7 +45,7 @@ def initialize_from(path: Path, agent: Agent[Any], config: AnyTrainConfig) -> st
     file, _ = find_policy(locate(path))
     ours, theirs = agent.policy, file.policy
     _check_same_perception(path, ours, theirs)
-    ours.perception.load_state_dict(theirs.perception.state_dict())
+    ours.perception.load_state_dict(_without_palettes(theirs.perception.state_dict()), strict=False)
     copied: list[str] = ["perception"]
     new: list[str] = []
     same_actions = describe_space(ours.action_space) == describe_space(theirs.action_space)
@@ -104,20 +107,19 @@ def copy_encoders(path: Path, agent: Agent[Any]) -> str:
             )
         _check_same(path, _encoding(theirs), _encoding(ours))
         for part in ("encoders", "norms"):
-            getattr(ours.perception, part).load_state_dict(
-                {
-                    f"{name}.{tensor}": value
-                    for tensor, value in under(
-                        f"perception.{part}.{source}.", theirs.tensors
-                    ).items()
-                },
-                strict=False,
-            )
+            tensors = under(f"perception.{part}.{source}.", theirs.tensors)
+            renamed = {f"{name}.{tensor}": value for tensor, value in tensors.items()}
+            getattr(ours.perception, part).load_state_dict(_without_palettes(renamed), strict=False)
     how = "" if theirs.normalize_obs else "not "
     return (
         f"starting with the image encoder of {path}, whose observations are {how}normalised; "
         "new: memory, actor and critic"
     )
+
+
+def _without_palettes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors without the colours of indices, which belong to the environment."""
+    return {name: tensor for name, tensor in tensors.items() if not name.endswith(_PALETTE)}
 
 
 def _check_same_perception(path: Path, ours: Policy, theirs: Policy) -> None:

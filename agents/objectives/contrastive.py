@@ -86,7 +86,7 @@ class Contrastive(Objective[ContrastiveConfig]):
         second = self._project(policy, later)
         mask = same_episode(batch.episode_starts, delay).flatten() if delay else None
         loss, accuracy = info_nce(first, second, self.config.temperature, mask)
-        return loss, {"loss": loss, "accuracy": accuracy}
+        return loss, {"accuracy": accuracy}
 
     def _project(self, policy: Policy, images: dict[str, Tensor]) -> Tensor:
         """Return the (B, Z) float32 projections of randomly shifted (B, H, W, C) uint8 images."""

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agents.errors import AgentError
-from agents.objectives.objective import ObjectiveConfig
+from agents.objectives.objective import ObjectiveConfig, check_positive
 from agents.objectives.reported import ReportedObjective, mean_reported
 from agents.policy import Policy, PolicyOutput
 from agents.rollout import Minibatch
@@ -30,7 +30,7 @@ _PREFIX = "DEPTH_"
 
 @dataclass(frozen=True, kw_only=True)
 class DepthConfig(ObjectiveConfig):
-    """The configuration of the prediction of depth."""
+    """Predicting depth: features of the geometry of what is in front."""
 
     hidden_size: int = 128
     """Width of the head's hidden layer."""
@@ -38,8 +38,7 @@ class DepthConfig(ObjectiveConfig):
     def __post_init__(self) -> None:
         """Check ranges."""
         super().__post_init__()
-        if self.hidden_size < 1:
-            raise ValueError(f"hidden_size must be at least 1, got {self.hidden_size}")
+        check_positive(self, "hidden_size")
 
 
 class Depth(ReportedObjective[DepthConfig]):

@@ -69,7 +69,7 @@ class Distill(Objective[DistillConfig]):
         self.register_buffer("teacher_state", teacher.initial_state(num_envs))
 
     @torch.no_grad()
-    def targets_of(self, rollout: Rollout) -> dict[str, Tensor]:
+    def targets_of(self, policy: Policy, rollout: Rollout) -> dict[str, Tensor]:
         """Return what the teacher would choose, (T, N, A), and its values, (T, N), float32.
 
         Raises:

@@ -11,6 +11,7 @@ one for each kind and strip, F features.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +30,7 @@ _OF_A_STRIP = "_IN_VIEW_"  # Between the kind and the number of the strip.
 
 @dataclass(frozen=True, kw_only=True)
 class LabelsConfig(ObjectiveConfig):
-    """The configuration of the prediction of visible kinds."""
+    """Predicting which kinds of objects are where on the screen: features of where to aim."""
 
 
 class Labels(ReportedObjective[LabelsConfig]):
@@ -47,6 +48,8 @@ class Labels(ReportedObjective[LabelsConfig]):
                 "the objective labels needs the kinds of visible objects, which the environment "
                 "does not report; add --kind-targets in Doom, or remove the objective"
             )
+        # The number of strips by kind; the strips of a kind follow each other.
+        self.kinds = Counter(name.partition(_OF_A_STRIP)[0].lower() for name in self.targets)
         self.head = orthogonal(nn.Linear(policy.perception.num_features, len(self.targets)), 0.01)
         self.to(policy.device)
 
@@ -61,13 +64,9 @@ class Labels(ReportedObjective[LabelsConfig]):
         right = ((logits > 0) == (presence > 0)).float()
         reported = targets[..., 0]
         loss = mean_reported(losses.mean(-1), reported, self.share)
-        kinds = [name.partition(_OF_A_STRIP)[0].lower() for name in self.targets]
+        by_kind = right.split(list(self.kinds.values()), dim=-1)
         metrics = {
-            kind: mean_reported(
-                right[..., [i for i, other in enumerate(kinds) if other == kind]].mean(-1),
-                reported,
-                self.share,
-            )
-            for kind in dict.fromkeys(kinds)
+            kind: mean_reported(strips.mean(-1), reported, self.share)
+            for kind, strips in zip(self.kinds, by_kind, strict=True)
         }
         return loss, metrics

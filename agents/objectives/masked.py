@@ -4,7 +4,7 @@ Patches are drawn at random and blackened before an image is encoded. From the f
 remains, the colours of the patches are predicted: features then say what belongs together. As in
 SimMIM, the head is linear and only masked patches count; the encoder is the agent's own.
 
-Axes: B images of a minibatch, H, W, C an image, P planes after decoding, h, w cells.
+Axes: B images of a minibatch, H, W, C an image, h, w cells, D numbers of all thumbnails.
 """
 
 from __future__ import annotations
@@ -17,17 +17,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from agents.objectives.objective import Objective, ObjectiveConfig, check_positive
+from agents.objectives.sequences import sample
 from agents.objectives.thumbnails import Thumbnails, require_images
 from agents.policy import Policy, PolicyOutput
-from agents.rollout import Minibatch
+from agents.rollout import Minibatch, Rollout
 from perception.encoders import orthogonal
+from perception.normalization import RunningMeanStd
+
+_LEAST_VARIANCE = 1e-6  # Of numbers in [0, 1], where all images are equal.
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedConfig(ObjectiveConfig):
     """Reconstructing masked patches of images: features of what belongs together in them."""
 
-    coef: float = 1.0
+    coef: float = 0.2
     """Weight of the loss, relative to the agent's own. 0: the objective is not computed."""
     share: float = 0.5
     """Share of the patches that are masked, between 0 and 1."""
@@ -45,9 +49,12 @@ class MaskedConfig(ObjectiveConfig):
 
 
 class Masked(Objective[MaskedConfig]):
-    """Predicts the masked cells of thumbnails; the loss is the squared error of numbers in [0, 1].
+    """Predicts the masked cells of thumbnails; the loss is the squared error in units of variance.
 
-    `mean_image` is the loss of predicting the mean image of the minibatch.
+    `mean_image` is the loss of predicting the mean image so far, about 1.
+
+    Attributes:
+        seen: the statistics of the numbers of thumbnails, which are in [0, 1].
     """
 
     splittable: ClassVar[bool] = False  # It draws random numbers.
@@ -58,8 +65,14 @@ class Masked(Objective[MaskedConfig]):
         require_images(policy, "masked")
         self.thumbnails = Thumbnails(policy, config.cell_size)
         size = policy.perception.num_image_features
-        self.head = orthogonal(nn.Linear(size, self.thumbnails.size), 1.0)
+        self.head = orthogonal(nn.Linear(size, self.thumbnails.size), 0.01)
+        self.seen = RunningMeanStd(self.thumbnails.size)
         self.to(policy.device)
+
+    @torch.no_grad()
+    def observe(self, policy: Policy, rollout: Rollout) -> None:
+        """See `Objective.observe`."""
+        self.seen.update(self.thumbnails.flat(sample(rollout)).flatten(0, 1))
 
     def loss(
         self, policy: Policy, output: PolicyOutput, batch: Minibatch
@@ -72,19 +85,18 @@ class Masked(Objective[MaskedConfig]):
             masks[name] = self._draw(len(frames), cells).to(frames.device)
             visible[name] = blackened(frames, masks[name], self.thumbnails.cells[name])
         with torch.no_grad():
-            colours = self.thumbnails(images)
+            variance = self.seen.variance.mean().clamp(min=_LEAST_VARIANCE)
+            colours = (self.thumbnails.flat(images) - self.seen.mean) / variance.sqrt()
+        colours = colours.float()  # (B, D)
         predicted = self.head(policy.perception.encode(visible))
-        sizes = [colours[name][0].numel() for name in images]
-        errors, baselines, counts = [], [], []
-        for (name, mask), part in zip(masks.items(), predicted.split(sizes, dim=-1), strict=True):
-            target = colours[name]
-            where = mask[:, None].expand_as(target)
-            counts.append(where.sum())
-            errors.append(((part.view_as(target) - target).square() * where).sum())
-            baselines.append(((target - target.mean(0)).square() * where).sum())
-        count = torch.stack(counts).sum().clamp(min=1)
-        loss = torch.stack(errors).sum() / count
-        return loss, {"mean_image": torch.stack(baselines).sum() / count}
+        # In the order of the numbers of thumbnails: a mask is the same for all planes of an image.
+        shapes = self.thumbnails.shapes
+        where = torch.cat(
+            [mask[:, None].expand(-1, *shapes[n]).flatten(1) for n, mask in masks.items()], dim=-1
+        )
+        count = where.sum().clamp(min=1)
+        loss = ((predicted - colours).square() * where).sum() / count
+        return loss, {"mean_image": (colours.square() * where).sum() / count}
 
     def _draw(self, count: int, cells: tuple[int, int]) -> Tensor:
         """Return which cells are masked, (B, h, w) bool on the CPU, in whole patches.

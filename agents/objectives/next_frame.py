@@ -1,7 +1,8 @@
 """Predicting the next image from features and action (Oh et al. 2015, "Action-Conditional Video").
 
 Features from which the consequence of an action can be predicted contain what moves, and what the
-agent controls. Images are small, and one step ahead is predicted, unlike in the paper.
+agent controls. Images are small, one step ahead is predicted, and what is predicted is the change:
+most of an image stays as it is.
 
 Axes: t and n steps and environments of a minibatch, F features, D numbers of all thumbnails.
 """
@@ -19,18 +20,22 @@ from agents.objectives.sequences import (
     mean_where,
     num_action_inputs,
     same_episode,
+    sample_pairs,
 )
 from agents.objectives.thumbnails import Thumbnails, require_images
 from agents.policy import Policy, PolicyOutput
-from agents.rollout import Minibatch
+from agents.rollout import Minibatch, Rollout
 from perception.encoders import orthogonal
+from perception.normalization import RunningMeanStd
+
+_LEAST_CHANGE = 1e-6  # Of squared numbers in [0, 1], where no image changes.
 
 
 @dataclass(frozen=True, kw_only=True)
 class NextFrameConfig(ObjectiveConfig):
     """Predicting the next image: features of what moves, and of what the actions change."""
 
-    coef: float = 1.0
+    coef: float = 0.2
     """Weight of the loss, relative to the agent's own. 0: the objective is not computed."""
     cell_size: int = 4
     """Side of the squares whose mean colours are predicted, in pixels."""
@@ -44,10 +49,13 @@ class NextFrameConfig(ObjectiveConfig):
 
 
 class NextFrame(Objective[NextFrameConfig]):
-    """Predicts a thumbnail of the next image; the loss is the squared error of numbers in [0, 1].
+    """Predicts how a thumbnail changes; the loss is the squared error in units of `changes.mean`.
 
     The last step of an episode and that of a rollout have no next image. `repeat` is the loss of
-    predicting that nothing changes.
+    predicting that nothing changes, about 1.
+
+    Attributes:
+        changes: the statistics of squared changes of thumbnails, whose numbers are in [0, 1].
     """
 
     sequence_length = 2
@@ -62,9 +70,17 @@ class NextFrame(Objective[NextFrameConfig]):
         self.head = nn.Sequential(
             orthogonal(nn.Linear(inputs, config.hidden_size)),
             nn.ReLU(),
-            orthogonal(nn.Linear(config.hidden_size, self.thumbnails.size), 1.0),
+            orthogonal(nn.Linear(config.hidden_size, self.thumbnails.size), 0.01),
         )
+        self.changes = RunningMeanStd(1)
         self.to(policy.device)
+
+    @torch.no_grad()
+    def observe(self, policy: Policy, rollout: Rollout) -> None:
+        """See `Objective.observe`."""
+        pairs, same = sample_pairs(rollout)
+        before, after = self.thumbnails.flat(pairs)  # (s, N, D) each
+        self.changes.update(((after - before).square().mean(-1) * same).reshape(-1, 1))
 
     def loss(
         self, policy: Policy, output: PolicyOutput, batch: Minibatch
@@ -74,13 +90,15 @@ class NextFrame(Objective[NextFrameConfig]):
             images = self.thumbnails.flat(batch.obs)  # (t, n, D)
         num_steps, mask = len(images), same_episode(batch.episode_starts, 1)
         predicted = self.predict(policy, output.features[:-1], batch.actions[:-1])
-        errors = (predicted - images[1:]).square().mean(-1)
-        changes = (images[:-1] - images[1:]).square().mean(-1)
+        scale = self.changes.mean.clamp(min=_LEAST_CHANGE).sqrt().float()
+        change = (images[1:] - images[:-1]) / scale
+        errors = (predicted - change).square().mean(-1)
+        changes = change.square().mean(-1)
         loss = mean_where(errors, mask, num_steps)
         return loss, {"repeat": mean_where(changes, mask, num_steps)}
 
     def predict(self, policy: Policy, features: Tensor, actions: Tensor) -> Tensor:
-        """Return the predicted thumbnails, (t, n, D) float32, see `Thumbnails.flat`.
+        """Return the predicted changes of thumbnails in units of the usual one, (t, n, D) float32.
 
         Args:
             policy: the policy.

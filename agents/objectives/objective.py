@@ -99,11 +99,12 @@ class Objective(nn.Module, ABC, Generic[ConfigT]):
         super().__init__()
         self.config = config
 
-    def observe(self, targets: dict[str, Tensor]) -> None:
-        """Update statistics of the targets; called before each update with a rollout.
+    def observe(self, policy: Policy, rollout: Rollout) -> None:
+        """Update statistics; called before each update with a rollout.
 
         Args:
-            targets: by name, each (T, N) float32, see `Rollout.targets`.
+            policy: the policy.
+            rollout: the rollout.
         """
 
     def rewards(self, rollout: Rollout) -> Tensor | None:
@@ -120,12 +121,13 @@ class Objective(nn.Module, ABC, Generic[ConfigT]):
         """
         return None
 
-    def targets_of(self, rollout: Rollout) -> dict[str, Tensor]:
+    def targets_of(self, policy: Policy, rollout: Rollout) -> dict[str, Tensor]:
         """Return further targets of a rollout, by names that begin with the objective's own.
 
         It is called once, before each update with a rollout, in the order of rollouts.
 
         Args:
+            policy: the policy.
             rollout: the rollout.
 
         Returns:

@@ -6,10 +6,12 @@ features, which then contain what the agent can influence.
 
 Differences from the paper: sequences are those of the rollout, not of a replay buffer; the value
 that a return ends with is that of the present weights, not of older ones, though no gradient flows
-through it; the image is not cropped. The last image of an episode is not stored, so that the value
-of the last known one replaces the rest of the return. If an action consists of several choices, the
-advantages of their alternatives are added. As in the paper, returns contain the rewards of the
-actions that the agent chose, also where they were not the best ones.
+through it; the image is not cropped; rewards are scaled so that returns are about 1, and errors are
+averaged over cells, so that the weight does not depend on the size of images. The last image of an
+episode is not stored, so that the value of the last known one replaces the rest of the return. If
+an action consists of several choices, the advantages of their alternatives are added. As in the
+paper, returns contain the rewards of the actions that the agent chose, also where they were not the
+best ones.
 
 Axes: t and n steps and environments of a minibatch, A alternatives of all choices, h, w cells, F
 features.
@@ -24,20 +26,28 @@ from torch import Tensor, nn
 
 from agents.errors import AgentError
 from agents.objectives.objective import Objective, ObjectiveConfig, check_positive
-from agents.objectives.sequences import choice_sizes, encoded_actions, mean_where, same_episode
+from agents.objectives.sequences import (
+    choice_sizes,
+    encoded_actions,
+    mean_where,
+    same_episode,
+    sample_pairs,
+)
 from agents.objectives.thumbnails import Thumbnails, require_images
 from agents.policy import Policy, PolicyOutput
-from agents.rollout import Minibatch
+from agents.rollout import Minibatch, Rollout
 from perception.encoders import orthogonal
+from perception.normalization import RunningMeanStd
 
 _CHANNELS = 32  # Of the layer before the values, as in the paper.
+_LEAST_CHANGE = 1e-4  # Of numbers in [0, 1], where no image changes.
 
 
 @dataclass(frozen=True, kw_only=True)
 class PixelControlConfig(ObjectiveConfig):
     """Learning to change the image: features of what the agent can influence."""
 
-    coef: float = 0.05
+    coef: float = 0.5
     """Weight of the loss, relative to the agent's own. 0: the objective is not computed."""
     cell_size: int = 4
     """Side of the cells whose changes are rewards, in pixels."""
@@ -95,9 +105,12 @@ class DuelingHead(nn.Module):
 
 
 class PixelControl(Objective[PixelControlConfig]):
-    """The squared errors of the cells' action values, added up over cells.
+    """The mean squared error of the cells' action values, in units in which returns are about 1.
 
-    `change` is the mean reward of a cell.
+    `change` is the mean change of a pixel, in [0, 1].
+
+    Attributes:
+        changes: the statistics of these changes.
     """
 
     sequence_length = 2
@@ -121,7 +134,15 @@ class PixelControl(Objective[PixelControlConfig]):
                 for name, (_, height, width) in self.thumbnails.shapes.items()
             }
         )
+        self.changes = RunningMeanStd(1)
         self.to(policy.device)
+
+    @torch.no_grad()
+    def observe(self, policy: Policy, rollout: Rollout) -> None:
+        """See `Objective.observe`."""
+        pairs, same = sample_pairs(rollout)
+        changes = [part[0].mean((2, 3)) for part in self.thumbnails.changes(pairs).values()]
+        self.changes.update((torch.stack(changes).mean(0) * same).reshape(-1, 1))
 
     def loss(
         self, policy: Policy, output: PolicyOutput, batch: Minibatch
@@ -129,6 +150,9 @@ class PixelControl(Objective[PixelControlConfig]):
         """See `Objective.loss`."""
         with torch.no_grad():
             rewards = self.thumbnails.changes(batch.obs)
+            # A return of equal rewards is 1 / (1 - gamma) times one of them.
+            usual = self.changes.mean.clamp(min=_LEAST_CHANGE).float()
+            scale = (1.0 - self.config.gamma) / usual
         actions = encoded_actions(policy.action_space, batch.actions)  # (t, n, A)
         num_steps, mask = len(actions), same_episode(batch.episode_starts, 1)
         losses, changes = [], []
@@ -137,16 +161,16 @@ class PixelControl(Objective[PixelControlConfig]):
             chosen = value + torch.einsum("tna,tnahw->tnhw", actions, advantages)
             best = value + sum(each.amax(2) for each in advantages.split(self.sizes, dim=2))
             targets = n_step_targets(
-                rewards[name],
+                scale * rewards[name],
                 best.detach(),
                 mask,
                 gamma=self.config.gamma,
                 num_steps=self.config.num_steps,
             )
-            errors = (chosen[:-1] - targets).square().sum((2, 3))
+            errors = (chosen[:-1] - targets).square().mean((2, 3))
             losses.append(mean_where(errors, mask, num_steps))
             changes.append(mean_where(rewards[name].mean((2, 3)), mask, num_steps))
-        return torch.stack(losses).sum(), {"change": torch.stack(changes).mean()}
+        return torch.stack(losses).mean(), {"change": torch.stack(changes).mean()}
 
 
 def n_step_targets(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from agents.objectives.objective import ConfigT, Objective
 from agents.policy import Policy
+from agents.rollout import Rollout
 
 NOT_REPORTED = -1.0
 """The value of these targets in all other environments."""
@@ -56,6 +57,6 @@ class ReportedObjective(Objective[ConfigT], ABC):
         super().__init__(policy, config, target_names)
         self.register_buffer("share", torch.ones(()), persistent=False)
 
-    def observe(self, targets: dict[str, Tensor]) -> None:
+    def observe(self, policy: Policy, rollout: Rollout) -> None:
         """See `Objective.observe`."""
-        self.share = share_reported(targets[self.targets[0]])
+        self.share = share_reported(rollout.targets[self.targets[0]])

@@ -11,8 +11,8 @@ Differences from the paper:
 - One value head learns the sum of both rewards, so that the discount is the agent's for both, and
   intrinsic returns end with episodes. Two heads would be part of every policy, for one objective.
 - The statistics of observations start with the first rollout instead of a random policy's steps.
-- Networks are small and fully connected, and images are thumbnails of all channels, not of the last
-  frame alone: novelty then costs a small share of an update, also on a CPU.
+- Networks are small and fully connected, and images are thumbnails: novelty then costs a small
+  share of an update, also on a CPU.
 - The predictor is trained with all env steps; the paper leaves some out with many environments.
 
 Axes: T rollout length, N environments, t and n steps and environments of a minibatch, D numbers of
@@ -28,6 +28,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from agents.errors import AgentError
 from agents.objectives.objective import Objective, ObjectiveConfig, check_positive
 from agents.objectives.thumbnails import Thumbnails
 from agents.policy import Policy, PolicyOutput
@@ -90,6 +91,11 @@ class RND(Objective[RNDConfig]):
             spec.size for spec in specs.values() if isinstance(spec, VectorSpec)
         )
         hidden, outputs = config.hidden_size, config.embedding_size
+        if not size:
+            raise AgentError(
+                "the objective rnd needs images or vectors, but the observations contain neither; "
+                "remove the objective"
+            )
         self.target = _layers(size, hidden, outputs).requires_grad_(requires_grad=False)
         self.predictor = _layers(size, hidden, hidden, outputs)
         self.seen, self.sums = ObservationNormalizer(size), RunningMeanStd(1)
@@ -121,8 +127,7 @@ class RND(Objective[RNDConfig]):
             for t in range(1, len(rollout.rewards))
         ]
         numbers = torch.stack([*steps, self.numbers(rollout.last_obs)])  # (T, N, D)
-        for each in numbers:
-            self.seen.update(each)
+        self.seen.update(numbers.flatten(0, 1))
         novelty = self.novelty(numbers)
         running, sums = self.running.expand(novelty.shape[1]), []
         for each in novelty:

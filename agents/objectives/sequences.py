@@ -11,6 +11,10 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from agents.rollout import Rollout
+
+_EVERY = 8  # Statistics of a rollout are computed from every eighth env step.
+
 
 def same_episode(episode_starts: Tensor, delay: int) -> Tensor:
     """Return whether each step and the one `delay` steps later belong to the same episode.
@@ -38,6 +42,29 @@ def mean_where(losses: Tensor, mask: Tensor, num_steps: int) -> Tensor:
         num_steps: t.
     """
     return (losses * mask).sum() / (num_steps * mask.shape[1])
+
+
+def sample(rollout: Rollout) -> dict[str, Tensor]:
+    """Return the observations of some env steps by part, (s, N, ...), for statistics."""
+    return {name: part[::_EVERY] for name, part in rollout.obs.items()}
+
+
+def sample_pairs(rollout: Rollout) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the observations of some env steps and of those that follow them, for statistics.
+
+    Args:
+        rollout: the rollout.
+
+    Returns:
+        Parts by name, (2, s, N, ...), and (s, N) bool, whether both are of one episode. Where they
+        are not, a change counts as 0, as in `mean_where`.
+    """
+    last = len(rollout.episode_starts) - 1
+    pairs = {
+        name: torch.stack((part[:last:_EVERY], part[1 : last + 1 : _EVERY]))
+        for name, part in rollout.obs.items()
+    }
+    return pairs, ~rollout.episode_starts[1 : last + 1 : _EVERY]
 
 
 def choice_sizes(space: spaces.Space[Any]) -> list[int]:

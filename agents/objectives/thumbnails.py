@@ -1,5 +1,8 @@
 """Images of low resolution, which objectives predict: they are decoded, and cells are averaged.
 
+Of stacked frames, that is the newest one: the others were there before the action. Frames are known
+to be stacked if their channels have names, as in Doom.
+
 Axes: ... any leading axes, H, W, C an image, P planes after decoding, h, w cells.
 """
 
@@ -51,14 +54,16 @@ class Thumbnails(nn.Module):
     def __init__(self, policy: Policy, cell_size: int) -> None:
         super().__init__()
         self.decoders = nn.ModuleDict()
+        self._channels: dict[str, int] = {}  # Of one frame.
         self.cells: dict[str, int] = {}
         self.shapes: dict[str, tuple[int, int, int]] = {}
         for name, spec in policy.specs.items():
             if isinstance(spec, ImageSpec):
-                height, width, _ = spec.shape
+                frame = spec.newest_frame
+                height, width, self._channels[name] = frame.shape
                 self.cells[name] = cell = min(cell_size, height, width)
-                self.shapes[name] = (spec.num_planes, height // cell, width // cell)
-                self.decoders[name] = Decoder(spec)
+                self.shapes[name] = (frame.num_planes, height // cell, width // cell)
+                self.decoders[name] = Decoder(frame)
         self.size = sum(planes * h * w for planes, h, w in self.shapes.values())
 
     def forward(self, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -88,10 +93,11 @@ class Thumbnails(nn.Module):
         return torch.cat([part.flatten(-3) for part in self(obs).values()], dim=-1)
 
     def _decoded(self, obs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the images by name, each (..., P, H, W) float32 in [0, 1]."""
+        """Return the newest frames by name, each (..., P, H, W) float32 in [0, 1]."""
+        newest = {name: obs[name][..., -channels:] for name, channels in self._channels.items()}
         return {
-            name: decoder(obs[name].flatten(0, -4)).float().unflatten(0, obs[name].shape[:-3])
-            for name, decoder in self.decoders.items()
+            name: self.decoders[name](frames.flatten(0, -4)).float().unflatten(0, frames.shape[:-3])
+            for name, frames in newest.items()
         }
 
     def _averaged(self, name: str, images: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from agents.errors import AgentError
 from agents.objectives.objective import Objective, ObjectiveConfig
 from agents.policy import Policy, PolicyOutput
-from agents.rollout import Minibatch
+from agents.rollout import Minibatch, Rollout
 from perception.encoders import orthogonal
 from perception.normalization import ObservationNormalizer
 
@@ -80,7 +80,7 @@ class Variables(Objective[VariablesConfig]):
         }
         return torch.stack(list(losses.values())).mean(), losses
 
-    def observe(self, targets: dict[str, Tensor]) -> None:
+    def observe(self, policy: Policy, rollout: Rollout) -> None:
         """See `Objective.observe`."""
-        stacked = torch.stack([targets[name] for name in self.targets], dim=-1)
+        stacked = torch.stack([rollout.targets[name] for name in self.targets], dim=-1)
         self.statistics.update(stacked.flatten(0, 1))

@@ -477,12 +477,12 @@ def simple_gradients(agent, **options):
         advantages,
         returns,
         minibatch_size=STEPS * NUM_ENVS,
-        sequences=agent.needs_sequences,
+        length=agent.sequence_length(len(rollout.rewards)),
     )
     output = agent.policy(batch.obs, batch.memory_state, batch.episode_starts)
     loss, _ = agent.loss(output, batch)
     for objective in agent.objectives.values():
-        objective.observe(rollout.targets)
+        objective.observe(agent.policy, rollout)
         loss = loss + objective.config.coef * objective.loss(agent.policy, output, batch)[0]
     return torch.autograd.grad(loss, agent.parameters)
 
@@ -614,9 +614,18 @@ def test_minibatches_are_sequences_only_if_an_objective_or_the_memory_needs_them
 ):
     spy = Spy(length, ObjectiveConfig(coef=coef))
     agent = make_agent_with_spy(spy, memory=memory, minibatch_size=40)
-    assert agent.needs_sequences == (len(shapes) > 0 and shapes[0][0] > 1)
+    assert agent.sequence_length(STEPS) == (shapes[0][0] if shapes else 1)
     agent.update(make_rollout(agent.policy, STEPS, NUM_ENVS))
     assert spy.shapes == shapes
+
+
+@pytest.mark.parametrize(
+    ("compared", "steps", "expected"),
+    [(1, 64, 1), (2, 64, 16), (6, 64, 16), (21, 64, 64), (2, 6, 6)],
+)
+def test_without_memory_sequences_are_parts_of_rollouts(compared, steps, expected):
+    agent = make_agent_with_spy(Spy(compared), rollout_length=steps)
+    assert agent.sequence_length(steps) == expected
 
 
 def test_sequences_of_a_policy_without_memory_result_in_the_same_gradient():

@@ -67,7 +67,7 @@ OPTIONS = {
     "normalize_returns": True,
     "normalize_obs": True,
 }
-NOT_MEANS = ("explained_variance", "objectives/next_latent/spread")  # Of env steps.
+NOT_MEANS = ("explained_variance", "objectives/next_latent/constant")  # Of env steps.
 ONE_AT_A_TIME = threading.Lock()  # Random weights are drawn from a generator that threads share.
 
 

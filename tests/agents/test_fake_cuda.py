@@ -171,7 +171,7 @@ def test_the_backward_pass_stays_on_the_device(monkeypatch, name, encoder, memor
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)
     policy = make_policy(encoder=encoder, memory=memory, normalize_obs=True)
     collected = make_rollout(policy, STEPS, NUM_ENVS, targets=TARGETS)
-    of_teacher = all_objectives(policy)["distill"].targets_of(collected)
+    of_teacher = all_objectives(policy)["distill"].targets_of(policy, collected)
     collected = replace(collected, targets=collected.targets | of_teacher)
     policy.to("meta")
     agent = make_agent(name, policy, all_objectives(policy))
@@ -181,7 +181,7 @@ def test_the_backward_pass_stays_on_the_device(monkeypatch, name, encoder, memor
         rollout.rewards,
         rollout.rewards,
         minibatch_size=STEPS * NUM_ENVS,
-        sequences=agent.needs_sequences,
+        length=agent.sequence_length(len(rollout.rewards)),
     )
     metrics = agent._differentiate(batch)
     gradients = [parameter.grad for parameter in agent.parameters]

@@ -118,7 +118,8 @@ def test_the_ratio_is_1_before_the_first_step(memory, actions):
     agent = PPO(policy, PPOConfig(), num_envs=NUM_ENVS, total_updates=1)
     rollout = make_rollout(policy, STEPS, NUM_ENVS)
     one = torch.ones_like(rollout.rewards)
-    for batch in minibatches(rollout, one, one, minibatch_size=32, sequences=policy.is_recurrent):
+    length = agent.sequence_length(STEPS)
+    for batch in minibatches(rollout, one, one, minibatch_size=32, length=length):
         output = policy(batch.obs, batch.memory_state, batch.episode_starts)
         ratio = (output.distribution.log_prob(batch.actions) - batch.logprobs).exp()
         torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=0, atol=1e-4)
@@ -138,7 +139,7 @@ def test_the_clipped_loss_equals_hand_worked_numbers():
     rollout = make_rollout(policy, 1, 4)
     ratios, advantages = torch.tensor([[1.5, 0.5, 1.5, 0.5]]), torch.tensor([[1.0, 1, -1, -1]])
     rollout = dataclasses.replace(rollout, logprobs=rollout.logprobs - ratios.log())
-    (batch,) = minibatches(rollout, advantages, advantages, minibatch_size=4, sequences=False)
+    (batch,) = minibatches(rollout, advantages, advantages, minibatch_size=4)
     output = policy(batch.obs, batch.memory_state, batch.episode_starts)
     loss, metrics = agent.loss(output, batch)
     assert float(loss.detach()) == pytest.approx(0.15, abs=1e-5)

@@ -43,7 +43,7 @@ def test_the_gradient_is_that_of_the_log_likelihood_times_the_advantage():
     agent = Reinforce(policy, config, num_envs=3, total_updates=1)
     rollout = make_rollout(policy, 10, 3)
     advantages, returns = agent.estimate(rollout, rollout.rewards)
-    (batch,) = minibatches(rollout, advantages, returns, minibatch_size=30, sequences=False)
+    (batch,) = minibatches(rollout, advantages, returns, minibatch_size=30)
     output = policy(batch.obs, batch.memory_state, batch.episode_starts)
     loss, _ = agent.loss(output, batch)
     parameters = list(policy.actor.parameters())

@@ -35,11 +35,9 @@ def numbered(steps, num_envs):
     )
 
 
-def all_minibatches(rollout, size, *, sequences):
+def all_minibatches(rollout, size, *, length):
     whole = rollout.rewards
-    return list(
-        minibatches(rollout, whole + 1.0, whole + 2.0, minibatch_size=size, sequences=sequences)
-    )
+    return list(minibatches(rollout, whole + 1.0, whole + 2.0, minibatch_size=size, length=length))
 
 
 def assert_fields_belong_together(batch):
@@ -58,13 +56,13 @@ def assert_fields_belong_together(batch):
 @settings(max_examples=40, deadline=None)
 @given(steps=st.integers(1, 7), num_envs=st.integers(1, 5), size=st.integers(1, 50))
 def test_without_memory_every_step_is_in_exactly_one_minibatch(steps, num_envs, size):
-    batches = all_minibatches(numbered(steps, num_envs), size, sequences=False)
+    batches = all_minibatches(numbered(steps, num_envs), size, length=1)
     seen = []
     for batch in batches:
         number = assert_fields_belong_together(batch)
         assert number.shape[0] == 1
         assert number.shape[1] <= size
-        assert batch.memory_state.shape[1] == 0
+        assert batch.memory_state.shape[1] == (0 if steps > 1 else number.shape[1])
         seen += number.flatten().tolist()
     assert sorted(seen) == sorted(100 * t + n for t in range(steps) for n in range(num_envs))
     assert len(batches) == -(-steps * num_envs // size)
@@ -73,7 +71,7 @@ def test_without_memory_every_step_is_in_exactly_one_minibatch(steps, num_envs, 
 @settings(max_examples=40, deadline=None)
 @given(steps=st.integers(1, 7), num_envs=st.integers(1, 5), size=st.integers(1, 50))
 def test_with_memory_every_sequence_is_whole_and_in_exactly_one_minibatch(steps, num_envs, size):
-    batches = all_minibatches(numbered(steps, num_envs), size, sequences=True)
+    batches = all_minibatches(numbered(steps, num_envs), size, length=steps)
     seen = []
     for batch in batches:
         number = assert_fields_belong_together(batch)
@@ -86,10 +84,24 @@ def test_with_memory_every_sequence_is_whole_and_in_exactly_one_minibatch(steps,
     assert sorted(seen) == list(range(num_envs))
 
 
-@pytest.mark.parametrize("sequences", [False, True])
+@pytest.mark.parametrize(("steps", "length"), [(6, 2), (6, 3), (4, 4)])
+def test_sequences_are_steps_in_a_row(steps, length):
+    batches = all_minibatches(numbered(steps, 5), 3 * length, length=length)
+    seen = []
+    for batch in batches:
+        number = assert_fields_belong_together(batch)
+        assert number.shape[0] == length
+        assert number.shape[1] <= 3
+        assert torch.equal(number, number[0] + 100 * torch.arange(length)[:, None])
+        assert (number[0] // 100 % length == 0).all()
+        seen += number.flatten().tolist()
+    assert sorted(seen) == sorted(100 * t + n for t in range(steps) for n in range(5))
+
+
+@pytest.mark.parametrize("length", [1, 2])
 @pytest.mark.parametrize("num_parts", [1, 2, 3, 7])
-def test_the_parts_of_a_minibatch_are_disjoint_and_complete(num_parts, sequences):
-    (batch,) = all_minibatches(numbered(2, 5), 10, sequences=sequences)
+def test_the_parts_of_a_minibatch_are_disjoint_and_complete(num_parts, length):
+    (batch,) = all_minibatches(numbered(2, 5), 10, length=length)
     num_envs = batch.actions.shape[1]
     parts = batch.split(num_parts)
     assert len(parts) <= num_parts
@@ -100,18 +112,18 @@ def test_the_parts_of_a_minibatch_are_disjoint_and_complete(num_parts, sequences
     numbers = torch.cat([assert_fields_belong_together(part) for part in parts], 1)
     assert torch.equal(numbers, (batch.logprobs - 0.2).round().long())
     for part, size in zip(parts, sizes, strict=True):
-        assert part.memory_state.shape[1] == (size if sequences else 0)
+        assert part.memory_state.shape[1] == (size if length == 2 else 0)
     states = torch.cat([part.memory_state for part in parts], 1)
     assert torch.equal(states, batch.memory_state)
 
 
-@pytest.mark.parametrize("sequences", [False, True])
-def test_the_order_changes_each_time_and_repeats_with_the_seed(sequences):
+@pytest.mark.parametrize("length", [1, 2])
+def test_the_order_changes_each_time_and_repeats_with_the_seed(length):
     rollout = numbered(4, 16)
 
     def order(seed):
         torch.manual_seed(seed)
-        batches = all_minibatches(rollout, 8, sequences=sequences)
+        batches = all_minibatches(rollout, 8, length=length)
         return torch.cat([batch.logprobs.flatten() for batch in batches]).tolist()
 
     assert order(0) == order(0)

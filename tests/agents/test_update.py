@@ -106,7 +106,7 @@ def textbook_update(agent, rollout):
             advantages,
             returns,
             minibatch_size=config.minibatch_size or rollout.rewards.numel(),
-            sequences=agent.needs_sequences,
+            length=agent.sequence_length(len(rollout.rewards)),
         ):
             normalized = agent.normalized(batch.advantages)
             batch = dataclasses.replace(batch, advantages=normalized)

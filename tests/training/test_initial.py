@@ -12,7 +12,7 @@ from perception import ImageSpec, PerceptionConfig
 from storage.perception_file import Trained, save_perception
 from storage.policy_file import About, load_policy, save_policy
 from storage.run_folder import RunFolder
-from tests.agents.synthetic import assert_same, weights
+from tests.agents.synthetic import assert_same, make_rollout, weights
 from tests.programs import refused
 from training.assemble import open_training
 from training.config import default_config, with_values
@@ -167,6 +167,33 @@ def test_an_agent_starts_with_the_encoder_of_another_with_other_memory_and_actio
         agent.policy.perception.encoders["screen"].state_dict(),
         first.policy.perception.encoders["obs"].state_dict(),
     )
+
+
+@pytest.mark.parametrize("rate", [0.0, 1e-3])
+def test_a_frozen_encoder_computes_the_same_after_updates(tmp_path, rate):
+    values = {"agent.normalize_obs": True}
+    first = start(tmp_path / "first", "basic", **values).policy
+    first.observe({"obs": torch.randint(256, (4, 4, 60, 80, 1), dtype=torch.uint8)})
+    source = save(tmp_path / "p.safetensors", first)
+    values |= {"agent.encoder_learning_rate": rate, "perception_from": source}
+    agent = start(tmp_path / "second", "basic", **values)
+    frames = {"obs": torch.randint(256, (5, 60, 80, 1), dtype=torch.uint8)}
+    before = agent.policy.perception.encode(frames)
+    agent.update(make_rollout(agent.policy, 8, 2))
+    same = torch.equal(agent.policy.perception.encode(frames), before)
+    assert same == (rate == 0.0)
+
+
+def test_the_colours_of_indices_are_those_of_the_environment(tmp_path):
+    policy = start(tmp_path / "first", "basic").policy
+    with torch.no_grad():
+        policy.perception.encoders["obs"].decoder.palette.fill_(0.5)
+    source = save(tmp_path / "p.safetensors", policy)
+    for values in ({"perception_from": source}, {"init_from": source}):
+        ours = start(tmp_path / "run", "basic", **values).policy.perception.encoders["obs"]
+        assert ours.decoder.palette.unique().numel() > 2
+        theirs = policy.perception.encoders["obs"]
+        assert_same(ours.encoder.state_dict(), theirs.encoder.state_dict())
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,10 @@ def train(policy, objective, make, updates, learning_rate=1e-2):
     learned = [parameter for parameter in parameters if parameter.requires_grad]
     optimizer = torch.optim.Adam(learned, learning_rate)
     for seed in range(updates):
-        loss, _ = evaluate(policy, objective, make(seed))
+        batch = make(seed)
+        batch.targets.update(objective.targets_of(policy, batch))
+        objective.observe(policy, batch)
+        loss, _ = evaluate(policy, objective, batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -82,5 +85,6 @@ def train(policy, objective, make, updates, learning_rate=1e-2):
 
 def evaluate(policy, objective, batch):
     """Return the loss and the metrics of a minibatch."""
+    batch.targets.update(objective.targets_of(policy, batch))
     output = policy(batch.obs, batch.memory_state, batch.episode_starts)
     return objective.loss(policy, output, batch)

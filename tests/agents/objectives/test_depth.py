@@ -51,7 +51,7 @@ def test_depth_is_learned_from_a_quarter_of_the_environments():
     assert metrics[0]["objectives/depth/loss"] == pytest.approx(math.log(8), abs=0.1)
     assert metrics[-1]["objectives/depth/loss"] < 0.4
     unseen = make_data(policy, 16, 16, seed=1_000, every=1)
-    objective.observe(unseen.targets)
+    objective.observe(policy, unseen)
     with torch.no_grad():
         _, seen = objective.loss(policy, output_of(policy, unseen), unseen)
     assert seen["accuracy"] > 0.9
@@ -60,7 +60,7 @@ def test_depth_is_learned_from_a_quarter_of_the_environments():
 def test_the_loss_equals_a_hand_written_one():
     policy, objective = make()
     rollout = make_data(policy, 6, 8)
-    objective.observe(rollout.targets)
+    objective.observe(policy, rollout)
     with torch.no_grad():
         torch.nn.init.normal_(objective.head[2].weight)
         output = output_of(policy, rollout)
@@ -85,5 +85,5 @@ def test_the_errors_are_one_line():
         "the objective depth needs depth, which the environment does not report; add "
         "--depth-targets in Doom, or remove the objective"
     )
-    with pytest.raises(ValueError, match=r"^hidden_size must be at least 1, got 0$"):
+    with pytest.raises(ValueError, match=r"^hidden_size must be greater than 0, got 0$"):
         DepthConfig(hidden_size=0)

@@ -47,7 +47,7 @@ def test_the_loss_is_the_divergence_that_scipy_computes():
     student = make_student(teacher, DistillConfig(value_coef=0.25), value_scale=3.0)
     rollout = make_rollout(student.policy, STEPS, NUM_ENVS)
     objective = student.objectives["distill"]
-    targets = objective.targets_of(rollout)
+    targets = objective.targets_of(None, rollout)
     output = student.policy(rollout.obs, rollout.memory_state, rollout.episode_starts)
     fields = {f.name: getattr(rollout, f.name, None) for f in dataclasses.fields(Minibatch)}
     batch = Minibatch(**fields | {"targets": targets})
@@ -73,7 +73,7 @@ def test_the_memory_of_the_teacher_runs_along_from_rollout_to_rollout():
         obs = {name: part[half] for name, part in rollout.obs.items()}
         starts = rollout.episode_starts[half]
         part = dataclasses.replace(rollout, obs=obs, episode_starts=starts)
-        halves.append(objective.targets_of(part)["distill/values"])
+        halves.append(objective.targets_of(None, part)["distill/values"])
     with torch.no_grad():
         whole = teacher(rollout.obs, teacher.initial_state(NUM_ENVS), rollout.episode_starts)
     torch.testing.assert_close(torch.cat(halves), whole.values)

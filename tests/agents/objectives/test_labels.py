@@ -47,7 +47,7 @@ def test_kinds_are_learned_from_a_quarter_of_the_environments():
     metrics = [agent.update(make_data(policy, 16, 16, seed=seed)) for seed in range(80)]
     assert metrics[0]["objectives/labels/loss"] == pytest.approx(math.log(2), abs=0.05)
     unseen = make_data(policy, 16, 16, seed=1_000, every=1)
-    objective.observe(unseen.targets)
+    objective.observe(policy, unseen)
     with torch.no_grad():
         _, seen = objective.loss(policy, output_of(policy, unseen), unseen)
     assert seen.keys() == {"monster", "item"}
@@ -57,7 +57,7 @@ def test_kinds_are_learned_from_a_quarter_of_the_environments():
 def test_the_loss_equals_a_hand_written_one():
     policy, objective = make()
     rollout = make_data(policy, 6, 8)
-    objective.observe(rollout.targets)
+    objective.observe(policy, rollout)
     with torch.no_grad():
         torch.nn.init.normal_(objective.head.weight)
         output = output_of(policy, rollout)

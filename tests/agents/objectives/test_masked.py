@@ -42,6 +42,12 @@ def test_only_masked_cells_count():
     policy = make_policy(specs={"screen": IMAGE, "variables": VECTOR, "map": IMAGE})
     objective = Masked(policy, MaskedConfig(cell_size=5, patch_cells=2), ())
     rollout = make_rollout(policy, 3, 4)
+    objective.observe(policy, rollout)
+    seen = objective.thumbnails({name: rollout.obs[name][0] for name in ("screen", "map")})
+    means = {name: part.mean(0) for name, part in seen.items()}
+    spread = (
+        sum(part.var(0, correction=0).sum() for part in seen.values()) / objective.seen.mean.numel()
+    )
     torch.manual_seed(3)
     with torch.no_grad():
         loss, metrics = evaluate(policy, objective, rollout)
@@ -55,9 +61,9 @@ def test_only_masked_cells_count():
     for i, name in enumerate(images):
         where = masks[name].nonzero().tolist()
         for image, y, x in where:
-            target = targets[name][image, :, y, x]
+            target = (targets[name][image, :, y, x] - means[name][:, y, x]) / spread.sqrt()
             total += float((predicted[image, i, :, y, x] - target).square().sum())
-            baseline += float((targets[name].mean(0)[:, y, x] - target).square().sum())
+            baseline += float(target.square().sum())
         count += 4 * len(where)
     assert float(loss) == pytest.approx(total / count, rel=1e-4)
     assert float(metrics["mean_image"]) == pytest.approx(baseline / count, rel=1e-4)

@@ -65,7 +65,7 @@ def test_features_alone_decide_what_can_be_predicted():
     """A positive control: from constant features, only the mean can be learned."""
     policy, objective = make()
     rollout = make_data(policy, 16, 16)
-    objective.observe(rollout.targets)
+    objective.observe(policy, rollout)
     with torch.no_grad():
         output = output_of(policy, rollout)
         objective.head.weight.zero_()
@@ -81,7 +81,7 @@ def test_losses_equal_hand_written_ones():
     rollout = make_data(policy, 6, 4)
     other = make_data(policy, 6, 4, seed=1)
     for each in (rollout, other):
-        objective.observe(each.targets)
+        objective.observe(policy, each)
     with torch.no_grad():
         output = output_of(policy, rollout)
         loss, losses = objective.loss(policy, output, rollout)
@@ -102,7 +102,7 @@ def test_losses_equal_hand_written_ones():
 def test_the_loss_depends_on_features_only():
     policy, objective = make()
     rollout = make_data(policy, 3, 2)
-    objective.observe(rollout.targets)
+    objective.observe(policy, rollout)
     features = torch.randn(3, 2, policy.perception.num_features)
     output = PolicyOutput(None, None, features, None)
     loss, _ = objective.loss(None, output, rollout)
