@@ -24,7 +24,7 @@ class ExportOptions(ReadingOptions):
     def __post_init__(self) -> None:
         """Check the file's name."""
         if self.onnx is not None and (self.onnx.suffix != ".onnx" or self.onnx.is_dir()):
-            raise ValueError(f"--onnx {self.onnx}: name a file, as in policy.onnx")
+            raise ValueError(f"--onnx {self.onnx}: name a file that ends in .onnx")
 
 
 def run(options: ExportOptions) -> None:

@@ -80,7 +80,7 @@ def read_help(text: str) -> dict[str, list[Flag]]:
             content = line.strip("│").strip()
             # Descriptions of positional arguments are indented, their names are not.
             is_positional = name == _POSITIONAL and not line.startswith("│  ")
-            if content.startswith("--") or is_positional:
+            if line.startswith("│ --") or is_positional:
                 items.append(content)
             elif items:
                 items[-1] += ("  " if "  " not in items[-1] else " ") + content

@@ -166,12 +166,15 @@ class RunFolder:
     def locked(self, say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
         """Lock the folder against other training runs; the end of the process releases the lock.
 
+        A folder that is new is removed again if nothing was written into it.
+
         Args:
             say: is called with a line if the file system has no locks.
 
         Raises:
             FileError: If another training run holds the lock.
         """
+        is_new = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
         folder = os.open(self.path, os.O_RDONLY)
         try:
@@ -189,6 +192,9 @@ class RunFolder:
             yield
         finally:
             os.close(folder)
+            if is_new:
+                with contextlib.suppress(OSError):  # It is not empty.
+                    self.path.rmdir()
 
     def clear(self) -> None:
         """Remove what a run wrote; nothing is removed from a folder that holds no run.

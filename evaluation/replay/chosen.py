@@ -57,6 +57,10 @@ def chosen_episodes(
         return choose(recorded, wanted, count), folder
     if wanted == HIGHLIGHT and count == 1:
         return [_first_long(file, run, trust=trust)], folder
+    if not wanted.isdecimal() and wanted != HIGHLIGHT:
+        raise EvaluationError(
+            f"--episode {wanted}: {name} has no recorded episodes; give a seed, as in --episode 17"
+        )
     seed = int(wanted) if wanted.isdecimal() else 0
     protocol = Protocol(episodes=count, seed=seed, num_envs=1)
     return play_new(file, run, protocol, greedy=False, trust=trust), folder

@@ -58,9 +58,8 @@ NOTE = (
     "Mean and IQM (the mean of the middle half) of native returns, each with its 95 % interval "
     "over episodes (percentile bootstrap), which estimates what these policies would score on "
     "other episodes. The intervals over new seeds (Student's t of the seeds' means and IQMs) "
-    "estimate what other trainings would score. Env steps and minutes are of a whole training; the "
-    "policy that was best in an evaluation during it is scored, and no scored episode was used to "
-    "choose it."
+    "estimate what other trainings would score. The policy that was best in an evaluation during "
+    "the training is scored; no scored episode was used to choose it."
 )
 _LARGEST = 2**26  # Bytes of the JSON of a comparison.
 Document = Mapping[str, Any]

@@ -40,7 +40,10 @@ def test_what_is_exported_names_the_environment_it_is_scored_in(doom_run, tmp_pa
 def test_bad_arguments_get_one_line(capsys, doom_run):
     for arguments, expected in (
         (["nowhere"], "there is no run at nowhere"),
-        ([doom_run, "--onnx", "p.safetensors"], "--onnx p.safetensors: name a file, as in policy"),
+        (
+            [doom_run, "--onnx", "p.safetensors"],
+            "--onnx p.safetensors: name a file that ends in .onnx",
+        ),
         ([doom_run, "--out", "p.onnx"], "export has no --out; see python evaluate.py export --h"),
     ):
         assert expected in refused(capsys, evaluate, "export", *arguments)

@@ -175,6 +175,14 @@ def test_a_folder_is_locked_against_a_second_training(tmp_path):
         pass
 
 
+def test_a_new_folder_into_which_nothing_was_written_is_removed(tmp_path):
+    new, used, before = (RunFolder(tmp_path / name) for name in ("new", "used", "before"))
+    before.path.mkdir()
+    with new.locked(), used.locked(), before.locked():
+        (used.path / "file").touch()
+    assert [folder.path.exists() for folder in (new, used, before)] == [False, True, True]
+
+
 def test_a_link_to_another_place_is_not_followed(tmp_path):
     write_policy(tmp_path / "elsewhere.safetensors", 1)
     (tmp_path / "run").mkdir()

@@ -33,6 +33,13 @@ def test_with_a_policy_the_first_long_episode_is_shown_else_the_longest(
     assert shown.episode.seed == expected
 
 
+@pytest.mark.parametrize("wanted", ["best", "nope"])
+def test_a_policy_file_has_no_episodes_to_choose_from(cartpole_run, wanted):
+    message = rf"^--episode {wanted}: .* has no recorded episodes; give a seed, as in --episode 17$"
+    with pytest.raises(EvaluationError, match=message):
+        chosen_episodes(cartpole_run / "policy.safetensors", wanted, 1, trust=False)
+
+
 @pytest.fixture
 def run(cartpole_run, tmp_path):
     """A run folder whose recordings are those of a long training."""
