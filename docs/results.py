@@ -48,13 +48,13 @@ scenarios with five seeds:
 
     python evaluate.py suite
 
-It trains what is not trained yet, and uses finished runs as they are. Runs of `health_gathering`
-were stopped early, and the first part of `deadly_corridor` and `predict_position` was trained on
-another machine (`benchmarks/results/suite/README.md`); `--seeds 0 1` and
+It trains what is not trained yet, and uses finished runs as they are; `--seeds 0 1` and
 `python evaluate.py suite basic take_cover` make a part of the table
 ([suite](commands/suite.md)). `python evaluate.py watch zoo/basic` shows a policy of the zoo. The
 same curves in TensorBoard: [board](commands/board.md). *Trained on* is the machine on which a
-training was last resumed.
+training was last resumed: the first part of `deadly_corridor` and `predict_position` was trained
+on another one. Runs of `health_gathering` were stopped early
+(`benchmarks/results/suite/README.md`).
 
 """
 
