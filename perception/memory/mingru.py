@@ -46,7 +46,8 @@ class MinGRU(Memory):
     """Layers of minGRU; the state is one row for each.
 
     Weights are orthogonal. The gates' biases make units forget at different speeds, over 1 to 64
-    env steps (chrono initialisation; Tallec and Ollivier 2018, section 3).
+    env steps, as many on each scale (after the chrono initialisation of Tallec and Ollivier 2018,
+    section 3, in which most units are slow).
     """
 
     is_recurrent = True

@@ -116,11 +116,12 @@ class SupervisedTraining:
     def learn(self) -> None:
         """Learn epoch by epoch, until the end, a signal, or stagnation."""
         while not self.is_over:
-            start = time.perf_counter()
+            start, before = time.perf_counter(), self.progress.examples
             done = self.learn_epoch()
-            self.progress.seconds += time.perf_counter() - start
+            seconds = time.perf_counter() - start
+            self.progress.seconds += seconds
             if done:
-                self.finish_epoch(time.perf_counter() - start)
+                self.finish_epoch((self.progress.examples - before) / seconds)
             else:
                 self.save()
 
@@ -166,11 +167,11 @@ class SupervisedTraining:
         self.optimizer.step()
         return float(loss.detach())
 
-    def finish_epoch(self, seconds: float) -> None:
+    def finish_epoch(self, examples_per_s: float) -> None:
         """Validate, log, keep the best weights, and save.
 
         Args:
-            seconds: that learning took.
+            examples_per_s: speed of learning.
         """
         progress, task, logger = self.progress, self.task, self.logger
         start = time.perf_counter()
@@ -188,7 +189,7 @@ class SupervisedTraining:
                 logger.record_picture(f"validation/{name}", picture, progress.examples)
         progress.seconds += time.perf_counter() - start
         logger.record("time/epoch", progress.epoch)
-        logger.record("time/examples_per_s", count(self.train) / seconds)
+        logger.record("time/examples_per_s", examples_per_s)
         logger.record("time/time_elapsed", progress.seconds)
         logger.record("time/total_timesteps", progress.examples)
         logger.record("train/learning_rate", rate)
