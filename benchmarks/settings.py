@@ -11,7 +11,8 @@ command can be interrupted. Speeds depend on what else the machine does: compare
 only. The return at equal wall time is that of the last training episodes at the time when the
 fastest training of the same seed had ended. Env steps and seconds to a return are those at which
 the mean of the last 100 training episodes first reaches it; a training that never does counts with
-its whole length, which is less than it would need.
+its whole length, which is less than it would need. `evaluate.py plot "runs/settings/basic/*"` draws the
+curves.
 """
 
 from __future__ import annotations
@@ -207,7 +208,7 @@ class Trained:
 
 def train(options: Comparison, env: str, name: str, seed: int) -> Trained:
     """Train and score one name with one seed, unless that has been done."""
-    folder = RunFolder(options.runs / env.rpartition(":")[2] / name / f"seed{seed}")
+    folder = RunFolder(options.runs / env.rpartition(":")[2] / f"{name}-seed{seed}")
     if not folder.evaluation_file.exists():
         options.prepare(env, name)
         _run(
