@@ -11,8 +11,8 @@ command can be interrupted. Speeds depend on what else the machine does: compare
 only. The return at equal wall time is that of the last training episodes at the time when the
 fastest training of the same seed had ended. Env steps and seconds to a return are those at which
 the mean of the last 100 training episodes first reaches it; a training that never does counts with
-its whole length, which is less than it would need. `evaluate.py plot "runs/settings/basic/*"` draws the
-curves.
+its whole length, which is less than it would need.
+`evaluate.py plot "runs/settings/basic/*"` draws the curves.
 """
 
 from __future__ import annotations
