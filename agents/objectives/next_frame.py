@@ -1,8 +1,8 @@
 """Predicting the next image from features and action (Oh et al. 2015, "Action-Conditional Video").
 
 Features from which the consequence of an action can be predicted contain what moves, and what the
-agent controls. Images are small, one step ahead is predicted, and what is predicted is the change:
-most of an image stays as it is.
+agent controls. Unlike in the paper, images are small, only one step ahead is predicted, and of it
+the change, because most of an image stays as it is.
 
 Axes: t and n steps and environments of a minibatch, F features, D numbers of all thumbnails.
 """

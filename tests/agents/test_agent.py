@@ -9,6 +9,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from agents import (
@@ -635,6 +636,30 @@ def test_sequences_of_a_policy_without_memory_result_in_the_same_gradient():
         agent.update(make_rollout(agent.policy, STEPS, NUM_ENVS))
         gradients.append([p.grad for p in agent.parameters])
     assert_close_gradients(*gradients)
+
+
+class Steep(Spy):
+    """A spy with a parameter whose gradient is 1,000,000, and with no effect on the policy."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.slope = nn.Parameter(torch.zeros(()))
+
+    def loss(self, policy, output, batch):
+        return 1e7 * self.slope, {}
+
+
+def test_the_gradients_of_an_objective_do_not_shrink_those_of_the_policy():
+    updated = []
+    for spy in (Spy(1, ObjectiveConfig(coef=0.0)), Steep()):
+        agent = make_agent_with_spy(spy)
+        metrics = agent.update(make_rollout(agent.policy, STEPS, NUM_ENVS))
+        updated.append((weights(agent.policy), metrics))
+    (alone, before), (beside, after) = updated
+    assert_same(alone, beside)
+    assert after["grad_norm"] == before["grad_norm"]
+    assert after["objectives/spy/grad_norm"] == pytest.approx(1e6)
+    assert "objectives/spy/grad_norm" not in before
 
 
 def test_an_objective_that_needs_longer_rollouts_is_refused_in_one_line():
