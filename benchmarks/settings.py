@@ -54,7 +54,7 @@ _LEARNED: dict[str, tuple[float, str]] = {
     # The return to reach, and the training.
     "basic": (75.0, "--total-env-steps 50000"),
     "take_cover": (400.0, "--total-env-steps 150000"),
-    "predict_position": (0.2, "--total-env-steps 250000"),
+    "predict_position": (0.2, "--total-env-steps 150000"),
     "my_way_home": (0.5, "--total-env-steps 500000"),
 }
 _PRETRAINED = ("pretrained", "frozen")  # The encoder goes on learning, or stays as it is.
