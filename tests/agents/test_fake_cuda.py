@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import replace
 
 import pytest
 import torch
@@ -171,8 +170,8 @@ def test_the_backward_pass_stays_on_the_device(monkeypatch, name, encoder, memor
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)
     policy = make_policy(encoder=encoder, memory=memory, normalize_obs=True)
     collected = make_rollout(policy, STEPS, NUM_ENVS, targets=TARGETS)
-    of_teacher = all_objectives(policy)["distill"].targets_of(policy, collected)
-    collected = replace(collected, targets=collected.targets | of_teacher)
+    for objective in all_objectives(policy).values():
+        collected.targets.update(objective.targets_of(policy, collected))
     policy.to("meta")
     agent = make_agent(name, policy, all_objectives(policy))
     rollout = moved(collected, torch.device("meta"))
