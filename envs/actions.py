@@ -58,6 +58,8 @@ class Actions(gym.ActionWrapper[Any, Any, Any]):
             array = array.reshape(space.shape) + space.start
         elif isinstance(space, spaces.Box):
             array = self._numbers(array.astype(np.float64).reshape(space.shape))
+            # The bounds again: the largest 64-bit integers are no float64 numbers.
+            array = np.clip(np.asarray(array, space.dtype), space.low, space.high)
         return np.asarray(array, space.dtype).reshape(space.shape or ())
 
     def _numbers(self, action: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agents.distributions import ActionHead, num_draws
@@ -76,6 +76,7 @@ def action_spaces(draw):
 
 
 @settings(max_examples=100, deadline=None)
+@example(space=spaces.Box(2**63 - 1, 2**63 - 1, (), np.int64), seed=0, spread=0.0)
 @given(space=action_spaces(), seed=st.integers(0, 1000), spread=st.sampled_from([0.0, 1.0, 1e30]))
 def test_whatever_a_policy_chooses_is_in_the_space(space, seed, spread):
     env = adapted(space)
