@@ -154,7 +154,7 @@ class Sampler:
                 ("truncated", torch.bool),
             )
         }
-        self._reported_targets = pinned(torch.zeros(*shape, len(targets), dtype=torch.float32))
+        self._reported_targets = pinned(torch.zeros(len(targets), *shape, dtype=torch.float32))
         self._ended: list[tuple[int, int, int, list[float]]] = []
         self._truncations: list[_Truncation] = []
         self._seeds = envs.episode_seeds
@@ -199,8 +199,9 @@ class Sampler:
         self.stopwatch.lap_like(watches)
         for name, reported in self._reported.items():
             getattr(storage, name).copy_(reported, non_blocking=True)
+        # Targets come first, so that each is contiguous: only then a GPU is not waited for.
         for target, reported in zip(
-            storage.targets.values(), self._reported_targets.unbind(-1), strict=True
+            storage.targets.values(), self._reported_targets.unbind(), strict=True
         ):
             target.copy_(reported, non_blocking=True)
         rollout = self._valued(storage)
@@ -321,7 +322,7 @@ class Sampler:
         if self._targets:
             # All at once, because there may be a hundred.
             info = self.envs.current_info(group)[:, self._targets]
-            self._reported_targets[t, lanes] = torch.from_numpy(info)
+            self._reported_targets[:, t, lanes] = torch.from_numpy(info.T)
         watch.lap("transfer")
         memory_state = self._memory_state[:, lanes]
         decision = self.policy.act(step.obs, memory_state, step.episode_starts, step.draws)
