@@ -50,13 +50,13 @@ _SCENARIOS: dict[str, str] = {
     "health_gathering": "--total-env-steps 60000",
     "defend_the_center": "--total-env-steps 150000",
 }
-_LEARNED: dict[str, tuple[float, str]] = {
-    # The return to reach, and the training.
-    "basic": (75.0, "--total-env-steps 50000"),
-    "take_cover": (400.0, "--total-env-steps 150000"),
-    "predict_position": (0.2, "--total-env-steps 150000"),
-    "my_way_home": (0.5, "--total-env-steps 500000"),
+_LEARNING_TASKS: dict[str, str] = {
+    "basic": "--total-env-steps 50000",
+    "take_cover": "--total-env-steps 150000",
+    "predict_position": "--total-env-steps 150000",
+    "my_way_home": "--total-env-steps 500000",
 }
+_GOALS = {"basic": 75.0, "take_cover": 400.0, "predict_position": 0.2, "my_way_home": 0.5}
 _PRETRAINED = ("pretrained", "frozen")  # The encoder goes on learning, or stays as it is.
 # The presets scale rewards by hand; the other targets do without.
 _VALUES: dict[str, str] = {
@@ -82,6 +82,7 @@ class Comparison:
 
     kind: ClassVar[str]
     tasks: ClassVar[dict[str, str]] = _SCENARIOS
+    goals: ClassVar[dict[str, float]] = {}  # Returns to which env steps and seconds are counted.
     names: tuple[str, ...]
     """What is compared."""
     envs: tuple[str, ...]
@@ -96,10 +97,6 @@ class Comparison:
     def flags(self, env: str, name: str) -> list[str]:
         """Return the flags of a training."""
         return [*self.tasks[env].split(), f"--{self.kind}", name]
-
-    def goal(self, env: str) -> float | None:
-        """Return the return to which env steps and seconds are counted, if there is one."""
-        return None
 
     def prepare(self, env: str, name: str) -> None:
         """Make what a training starts with, unless it is there."""
@@ -135,6 +132,8 @@ class Objectives(Comparison):
     """Compare objectives, and encoders that know what is on the screen before they start."""
 
     kind = "objectives"
+    tasks = _LEARNING_TASKS
+    goals = _GOALS
     names: tuple[str, ...] = (
         *("none", "normalized", *_PRETRAINED),
         *("depth", "labels", "variables", "next_latent", "next_frame"),
@@ -152,11 +151,7 @@ class Objectives(Comparison):
             "pretrained": source,
             "frozen": [*source, "--encoder-learning-rate", "0"],
         }.get(name, ["--objectives", name])
-        return [*_LEARNED[env][1].split(), *chosen]
-
-    def goal(self, env: str) -> float | None:
-        """Return the return to which env steps and seconds are counted."""
-        return _LEARNED[env][0]
+        return [*self.tasks[env].split(), *chosen]
 
     def prepare(self, env: str, name: str) -> None:
         """Train the encoder on objects."""
@@ -305,8 +300,7 @@ def main() -> None:
         *("environment", options.kind, "mean return", "95 % over new seeds", "by seed"),
         *("at equal wall time", "env steps/s", "updates/s"),
     ]
-    goals = {env: options.goal(env) for env in options.envs}
-    if any(goal is not None for goal in goals.values()):
+    if options.goals:
         columns += ["reached", "env steps to it", "95 %", "seconds to it", "95 %"]
     lines = [
         f"| {' | '.join(columns)} |",
@@ -318,7 +312,7 @@ def main() -> None:
             name: [train(options, env, name, seed) for seed in options.seeds]
             for name in options.names
         }
-        lines += table(env, results, goals[env])
+        lines += table(env, results, options.goals.get(env))
         data[env] = {
             name: [vars(each) | {"curve": each.curve[::10]} for each in trained]
             for name, trained in results.items()
