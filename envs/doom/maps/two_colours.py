@@ -48,13 +48,13 @@ class TwoColours(Kind[TwoColoursConfig]):
 
     rules = Rules(
         goal="Take the key of the colour that the torches at the start have.",
-        rewards="right key +1, wrong key -1 (both end the episode), -0.0001 a tic",
+        rewards="right key +1, wrong key 0 (both end the episode), -0.0001 a tic",
         time_limit=1050,
         settings={
             "doom_skill": 3,
             "living_reward": -0.0001,
             "map_exit_reward": 1.0,  # The right key leaves the level.
-            "death_reward": -1.0,  # The wrong one kills.
+            "death_reward": 0.0,  # The wrong one kills.
         },
     )
 

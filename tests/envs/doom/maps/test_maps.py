@@ -177,7 +177,7 @@ def test_time_that_runs_out_truncates_and_goals_terminate():
         env.close()
 
 
-def test_the_wrong_colour_ends_the_episode_with_a_loss():
+def test_the_wrong_colour_ends_the_episode_without_a_reward():
     env = DoomEnv(scripted_config(EnvConfig(env="maps:two_colours", **SMALL)))
     original = env.maps.level
     try:
@@ -194,7 +194,7 @@ def test_the_wrong_colour_ends_the_episode_with_a_loss():
     finally:
         env.close()
     assert result["terminated"]
-    assert result["r"] == pytest.approx(-1.0, abs=0.06)
+    assert result["r"] == pytest.approx(0.0, abs=0.06)
 
 
 @pytest.mark.slow
