@@ -22,23 +22,37 @@ from agents.errors import AgentError
 from agents.objectives.objective import ObjectiveConfig
 from agents.objectives.reported import ReportedObjective, mean_reported
 from agents.policy import Policy, PolicyOutput
-from agents.rollout import Minibatch
+from agents.rollout import Minibatch, Rollout
 from perception.encoders import orthogonal
 
 _OF_A_STRIP = "_IN_VIEW_"  # Between the kind and the number of the strip.
+_LEAST_ENTROPY = 0.01  # In nats; the unit of the loss where almost nothing is ever seen.
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelsConfig(ObjectiveConfig):
     """Predicting which kinds of objects are where on the screen: features of where to aim."""
 
+    coef: float = 0.5
+    """Weight of the loss, relative to the agent's own. 0: the objective is not computed."""
+
 
 class Labels(ReportedObjective[LabelsConfig]):
-    """Predicts in which strips kinds of objects are; the loss is the mean binary cross-entropy.
+    """Predicts in which strips kinds of objects are; the loss is a binary cross-entropy.
+
+    Most strips are empty, and little is lost by always saying so. The loss is therefore divided by
+    what a prediction costs that knows how often each strip has each kind, but not the image. Below
+    1, something is seen.
 
     The metrics are, for each kind, the share of strips, in [0, 1], in which its presence is
     predicted correctly.
+
+    Attributes:
+        frequencies: (K,) float32, how often each target was present in the last rollout.
     """
+
+    averaged = (*ReportedObjective.averaged, "frequencies")
+    frequencies: Tensor
 
     def __init__(self, policy: Policy, config: LabelsConfig, target_names: tuple[str, ...]) -> None:
         super().__init__(policy, config, target_names)
@@ -51,7 +65,16 @@ class Labels(ReportedObjective[LabelsConfig]):
         # The number of strips by kind; the strips of a kind follow each other.
         self.kinds = Counter(name.partition(_OF_A_STRIP)[0].lower() for name in self.targets)
         self.head = orthogonal(nn.Linear(policy.perception.num_features, len(self.targets)), 0.01)
+        self.register_buffer("frequencies", torch.zeros(len(self.targets)), persistent=False)
         self.to(policy.device)
+
+    def observe(self, policy: Policy, rollout: Rollout) -> None:
+        """See `Objective.observe`."""
+        super().observe(policy, rollout)
+        reported = rollout.targets[self.targets[0]]
+        targets = [rollout.targets[name] for name in self.targets]
+        shares = [mean_reported(target, reported, self.share) for target in targets]
+        self.frequencies = torch.stack(shares).clamp(max=1.0)  # It may be above by rounding.
 
     def loss(
         self, policy: Policy, output: PolicyOutput, batch: Minibatch
@@ -63,7 +86,9 @@ class Labels(ReportedObjective[LabelsConfig]):
         losses = F.binary_cross_entropy_with_logits(logits, presence, reduction="none")
         right = ((logits > 0) == (presence > 0)).float()
         reported = targets[..., 0]
-        loss = mean_reported(losses.mean(-1), reported, self.share)
+        known = self.frequencies
+        entropy = F.binary_cross_entropy(known, known).clamp(min=_LEAST_ENTROPY)
+        loss = mean_reported(losses.mean(-1), reported, self.share) / entropy
         by_kind = right.split(list(self.kinds.values()), dim=-1)
         metrics = {
             kind: mean_reported(strips.mean(-1), reported, self.share)

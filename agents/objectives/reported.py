@@ -6,6 +6,7 @@ Axes: t and n steps and environments of a minibatch, T rollout length, N environ
 from __future__ import annotations
 
 from abc import ABC
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -50,7 +51,7 @@ class ReportedObjective(Objective[ConfigT], ABC):
         share: the share of the last rollout's env steps for which they are, a scalar.
     """
 
-    averaged = ("share",)
+    averaged: ClassVar[tuple[str, ...]] = ("share",)
     share: Tensor
 
     def __init__(self, policy: Policy, config: ConfigT, target_names: tuple[str, ...]) -> None:
