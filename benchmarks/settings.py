@@ -40,8 +40,8 @@ _MEMORY_TASKS: dict[str, str] = {
     _POLE: "--total-env-steps 100000 --num-envs 16 --rollout-length 64 --num-epochs 10 "
     "--learning-rate 1e-3 --anneal-learning-rate --gamma 0.98 --entropy-coef 0 --target-kl 0.02 "
     "--reward-scale 0.05 --normalize-obs --hidden-sizes 64",
-    "MiniGrid-MemoryS7-v0": "--total-env-steps 200000",
-    "MiniGrid-MemoryS11-v0": "--total-env-steps 200000",
+    "MiniGrid-MemoryS7-v0": "--total-env-steps 600000",
+    "MiniGrid-MemoryS11-v0": "--total-env-steps 600000",
     # Fireballs fly, and one frame does not show where to.
     "take_cover": "--total-env-steps 150000 --rollout-length 32",
 }

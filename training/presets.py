@@ -98,7 +98,24 @@ _CAR_RACING: dict[str, Any] = {
     "total_env_steps": 2_000_000,
 }
 
-# Vectors and grids with memory. An update goes through its sequences env step by env step, which
+# The cells of a grid are numbers of objects, colours and states, which mean nothing as quantities:
+# one-hot, they are learned where a network of this size does not find them otherwise. There are many
+# short episodes with a reward that is rare and depends on what was seen at their start, hence large
+# batches of long sequences and more entropy.
+_GRID: dict[str, Any] = {
+    **_CLASSIC,
+    "env.wrappers": ("minigrid.wrappers:OneHotPartialObsWrapper",),
+    "num_envs": 64,
+    "total_env_steps": 1_000_000,
+}
+_GRID_PPO: dict[str, Any] = {
+    "agent.rollout_length": 64,
+    "agent.minibatch_size": 1024,
+    "agent.learning_rate": 1e-3,
+    "agent.entropy_coef": 0.02,
+}
+
+# Vectors with memory. An update goes through its sequences env step by env step, which
 # takes hardly longer for many sequences than for a few: as many env steps of four times as many
 # environments take much less time.
 _RECURRENT_CLASSIC: dict[str, Any] = {"num_envs": 32}
@@ -107,7 +124,9 @@ _RECURRENT_CLASSIC_PPO: dict[str, Any] = {"agent.rollout_length": 32, "agent.min
 _FAMILIES: tuple[tuple[str, dict[str, Any]], ...] = (
     (r"ALE/", _ATARI),
     (r"CarRacing", _CAR_RACING),
-    (r"MiniGrid-", {**_CLASSIC, "agent.normalize_obs": True, "total_env_steps": 500_000}),
+    # Which way to turn was shown at the start.
+    (r"MiniGrid-Memory", {**_GRID, **_RECURRENT}),
+    (r"MiniGrid-", _GRID),
     # Every episode is on another map, so learning takes longer than on one.
     (r"maps:", {**_DOOM, "total_env_steps": 2_000_000}),
     # Every match takes several engines. Ammunition and health are not on the screen, and a player
@@ -288,7 +307,11 @@ def preset(
         values |= _DOOM_PPO if values.get("memory", "none") == "none" else _RECURRENT_PPO
     if ours == "ppo" and family is _ATARI:
         values |= _ATARI_PPO
+    is_grid = family.keys() >= _GRID.keys()
+    if ours == "ppo" and is_grid:
+        values |= _GRID_PPO
     values |= _AGENTS.get((env, ours), {})
-    if observes_little(env) and (memory or values.get("memory", "none")) != "none":
+    has_memory = (memory or values.get("memory", "none")) != "none"
+    if has_memory and observes_little(env) and not is_grid:
         values |= _RECURRENT_CLASSIC | (_RECURRENT_CLASSIC_PPO if ours == "ppo" else {})
     return values

@@ -196,9 +196,14 @@ def test_the_shape_of_a_rollout_is_varied_only_for_memory_on_small_observations(
     def shapes(env, given=(), **choices):
         return other_shapes(default_config(env, **choices), given)
 
-    for env in ("MiniGrid-MemoryS7-v0", "CartPole-v1"):
-        assert shapes(env, memory="lstm") == shapes(env, memory="gru") == [(64, 16)]
-        assert shapes(env) == shapes(env, memory="lstm", given={"num_envs", "seed"}) == []
+    small = {"CartPole-v1": [(64, 16)], "MiniGrid-MemoryS7-v0": [(128, 32), (256, 16)]}
+    for env, others in small.items():
+        assert shapes(env, memory="lstm") == shapes(env, memory="gru") == others
+        assert (
+            shapes(env, memory="none")
+            == shapes(env, memory="lstm", given={"num_envs", "seed"})
+            == []
+        )
         assert shapes(env, memory="lstm", given={"rollout_length"}) == []
     for env in ("basic", "ALE/Pong-v5", "CarRacing-v3", "freedoom2:MAP01", "mine.wad:MAP02"):
         assert shapes(env, memory="lstm") == []

@@ -98,7 +98,17 @@ def test_families_are_recognised():
     assert preset("basic", "ppo")["agent.reward_scale"] == 0.01
 
 
-@pytest.mark.parametrize("env", ["CartPole-v1", "MiniGrid-MemoryS7-v0", "mine:space/Env-v0"])
+def test_grids_are_one_hot_with_large_batches_and_memory_where_it_is_needed():
+    for env, memory in (("MiniGrid-MemoryS11-v0", "lstm"), ("MiniGrid-Empty-5x5-v0", "none")):
+        config = default_config(env)
+        assert config.env.wrappers == ("minigrid.wrappers:OneHotPartialObsWrapper",)
+        assert (config.num_envs, config.agent.rollout_length) == (64, 64)
+        assert config.perception.as_dict()["memory"]["name"] == memory
+    given = {"memory": "gru"}
+    assert default_config("MiniGrid-Empty-5x5-v0", **given).agent.minibatch_size == 1024
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "mine:space/Env-v0"])
 def test_memory_on_small_observations_has_many_short_sequences(env):
     for config in (default_config(env, memory="gru"), default_config(env, "sb3-recurrent-ppo")):
         assert (config.num_envs, config.agent.rollout_length) == (32, 32)
