@@ -99,9 +99,8 @@ _CAR_RACING: dict[str, Any] = {
 }
 
 # The cells of a grid are numbers of objects, colours and states, which mean nothing as quantities:
-# one-hot, they are learned where a network of this size does not find them otherwise. There are many
-# short episodes with a reward that is rare and depends on what was seen at their start, hence large
-# batches of long sequences and more entropy.
+# one-hot, they are learned within fewer env steps. Rewards are rare and noisy, and may depend on
+# what was seen long before: hence large batches of long sequences, and more entropy.
 _GRID: dict[str, Any] = {
     **_CLASSIC,
     "env.wrappers": ("minigrid.wrappers:OneHotPartialObsWrapper",),
