@@ -10,6 +10,7 @@ from envs.doom.maps.config import MapConfig, check_range
 from envs.doom.maps.grid import SOLID
 from envs.doom.maps.kind import Kind, Rules, turned
 from envs.doom.maps.level import (
+    ARMOR_BONUS,
     BLUE_KEY,
     BLUE_TORCH,
     DAMAGE,
@@ -42,17 +43,20 @@ class TwoColoursConfig(MapConfig):
 class TwoColours(Kind[TwoColoursConfig]):
     """A chamber with torches of one colour, and a corridor that leads to a red and a blue key.
 
-    The player drops from the chamber into the corridor, which has a bend, and cannot go back: where
-    the items are seen, the torches are not.
+    The player drops from the chamber into the corridor, which has two bends, and cannot go back:
+    where the items are seen, the torches are not. What is to be learned is to remember, not to find
+    the way: armour bonuses mark it.
     """
 
     rules = Rules(
         goal="Take the key of the colour that the torches at the start have.",
-        rewards="right key +1, wrong key 0 (both end the episode), -0.0001 a tic",
+        rewards="each of three armour bonuses on the way +0.1, right key +1, wrong key 0 (both end "
+        "the episode), -0.0001 a tic",
         time_limit=1050,
         settings={
             "doom_skill": 3,
             "living_reward": -0.0001,
+            "armor_reward": 0.1,
             "map_exit_reward": 1.0,  # The right key leaves the level.
             "death_reward": 0.0,  # The wrong one kills.
         },
@@ -76,8 +80,10 @@ class TwoColours(Kind[TwoColoursConfig]):
         right = rng.randrange(2)  # which colour pays
         sides = rng.sample(ends, 2)  # where red and blue are
         shown = _COLOURS[right][1]
+        bends = (turn, middle), (turn, middle + bend), (top, middle + bend)
         things = [
             Thing(kind=PLAYER, cell=(1, middle), angle=90),
+            *(Thing(kind=ARMOR_BONUS, cell=cell) for cell in bends),
             Thing(kind=shown, cell=(3, middle - 1), offset=(0, 16)),
             Thing(kind=shown, cell=(3, middle + 1), offset=(0, 16)),
         ]
