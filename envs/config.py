@@ -139,4 +139,5 @@ class EnvConfig:
 
     def without_targets(self: ConfigT) -> ConfigT:
         """Return this configuration without what only objectives need; what is played is equal."""
-        return replace(self, depth_targets=False, kind_targets=False)
+        every = type(self).targets_every
+        return replace(self, depth_targets=False, kind_targets=False, targets_every=every)
