@@ -164,15 +164,19 @@ def generalise(
 
 
 def with_losses(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Return outcomes with the differences between them and that on unseen maps."""
+    """Return outcomes with the differences between them and that on unseen maps.
+
+    All policies play the same unseen maps, on which their returns are therefore not independent:
+    the mean over the policies counts as one value for each episode.
+    """
     of_name = {outcome.condition.name: outcome for outcome in outcomes}
-    unseen, found = of_name[UNSEEN], []
+    on_unseen, found = np.mean(of_name[UNSEEN].returns, axis=0), []
     for outcome in outcomes:
-        if outcome is not unseen and outcome.condition.player is None:
-            is_gap = outcome.condition.name == TRAINING
-            pair = (outcome, unseen) if is_gap else (unseen, outcome)
-            # Episodes of the same seeds are compared in pairs.
-            loss = difference(*(np.concatenate(o.returns) for o in pair), paired=not is_gap)
+        if outcome.condition.name == TRAINING:  # Each policy has its own maps.
+            loss = difference(np.concatenate(outcome.returns), on_unseen, paired=False)
+            outcome = replace(outcome, loss=loss)
+        elif outcome.condition.name != UNSEEN and outcome.condition.player is None:
+            loss = difference(on_unseen, np.mean(outcome.returns, axis=0), paired=True)
             outcome = replace(outcome, loss=loss)
         found.append(outcome)
     return found

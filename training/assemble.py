@@ -34,7 +34,7 @@ from envs.moved import own_files
 from envs.sb3 import SharedVecEnv
 from envs.speed import random_env_steps_per_second
 from envs.vector.pool import usable_cores
-from evaluation.opponents import OpponentEnvs, Rivals
+from evaluation.opponents import OpponentEnvs
 from evaluation.printing import print_line
 from evaluation.protocol import LONGEST_EPISODE, bounded, is_bounded, warn_of_wads
 from storage.files import check_writable
@@ -118,9 +118,7 @@ def open_training(
         # Ranks finish a rollout, because they can only be saved together.
         stops = never if ranks.size > 1 else stops_after(signals, _GRACE_S)
         pool = make_pool(config, folder, device)
-        envs = make_envs(
-            played, config.num_envs, config.num_groups, stops=stops, ranks=ranks, rivals=pool
-        )
+        envs = make_envs(played, config.num_envs, config.num_groups, stops=stops, ranks=ranks)
         stack.enter_context(contextlib.closing(envs))
         if left_out := envs.metadata.get("left_out"):
             say(
@@ -137,13 +135,15 @@ def open_training(
         if is_finished(config, progress):
             yield None
             return
+        agent.learn_together(Averaging(ranks, config.sync_every))
+        limit = sum(ranks.exchange(random_env_steps_per_second(envs, _LIMIT_STEPS)))
         if pool is not None:
             about = about_policy(config, agent, progress.env_steps)
             pool.begin(agent.policy, asdict(config.env), about)
             every = config.self_play.freeze_every or max(1, config.total_env_steps // _SELVES)
             callbacks = (*callbacks, SelfPlay(pool, every))
-        agent.learn_together(Averaging(ranks, config.sync_every))
-        limit = sum(ranks.exchange(random_env_steps_per_second(envs, _LIMIT_STEPS)))
+            assert isinstance(envs, OpponentEnvs)
+            envs.rivals = pool  # Only now: matches of random actions say nothing about the policy.
         collector = make_collector(config, envs, agent, progress.next_episode_seed)
         stack.enter_context(contextlib.closing(collector))
         if collector_state and (lost := collector.load_state(collector_state)):
@@ -248,12 +248,11 @@ def make_envs(
     *,
     stops: Callable[[], bool] = lambda: False,
     ranks: Ranks = ALONE,
-    rivals: Rivals | None = None,
 ) -> SharedVectorEnv:
     """Return environments as configured; for `stops`, see `SharedVectorEnv`.
 
     The ranks of a machine share its cores, and all ranks share the seeds. In matches of policies,
-    `rivals` act for the other players, by default at random.
+    the other players act at random until they are given `rivals`.
     """
     warn_of_wads(config.env.env)
     workers = config.num_workers
@@ -262,7 +261,7 @@ def make_envs(
         workers = min(num_envs, _share_of_cores(ranks))
     make_them: Callable[..., SharedVectorEnv] = SharedVectorEnv
     if players_kind(config.env.env) is not None and config.env.opponent == "self":
-        make_them = functools.partial(OpponentEnvs, rivals=rivals, rival_seed=config.seed)
+        make_them = functools.partial(OpponentEnvs, rival_seed=config.seed)
     return make_them(
         config.env,
         num_envs=num_envs,

@@ -276,6 +276,7 @@ def make_pool(config: AnyTrainConfig, folder: RunFolder, device: torch.device) -
         ("choose an agent of this project", config.agent_name in SB3_AGENTS),
         ("leave out torchrun", config.num_ranks > 1),
         ("leave out --eval-envs shared", config.eval_envs == "shared"),
+        ("leave out --overlap", config.overlap),
     ):
         if is_needed:
             raise TrainingError(f"{config.env.env}: to play against itself, {remedy}")

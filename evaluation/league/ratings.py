@@ -25,6 +25,8 @@ _RESAMPLES = 1_000
 # Half a draw against an imaginary player of average strength, for each player: without it, one that
 # has won all matches would have an infinite rating.
 _PRIOR_MATCHES = 0.5
+_RESULTS = np.array([1.0, 0.5, 0.0])
+_JEFFREYS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,11 @@ def rate(
     seed: int = 0,
     resamples: int = _RESAMPLES,
 ) -> list[Rating]:
-    """Return the ratings of K players with 95 % intervals, by a bootstrap over matches.
+    """Return the ratings of K players with 95 % intervals, by a Bayesian bootstrap over matches.
+
+    What share of a pair's matches is won, drawn and lost is drawn from its posterior, a Dirichlet
+    distribution with half a match of each kind as the prior (Jeffreys). Drawing the matches
+    themselves again would give an interval of no width where one player has won them all.
 
     Args:
         results: for each pair (i, j), i < j, the result of each match: 1 if i won, 0.5, or 0.
@@ -95,17 +101,21 @@ def rate(
         resamples: of the bootstrap.
 
     Returns:
-        Percentile intervals. They say how the ratings would differ if other matches were played.
+        Percentile intervals. They say which ratings agree with the matches that were played.
     """
     rng = np.random.default_rng(seed)
     sums = {pair: np.array([each.sum()]) for pair, each in results.items()}
     lengths = {pair: len(each) for pair, each in results.items()}
     (estimate,) = _anchored(bradley_terry(_tables(sums, lengths, count)), anchor)
-    again = {
-        pair: rng.choice(each, (resamples, len(each))).sum(axis=1) for pair, each in results.items()
-    }
+    again = {}
+    for pair, each in results.items():
+        counts = [(each == result).sum() for result in _RESULTS]
+        shares = rng.dirichlet(np.add(counts, _JEFFREYS), resamples)
+        again[pair] = len(each) * shares @ _RESULTS
     drawn = _anchored(bradley_terry(_tables(again, lengths, count)), anchor)
+    # Where one player has won all matches, the estimate is at one end of what can be drawn.
     low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+    low, high = np.minimum(low, estimate), np.maximum(high, estimate)
     return [
         Rating(rating=float(r), low=float(a), high=float(b))
         for r, a, b in zip(estimate, low, high, strict=True)

@@ -19,14 +19,18 @@ from evaluation.errors import EvaluationError
 from evaluation.generalise import (
     TRAINING,
     UNSEEN,
+    Condition,
+    Outcome,
     changed_options,
     conditions,
     difference,
     generalise,
+    with_losses,
 )
 from evaluation.protocol import Protocol
 from evaluation.report import generalisation
 from evaluation.seeds import first_training_seed
+from evaluation.statistics import summarize
 from tests.agents.synthetic import make_policy
 
 # What each condition takes away from a return of 10.
@@ -61,6 +65,26 @@ def test_the_interval_of_a_difference_is_that_of_students_t():
     assert (apart.low, apart.high) == pytest.approx(tuple(wanted), abs=0.03)
     constant = difference(np.full(5, 3.0), np.full(5, 1.0), paired=False)
     assert (constant.low, constant.estimate, constant.high) == (2.0, 2.0, 2.0)
+
+
+def test_more_policies_on_the_same_maps_are_not_more_maps():
+    rng = np.random.default_rng(4)
+    of_maps = {UNSEEN: rng.normal(5, 2, 100), "textures": rng.normal(3, 2, 100)}
+
+    def width(policies):
+        returns = {name: [each] * policies for name, each in of_maps.items()}
+        outcomes = [
+            Outcome(
+                condition=Condition(name=name, changes={}),
+                returns=each,
+                score=summarize(each, 1.0),
+            )
+            for name, each in returns.items()
+        ]
+        (loss,) = (each.loss for each in with_losses(outcomes) if each.loss is not None)
+        return loss.high - loss.low
+
+    assert width(5) == pytest.approx(width(1))
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from training.assemble import (
 from training.config import default_config, with_values
 from training.errors import TrainingError
 from training.progress import Progress
+from training.self_play import Pool
 
 CPU = torch.device("cpu")
 SMALL = {"num_envs": 2, "num_groups": 1, "num_workers": 1, "agent.rollout_length": 8}
@@ -177,6 +178,17 @@ def test_a_finished_training_is_not_opened(tmp_path, capsys):
         assert training is None
     words = "is already trained for 16 env steps; raise --total-env-steps, or start over with --fr"
     assert words in capsys.readouterr().out
+
+
+def test_random_matches_before_a_training_are_not_results_of_its_policy(tmp_path):
+    """Matches of 15 env steps end while the speed of the environments is measured."""
+    values = {"num_envs": 1, "env.time_limit": 60, "eval_envs": "none", "agent.rollout_length": 32}
+    with open_training(small("players:duel", values=values), RunFolder(tmp_path), []) as training:
+        pool = training.envs.rivals
+        assert isinstance(pool, Pool)
+        assert [record.matches for record in pool.records.values()] == [0.0]
+        training.collect()
+        assert sum(record.matches for record in pool.records.values()) > 0
 
 
 def test_what_is_refused_changes_nothing(tmp_path):

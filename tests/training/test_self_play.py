@@ -138,7 +138,11 @@ def test_selves_are_frozen_every_so_often_and_logged(tmp_path):
 
 @pytest.mark.parametrize(
     ("changes", "remedy"),
-    [({"num_ranks": 2}, "leave out torchrun"), ({"eval_envs": "shared"}, "--eval-envs shared")],
+    [
+        ({"num_ranks": 2}, "leave out torchrun"),
+        ({"eval_envs": "shared"}, "--eval-envs shared"),
+        ({"overlap": True}, "--overlap"),
+    ],
 )
 def test_who_cannot_play_against_itself(tmp_path, changes, remedy):
     config = default_config("players:duel")

@@ -232,13 +232,21 @@ class Match:
         return rewards, terminated, not terminated and self.tics == first.time_limit
 
     def statistics(self, player: int) -> dict[str, float]:
-        """Return what a player has done in this match: `result` is 1 if it won, 0.5 for a draw."""
-        now, first = self._before[player], self._first[player]
-        done = {name: now[name] - first[name] for name in now}
+        """Return what a player has done in this match: `result` is 1 if it won, 0.5 for a draw.
+
+        Who has more frags than the other players with an engine has won; the bots of a kind do not
+        count. A player that is alone has won if it has more than any bot.
+        """
+        every = [
+            {name: now[name] - first[name] for name in now}
+            for now, first in zip(self._before, self._first, strict=True)
+        ]
+        done = every.pop(player)
         if self.kind.is_team:
             result = float(self._is_won())
         else:
-            result = 0.5 + 0.5 * float(np.sign(done["frags"] - self._frags_of_others(player)))
+            others = max((other["frags"] for other in every), default=self._frags_of_others(player))
+            result = 0.5 + 0.5 * float(np.sign(done["frags"] - others))
         return {**done, "result": result}
 
     def kill(self) -> None:

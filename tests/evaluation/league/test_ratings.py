@@ -60,6 +60,16 @@ def test_known_strengths_are_inside_the_intervals():
     assert 0.88 <= inside / (3 * leagues) <= 0.99
 
 
+def test_who_has_won_everything_may_be_less_strong_than_that():
+    results = {(0, 1): np.ones(20), (0, 2): np.ones(20), (1, 2): np.zeros(20)}
+    for one in rate(results, 3):
+        assert one.low <= one.rating <= one.high
+        assert one.high - one.low > 100
+    best, *_ = rate(results, 3, anchor=1)
+    more, *_ = rate({pair: np.repeat(each, 20) for pair, each in results.items()}, 3, anchor=1)
+    assert more.low > best.low  # More matches say more.
+
+
 def test_what_is_no_table():
     with pytest.raises(ValueError, match="square"):
         bradley_terry(np.zeros((2, 3)))

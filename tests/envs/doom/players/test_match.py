@@ -96,6 +96,14 @@ def test_a_frag_is_paid_to_one_and_taken_from_the_other_and_ends_a_duel(match):
     assert match.statistics(0) == {**dict.fromkeys(mine, 0.0), "result": 0.5}
 
 
+def test_the_bots_of_a_kind_have_no_part_in_who_has_won(match, monkeypatch):
+    match.reset(5)
+    match.advance([None, None])
+    match._before[0]["frags"] += 1
+    monkeypatch.setattr(match, "_frags_of_others", lambda player: 9.0)  # Those of a bot.
+    assert [match.statistics(i)["result"] for i in (0, 1)] == [1.0, 0.0]
+
+
 def test_time_runs_out(match):
     match.reset(6)
     match.players[0].time_limit = 200
