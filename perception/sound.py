@@ -135,6 +135,8 @@ class SoundEncoder(nn.Module):
             )
         if config.sound_input == "spectrogram":
             layers: list[nn.Module] = [Spectrogram(config.sound_bands)]
+            if spec.num_ears == 2:
+                layers.append(_MidAndSide())
         else:
             layers = [_EarsFirst()]
             sizes = (spec.num_ears, 16, 32)
@@ -154,6 +156,15 @@ class SoundEncoder(nn.Module):
 
     def observe(self, sounds: Tensor) -> None:
         """Do nothing: loudness has a fixed range, so no statistics are needed."""
+
+
+class _MidAndSide(nn.Module):
+    """Where a sound comes from is a small difference of two large numbers that vary together."""
+
+    def forward(self, loudness: Tensor) -> Tensor:
+        """Return the mean of both ears, about centred, and the difference, both (B, 2, ...)."""
+        left, right = loudness.unbind(1)
+        return torch.stack(((left + right) / 4 - 1, left - right), dim=1)
 
 
 class _EarsFirst(nn.Module):

@@ -71,6 +71,10 @@ _ATARI_PPO: dict[str, Any] = {
     "agent.max_grad_norm": 0.5,
 }
 
+# Where what was seen matters long after, the gradient must reach back to it; rare rewards need
+# larger batches, since a rollout without any holds little but noise.
+_LONG_PPO: dict[str, Any] = {"agent.rollout_length": 128, "agent.minibatch_size": 512}
+
 # What an objective needs of Doom, which is only reported if it is asked for. Whether an enemy is in
 # view is the most useful of the variables to predict.
 _DOOM_OBJECTIVES: dict[str, dict[str, Any]] = {
@@ -245,6 +249,13 @@ _AGENTS: dict[tuple[str, str], dict[str, Any]] = {
         "agent.num_epochs": 8,
         "agent.minibatch_size": 128,
         "agent.learning_rate": 3e-4,
+    },
+    **{
+        (env, "ppo"): _LONG_PPO
+        for env in (
+            *("maps:two_colours", "maps:key", "basic_notifications"),
+            *("players:duel", "players:deathmatch", "players:cooperation"),
+        )
     },
     # One small problem: large steps are safe and save time.
     ("basic", "ppo"): _FAST,

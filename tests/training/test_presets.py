@@ -9,6 +9,7 @@ from agents import AGENTS, Policy, observation_specs
 from agents.ppo import PPO
 from envs import SCENARIOS, make
 from envs.doom.maps import MAPS
+from envs.doom.players.kinds import KINDS
 from perception import ENCODERS, MEMORIES
 from training.config import default_config, dotted, list_of
 from training.presets import _AGENTS, _DOOM_OBJECTIVES, _ENVS, preset
@@ -75,9 +76,11 @@ def test_an_agents_own_preset_has_only_fields_it_has(agent):
 
 
 def test_environments_with_presets_exist():
-    assert set(_ENVS) <= {*SCENARIOS, *(f"maps:{kind}" for kind in MAPS)}
+    maps, players = (f"maps:{kind}" for kind in MAPS), (f"players:{kind}" for kind in KINDS)
+    named = {*SCENARIOS, *maps, *players}
+    assert set(_ENVS) <= named
     for env, agent in _AGENTS:
-        assert env in SCENARIOS or env == "CartPole-v1"
+        assert env in named or env == "CartPole-v1"
         assert agent in AGENTS
 
 
