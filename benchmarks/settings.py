@@ -138,7 +138,7 @@ class Objectives(Comparison):
     tasks = _LEARNING_TASKS
     goals = _GOALS
     names: tuple[str, ...] = (
-        *("none", "normalized", *_PRETRAINED),
+        *("none", "plain", *_PRETRAINED),
         *("depth", "labels", "variables", "next_latent", "next_frame"),
         *("contrastive", "masked", "pixel_control", "rnd"),
     )
@@ -150,7 +150,7 @@ class Objectives(Comparison):
         source = ["--perception-from", str(self._seen(env).path)]
         chosen = {
             "none": [],
-            "normalized": ["--normalize-obs"],  # As a pre-trained encoder's images are.
+            "plain": ["--no-normalize-obs"],
             "pretrained": source,
             "frozen": [*source, "--encoder-learning-rate", "0"],
         }.get(name, ["--objectives", name, *_WEIGHTS.get((env, name), "").split()])
