@@ -253,13 +253,14 @@ def read_command_line(arguments: Sequence[str]) -> Command[Any, Any, Any, Any, A
     imports = import_extensions(given_values(arguments, "import"))
     # The choices decide which flags there are.
     objectives = tuple(given_values(arguments, "objectives"))
+    is_given = "objectives" in given_fields(arguments)
     chosen = {n: given_values(arguments, n)[:1] for n in ("agent", "encoder", "memory")}
     default = default_config(
         env,
         *chosen["agent"],
         encoder=next(iter(chosen["encoder"]), None),
         memory=next(iter(chosen["memory"]), None),
-        objectives=objectives,
+        objectives=objectives if is_given else None,
     )
     if source := given_values(arguments, "perception-from"):
         default = _with_agent(default, normalization_of(Path(source[0])))
