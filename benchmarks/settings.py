@@ -1,8 +1,9 @@
-"""Compare memories, encoders, objectives or targets of the critic: what is learned, and how fast.
+"""Compare what is learned, and how fast, with other memories, encoders, objectives and the like.
 
     nice -n 5 python -m benchmarks.settings memories --envs tests.agents.toy:MaskedCartPole-v1
     nice -n 5 python -m benchmarks.settings encoders --envs basic defend_the_center
     nice -n 5 python -m benchmarks.settings objectives --envs basic --names none labels pretrained
+    nice -n 5 python -m benchmarks.settings senses
     nice -n 5 python -m benchmarks.settings values
 
 Each name is trained with otherwise the same settings and seeds, one training at a time, and its
@@ -61,6 +62,11 @@ _LEARNING_TASKS: dict[str, str] = {
 _WEIGHTS: dict[tuple[str, str], str] = {("predict_position", "labels"): "--labels.coef 10"}
 _GOALS = {"basic": 75.0, "take_cover": 400.0, "predict_position": 0.2, "my_way_home": 0.5}
 _PRETRAINED = ("pretrained", "frozen")  # The encoder goes on learning, or stays as it is.
+# Where the sense that the preset observes beside the screen is what is needed, and its absence.
+_SENSES: dict[str, str] = {
+    "basic_audio": "--no-sound",
+    "basic_notifications": "--no-notifications",
+}
 # The presets scale rewards by hand; the other targets do without.
 _VALUES: dict[str, str] = {
     "preset": "",
@@ -164,6 +170,20 @@ class Objectives(Comparison):
 
     def _seen(self, env: str) -> RunFolder:
         return RunFolder(self.runs.absolute() / "see_objects" / env)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Senses(Comparison):
+    """Compare policies that hear or read with policies that only see."""
+
+    kind = "senses"
+    tasks = _SENSES
+    names: tuple[str, ...] = ("all", "sight")
+    envs: tuple[str, ...] = tuple(_SENSES)
+
+    def flags(self, env: str, name: str) -> list[str]:
+        """Return the flags of a training."""
+        return self.tasks[env].split() if name == "sight" else []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,6 +316,7 @@ def main() -> None:
         Annotated[Memories, tyro.conf.subcommand("memories")]
         | Annotated[Encoders, tyro.conf.subcommand("encoders")]
         | Annotated[Objectives, tyro.conf.subcommand("objectives")]
+        | Annotated[Senses, tyro.conf.subcommand("senses")]
         | Annotated[Values, tyro.conf.subcommand("values")],
         description=__doc__,
     )
