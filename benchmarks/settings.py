@@ -44,7 +44,7 @@ _MEMORY_TASKS: dict[str, str] = {
     "MiniGrid-MemoryS7-v0": "--total-env-steps 600000",
     "MiniGrid-MemoryS11-v0": "--total-env-steps 600000",
     # Fireballs fly, and one frame does not show where to.
-    "take_cover": "--total-env-steps 150000 --rollout-length 32",
+    "take_cover": "--total-env-steps 100000 --frame-stack 1 --rollout-length 32",
 }
 _SCENARIOS: dict[str, str] = {
     "basic": "--total-env-steps 50000",
