@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as functional
@@ -89,10 +89,13 @@ class Spectrogram(nn.Module):
 
     def __init__(self, num_bands: int) -> None:
         super().__init__()
-        times = torch.arange(_WINDOW, dtype=torch.float64)
-        pitches = torch.arange(1, _WINDOW // 2 + 1, dtype=torch.float64)
+        # On the CPU even where modules are made without memory, on the meta device, to be given the
+        # tensors of a file: these are constants, which no file holds.
+        exact: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
+        times = torch.arange(_WINDOW, **exact)
+        pitches = torch.arange(1, _WINDOW // 2 + 1, **exact)
         phases = 2 * math.pi * pitches[:, None] * times / _WINDOW
-        window = torch.hann_window(_WINDOW, dtype=torch.float64)
+        window = torch.hann_window(_WINDOW, **exact)
         waves = torch.cat([phases.cos(), phases.sin()]) * window / window.sum()
         # The mel scale of fractions of half the sampling rate, taken as 5,512.5 Hz.
         mel = torch.log1p(pitches / len(pitches) * 5512.5 / 700)

@@ -21,6 +21,7 @@ from storage.policy_file import check_can_be_read, load_policy
 from tests.agents.files import rewrite
 from tests.agents.synthetic import (
     IMAGE,
+    SENSES,
     VECTOR,
     assert_same,
     make_draws,
@@ -63,7 +64,7 @@ KINDS = [
 @pytest.mark.parametrize(("encoder", "memory", "actions"), dict.fromkeys(KINDS))
 def test_a_loaded_policy_acts_as_the_saved_one(tmp_path, encoder, memory, actions):
     policy = make_policy(
-        specs={"screen": IMAGE, "variables": VECTOR},
+        specs={"screen": IMAGE, "variables": VECTOR, **SENSES},
         actions=ACTION_SPACES[actions],
         encoder=encoder,
         memory=memory,
