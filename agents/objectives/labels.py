@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from agents.errors import AgentError
 from agents.objectives.objective import ObjectiveConfig
-from agents.objectives.reported import ReportedObjective, mean_reported
+from agents.objectives.reported import LEAST_SHARE, ReportedObjective, mean_reported
 from agents.policy import Policy, PolicyOutput
 from agents.rollout import Minibatch, Rollout
 from perception.encoders import orthogonal
@@ -48,11 +48,12 @@ class Labels(ReportedObjective[LabelsConfig]):
     predicted correctly.
 
     Attributes:
-        frequencies: (K,) float32, how often each target was present in the last rollout.
+        present: (K,) float32, the share of the last rollout's env steps for which each target was
+            reported to be present; divided by `share`, it is how often it was.
     """
 
-    averaged = (*ReportedObjective.averaged, "frequencies")
-    frequencies: Tensor
+    averaged = (*ReportedObjective.averaged, "present")
+    present: Tensor
 
     def __init__(self, policy: Policy, config: LabelsConfig, target_names: tuple[str, ...]) -> None:
         super().__init__(policy, config, target_names)
@@ -65,16 +66,20 @@ class Labels(ReportedObjective[LabelsConfig]):
         # The number of strips by kind; the strips of a kind follow each other.
         self.kinds = Counter(name.partition(_OF_A_STRIP)[0].lower() for name in self.targets)
         self.head = orthogonal(nn.Linear(policy.perception.num_features, len(self.targets)), 0.01)
-        self.register_buffer("frequencies", torch.zeros(len(self.targets)), persistent=False)
+        self.register_buffer("present", torch.zeros(len(self.targets)), persistent=False)
         self.to(policy.device)
 
     def observe(self, policy: Policy, rollout: Rollout) -> None:
         """See `Objective.observe`."""
         super().observe(policy, rollout)
-        reported = rollout.targets[self.targets[0]]
-        targets = [rollout.targets[name] for name in self.targets]
-        shares = [mean_reported(target, reported, self.share) for target in targets]
-        self.frequencies = torch.stack(shares).clamp(max=1.0)  # It may be above by rounding.
+        targets = torch.stack([rollout.targets[name] for name in self.targets], dim=-1)
+        self.present = targets.clamp(min=0).mean((0, 1))
+
+    @property
+    def frequencies(self) -> Tensor:
+        """How often each target was present in the last rollout, (K,) float32 in [0, 1]."""
+        often = self.present / self.share.clamp(min=LEAST_SHARE)
+        return often.clamp(max=1.0)  # It may be above by rounding.
 
     def loss(
         self, policy: Policy, output: PolicyOutput, batch: Minibatch

@@ -17,7 +17,7 @@ from agents.rollout import Rollout
 
 NOT_REPORTED = -1.0
 """The value of these targets in all other environments."""
-_LEAST_SHARE = 1e-9  # Divided by where nothing is reported and the sum is 0.
+LEAST_SHARE = 1e-9  # Divided by where nothing is reported and the sum is 0.
 
 
 def share_reported(target: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def mean_reported(values: Tensor, target: Tensor, share: Tensor) -> Tensor:
         share: a scalar, the share of the whole rollout's env steps for which it is reported.
     """
     is_reported = target != NOT_REPORTED
-    return values.where(is_reported, 0.0).sum() / (values.numel() * share.clamp(min=_LEAST_SHARE))
+    return values.where(is_reported, 0.0).sum() / (values.numel() * share.clamp(min=LEAST_SHARE))
 
 
 class ReportedObjective(Objective[ConfigT], ABC):
