@@ -64,4 +64,5 @@ def test_without_targets_changes_what_is_drawn_only():
     plain = config.without_targets()
     assert not plain.depth_targets
     assert not plain.kind_targets
-    assert dataclasses.replace(plain, depth_targets=True, kind_targets=True) == config
+    given = {"depth_targets": True, "kind_targets": True, "targets_every": 2}
+    assert dataclasses.replace(plain, **given) == config

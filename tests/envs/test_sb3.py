@@ -123,7 +123,8 @@ def test_sb3_evaluates_a_policy_like_our_protocol():
     protocol = Protocol(episodes=4, seed=20, num_envs=2)
     with vector_env(config, 2, 4) as envs:
         ours = [e.episode_return for e in play(file, envs, protocol, greedy=True)]
-    options = {name: value for name, value in file.env.items() if name != "env"}
+    not_given = ("env", "env_kwargs")  # The latter is not for Doom.
+    options = {name: value for name, value in file.env.items() if name not in not_given}
     with opened("basic", 2, seed=20, **options) as vec_env:
         theirs, lengths = evaluate_policy(file.policy, vec_env, 4, return_episode_rewards=True)
     assert sorted(theirs) == sorted(ours)
