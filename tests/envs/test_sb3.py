@@ -119,12 +119,12 @@ def test_sb3s_wrappers_and_agents_work_on_it():
 
 def test_sb3_evaluates_a_policy_like_our_protocol():
     file, _ = find_policy(ZOO / "basic")
-    config = EnvConfig(**file.env)
+    # Lists of JSON, empty ones among them, are not given.
+    options = {n: v for n, v in file.env.items() if n != "env" and not isinstance(v, list)}
+    config = EnvConfig(env="basic", **options)
     protocol = Protocol(episodes=4, seed=20, num_envs=2)
     with vector_env(config, 2, 4) as envs:
         ours = [e.episode_return for e in play(file, envs, protocol, greedy=True)]
-    not_given = ("env", "env_kwargs")  # The latter is not for Doom.
-    options = {name: value for name, value in file.env.items() if name not in not_given}
     with opened("basic", 2, seed=20, **options) as vec_env:
         theirs, lengths = evaluate_policy(file.policy, vec_env, 4, return_episode_rewards=True)
     assert sorted(theirs) == sorted(ours)
