@@ -252,14 +252,14 @@ def read_command_line(arguments: Sequence[str]) -> Command[Any, Any, Any, Any, A
     env = canonical_name(arguments[0]) if named else "basic"
     imports = import_extensions(given_values(arguments, "import"))
     # The choices decide which flags there are.
-    is_chosen = "objectives" in given_fields(arguments)
+    objectives = tuple(given_values(arguments, "objectives"))
     chosen = {n: given_values(arguments, n)[:1] for n in ("agent", "encoder", "memory")}
     default = default_config(
         env,
         *chosen["agent"],
         encoder=next(iter(chosen["encoder"]), None),
         memory=next(iter(chosen["memory"]), None),
-        objectives=tuple(given_values(arguments, "objectives")) if is_chosen else None,
+        objectives=objectives,
     )
     if source := given_values(arguments, "perception-from"):
         default = _with_agent(default, normalization_of(Path(source[0])))

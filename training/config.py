@@ -333,7 +333,7 @@ def default_config(
     *,
     encoder: str | None = None,
     memory: str | None = None,
-    objectives: tuple[str, ...] | None = None,
+    objectives: tuple[str, ...] = (),
 ) -> AnyTrainConfig:
     """Return the configuration that the presets of an environment, agent and objectives make.
 
@@ -342,7 +342,7 @@ def default_config(
         agent: the agent's name.
         encoder: name of the image encoder. None: the preset's.
         memory: name of the memory. None: the preset's.
-        objectives: names of objectives. None: the preset's.
+        objectives: names of objectives.
 
     Raises:
         UnknownNameError: If a registry has no such entry.
@@ -352,8 +352,6 @@ def default_config(
     values = preset(env, agent, objectives, memory)
     encoder = encoder or values.get("encoder", "nature")
     memory = memory or values.get("memory", "none")
-    chosen = values.pop("objectives", ())
-    objectives = chosen if objectives is None else objectives
     parts = part_types(env, agent, encoder, memory, objectives)
     agent_type, encoder_type, memory_type, objectives_type_, _ = parts
     default: AnyTrainConfig = TrainConfig(

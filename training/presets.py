@@ -1,9 +1,9 @@
 """What differs from the defaults, by environment and agent, and why.
 
-Keys are dotted names of configuration fields; `encoder`, `memory` and `objectives` are names in
-registries. A preset is a default: whatever is given on the command line takes precedence. Of
-several entries that fit, later ones take precedence: the environment's family, the environment, the
-agent in the family, and the agent in the environment.
+Keys are dotted names of configuration fields; `encoder` and `memory` are names in registries. A
+preset is a default: whatever is given on the command line takes precedence. Of several entries that
+fit, later ones take precedence: the environment's family, the environment, the agent in the family,
+and the agent in the environment.
 """
 
 from __future__ import annotations
@@ -268,7 +268,7 @@ _AGENTS: dict[tuple[str, str], dict[str, Any]] = {
     # One small problem: large steps are safe and save time.
     ("basic", "ppo"): _FAST,
     ("basic_audio", "ppo"): _FAST,
-    # Which monster to shoot is said once, and forgotten beyond the rollout.
+    # One message names the monster to shoot; a gradient does not reach beyond the rollout.
     ("basic_notifications", "ppo"): {**_FAST, "agent.rollout_length": 64},
     ("simpler_basic", "ppo"): _FAST,
     ("learning", "ppo"): _FAST,
@@ -304,22 +304,22 @@ def _family(env: str) -> dict[str, Any]:
 
 
 def preset(
-    env: str,
-    agent: str,
-    objectives: tuple[str, ...] | None = None,
-    memory: str | None = None,
+    env: str, agent: str, objectives: tuple[str, ...] = (), memory: str | None = None
 ) -> dict[str, Any]:
     """Return the fields in which a configuration differs from the defaults, by dotted name.
 
     Args:
         env: the environment's canonical name.
         agent: the agent's name.
-        objectives: names of objectives. None: the preset's.
+        objectives: names of objectives.
         memory: the memory's name. None: the preset's.
     """
     family = _family(env)
     is_doom = family.keys() >= _DOOM.keys()
     values = {**family, **_ENVS.get(env, {})}
+    if is_doom:
+        for name in objectives:
+            values |= _DOOM_OBJECTIVES.get(name, {})
     # Stable-Baselines3's agents get the presets of ours; whether they have a memory is fixed.
     ours = agent.removeprefix("sb3-").removeprefix("recurrent-")
     if ours != agent:
@@ -332,11 +332,6 @@ def preset(
     if ours == "ppo" and is_grid:
         values |= _GRID_PPO
     values |= _AGENTS.get((env, ours), {})
-    if ours != agent:
-        values.pop("objectives", None)  # Those agents take none.
-    if is_doom:
-        for name in values.get("objectives", ()) if objectives is None else objectives:
-            values |= _DOOM_OBJECTIVES.get(name, {})
     has_memory = (memory or values.get("memory", "none")) != "none"
     if has_memory and observes_little(env) and not is_grid:
         values |= _RECURRENT_CLASSIC | (_RECURRENT_CLASSIC_PPO if ours == "ppo" else {})
