@@ -62,7 +62,7 @@ _LEARNING_TASKS: dict[str, str] = {
 _WEIGHTS: dict[tuple[str, str], str] = {("predict_position", "labels"): "--labels.coef 10"}
 _GOALS = {"basic": 75.0, "take_cover": 400.0, "predict_position": 0.2, "my_way_home": 0.5}
 _PRETRAINED = ("pretrained", "frozen")  # The encoder goes on learning, or stays as it is.
-# Where what is needed is not on the screen, and how it is left out.
+# Scenarios whose task cannot be seen, and the flags that turn off sound or messages.
 _SENSES: dict[str, str] = {
     "basic_audio": "--total-env-steps 60000",
     "basic_notifications": "--total-env-steps 250000",

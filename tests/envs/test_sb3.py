@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNorm
 from envs import EnvConfig, EnvError, make
 from envs.sb3 import make_vec_env
 from evaluation.entries import ZOO
-from evaluation.protocol import Protocol, play, vector_env
+from evaluation.protocol import Protocol, env_config, play, vector_env
 from storage.run_folder import find_policy
 
 SMALL = {"width": 40, "height": 30}
@@ -119,12 +119,11 @@ def test_sb3s_wrappers_and_agents_work_on_it():
 
 def test_sb3_evaluates_a_policy_like_our_protocol():
     file, _ = find_policy(ZOO / "basic")
-    # Lists of JSON, empty ones among them, are not given.
-    options = {n: v for n, v in file.env.items() if n != "env" and not isinstance(v, list)}
-    config = EnvConfig(env="basic", **options)
+    config = env_config(file.env, ZOO / "basic", trust=False)
     protocol = Protocol(episodes=4, seed=20, num_envs=2)
     with vector_env(config, 2, 4) as envs:
         ours = [e.episode_return for e in play(file, envs, protocol, greedy=True)]
+    options = {name: value for name, value in vars(config).items() if name != "env"}
     with opened("basic", 2, seed=20, **options) as vec_env:
         theirs, lengths = evaluate_policy(file.policy, vec_env, 4, return_episode_rewards=True)
     assert sorted(theirs) == sorted(ours)
