@@ -113,7 +113,7 @@ def main(arguments: Sequence[str]) -> int:
             raise UsageError("--tune shares trials between processes itself; leave out torchrun")
         return search(command, given)
     with joined_ranks(config.device) as ranks:
-        fresh = config.fresh and not ranks.is_restarted  # They resume if one of them has died.
+        fresh = config.fresh and not ranks.has_begun  # They resume if one of them has died.
         return train_as(replace(config, fresh=fresh), given, ranks)
 
 

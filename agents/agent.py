@@ -72,6 +72,10 @@ class AgentConfig:
     """Factor on rewards, for learning only; reported rewards stay native."""
     clip_rewards: bool = False
     """Learn from the signs of rewards only; reported rewards stay native."""
+    bootstrap_truncated: bool = True
+    """Where time ran out, continue the return with the value of the last observation. False: treat
+    it as an end, for learning only. With memory, a policy knows how old an episode is, and its
+    values of the last observations, which nothing corrects, may grow without limit."""
     normalize_returns: bool = False
     """Divide rewards by the running standard deviation of returns and clip them to +-10; for
     learning only."""
@@ -313,8 +317,31 @@ class Agent(ABC, Generic[ConfigT]):
         version = self.num_updates if version is None else version
         self._anneal()
         self.num_updates += 1
-        if what := self.averaging.first_problem(rollout.first_not_finite()):
-            raise NotFiniteError(f"{what} of the rollout are not finite")
+        tensors, states = self._learned(), list(self.optimizer.state)
+        copies = [tensor.clone() for tensor in tensors]
+        try:
+            metrics = self._checked_update(rollout, version)
+        except NotFiniteError:
+            torch._foreach_copy_(tensors, copies)
+            for parameter in self.optimizer.state.keys() - set(states):  # Their first step.
+                del self.optimizer.state[parameter]
+            self._average_if_due()  # All ranks are here, since none of them keeps the update.
+            raise
+        self._average_if_due()
+        return metrics
+
+    def average_weights(self) -> None:
+        """Average the weights of ranks that learn separately; without others, do nothing."""
+        self.averaging.weights(self.parameters)
+
+    def _average_if_due(self) -> None:
+        if self.averaging.is_due(self.num_updates, self.total_updates):
+            self.average_weights()
+
+    def _checked_update(self, rollout: Rollout, version: int) -> dict[str, float]:
+        part = rollout.first_not_finite()
+        if what := self.averaging.first_problem(part and f"{part} of the rollout"):
+            raise NotFiniteError(f"{what} are not finite")
         more = [self.objectives[name].targets_of(self.policy, rollout) for name in self.coefs]
         targets = {name: target for each in more for name, target in each.items()}
         rollout = replace(rollout, targets=rollout.targets | targets)
@@ -322,17 +349,7 @@ class Agent(ABC, Generic[ConfigT]):
             self._statistics_since = self._first_statistics(rollout)
         if version < (self._statistics_since or 0):
             return {}
-        tensors, states = self._learned(), list(self.optimizer.state)
-        copies = [tensor.clone() for tensor in tensors]
-        try:
-            metrics = self._update(rollout)
-            self.averaging.weights(self.parameters, self.num_updates, self.total_updates)
-            return metrics
-        except NotFiniteError:
-            torch._foreach_copy_(tensors, copies)
-            for parameter in self.optimizer.state.keys() - set(states):  # Their first step.
-                del self.optimizer.state[parameter]
-            raise
+        return self._update(rollout)
 
     def _update(self, rollout: Rollout) -> dict[str, float]:
         config = self.config
@@ -347,6 +364,8 @@ class Agent(ABC, Generic[ConfigT]):
                 collected[f"{GROUP}{name}/reward"].append(more.mean())
             for buffer in objective.averaged:
                 self.averaging.means(getattr(objective, buffer))
+        if not config.bootstrap_truncated:
+            rollout = replace(rollout, terminated=rollout.dones)
         advantages, returns = self.estimate(rollout, rewards)
         stop = False
         for _ in range(config.num_epochs):
@@ -360,11 +379,11 @@ class Agent(ABC, Generic[ConfigT]):
                 metrics = self._differentiate(batch)
                 for name, value in metrics.items():
                     collected[name].append(value)
+                for name, norm in self._clip_gradients().items():
+                    collected[name].append(norm)
                 stop = self.should_stop(metrics)
                 if stop:
                     break
-                for name, norm in self._clip_gradients().items():
-                    collected[name].append(norm)
                 self.optimizer.step()
             if stop:
                 break

@@ -26,7 +26,7 @@ from agents.stopwatch import Stopwatch
 from agents.traces import TRACED, Trace
 from agents.transfer import Array
 
-_MOST_STEPS = 2**20  # Of an episode in progress that is repeated.
+_MOST_STEPS = 2**24  # Of an episode in progress that is repeated.
 
 
 class StepResult(Protocol):

@@ -45,6 +45,7 @@ _PATIENCE = timedelta(hours=1)
 _INLINE = 2**12  # Bytes that are sent with their length; what is longer takes a second message.
 _LENGTH = 8  # Bytes of a length.
 _POLL_S = 0.05
+_BEGUN = "doomgrad/begun"
 _PR_SET_PDEATHSIG = 1  # From Linux' prctl.h.
 
 
@@ -69,10 +70,11 @@ class Ranks:
         size: as above.
         local_rank: as above.
         local_size: as above.
-        is_restarted: at rank 0, whether ranks were started before, and one of them has died.
+        has_begun: at rank 0, whether ranks that `torchrun` started before, one of which has died,
+            had already called `begin`.
     """
 
-    is_restarted = False
+    has_begun = False
 
     def __init__(
         self, rank: int = 0, size: int = 1, local_rank: int = 0, local_size: int = 1
@@ -89,6 +91,9 @@ class Ranks:
     def is_group(self) -> bool:
         """Whether messages are sent; False if the process trains alone."""
         return type(self) is not Ranks
+
+    def begin(self) -> None:
+        """At rank 0, remember that the training has begun, for ranks that are started anew."""
 
     def add(self, tensor: Tensor) -> None:
         """Replace a tensor by its sum over the ranks."""
@@ -150,8 +155,18 @@ ALONE = Ranks()
 """One process without others."""
 
 
-class _TorchRanks(Ranks):
-    """Ranks that `torchrun` started; the process group exists."""
+class TorchRanks(Ranks):
+    """Ranks that `torchrun` started; the process group exists.
+
+    Attributes:
+        store: what all ranks, also those that are started anew, can read and write.
+    """
+
+    store: Store
+
+    def begin(self) -> None:
+        """See `Ranks.begin`."""
+        self.store.set(_BEGUN, "")
 
     def add(self, tensor: Tensor) -> None:
         """See `Ranks.add`."""
@@ -187,14 +202,20 @@ def _noticing_ends() -> Iterator[None]:
     """
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         raise RankError(
-            "another rank of this training has ended, and said why; the training resumes from its "
-            "last checkpoint"
+            "another rank of this training has ended, and said why, or does not answer; the "
+            f"training resumes from its last checkpoint ({_first_line(error)})"
         ) from error
 
 
-def launched_ranks() -> Ranks | None:
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def launched_ranks() -> TorchRanks | None:
     """Return this process's place among the ranks that `torchrun` starts; None without it.
 
     It is read from environment variables; nothing is sent.
@@ -203,7 +224,7 @@ def launched_ranks() -> Ranks | None:
         return None
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local_rank = int(os.environ.get("LOCAL_RANK", rank))
-    return _TorchRanks(rank, size, local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
+    return TorchRanks(rank, size, local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
 
 
 @contextlib.contextmanager
@@ -237,7 +258,7 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     try:
         store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
         if ranks.is_first:
-            ranks.is_restarted = store.add("doomgrad/starts", 1) > 1
+            ranks.store, ranks.has_begun = store, store.check([_BEGUN])
         dist.init_process_group(
             backend,
             store=PrefixStore(met(store, ranks), store),
@@ -246,8 +267,7 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
             timeout=_PATIENCE,
         )
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise RankError(f"the ranks of this training cannot meet: {reason}") from error
+        raise RankError(f"the ranks of this training cannot meet: {_first_line(error)}") from error
     try:
         yield ranks
     finally:
@@ -368,25 +388,33 @@ class Averaging:
             self.ranks.average(values)
         return values
 
-    def weights(self, parameters: Sequence[Tensor], num_updates: int, total_updates: int) -> None:
-        """Average the weights of the ranks if it is time to, and after the last update.
+    def is_due(self, num_updates: int, total_updates: int) -> bool:
+        """Return whether weights are to be averaged now: every so often, and at the end.
+
+        Args:
+            num_updates: number of updates so far.
+            total_updates: number of updates in the whole training.
+        """
+        if self.sync_every is None:
+            return False
+        return num_updates % self.sync_every == 0 or num_updates == total_updates
+
+    def weights(self, parameters: Sequence[Tensor]) -> None:
+        """Average the weights of ranks that learn separately.
 
         The optimiser's statistics stay those of each rank, as in PyTorch's post-local SGD and in
         DiLoCo (Douillard et al. 2023): averaging them too would triple what is sent.
 
         Args:
             parameters: the parameters.
-            num_updates: number of updates so far.
-            total_updates: number of updates in the whole training.
         """
         if self.sync_every is None or not self.ranks.is_group:
             return
-        if num_updates % self.sync_every == 0 or num_updates == total_updates:
-            flat = torch.cat([parameter.detach().flatten() for parameter in parameters])
-            self.ranks.average(flat)
-            parts = flat.split([parameter.numel() for parameter in parameters])
-            for parameter, part in zip(parameters, parts, strict=True):
-                parameter.detach().copy_(part.view_as(parameter))
+        flat = torch.cat([parameter.detach().flatten() for parameter in parameters])
+        self.ranks.average(flat)
+        parts = flat.split([parameter.numel() for parameter in parameters])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.detach().copy_(part.view_as(parameter))
 
     def statistics(self, modules: Iterable[nn.Module]) -> None:
         """Let the running statistics in modules be updated with the batches of all ranks."""

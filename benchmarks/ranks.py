@@ -113,7 +113,7 @@ def measure_messages() -> None:
             ),
             "advantages": _milliseconds(ranks, lambda: together.mean_and_deviation(advantages)),
             "decisions": _milliseconds(ranks, lambda: ranks.exchange({"told": False})),
-            "weights": _milliseconds(ranks, lambda: apart.weights(parameters, 1, 1)),
+            "weights": _milliseconds(ranks, lambda: apart.weights(parameters)),
         }
         if ranks.is_first:
             print(json.dumps(found))

@@ -6,6 +6,7 @@ becomes three), s the side of a block of pixels.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -238,7 +239,7 @@ class Decoder(nn.Module):
         """Update the statistics, if there are any, with a sample of (B, H, W, C) uint8 frames."""
         if not self.seen:
             return
-        frames = frames[:: max(1, len(frames) // _SAMPLE)]
+        frames = frames[:: _stride(len(frames))]
         brightness = torch.arange(256, device=frames.device)[:, None] / 255.0
         kinds = {"colours": (self.palette, [self._palette_channels])}
         kinds["others"] = (brightness, [[channel] for channel in self._other_channels])
@@ -258,6 +259,18 @@ class Decoder(nn.Module):
         normalizer = self.seen[kind]
         assert isinstance(normalizer, ObservationNormalizer)
         return normalizer.normalize(numbers.float()).to(numbers.dtype)
+
+
+def _stride(num_frames: int) -> int:
+    """Return the distance of the frames of a sample: one prime to the number of all frames.
+
+    They follow each other by env step and environment, so that any other distance could meet the
+    same few environments again and again.
+    """
+    stride = max(1, num_frames // _SAMPLE)
+    while math.gcd(stride, num_frames) > 1:
+        stride += 1
+    return stride
 
 
 def _cut_into_blocks(frames: Tensor, size: int) -> Tensor:

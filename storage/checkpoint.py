@@ -24,8 +24,9 @@ from storage.upgrade import upgraded_tensor_name
 
 # Whether gradients had the memory layout of their parameters; older checkpoints do not say so.
 _ALIGNED = "aligned_gradients"
-# Bytes of a checkpoint beside the policy and its optimiser: mostly the current observations.
-_MAX_BESIDE = 2**27
+# Bytes of a checkpoint beside the policy and its optimiser: the current observations, the states of
+# memories, and the actions of the episodes in progress, which may be long.
+_MAX_BESIDE = 2**32
 
 
 def save_training(

@@ -21,7 +21,9 @@ OLDEST_FORMAT = 3
 
 _METADATA_KEY, _CHECKSUM_KEY = "doomgrad", "sha256"
 _LONGEST_REASON = 300  # Characters; a file may contain any number of them.
-_MAX_HEADER = 2**20  # Bytes; a file that claims to have a larger header is not read.
+# Bytes; a file that claims to have a larger header is not read. A checkpoint has about 400 for each
+# environment.
+_MAX_HEADER = 2**24
 _TYPES = {
     torch.float64: "F64",
     torch.float32: "F32",

@@ -48,7 +48,7 @@ from training.evaluation import PeriodicEvaluation
 from training.initial import copy_encoders, initialize_from
 from training.logger import RunLogger
 from training.progress import Progress, is_finished
-from training.ranks import share_start
+from training.ranks import expect_same, share_start
 from training.recorder import TrainingRecorder
 from training.resume import lost_episodes, resume
 from training.saving import bring_policy_up_to_date
@@ -126,11 +126,13 @@ def open_training(
                 "numbers"
             )
         agent = make_agent(config, envs, device, ranks)
+        expect_same(ranks, config)
         progress = Progress()
         collector_state: dict[str, Tensor] = {}
         if ranks.is_first:
             stack.enter_context(folder.locked(say))
             progress, collector_state = start_or_resume(folder, agent, config, say)
+            ranks.begin()
         progress, collector_state = share_start(ranks, agent, config, progress, collector_state)
         if is_finished(config, progress):
             yield None

@@ -9,9 +9,10 @@ from typing import Any
 from agents import Agent
 from agents.agent import NotFiniteError
 from agents.collector import Collected
+from agents.rollout import Rollout
 from storage.files import FileError
 from storage.run_folder import RunFolder
-from storage.tensor_file import write_tensors
+from storage.tensor_file import from_bytes, to_bytes, write_tensors
 from training.errors import TrainingError
 from training.progress import Progress
 
@@ -46,17 +47,29 @@ class GuardedUpdate:
             self._in_a_row += 1
             self._progress.skipped_updates += 1
             if self._in_a_row == _SKIPPED_IN_A_ROW:
-                file = self._folder.not_finite_file
-                if self._agent.averaging.ranks.is_first:  # It owns the folder.
-                    write_tensors(file, collected.rollout.tensors(), {"what": str(error)})
+                kept = self._keep(collected.rollout, str(error))
                 raise TrainingError(
-                    f"{error}, in {self._in_a_row} updates in a row; {file} holds the last rollout"
+                    f"{error}, in {self._in_a_row} updates in a row{kept}"
                 ) from error
             if self._progress.skipped_updates == 1:
                 self._say(f"{error}: this update is skipped; further ones are only counted")
             return {}
         self._in_a_row = 0
         return metrics
+
+    def _keep(self, rollout: Rollout, what: str) -> str:
+        """Write the last rollout of the rank whose rollout is not finite, and say where it is."""
+        ranks, file = self._agent.averaging.ranks, self._folder.not_finite_file
+        broken = ranks.exchange(rollout.first_not_finite() is not None)
+        owner = broken.index(True) if True in broken else 0
+        mine = to_bytes(rollout.tensors()) if ranks.rank == owner else b""
+        found = ranks.bring_to_first(mine)
+        if not ranks.is_first:  # Rank 0 owns the folder.
+            return ""
+        with continuing_without_disk(self._say) as written:
+            write_tensors(file, from_bytes(found[owner]), {"what": what})
+            written.append(True)
+        return f"; {file} holds the last rollout" if written else ""
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,11 +21,9 @@ from agents.distributed import Ranks
 from storage.checkpoint import optimizer_tensors, restore_training, training_content, under
 from storage.files import decode
 from storage.tensor_file import from_bytes, to_bytes
-from training.config import AnyTrainConfig, with_values
+from training.config import AnyTrainConfig, dotted, with_values
 from training.errors import TrainingError
 from training.progress import Progress
-
-_RANKS_APART = 2**31  # Between the seeds of ranks; seeds of trainings are smaller.
 
 
 def with_ranks(config: AnyTrainConfig, ranks: Ranks | None) -> AnyTrainConfig:
@@ -58,6 +57,28 @@ def with_ranks(config: AnyTrainConfig, ranks: Ranks | None) -> AnyTrainConfig:
     return with_values(config, {"num_ranks": ranks.size})
 
 
+def expect_same(ranks: Ranks, config: AnyTrainConfig) -> None:
+    """Check that all ranks learn the same in the same way: their messages depend on it.
+
+    Args:
+        ranks: the ranks.
+        config: the configuration of this one, which may be on another machine.
+
+    Raises:
+        TrainingError: If one differs from rank 0's.
+    """
+    whole = config.as_dict()
+    shared = {n: whole[n] for n in ("agent", "perception", "objectives", "num_envs", "sync_every")}
+    first, *others = ranks.exchange(dotted(shared | {"total": config.total_env_steps}))
+    for rank, other in enumerate(others, 1):
+        for name in sorted(first.keys() | other.keys()):
+            if first.get(name) != other.get(name):
+                raise TrainingError(
+                    f"rank {rank} has {name} {other.get(name)}, and rank 0 {first.get(name)}; "
+                    "give the same options to all"
+                )
+
+
 def share_start(
     ranks: Ranks,
     agent: Agent[Any],
@@ -89,10 +110,16 @@ def share_start(
     mine = under(f"sampler/rank{ranks.rank}/", tensors)
     tensors = {name: t for name, t in tensors.items() if not name.startswith("sampler/")}
     if not mine:
-        generator = torch.Generator().manual_seed(config.seed + _RANKS_APART * ranks.rank)
-        mine = {"generator": generator.get_state()}
+        mine = {"generator": generator_of(config.seed, ranks.rank).get_state()}
     state, collector_state = restore_training(agent, tensors | mine, json.loads(description))
     return decode(Progress, state), dict(collector_state)
+
+
+def generator_of(seed: int, rank: int) -> torch.Generator:
+    """Return a new generator of a rank; those of different ranks or seeds are independent."""
+    # Not seeded by a sum of both: PyTorch's generator uses the low 32 bits only.
+    seeds = np.random.SeedSequence(seed, spawn_key=(rank,))
+    return torch.Generator().manual_seed(int(seeds.generate_state(1)[0]))
 
 
 def gather_states(agent: Agent[Any], collector_state: Mapping[str, Tensor]) -> dict[str, Tensor]:

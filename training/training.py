@@ -230,6 +230,8 @@ class Training:
             # A rollout that is interrupted is collected again when the training resumes.
             with contextlib.suppress(StoppedError):
                 yield
+            if is_finished(self.config, self.progress):  # Perhaps between two averages.
+                self.agent.average_weights()
             for callback in self.callbacks:
                 callback.on_end(self)
         except (EnvError, TrainingError) as error:

@@ -142,6 +142,8 @@ class SB3Agent(Agent[ConfigT]):
             raise AgentError(f"{self.name} does not support objectives; use ppo or a2c")
         if config.loss_coef != 1:
             raise AgentError(f"{self.name} has no --loss-coef; use ppo or a2c")
+        if not config.bootstrap_truncated:
+            raise AgentError(f"{self.name} has no --no-bootstrap-truncated; use ppo or a2c")
         if config.encoder_learning_rate is not None:
             raise AgentError(
                 f"{self.name} has one learning rate for all; leave out --encoder-learning-rate"

@@ -150,6 +150,24 @@ def test_advantages_are_estimated_from_scaled_rewards(name):
     assert torch.equal(returns, expected + rollout.values)
 
 
+@pytest.mark.parametrize("name", OUR_AGENTS)
+def test_time_that_runs_out_is_an_end_if_so_configured(name):
+    agent = make_agent(name, bootstrap_truncated=False)
+    rollout = make_rollout(agent.policy, STEPS, NUM_ENVS)
+    assert (rollout.truncated & ~rollout.terminated).any()
+    ended = dataclasses.replace(rollout, terminated=rollout.dones)
+    like_ended = make_agent(name)
+    for each, data in ((agent, rollout), (like_ended, ended)):
+        torch.manual_seed(0)
+        each.update(data)
+    assert_same(weights(agent.policy), weights(like_ended.policy))
+    bootstrapped = make_agent(name)
+    torch.manual_seed(0)
+    bootstrapped.update(rollout)
+    found = weights(bootstrapped.policy)
+    assert any(not torch.equal(found[n], w) for n, w in weights(agent.policy).items())
+
+
 def test_a_reward_scale_has_the_same_effect_as_scaled_rewards():
     first, second = make_agent(reward_scale=0.01), make_agent()
     rollout = make_rollout(first.policy, STEPS, NUM_ENVS)

@@ -259,7 +259,7 @@ def test_all_ranks_skip_an_update_if_one_of_them_has_a_rollout_that_is_not_finit
     def update(ranks):
         agent = make_agent(ranks=ranks)
         before = state_of(agent)
-        with pytest.raises(NotFiniteError, match="rewards of rank 1"):
+        with pytest.raises(NotFiniteError, match="rewards of the rollout of rank 1 are"):
             agent.update(part_of(rollout, ranks))
         assert_same(state_of(agent), before)
 
@@ -309,6 +309,45 @@ def test_weights_are_averaged_after_every_so_many_updates(name):
     assert any(not torch.equal(first[2][n], second[2][n]) for n in first[2])
     for key, tensor in first[1].items():
         assert_close({key: tensor}, {key: (apart[0][1][key] + apart[1][1][key]) / 2})
+
+
+def test_ranks_that_learn_separately_may_stop_at_different_minibatches():
+    rollout = make_rollout(make_agent().policy, STEPS, NUM_ENVS)
+    # As from an older policy: the first minibatch of rank 1 is too far away.
+    rollout.logprobs[:, NUM_ENVS // 2 :] -= 1.0
+    options = {"num_epochs": 2, "target_kl": 0.1, "normalize_obs": False}
+
+    def update(ranks):
+        agent = make_agent(ranks=ranks, sync_every=2, **options)
+        wait_for_others(ranks)
+        before = weights(agent.policy)
+        metrics = agent.update(part_of(rollout, ranks))
+        return metrics, all(torch.equal(w, before[n]) for n, w in weights(agent.policy).items())
+
+    (first, is_first_unchanged), (second, is_second_unchanged) = run_ranks(update)
+    assert first == second
+    assert "grad_norm" in first
+    assert not is_first_unchanged
+    assert is_second_unchanged
+
+
+def test_weights_are_averaged_also_after_an_update_that_is_not_finite():
+    good = make_rollout(make_agent().policy, STEPS, NUM_ENVS)
+    bad = make_rollout(make_agent().policy, STEPS, NUM_ENVS, seed=1)
+    bad.rewards[0, NUM_ENVS - 1] = torch.nan
+
+    def train(ranks):
+        agent = make_agent(ranks=ranks, sync_every=2, normalize_obs=False)
+        wait_for_others(ranks)
+        agent.update(part_of(good, ranks))
+        apart = weights(agent.policy)
+        with pytest.raises(NotFiniteError, match="rewards of the rollout of rank 1 are"):
+            agent.update(part_of(bad, ranks))
+        return apart, weights(agent.policy)
+
+    (first_apart, first), (second_apart, second) = run_ranks(train)
+    assert any(not torch.equal(w, second_apart[n]) for n, w in first_apart.items())
+    assert_same(first, second)
 
 
 # Episodes.
@@ -366,5 +405,14 @@ def test_a_rank_that_has_ended_is_reported(monkeypatch):
         raise RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer")
 
     monkeypatch.setattr(dist, "all_reduce", fail)
-    with pytest.raises(RankError, match="another rank of this training has ended"):
-        distributed._TorchRanks(0, 2).add(torch.zeros(1))
+    with pytest.raises(RankError, match=r"another rank .* has ended.*\(.* closed by peer\)$"):
+        distributed.TorchRanks(0, 2).add(torch.zeros(1))
+
+
+def test_memory_that_is_used_up_is_not_the_fault_of_another_rank(monkeypatch):
+    def fail(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(dist, "all_reduce", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        distributed.TorchRanks(0, 2).add(torch.zeros(1))

@@ -73,8 +73,8 @@ def test_an_objective_is_named_once():
 
 
 def test_the_presets_encoder_and_memory_are_those_that_are_not_given():
-    assert default_config("my_way_home").perception.memory_name == "lstm"
-    assert default_config("my_way_home", memory="none").perception.memory_name == "none"
+    assert default_config("maps:maze").perception.memory_name == "lstm"
+    assert default_config("maps:maze", memory="none").perception.memory_name == "none"
     assert default_config("CartPole-v1").perception.encoder_name == "nature"
 
 

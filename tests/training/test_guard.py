@@ -13,6 +13,8 @@ from agents.collector import Collected
 from agents.distributed import Averaging
 from storage.run_folder import RunFolder
 from tests.agents.synthetic import make_policy, make_rollout
+from tests.agents.test_distributed import part_of
+from tests.agents.thread_ranks import run_ranks
 from training.errors import TrainingError
 from training.guard import GuardedUpdate, continuing_without_disk
 from training.progress import Progress
@@ -70,6 +72,37 @@ def test_five_in_a_row_stop_the_training(guarded, tmp_path):
     with safe_open(file, "pt") as content:
         assert content.get_tensor("rewards").shape == (4, 2)
         assert torch.equal(content.get_tensor("rewards"), make_rollout(make_policy(), 4, 2).rewards)
+
+
+def test_the_rollout_that_is_kept_is_that_of_the_rank_where_it_is_not_finite(tmp_path):
+    whole = make_rollout(make_policy(), 4, 4)
+    whole.rewards[1, 3] = torch.inf
+
+    def update(ranks):
+        agent = Agent("xxxxx")
+        agent.averaging = Averaging(ranks)
+        rollout = part_of(whole, ranks)
+        update = GuardedUpdate(agent, RunFolder(tmp_path), Progress(), lambda text: None)
+        for _ in range(4):
+            update(Collected(rollout, [], 0, version=3))
+        with pytest.raises(TrainingError, match="in 5 updates in a row") as raised:
+            update(Collected(rollout, [], 0, version=3))
+        return str(raised.value), rollout.rewards
+
+    (first, _), (second, rewards) = run_ranks(update)
+    file = tmp_path / "not-finite.safetensors"
+    assert first.endswith(f"; {file} holds the last rollout")
+    assert second.endswith("in a row")
+    with safe_open(file, "pt") as content:
+        assert torch.equal(content.get_tensor("rewards"), rewards)
+
+
+def test_a_rollout_that_cannot_be_kept_hides_nothing(guarded, tmp_path):
+    (tmp_path / "not-finite.safetensors").mkdir()
+    said = []
+    with pytest.raises(TrainingError, match=r"not finite, in 5 updates in a row$"):
+        guarded("xxxxx", said.append)
+    assert "not-finite.safetensors" in said[-1]
 
 
 def test_what_cannot_be_written_is_reported_and_nothing_stops():

@@ -121,9 +121,7 @@ def test_memory_on_small_observations_has_many_short_sequences(env):
     assert default_config(env).num_envs == default_config(env, memory="none").num_envs == 8
 
 
-@pytest.mark.parametrize(
-    "env", ["basic", "my_way_home", "ALE/Pong-v5", "CarRacing-v3", "a.wad:E1M1"]
-)
+@pytest.mark.parametrize("env", ["basic", "maps:maze", "ALE/Pong-v5", "CarRacing-v3", "a.wad:E1M1"])
 def test_memory_on_images_changes_nothing(env):
     plain, recurrent = (dotted(default_config(env, memory=m).as_dict()) for m in ("none", "lstm"))
     differing = {name for name in plain.keys() & recurrent if plain[name] != recurrent[name]}

@@ -12,7 +12,7 @@ from tests.agents.thread_ranks import run_ranks
 from training.config import default_config, with_values
 from training.errors import TrainingError
 from training.progress import Progress
-from training.ranks import gather_states, share_start, with_ranks
+from training.ranks import expect_same, gather_states, generator_of, share_start, with_ranks
 
 CONFIG = with_values(default_config("CartPole-v1"), {"num_ranks": 2})
 PROGRESS = Progress(env_steps=96, returns=[1.0], best_score=2.0)
@@ -37,6 +37,25 @@ def test_all_ranks_start_with_the_agent_of_the_first():
     assert_same(second, first)
     assert progress == PROGRESS
     assert state == {}
+
+
+def test_ranks_that_learn_differently_are_refused():
+    run_ranks(lambda ranks: expect_same(ranks, CONFIG))
+
+    def start(ranks):
+        length = 32 if ranks.rank == 1 else 64
+        with pytest.raises(
+            TrainingError, match=r"^rank 1 has agent\.rollout_length 32, and rank 0"
+        ):
+            expect_same(ranks, with_values(CONFIG, {"agent.rollout_length": length}))
+
+    run_ranks(start)
+
+
+def test_every_rank_and_seed_has_other_random_numbers():
+    places = [(seed, rank) for seed in (0, 1, 2) for rank in (1, 2, 3, 4)]
+    drawn = {tuple(torch.randperm(9, generator=generator_of(*p)).tolist()) for p in places}
+    assert len(drawn) == len(places)
 
 
 @pytest.mark.parametrize("sync_every", [None, 3])
