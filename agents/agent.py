@@ -163,6 +163,7 @@ class Agent(ABC, Generic[ConfigT]):
                     f"the objective {name} needs {objective.sequence_length} env steps in a row, "
                     f"but rollouts have {config.rollout_length}; raise --rollout-length"
                 )
+            objective.set_num_envs(num_envs)
         self.num_updates = 0
         # The first version of the weights with statistics of observations; None: not known yet.
         self._statistics_since: int | None = None
@@ -359,14 +360,15 @@ class Agent(ABC, Generic[ConfigT]):
         for name in coefs:
             objective = self.objectives[name]
             objective.observe(self.policy, rollout)
-            if (more := objective.rewards(rollout)) is not None:
-                rewards = rewards + objective.config.scale(self._done) * more
-                collected[f"{GROUP}{name}/reward"].append(more.mean())
             for buffer in objective.averaged:
                 self.averaging.means(getattr(objective, buffer))
         if not config.bootstrap_truncated:
             rollout = replace(rollout, terminated=rollout.dones)
         advantages, returns = self.estimate(rollout, rewards)
+        for name in coefs:
+            objective = self.objectives[name]
+            if (more := objective.advantages(rollout)) is not None:
+                advantages = advantages + objective.config.scale(self._done) * more
         stop = False
         for _ in range(config.num_epochs):
             for batch in minibatches(

@@ -133,6 +133,8 @@ def gather_states(agent: Agent[Any], collector_state: Mapping[str, Tensor]) -> d
     mine = {f"sampler/{name}": tensor for name, tensor in collector_state.items()}
     mine["generator"] = torch.get_rng_state()
     mine["reward_scaler/running"] = agent.reward_scaler.running
+    for name, objective in agent.objectives.items():
+        mine |= {f"objectives/{name}/{b}": getattr(objective, b) for b in objective.of_envs}
     if agent.averaging.sync_every is not None:  # Weights differ between two averages.
         modules: dict[str, nn.Module] = {"policy": agent.policy}
         modules |= {f"objectives/{name}": module for name, module in agent.objectives.items()}

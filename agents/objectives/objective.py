@@ -82,8 +82,9 @@ class Objective(nn.Module, ABC, Generic[ConfigT]):
         sequence_length: the number of consecutive env steps that `loss` compares. If it is more
             than 1, minibatches consist of whole sequences, (T, n), also without memory.
         targets: names of the numeric infos that `loss` needs in `Minibatch.targets`.
-        averaged: names of buffers that `observe` or `rewards` compute as means over environments;
-            if several processes learn together, they become the means over all of them.
+        averaged: names of buffers that `observe` computes as means over environments; if several
+            processes learn together, they become the means over all of them.
+        of_envs: names of buffers with an element for each environment, which `set_num_envs` makes.
 
     Raises:
         AgentError: If the environments or the policy do not support the objective.
@@ -92,12 +93,20 @@ class Objective(nn.Module, ABC, Generic[ConfigT]):
     splittable: ClassVar[bool] = True
     uses_output: ClassVar[bool] = True
     averaged: ClassVar[tuple[str, ...]] = ()
+    of_envs: ClassVar[tuple[str, ...]] = ()
     sequence_length: int = 1
     targets: tuple[str, ...] = ()
 
     def __init__(self, policy: Policy, config: ConfigT, target_names: tuple[str, ...]) -> None:
         super().__init__()
         self.config = config
+
+    def set_num_envs(self, num_envs: int) -> None:
+        """Make what depends on the number of environments; called once, by the agent.
+
+        Args:
+            num_envs: N.
+        """
 
     def observe(self, policy: Policy, rollout: Rollout) -> None:
         """Update statistics; called before each update with a rollout.
@@ -106,20 +115,6 @@ class Objective(nn.Module, ABC, Generic[ConfigT]):
             policy: the policy.
             rollout: the rollout.
         """
-
-    def rewards(self, rollout: Rollout) -> Tensor | None:
-        """Return rewards to add to those of the environments, for learning only.
-
-        It is called once, before each update with a rollout. The agent adds them to its scaled
-        rewards, multiplied by the factor of the schedule; `rollout.rewards` stays as it is.
-
-        Args:
-            rollout: the rollout.
-
-        Returns:
-            (T, N) float32, or None if there are none.
-        """
-        return None
 
     def targets_of(self, policy: Policy, rollout: Rollout) -> dict[str, Tensor]:
         """Return further targets of a rollout, by names that begin with the objective's own.
@@ -134,6 +129,20 @@ class Objective(nn.Module, ABC, Generic[ConfigT]):
             (T, N, ...) each; they are in `Minibatch.targets` when `loss` is called.
         """
         return {}
+
+    def advantages(self, rollout: Rollout) -> Tensor | None:
+        """Return advantages to add to those of the environments' rewards, for learning only.
+
+        It is called once, before each update with a rollout. The agent multiplies them by the
+        factor of the schedule; `rollout.rewards` and the critic's targets stay as they are.
+
+        Args:
+            rollout: the rollout, with the targets that `targets_of` returned.
+
+        Returns:
+            (T, N) float32, or None if there are none.
+        """
+        return None
 
     @abstractmethod
     def loss(

@@ -2,14 +2,15 @@
 
 A predictor learns to compute what a fixed random network, the target, computes from observations.
 Its error is high for observations unlike those so far, and is an intrinsic reward for reaching
-them. It is added to the rewards for learning only: all reported rewards stay native. As in the
-paper, observations are normalised by their running mean and deviation and clipped to +-5, and
-intrinsic rewards are divided by the running deviation of their discounted sum, which does not end
-with episodes.
+them. Intrinsic rewards are for learning only: all reported rewards stay native. As in the paper,
+observations are normalised by their running mean and deviation and clipped to +-5, and intrinsic
+rewards are divided by the running deviation of their discounted sum. A critic of their own learns
+intrinsic returns, which do not end with episodes: otherwise, all novelty being positive, it would
+pay to avoid ends. The advantages of both kinds of rewards are added.
 
 Differences from the paper:
-- One value head learns the sum of both rewards, so that the discount is the agent's for both, and
-  intrinsic returns end with episodes. Two heads would be part of every policy, for one objective.
+- The critic of intrinsic rewards is a network of its own, of what the predictor sees, instead of a
+  second head of the policy's network, which every policy would have to have for one objective.
 - The statistics of observations start with the first rollout instead of a random policy's steps.
 - Networks are small and fully connected, and images are thumbnails: novelty then costs a small
   share of an update, also on a CPU.
@@ -32,12 +33,15 @@ from agents.errors import AgentError
 from agents.objectives.objective import Objective, ObjectiveConfig, check_positive
 from agents.objectives.thumbnails import Thumbnails
 from agents.policy import Policy, PolicyOutput
+from agents.returns import gae
 from agents.rollout import Minibatch, Rollout
 from perception import VectorSpec
 from perception.encoders import orthogonal
 from perception.normalization import ObservationNormalizer, RunningMeanStd
 
 _CLIP = 5.0  # The paper's, of normalised observations.
+_LAMBDA = 0.95  # The paper's, of GAE.
+_REWARDS, _ADVANTAGES, _RETURNS = "rnd/rewards", "rnd/advantages", "rnd/returns"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +49,10 @@ class RNDConfig(ObjectiveConfig):
     """Intrinsic rewards for what is new: exploration where rewards are rare."""
 
     reward_coef: float = 0.5
-    """Weight of the intrinsic rewards, which are normalised, beside the agent's scaled rewards; the
-    schedule applies to it, too."""
+    """Weight of the advantages of intrinsic rewards, which are normalised, beside those of the
+    agent's scaled rewards; the schedule applies to it, too."""
     reward_gamma: float = 0.99
-    """Discount factor of the sum by whose deviation intrinsic rewards are divided."""
+    """Discount factor of intrinsic rewards."""
     cell_size: int = 4
     """Side of the squares of an image whose mean colours are observed, in pixels."""
     hidden_size: int = 256
@@ -69,17 +73,18 @@ class RNDConfig(ObjectiveConfig):
 
 
 class RND(Objective[RNDConfig]):
-    """The squared error of a predictor of a random network, and rewards where it is high.
+    """The squared error of a predictor of a random network, and advantages where it will be high.
 
     Attributes:
         target: the random network, (..., D) to (..., Z).
         predictor: the network that is trained to compute the same.
+        critic: the network that is trained to compute intrinsic returns, (..., D) to (..., 1).
         seen: the statistics of observations.
         sums: the statistics of discounted sums of intrinsic rewards.
-        running: the mean of these sums over environments after the last step, a float32 scalar.
+        running: these sums after the last step, (N,) float32.
     """
 
-    averaged = ("running",)
+    of_envs = ("running",)
     running: Tensor
 
     def __init__(self, policy: Policy, config: RNDConfig, target_names: tuple[str, ...]) -> None:
@@ -98,23 +103,33 @@ class RND(Objective[RNDConfig]):
             )
         self.target = _layers(size, hidden, outputs).requires_grad_(requires_grad=False)
         self.predictor = _layers(size, hidden, hidden, outputs)
+        self.critic = _layers(size, hidden, 1)
         self.seen, self.sums = ObservationNormalizer(size), RunningMeanStd(1)
-        self.register_buffer("running", torch.zeros(()))
+        self.register_buffer("running", torch.zeros(0))
         self.to(policy.device)
+
+    def set_num_envs(self, num_envs: int) -> None:
+        """See `Objective.set_num_envs`."""
+        self.running = self.running.new_zeros(num_envs)
 
     def loss(
         self, policy: Policy, output: PolicyOutput, batch: Minibatch
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Objective.loss`."""
         with torch.no_grad():
-            numbers = self.numbers(batch.obs)
-        return self.novelty(numbers).mean(), {}
+            normal = self.normalized(self.numbers(batch.obs))
+        value_loss = (self.value(normal) - batch.targets[_RETURNS]).square().mean()
+        return self.novelty(normal).mean() + value_loss, {
+            "value_loss": value_loss,
+            "reward": batch.targets[_REWARDS].mean(),
+        }
 
     @torch.no_grad()
-    def rewards(self, rollout: Rollout) -> Tensor:
-        """Return the novelty of the observations that each step led to; see `Objective.rewards`.
+    def targets_of(self, policy: Policy, rollout: Rollout) -> dict[str, Tensor]:
+        """Return intrinsic rewards, their advantages by GAE, and their returns, (T, N) each.
 
-        With the last step of an episode, that is the first observation of the next one.
+        The reward of a step is the novelty of the observation that it led to; with the last step of
+        an episode, that is the first observation of the next one.
 
         Raises:
             ValueError: If the rollout lacks the observations after its last step.
@@ -124,18 +139,32 @@ class RND(Objective[RNDConfig]):
         # Step by step, because whole images of a rollout may not fit into memory.
         steps = [
             self.numbers({name: part[t] for name, part in rollout.obs.items()})
-            for t in range(1, len(rollout.rewards))
+            for t in range(len(rollout.rewards))
         ]
-        numbers = torch.stack([*steps, self.numbers(rollout.last_obs)])  # (T, N, D)
-        self.seen.update(numbers.flatten(0, 1))
-        novelty = self.novelty(numbers)
-        running, sums = self.running.expand(novelty.shape[1]), []
+        numbers = torch.stack([*steps, self.numbers(rollout.last_obs)])  # (T + 1, N, D)
+        self.seen.update(numbers[1:].flatten(0, 1))
+        normal = self.normalized(numbers)
+        novelty, values = self.novelty(normal[1:]), self.value(normal)
+        gamma, sums = self.config.reward_gamma, []
         for each in novelty:
-            running = self.config.reward_gamma * running + each
-            sums.append(running)
+            self.running = gamma * self.running + each
+            sums.append(self.running)
         self.sums.update(torch.stack(sums).reshape(-1, 1))
-        self.running.copy_(running.mean())
-        return self.config.reward_coef * novelty / self.sums.deviation.float()
+        rewards = novelty / self.sums.deviation.float()
+        advantages = gae(
+            rewards,
+            values[:-1],
+            values[1:],
+            torch.zeros_like(rollout.dones),
+            gamma=gamma,
+            gae_lambda=_LAMBDA,
+        )
+        returns = advantages + values[:-1]
+        return {_REWARDS: rewards, _ADVANTAGES: advantages, _RETURNS: returns}
+
+    def advantages(self, rollout: Rollout) -> Tensor:
+        """See `Objective.advantages`."""
+        return self.config.reward_coef * rollout.targets[_ADVANTAGES]
 
     def numbers(self, obs: Mapping[str, Tensor]) -> Tensor:
         """Return observations as numbers, (..., D) float32: thumbnails, then vectors.
@@ -146,11 +175,24 @@ class RND(Objective[RNDConfig]):
         images = [part.flatten(-3) for part in self.thumbnails(obs).values()]
         return torch.cat([*images, *(obs[name] for name in self.vectors)], dim=-1)
 
-    def novelty(self, numbers: Tensor) -> Tensor:
-        """Return the mean squared errors of the predictor, (...) float32, for (..., D) numbers."""
-        normal = self.seen(numbers).clamp(-_CLIP, _CLIP)
+    def normalized(self, numbers: Tensor) -> Tensor:
+        """Return (..., D) numbers normalised and clipped."""
+        normal: Tensor = self.seen(numbers)
+        return normal.clamp(-_CLIP, _CLIP)
+
+    def novelty(self, normal: Tensor) -> Tensor:
+        """Return the mean squared errors of the predictor, (...) float32.
+
+        Args:
+            normal: (..., D) normalised numbers.
+        """
         errors: Tensor = (self.predictor(normal) - self.target(normal)).square().mean(-1)
         return errors
+
+    def value(self, normal: Tensor) -> Tensor:
+        """Return the expected intrinsic returns, (...) float32, for (..., D) normalised numbers."""
+        values: Tensor = self.critic(normal)
+        return values.squeeze(-1)
 
 
 def _layers(*sizes: int) -> nn.Sequential:

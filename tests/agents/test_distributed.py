@@ -96,7 +96,8 @@ def make_agent_alone(name, *, num_envs, objectives=(), memory="none", **options)
 def state_of(agent):
     found = {}
     for prefix, module in {"policy": agent.policy, **agent.objectives}.items():
-        found |= {f"{prefix}/{name}": tensor for name, tensor in weights(module).items()}
+        mine = getattr(module, "of_envs", ())  # Differ between ranks.
+        found |= {f"{prefix}/{n}": part for n, part in weights(module).items() if n not in mine}
     for name in ("mean", "variance", "count"):
         found[f"reward_scaler/{name}"] = getattr(agent.reward_scaler, name)
     return found

@@ -71,6 +71,7 @@ def test_an_objective_shapes_the_encoder(name, encoder):
     policy = make_policy(specs=SPECS, encoder=encoder)
     objectives = make_objectives(policy, {name: OBJECTIVES[name][0]()}, TARGETS)
     (objective,) = taught(objectives, policy, NUM_ENVS).values()
+    objective.set_num_envs(NUM_ENVS)
     rollout = make_rollout(policy, STEPS, NUM_ENVS, targets=TARGETS)
     rollout.targets.update(objective.targets_of(policy, rollout))
     objective.observe(policy, rollout)

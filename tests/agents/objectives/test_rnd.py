@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,64 +38,112 @@ def test_what_was_seen_is_no_longer_new_and_all_else_is():
     numbers = torch.eye(PLACES)
     seen = numbers[torch.arange(256) % 5]
     objective.seen.update(seen)
-    before = objective.novelty(numbers).detach()
+    normal = objective.normalized(numbers)
+    before = objective.novelty(normal).detach()
     for _ in range(100):
         optimizer.zero_grad()
-        objective.novelty(seen).mean().backward()
+        objective.novelty(objective.normalized(seen)).mean().backward()
         optimizer.step()
-    after = objective.novelty(numbers).detach()
+    after = objective.novelty(normal).detach()
     assert (after[:5] < 0.02 * before[:5]).all()
     assert (after[5:] > 0.1 * before[5:]).all()
     assert after[5:].min() > 20 * after[:5].max()
 
 
-def test_the_target_is_fixed_and_the_predictor_learns():
+def make_objective(num_envs=3, **options):
     policy = make_policy(specs=SPECS)
-    objective = RND(policy, RNDConfig(), ())
-    rollout = make_rollout(policy, 4, 3)
-    loss, _ = objective.loss(policy, None, rollout)
+    objective = RND(policy, RNDConfig(**options), ())
+    objective.set_num_envs(num_envs)
+    return policy, objective
+
+
+def with_targets(objective, policy, rollout):
+    return replace(rollout, targets=objective.targets_of(policy, rollout))
+
+
+def test_the_target_is_fixed_and_predictor_and_critic_learn():
+    policy, objective = make_objective()
+    rollout = with_targets(objective, policy, make_rollout(policy, 4, 3))
+    loss, metrics = objective.loss(policy, None, rollout)
     loss.backward()
+    assert metrics["reward"] > 0
     assert not any(p.requires_grad for p in objective.target.parameters())
-    assert all(p.grad.any() for p in objective.predictor.parameters())
+    for learned in (objective.predictor, objective.critic):
+        assert all(p.grad.any() for p in learned.parameters())
     assert all(parameter.grad is None for parameter in policy.parameters())
 
 
-def test_rewards_equal_hand_written_ones():
+def test_the_critic_learns_the_returns():
+    policy, objective = make_objective()
+    rollout = with_targets(objective, policy, make_rollout(policy, 8, 3))
+    optimizer = torch.optim.Adam(objective.critic.parameters(), 1e-3)
+    losses = []
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss, metrics = objective.loss(policy, None, rollout)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(metrics["value_loss"].detach()))
+    assert losses[-1] < 0.05 * losses[0]
+
+
+def test_rewards_advantages_and_returns_equal_hand_written_ones():
     """Over two rollouts, because statistics continue from one to the next."""
-    policy = make_policy(specs=SPECS)
-    objective = RND(policy, RNDConfig(reward_coef=0.3, reward_gamma=0.8, cell_size=6), ())
-    observed, sums, running = [], [], 0.0
+    policy, objective = make_objective(reward_coef=0.3, reward_gamma=0.8, cell_size=6)
+    observed, sums, running = [], [], torch.zeros(3)
     for seed in range(2):
-        rollout = make_rollout(policy, 5, 3, seed=seed)
-        rewards = objective.rewards(rollout)
-        following = [{name: rollout.obs[name][t] for name in SPECS} for t in range(1, 5)] + [
-            rollout.last_obs
-        ]
-        images = [objective.thumbnails.flat(obs) for obs in following]
-        vectors = [obs["variables"] for obs in following]
+        rollout = with_targets(objective, policy, make_rollout(policy, 5, 3, seed=seed))
+        every = [{name: rollout.obs[name][t] for name in SPECS} for t in range(5)]
+        every.append(rollout.last_obs)
+        images = [objective.thumbnails.flat(obs) for obs in every]
+        vectors = [obs["variables"] for obs in every]
         numbers = torch.cat((torch.stack(images), torch.stack(vectors)), -1)
-        observed.append(numbers.flatten(0, 1))
+        observed.append(numbers[1:].flatten(0, 1))
         everything = torch.cat(observed).double()
         deviation = (everything.var(0, correction=0) + 1e-8).sqrt()
         normal = ((numbers - everything.mean(0)) / deviation).clamp(-5, 5).float()
         with torch.no_grad():
-            error = (objective.predictor(normal) - objective.target(normal)).square().mean(-1)
+            errors = objective.predictor(normal) - objective.target(normal)
+            values = objective.critic(normal)[..., 0]
+        error = errors[1:].square().mean(-1)
         for t in range(5):
             running = 0.8 * running + error[t]
             sums.append(running)
-        running = running.mean()
-        expected = 0.3 * error / torch.stack([s.expand(3) for s in sums]).std(correction=0)
-        torch.testing.assert_close(rewards, expected, rtol=1e-4, atol=1e-5)
-        assert rewards.shape == rollout.rewards.shape
+        rewards = error / torch.stack(sums).std(correction=0)
+        # The sum of (gamma lambda)^k delta_t+k, whether episodes ended or not.
+        deltas = rewards + 0.8 * values[1:] - values[:-1]
+        advantages = torch.stack(
+            [sum((0.8 * 0.95) ** k * deltas[t + k] for k in range(5 - t)) for t in range(5)]
+        )
+        expected = {"rewards": rewards, "advantages": advantages}
+        expected["returns"] = advantages + values[:-1]
+        for name, right in expected.items():
+            torch.testing.assert_close(rollout.targets[f"rnd/{name}"], right, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            objective.advantages(rollout), 0.3 * advantages, rtol=1e-3, atol=1e-4
+        )
+
+
+def test_an_end_costs_no_novelty():
+    """If it did, it would pay to stay in the episode, whatever its end is worth."""
+    found = []
+    for ends in (False, True):
+        torch.manual_seed(0)
+        policy, objective = make_objective()
+        rollout = make_rollout(policy, 6, 3)
+        rollout.terminated.fill_(ends)
+        rollout.truncated.fill_(False)
+        found.append(objective.advantages(with_targets(objective, policy, rollout)))
+    assert torch.equal(*found)
 
 
 def test_the_rewards_need_the_last_observations():
-    policy = make_policy(specs=SPECS)
+    policy, objective = make_objective(2)
     rollout = make_rollout(policy, 2, 2)
     fields = ("last_obs", "last_starts", "final_obs", "final_steps", "final_lanes")
     without = Rollout(**{**vars(rollout), **dict.fromkeys(fields)})
     with pytest.raises(ValueError, match=r"^the objective rnd needs the last observations"):
-        RND(policy, RNDConfig(), ()).rewards(without)
+        objective.targets_of(policy, without)
 
 
 def collect(policy, places, steps_done):
