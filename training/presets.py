@@ -157,6 +157,14 @@ _FAMILIES: tuple[tuple[str, dict[str, Any]], ...] = (
 # Rewards of hundreds are scaled to about 1, so that the value loss does not dominate the policy's.
 _HUNDREDS: dict[str, Any] = {"agent.reward_scale": 0.01}
 
+# Every episode is in other rooms, so that batches of 16 environments would differ too much.
+_ROOMS: dict[str, Any] = {
+    "agent.normalize_obs": True,
+    "agent.gamma": 0.995,
+    "num_envs": 32,
+    "total_env_steps": 250_000,
+}
+
 # Pixels of a dark room are small numbers, from which a new network computes small features.
 _BASIC: dict[str, Any] = {
     **_HUNDREDS,
@@ -239,16 +247,16 @@ _ENVS: dict[str, dict[str, Any]] = {
     # At corners that look alike, it must know which way it came.
     "maps:maze": _RECURRENT,
     # Health is not on the screen, and a tic pays 1: as in health_gathering. Where medikits are left
-    # in rooms out of sight must be remembered.
-    "maps:gather": {**_HUNDREDS, **_RECURRENT, "env.variables": True},
-    # A monster that went behind a wall is still there. Ammunition and health are not on the screen.
-    "maps:arena": {**_RECURRENT, "env.variables": True},
+    # could be remembered, but without memory, much more is learned in as much time.
+    "maps:gather": {**_HUNDREDS, **_ROOMS, "env.variables": True},
+    # Ammunition and health are not on the screen.
+    "maps:arena": {**_ROOMS, "env.variables": True},
     # Where the items are seen, what tells the right one is not: without memory, the mean return is
     # at most 0.8. The reward comes 100 env steps after the cue, so it is discounted less.
     "maps:two_colours": {**_RECURRENT, "agent.gamma": 0.995, "total_env_steps": 1_000_000},
     # A door that was seen before the key was must be found again, hundreds of env steps later.
     "maps:key": {**_RECURRENT, "agent.gamma": 0.995, "total_env_steps": 5_000_000},
-    # As in arena.
+    # A monster that went behind a wall is still there. Ammunition and health are not on the screen.
     "maps:corridors": {**_RECURRENT, "env.variables": True},
     # Monsters come from all sides of a large place.
     "deathmatch": {**_RECURRENT, "total_env_steps": 5_000_000},
@@ -272,6 +280,7 @@ _AGENTS: dict[tuple[str, str], dict[str, Any]] = {
             *("players:duel", "players:deathmatch", "players:cooperation"),
         )
     },
+    **{(env, "ppo"): {"agent.minibatch_size": 512} for env in ("maps:gather", "maps:arena")},
     # One small problem: large steps are safe and save time.
     ("basic", "ppo"): _FAST,
     ("basic_audio", "ppo"): _FAST,
