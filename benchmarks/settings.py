@@ -167,7 +167,7 @@ class Objectives(Comparison):
         """Train the encoder on objects."""
         if name in _PRETRAINED:
             folder = str(self._seen(env).path)
-            _run("train.py", "see:objects", "--like", env, "--run-dir", folder)
+            run_program("train.py", "see:objects", "--like", env, "--run-dir", folder)
 
     def _seen(self, env: str) -> RunFolder:
         return RunFolder(self.runs.absolute() / "see_objects" / env)
@@ -230,18 +230,18 @@ def train(options: Comparison, env: str, name: str, seed: int) -> Trained:
     folder = RunFolder(options.runs / env.rpartition(":")[2] / f"{name}-seed{seed}")
     if not folder.evaluation_file.exists():
         options.prepare(env, name)
-        _run(
+        run_program(
             *("train.py", env, "--seed", str(seed), "--no-record", "--eval-envs", "none"),
             *("--run-dir", str(folder.path), *options.flags(env, name)),
         )
-        _run(
+        run_program(
             *("evaluate.py", "score", str(folder.policy_file), "--trust"),
             *("--episodes", str(_EPISODES), "--json", str(folder.evaluation_file)),
         )
     return read(folder)
 
 
-def _run(program: str, *arguments: str) -> None:
+def run_program(program: str, *arguments: str) -> None:
     """Run one of the project's programs, silently.
 
     Raises:

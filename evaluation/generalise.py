@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -119,8 +119,9 @@ def generalise(
     greedy: bool,
     file: Path,
     progress: Callable[[str], Any],
+    names: Collection[str] | None = None,
 ) -> list[Outcome]:
-    """Play all conditions, continue where an earlier call was interrupted, and return the results.
+    """Play the conditions, continue where an earlier call was interrupted, and return the results.
 
     Args:
         entry: the policies, one for each training seed.
@@ -129,6 +130,7 @@ def generalise(
         file: is written after each condition; what it holds of the same policies and protocol is
             not played again.
         progress: is called with the name of each condition before it is played.
+        names: of the conditions; `UNSEEN` must be one of them. None: all.
 
     Raises:
         EvaluationError: If the policies were not trained on generated maps.
@@ -145,6 +147,8 @@ def generalise(
     played = read_kept(file, _LARGEST, {"key": key}).get("played", {})
     outcomes = []
     for condition in conditions(config):
+        if names is not None and condition.name not in names:
+            continue
         if condition.name not in played:
             progress(condition.name)
             episodes = list(_play(entry, condition, protocol, greedy=greedy))
