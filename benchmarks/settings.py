@@ -42,7 +42,7 @@ _MEMORY_TASKS: dict[str, str] = {
     "--learning-rate 1e-3 --anneal-learning-rate --gamma 0.98 --entropy-coef 0 --target-kl 0.02 "
     "--reward-scale 0.05 --normalize-obs --hidden-sizes 64",
     "MiniGrid-MemoryS7-v0": "--total-env-steps 600000",
-    "MiniGrid-MemoryS11-v0": "--total-env-steps 600000",
+    "MiniGrid-MemoryS11-v0": "--total-env-steps 400000",
     # The message that names the monster to shoot is there for one env step.
     "basic_notifications": "--total-env-steps 250000",
 }
@@ -55,7 +55,7 @@ _LEARNING_TASKS: dict[str, str] = {
     "basic": "--total-env-steps 50000",
     "take_cover": "--total-env-steps 150000",
     "predict_position": "--total-env-steps 200000",
-    "my_way_home": "--total-env-steps 500000",
+    "my_way_home": "--total-env-steps 250000",
 }
 # Weights of objectives other than the defaults, found with seed 100: in predict_position, the
 # gradient of the critic's loss has a norm of 5 to 10, beside which a weight of 1 is little.

@@ -223,7 +223,7 @@ _ENVS: dict[str, dict[str, Any]] = {
         "agent.normalize_obs": True,
         "agent.gamma": 0.995,
         "num_envs": 32,
-        "total_env_steps": 1_000_000,
+        "total_env_steps": 600_000,
     },
     # A rocket takes a second to arrive: the policy must see where the target is and which way it
     # moves, from a few pixels in a dark room. Strides of 2 do not skip them, normalisation makes
