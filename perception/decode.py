@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from perception.normalization import ObservationNormalizer
 
+_INDICES = ("palette", "automap")  # Kinds of channels; stacked frames repeat the same kinds.
 _SAMPLE = 256  # Frames of a rollout from which statistics are computed.
 # Types by their size in bytes, to move several small numbers as one large one.
 _WIDE = {2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
@@ -26,9 +27,9 @@ class ImageSpec:
 
     Attributes:
         shape: (H, W, C).
-        channels: the kind of each channel: `palette` for indices into the palette; every other
-            kind is a brightness of 0 to 255. Empty: all are brightnesses.
-        palette: 256 RGB colours of 0 to 255, required if a channel is `palette`.
+        channels: the kind of each channel: `palette` and `automap` for indices into the palette;
+            every other kind is a brightness of 0 to 255. Empty: all are brightnesses.
+        palette: 256 RGB colours of 0 to 255, required if a channel has indices into it.
 
     Raises:
         ValueError: If channels or palette have the wrong length.
@@ -41,7 +42,12 @@ class ImageSpec:
     @property
     def num_planes(self) -> int:
         """The number of planes after decoding, P."""
-        return self.shape[2] + 2 * self.channels.count("palette")
+        return self.shape[2] + 2 * len(self.index_channels)
+
+    @property
+    def index_channels(self) -> tuple[int, ...]:
+        """The channels that are indices into the palette."""
+        return tuple(i for i, name in enumerate(self.channels) if name in _INDICES)
 
     @property
     def newest_frame(self) -> ImageSpec:
@@ -59,7 +65,7 @@ class ImageSpec:
                 f"{len(self.channels)} channels are named, and images of shape {self.shape} have "
                 f"{self.shape[2]}"
             )
-        if "palette" in self.channels and len(self.palette) != 256:
+        if self.index_channels and len(self.palette) != 256:
             raise ValueError(f"a palette must have 256 colours, got {len(self.palette)}")
 
 
@@ -116,13 +122,12 @@ class Decoder(nn.Module):
     def __init__(self, spec: ImageSpec, block: int = 1, normalize: bool = False) -> None:
         super().__init__()
         self.block, self.by_plane = block, False
-        is_palette = [name == "palette" for name in spec.channels] or [False] * spec.shape[2]
-        self._palette_channels = [i for i, p in enumerate(is_palette) if p]
-        self._other_channels = [i for i, p in enumerate(is_palette) if not p]
+        self._palette_channels = list(spec.index_channels)
+        self._other_channels = [i for i in range(spec.shape[2]) if i not in spec.index_channels]
         colours = torch.tensor(spec.palette or [(0, 0, 0)], dtype=torch.float32) / 255.0
         # Saved with the policy: indices have no meaning without their colours.
         self.register_buffer("palette", colours)
-        sizes = {"colours": 3 * any(is_palette), "others": len(self._other_channels)}
+        sizes = {"colours": 3 * bool(spec.index_channels), "others": len(self._other_channels)}
         self.seen = nn.ModuleDict(
             {k: ObservationNormalizer(size) for k, size in sizes.items() if normalize and size}
         )

@@ -140,8 +140,8 @@ class DoomEnv(gym.Env[Any, Any]):
         if config.observation == "gray":
             self._table = cv2.cvtColor(self._table, cv2.COLOR_RGB2GRAY)
         base = {"palette": ("palette",), "gray": ("gray",), "rgb": ("red", "green", "blue")}
-        extra = tuple({"automap": "palette"}.get(name, name) for name in config.extra_channels)
-        self.channels: tuple[str, ...] = (*base[config.observation], *extra) * config.frame_stack
+        frame = (*base[config.observation], *config.extra_channels)
+        self.channels: tuple[str, ...] = frame * config.frame_stack
         # An attribute of the instance, not of the class, because it depends on the configuration.
         self.metadata = {
             "render_modes": ["rgb_array"],

@@ -44,10 +44,10 @@ class Planes:
     def of(cls, spec: ImageSpec) -> Planes:
         """Return those of an image: colours of its palette channels come first."""
         channels = spec.channels or ("",) * spec.shape[2]
-        palettes = tuple(i for i, name in enumerate(channels) if name == "palette")
+        palettes = spec.index_channels
         first = 3 * len(palettes)
         colours = [(i, i + 1, i + 2) for i in range(0, first, 3)]
-        others = [name for name in channels if name != "palette"]
+        others = [name for i, name in enumerate(channels) if i not in palettes]
         for place, names in enumerate(zip(others, others[1:], others[2:], strict=False)):
             if names == _RGB:
                 colours.append((first + place, first + place + 1, first + place + 2))

@@ -85,7 +85,8 @@ class _Layer(nn.Module):
     def __init__(self, size: int, num_heads: int, window: int) -> None:
         super().__init__()
         self.attention = MultiHeadAttention(size, num_heads)
-        # Added to the scores by distance, 0 to W (relative positions; Shaw et al. 2018).
+        # Added to the scores by distance, 0 to W, whatever is seen (as in T5; Raffel et al. 2020).
+        # GTrXL's terms also depend on the query.
         self.distances = nn.Parameter(torch.zeros(num_heads, window + 1))
         self.before_attention, self.before_mlp = nn.LayerNorm(size), nn.LayerNorm(size)
         self.mlp = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, size))

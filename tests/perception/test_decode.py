@@ -41,6 +41,14 @@ def test_stacked_palette_frames_keep_their_order():
     torch.testing.assert_close(decoded, planes_first(colours), rtol=0, atol=1e-7)
 
 
+def test_an_automap_is_decoded_like_the_screen_and_is_no_older_frame():
+    pixels = torch.from_numpy(frames(2))
+    once, stacked = spec("palette", "automap"), spec(*("palette", "automap") * 2)
+    screens = Decoder(spec("palette", "palette"))(pixels)
+    assert torch.equal(Decoder(once)(pixels), screens)
+    assert once.newest_frame == stacked.newest_frame == once
+
+
 def test_colours_come_before_other_channels():
     pixels = frames(4)
     decoder = Decoder(spec("depth", "palette", "labels", "palette"))

@@ -33,7 +33,10 @@ def test_thumbnails_and_changes_equal_a_loop_over_cells(cell):
             torch.testing.assert_close(changes[name][0, :, y, x], change)
 
 
-@pytest.mark.parametrize("channels", [("palette",), ("palette", "depth"), ("red", "green", "blue")])
+@pytest.mark.parametrize(
+    "channels",
+    [("palette",), ("palette", "depth"), ("palette", "automap"), ("red", "green", "blue")],
+)
 def test_of_stacked_frames_the_newest_is_seen(channels):
     newest = ImageSpec(shape=(36, 40, len(channels)), channels=channels, palette=PALETTE)
     stack = ImageSpec(shape=(36, 40, 3 * len(channels)), channels=3 * channels, palette=PALETTE)

@@ -334,7 +334,7 @@ class TestObservations:
             doom("defend_the_center", extra_channels=names, **NATIVE) as env,
             raw_game("defend_the_center", **buffers) as game,
         ):
-            assert env.channels == ("palette", "depth", "labels", "palette")
+            assert env.channels == ("palette", "depth", "labels", "automap")
             obs, _ = env.reset(seed=0)
             start_episode(game, 0)
             for action in random_actions(env, 10):
