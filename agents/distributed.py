@@ -93,7 +93,7 @@ class Ranks:
         return type(self) is not Ranks
 
     def begin(self) -> None:
-        """At rank 0, remember that the training has begun, for ranks that are started anew."""
+        """At rank 0, remember that the training has begun, for ranks that are restarted."""
 
     def add(self, tensor: Tensor) -> None:
         """Replace a tensor by its sum over the ranks."""
@@ -159,7 +159,7 @@ class TorchRanks(Ranks):
     """Ranks that `torchrun` started; the process group exists.
 
     Attributes:
-        store: what all ranks, also those that are started anew, can read and write.
+        store: what all ranks, also those that are restarted, can read and write.
     """
 
     store: Store

@@ -1,9 +1,9 @@
-"""How much the number of training maps, and what is said to help, matters on unseen maps.
+"""Compare returns on training and unseen maps, over the number of training maps.
 
     nice -n 5 python -m benchmarks.generalisation --env maps:gather
 
-Trainings with 1, 10, 100 and 1,000 generated maps, otherwise with the preset, each seed with maps
-of its own; then with augmentation, LayerNorm and the encoder impoola. The last policy plays
+Trainings with 1, 10, 100 and 1,000 generated maps, which differ between seeds, otherwise with the
+preset; then with augmentation, LayerNorm and the encoder impoola. The last policy plays
 episodes on the training's maps and on unseen ones, with sampled actions. Trainings and episodes
 that are there already are not repeated, so the command can be interrupted.
 """
