@@ -125,7 +125,9 @@ class EnvConfig:
         Losing a life does not end an episode, rewards are native, and the other players of a match
         are the engine's bots, or in a team act at random.
         """
-        from envs.doom.players import players_kind  # It imports this module.
+        # They import this module.
+        from envs.doom.players import players_kind
+        from envs.registry import is_imported
 
         opponent, match = self.opponent, players_kind(self.env)
         if opponent == "self" and match is not None:
@@ -133,7 +135,7 @@ class EnvConfig:
         return replace(
             self,
             terminal_on_life_loss=False,
-            native_reward=bool(self.wrappers),
+            native_reward=bool(self.wrappers) or is_imported(self.env),
             opponent=opponent,
         )
 

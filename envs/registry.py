@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import functools
 import importlib
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import gymnasium as gym
@@ -250,7 +252,7 @@ def make(config: EnvConfig, render_mode: str | None = None) -> gym.Env[Any, Any]
     return adapt(wrapped(native, config.wrappers), replace(config, env=name), native)
 
 
-def _make_other(name: str, config: EnvConfig, render_mode: str | None) -> gym.Env[Any, Any]:
+def _make_other(name: str, config: EnvConfig, render_mode: str | None = None) -> gym.Env[Any, Any]:
     """Make a Gymnasium environment, as it is registered.
 
     Raises:
@@ -316,14 +318,18 @@ def is_plain_doom(config: EnvConfig) -> bool:
     return game_spec(config.env) is not None and not is_match and not config.wrappers
 
 
-def own_time_limit(env: str) -> int | None:
+def own_time_limit(env: str, env_kwargs: tuple[str, ...] = ()) -> int | None:
     """Return after how many frames an environment itself truncates an episode, if that is known.
+
+    Args:
+        env: the environment's name.
+        env_kwargs: arguments with which it is made.
 
     Raises:
         EnvError: If there is no such environment.
     """
     name = canonical_name(env)
-    doom = game_spec(name)
+    doom = game_spec(name) or _doom_inside(name, env_kwargs)
     if doom is not None:
         return doom.time_limit
     spec = gym.spec(name.rpartition(":")[2])
@@ -334,7 +340,34 @@ def own_time_limit(env: str) -> int | None:
 def frames_per_env_step(config: EnvConfig) -> int:
     """Return the number of frames per env step."""
     skips_by_default = config.env.startswith("ALE/") or game_spec(config.env) is not None
-    return config.frame_skip or (FRAME_SKIP if skips_by_default else 1)
+    if config.frame_skip is None and not skips_by_default:
+        doom = _doom_inside(config.env, config.env_kwargs)
+        return 1 if doom is None else doom.frame_skip
+    return config.frame_skip or FRAME_SKIP
+
+
+@dataclass(frozen=True)
+class _DoomInside:
+    """What Doom has that a user's package makes."""
+
+    time_limit: int | None
+    frame_skip: int
+
+
+@functools.cache
+def _doom_inside(name: str, env_kwargs: tuple[str, ...]) -> _DoomInside | None:
+    """Return what an environment of a user's package has, if it is Doom inside.
+
+    Raises:
+        EnvError: If it cannot be made.
+    """
+    if not is_imported(name):
+        return None
+    with contextlib.closing(_make_other(name, EnvConfig(env=name, env_kwargs=env_kwargs))) as env:
+        doom = env.unwrapped
+        if not isinstance(doom, DoomEnv):
+            return None
+        return _DoomInside(doom.time_limit, doom.frame_skip)
 
 
 def _import_package(env: str) -> None:

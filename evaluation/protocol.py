@@ -105,7 +105,10 @@ def native(file: PlayableFile, path: Path, *, trust: bool) -> EnvConfig:
     """
     config = env_config(file.env, path, trust=trust).whole_games().without_targets()
     try:
-        if config.time_limit is not None and own_time_limit(config.env) is not None:
+        if (
+            config.time_limit is not None
+            and own_time_limit(config.env, config.env_kwargs) is not None
+        ):
             config = replace(config, time_limit=None)
         return bounded(replace(config, skill=None))
     except EnvError as error:
@@ -121,7 +124,7 @@ def bounded(config: ConfigT) -> ConfigT:
         EnvError: If there is no such environment.
     """
     config = config.whole_games()
-    if config.time_limit is None and own_time_limit(config.env) is None:
+    if config.time_limit is None and own_time_limit(config.env, config.env_kwargs) is None:
         config = replace(config, time_limit=LONGEST_EPISODE * frames_per_env_step(config))
     return config
 

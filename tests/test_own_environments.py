@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from envs import EnvConfig, EnvError, SharedVectorEnv, make
+from envs.registry import frames_per_env_step
+from evaluation.protocol import bounded, is_bounded
 
 ROOT = Path(__file__).parent.parent
 TINY = [
@@ -187,6 +189,21 @@ def test_doom_in_a_wrapper_is_reported_in_native_rewards():
         assert shaped + rewards == pytest.approx([-0.64, -0.64])
     with pytest.raises(EnvError, match=r"^height is decided by my_envs:own/Shaped-v0 it"):
         make(EnvConfig(env="my_envs:own/Shaped-v0", height=60))
+
+
+@pytest.mark.usefixtures("here")
+def test_doom_in_a_wrapper_is_scored_as_it_is_registered():
+    config = EnvConfig(env="my_envs:own/Shaped-v0")
+    scored = bounded(config)
+    assert scored.time_limit is None
+    assert not is_bounded(scored)
+    assert frames_per_env_step(scored) == 8
+    with contextlib.closing(make(scored)) as env:
+        assert env.unwrapped.time_limit == 64
+        env.reset(seed=0)
+        steps = [env.step(0) for _ in range(8)]
+        assert steps[-1][3]
+        assert [step[1] for step in steps] == [-8.0] * 8  # Native, as what is reported.
 
 
 @pytest.mark.parametrize(
