@@ -62,7 +62,10 @@ def run(options: PushOptions) -> None:
         score.run(score.ScoreOptions(run=options.run, trust=options.trust))
         evaluation = read_evaluation(scored, file, config)
         assert evaluation is not None
-    if not video.is_file():
+    policy = folder.chosen_policy_file
+    assert policy is not None
+    # An older video shows an older policy.
+    if not video.is_file() or video.stat().st_mtime < policy.stat().st_mtime:
         replay.run(replay.ReplayOptions(run=options.run, trust=options.trust))
     readme = card(
         repository=options.repository,
@@ -73,8 +76,6 @@ def run(options: PushOptions) -> None:
         evaluation=evaluation,
         trust=" --trust" if needs_trust(config) else "",
     )
-    policy = folder.chosen_policy_file
-    assert policy is not None
     files = {POLICY: policy, CONFIG: folder.config_file, EVALUATION: scored, VIDEO: video}
     with CONSOLE.status(f"pushing to {options.repository}"):
         url = repository.push({**files, CARD: readme.encode()}, private=options.private)

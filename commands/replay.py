@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -120,9 +122,9 @@ def frames(
     half = len(shown) // 2 if options.against else len(shown)
     for number in range(half):
         videos = [pictures(s, size, overlay=options.overlay) for s in shown[number::half]]
-        for count, image in enumerate(side_by_side(videos)):
-            if options.seconds is None or count < options.seconds * fps:
-                yield image
+        longest = None if options.seconds is None else max(1, math.ceil(options.seconds * fps))
+        for image in islice(side_by_side(videos), longest):
+            yield image
         yield from [image] * round(fps * _STANDSTILL_S)
 
 

@@ -130,7 +130,7 @@ class EnvConfig:
         from envs.registry import is_imported
 
         opponent, match = self.opponent, players_kind(self.env)
-        if opponent == "self" and match is not None:
+        if match is not None:  # Whatever the training's was: a yardstick that does not change.
             opponent = "random" if match.is_team else "bot"
         return replace(
             self,

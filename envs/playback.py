@@ -106,7 +106,7 @@ def env_steps_per_second(config: EnvConfig) -> float:
     """Return the number of env steps per second of the environment's own time."""
     env = make(config, render_mode="rgb_array")
     env.close()
-    doom = game_spec(config.env) is not None
+    doom = isinstance(env.unwrapped, DoomEnv) or game_spec(config.env) is not None
     fps = FRAMES_PER_SECOND if doom else env.metadata.get("render_fps") or _FALLBACK_FPS
     return float(fps) / frames_per_env_step(config)
 

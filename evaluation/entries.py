@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import glob
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from agents import AGENTS
 from envs import EnvConfig
 from envs.doom.cfg import game_spec
 from evaluation.errors import EvaluationError
 from evaluation.protocol import native
 from processes.streams import printable
+from storage.files import FileError
 from storage.onnx_file import SUFFIX, PlayableFile
 from storage.policy_file import PolicyFile
 from storage.run_folder import CHECKPOINTS, RunFolder, find_player
@@ -95,8 +98,8 @@ def output_folder(run: Path, folder: RunFolder) -> Path:
 def find_entries(runs: Sequence[str], *, trust: bool) -> list[Entry]:
     """Find the policies that a command line names, and group those of one agent.
 
-    Folders whose names differ only in `-seedN`, and that hold the same agent in the same
-    environment with the same perception, are training seeds of one entry.
+    Folders whose names differ only in `-seedN`, and that hold the same agent with the same settings
+    in the same environment with the same perception, are training seeds of one entry.
 
     Args:
         runs: run folders, policy files, and patterns for them. The names of baselines
@@ -116,13 +119,13 @@ def find_entries(runs: Sequence[str], *, trust: bool) -> list[Entry]:
     groups: dict[tuple[object, ...], list[Contestant]] = {}
     envs: dict[object, str] = {}
     for path in expand(named, holds_policy):
-        file, _ = find_player(locate(path), trust=trust)
+        file, folder = find_player(locate(path), trust=trust)
         config = native(file, path, trust=trust)
         # Copies of the same files are one environment.
         config = replace(config, env=envs.setdefault(config.files or config.env, config.env))
         contestant = Contestant(path=path, file=file, config=config)
         key: tuple[object, ...]
-        key = (family(path), config, file.about.agent, _network(file))
+        key = (family(path), config, file.about.agent, _network(file), _settings(file, folder))
         seeds = groups.setdefault(key, [])
         if any(other.file.about.seed == file.about.seed for other in seeds):
             key = (*key, path)  # The same seed again is a separate entry.
@@ -220,6 +223,21 @@ def _matches(pattern: str) -> list[str]:
 def _network(file: PlayableFile) -> object:
     """Return what two policies have in common if they are the same network, trained differently."""
     return file.policy.config if isinstance(file, PolicyFile) else file.network
+
+
+def _settings(file: PlayableFile, folder: RunFolder) -> str:
+    """Return how a policy was trained, as JSON; empty if its folder does not say."""
+    try:
+        stored = folder.read_config() if folder.holds_run else None
+    except FileError:
+        stored = None
+    if stored is None:
+        return ""
+    kind, _ = AGENTS.get(file.about.agent, (None, None))
+    # A field that the folder lacks is newer than it: it was trained with the default.
+    agent = (asdict(kind()) if kind else {}) | stored["agent"]
+    settings = {"agent": agent} | {name: stored[name] for name in ("objectives", "num_envs")}
+    return json.dumps(settings, sort_keys=True)
 
 
 def holds_policy(named: Path) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from agents.collector import BatchedEnvs, StepResult, as_numpy, as_tensors, is_lost
 from agents.device import single_thread
@@ -18,6 +19,17 @@ from agents.distributions import num_draws
 from agents.policy import Decision, Player
 from evaluation.statistics import Score, summarize
 from storage.recording import Episode
+
+
+class CountingPlayer:
+    """A player that gathers statistics of the episodes that are to be played, and of no others.
+
+    Attributes:
+        counted: (N,) bool, the environments in which such an episode is played at present; the
+            others only continue until all of these have ended. None: all.
+    """
+
+    counted: Tensor | None = None
 
 
 def play_episodes(
@@ -64,6 +76,8 @@ def play_episodes(
     left = num_episodes
     while left:
         obs = as_tensors(envs.current_obs(0), device)
+        if isinstance(player, CountingPlayer):
+            player.counted = torch.from_numpy(seeds < seed + num_episodes).to(device)
         with single_thread():
             draws = None if greedy else torch.from_numpy(_draw(generators, num)).to(device)
             decision = player.act(obs, state, starts, draws)

@@ -10,9 +10,10 @@ What a verdict applies to depends on the players:
 - An agent against one policy: the verdict applies to the agent if it has enough seeds. Otherwise it
   applies to each of the agent's policies, all of which must be better.
 
-All players of a table play the same episodes, but the tests treat the episodes of different players
-as independent. Episodes that are hard for one player are mostly hard for others too, so this makes
-verdicts more conservative, never less.
+All players of a table play the same episodes. Between policies, the tests treat the episodes of
+different players as independent: episodes that are hard for one player are mostly hard for others
+too, so this makes verdicts more conservative. Between agents, the variance of the difference over
+episodes is added to that over seeds, since all seeds of an agent may be lucky in these episodes.
 
 Axes: E episodes of a seed, S training seeds, C ways to divide values into two groups.
 """
@@ -149,6 +150,9 @@ def _weigh_agents(ours: Strata, theirs: Strata) -> Evidence:
     """
     our_means, their_means = _means(ours), _means(theirs)
     terms = [_seeds_term(our_means), _seeds_term(their_means)]
+    if len({len(returns) for returns in (*ours, *theirs)}) == 1:
+        # All seeds play the same episodes, in which one agent may be lucky with all its seeds.
+        terms.append(_episodes_term(np.mean(ours, axis=0) - np.mean(theirs, axis=0)))
     difference, p_value = _welch(float(our_means.mean() - their_means.mean()), terms)
     return Evidence(
         about=AGENTS,

@@ -145,10 +145,13 @@ def rows_of(document: Document) -> list[Row]:
     """Return the rows of trained agents in one environment: sampled before greedy, best first."""
     results = [result for result in document["results"] if result["mode"]]
     modes = sorted(results, key=lambda result: str(result["mode"]), reverse=True)
-    agents = dict.fromkeys(str(result["entry"]) for result in results)
+    agents = list(dict.fromkeys(str(result["entry"]) for result in results))
+    names = [Path(agent).name for agent in agents]
+    if len(set(names)) < len(names):  # Agents of different folders have the same name.
+        names = agents
     return [
-        Row(env=str(document["env"]), agent=Path(agent).name, mode=result["mode"], result=result)
-        for agent in agents
+        Row(env=str(document["env"]), agent=name, mode=result["mode"], result=result)
+        for agent, name in zip(agents, names, strict=True)
         for result in modes
         if result["entry"] == agent
     ]

@@ -17,8 +17,7 @@ from torch import Tensor
 from agents.device import choose_device
 from agents.policy import Obs
 from envs import SharedVectorEnv
-from envs.playback import ActionNames, playback_fps
-from envs.registry import frames_per_env_step
+from envs.playback import ActionNames, env_steps_per_second
 from envs.video import mp4_bytes
 from evaluation.entries import Contestant
 from evaluation.replay.page import Track, page
@@ -58,7 +57,7 @@ def attacked_page(contestant: Contestant, plan: Plan, cell: Cell) -> tuple[str, 
     planes, epsilon = Planes.of(spec), cell.epsilon
     label = f"{cell.name}, epsilon {epsilon:g}/255" if epsilon is not None else cell.name
     pictures = [_triptych(clean, changed, planes, label) for clean, changed in seen]
-    fps = playback_fps(contestant.config) / frames_per_env_step(contestant.config)
+    fps = env_steps_per_second(contestant.config)
     names, variables = ActionNames(contestant.config), {"return": np.cumsum(episode.rewards)}
     track = Track(
         name=str(contestant.path),

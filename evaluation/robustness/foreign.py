@@ -23,6 +23,7 @@ from agents.policy import Decision, Obs, Policy
 from envs import EnvConfig
 from envs.doom.env import FRAMES_PER_SECOND
 from envs.registry import frames_per_env_step
+from evaluation.playing import CountingPlayer
 from evaluation.protocol import vector_env
 from evaluation.robustness.player import total_variation
 
@@ -86,7 +87,7 @@ class Recovery:
         return {**vars(self), "curve": list(self.curve)}
 
 
-class InterruptedPlayer:
+class InterruptedPlayer(CountingPlayer):
     """Plays with a policy that sees foreign frames for a second of each episode; see `Player`.
 
     They begin after half a second.
@@ -115,6 +116,7 @@ class InterruptedPlayer:
     ) -> Decision:
         """Choose actions; see `Policy.act`."""
         num = len(episode_starts)
+        counted = [True] * num if self.counted is None else self.counted.tolist()
         if self._steps is None or self._twin is None:
             self._steps, self._twin = (
                 torch.zeros_like(episode_starts, dtype=torch.long),
@@ -124,7 +126,8 @@ class InterruptedPlayer:
         self._steps = torch.where(episode_starts, 0, self._steps)
         for lane in episode_starts.nonzero().flatten().tolist():
             self._current[lane] = []
-            self._after.append(self._current[lane])
+            if counted[lane]:
+                self._after.append(self._current[lane])
         place = self._steps - self._first
         is_foreign = (place >= 0) & (place < self._count)
         seen = dict(obs)
@@ -135,7 +138,7 @@ class InterruptedPlayer:
         twin = self._policy.act(obs, self._twin, episode_starts, draws)
         distances = total_variation(self._policy, decision.probabilities, twin.probabilities)
         for lane, (at, distance) in enumerate(zip(place.tolist(), distances.tolist(), strict=True)):
-            if 0 <= at < self._count:
+            if 0 <= at < self._count and counted[lane]:
                 self._during.append(distance)
             elif at >= self._count:
                 self._current[lane].append(distance)

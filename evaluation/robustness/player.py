@@ -13,6 +13,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from agents.policy import Decision, Obs, Policy
+from evaluation.playing import CountingPlayer
 from evaluation.robustness.attacker import Moment
 
 Change = Callable[[Obs, Moment], Obs]
@@ -38,7 +39,7 @@ class Effect:
     value: float
 
 
-class ChangedPlayer:
+class ChangedPlayer(CountingPlayer):
     """Plays with a policy that sees changed observations; see `Player`.
 
     Args:
@@ -73,8 +74,8 @@ class ChangedPlayer:
         )
         differ = (clean.actions != other.actions).reshape(len(episode_starts), -1).any(1)
         distance = total_variation(self._policy, clean.probabilities, decision.probabilities)
-        numbers = (distance, differ.float(), decision.values - clean.values)
-        self._effects.append(torch.stack([number.mean() for number in numbers]).cpu())
+        numbers = torch.stack((distance, differ.float(), decision.values - clean.values))
+        self._effects.append((numbers if self.counted is None else numbers[:, self.counted]).cpu())
         return decision
 
     def effect(self, value_unit: float) -> Effect | None:
@@ -85,7 +86,7 @@ class ChangedPlayer:
         """
         if not self._effects:
             return None
-        distance, changed, value = torch.stack(self._effects).mean(0).tolist()
+        distance, changed, value = torch.cat(self._effects, 1).mean(1).tolist()
         return Effect(distance=distance, changed=changed, value=value * value_unit)
 
 

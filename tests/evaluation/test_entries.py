@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
+import torch
 
 from envs.moved import own_files
 from evaluation import entries
@@ -15,6 +17,7 @@ from storage.run_folder import CONFIG, POLICY, RunFolder
 from tests.agents.files import rewrite
 from tests.envs.maps import room, write_wad
 from tests.evaluation.policies import save_run
+from training.config import default_config, with_values
 
 
 def found(*runs):
@@ -71,6 +74,19 @@ def test_copies_of_the_same_files_are_one_environment(here, capsys):
     message = r"names an environment that cannot be made: /home/of/2/own\.wad is gone; put it"
     with pytest.raises(FileError, match=message):
         find_entries(["mine-seed2"], trust=False)
+
+
+def test_seeds_that_were_trained_with_other_settings_are_another_entry(here):
+    config = default_config("CartPole-v1")
+    for seed, gamma in enumerate((0.98, 0.98, 0.9)):
+        run = here / f"x-seed{seed}"
+        save_run(run, seed=seed)
+        trained = with_values(config, {"agent.gamma": gamma, "seed": seed})
+        RunFolder(run).write_config(trained.as_dict(), torch.float32)
+    record = json.loads((here / "x-seed1" / CONFIG).read_text())
+    del record["config"]["agent"]["bootstrap_truncated"]  # As a run of before it existed.
+    (here / "x-seed1" / CONFIG).write_text(json.dumps(record))
+    assert found("x-seed*") == {"x": [0, 1], "x-seed2": [2]}
 
 
 def test_another_agent_environment_or_perception_is_another_entry(here):

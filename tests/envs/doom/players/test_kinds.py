@@ -86,5 +86,5 @@ def test_options_that_do_not_apply(options, message):
 def test_evaluations_play_against_what_is_fixed():
     assert EnvConfig(env="players:duel").whole_games().opponent == "bot"
     assert EnvConfig(env="players:cooperation").whole_games().opponent == "random"
-    assert EnvConfig(env="players:duel", opponent="still").whole_games().opponent == "still"
+    assert EnvConfig(env="players:duel", opponent="still").whole_games().opponent == "bot"
     assert EnvConfig(env="basic").whole_games() == EnvConfig(env="basic")
