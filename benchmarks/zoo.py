@@ -76,11 +76,13 @@ def best_evaluation(run: RunFolder) -> float:
 def keep(name: str, run: RunFolder) -> None:
     """Copy the best policy of a run, score it, and write its card and pictures."""
     home = ZOO / name
-    policy = home / "policy.safetensors"
-    if policy.is_file() and policy.read_bytes() == run.best_file.read_bytes():
+    policy, scored = home / "policy.safetensors", home / "compare.json"
+    is_same = policy.is_file() and policy.read_bytes() == run.best_file.read_bytes()
+    if is_same and scored.exists():
         print_line(f"zoo/{name} is {run.path} already")
         return
     home.mkdir(parents=True, exist_ok=True)
+    scored.unlink(missing_ok=True)  # Written last, so that what is interrupted is begun again.
     shutil.copy(run.best_file, policy)
     assert policy.stat().st_size < _MAX_BYTES
     training = run.read_record()
@@ -90,10 +92,10 @@ def keep(name: str, run: RunFolder) -> None:
     (entry,) = find_entries([f"zoo/{name}"], trust=False)
     comparison = compare([entry], Protocol(), modes=list(MODES), progress=print_line)
     (home / "README.md").write_text(card(name, comparison, training))
-    write_json(home / "compare.json", as_dict(comparison))
     path = Path(f"zoo/{name}")
     write_film(home / "replay.gif", film(path, (200, 150), 60, episodes=5))
     replay.run(replay.ReplayOptions(run=path, html=True, size="320x240"))
+    write_json(scored, as_dict(comparison))
 
 
 def card(name: str, comparison: Comparison, training: dict[str, Any]) -> str:

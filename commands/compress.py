@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from storage.policy_file import PolicyFile
 
 _TEACHER = "teacher"
+_OPTIONS = "options.json"  # What the variants were made with.
 _MOST_BYTES = 2**24  # Of a file of figures.
 _SMALL = 0.25  # Students with at most this share of the parameters are also quantised.
 
@@ -95,11 +96,11 @@ def _open(options: CompressOptions) -> _Teacher:
     """Load the policy, and prepare the folder for its variants.
 
     Raises:
-        UsageError: If the folder holds variants of another policy.
+        UsageError: If the folder holds variants of another policy, or that were made otherwise.
     """
     from evaluation.entries import locate, output_folder
     from evaluation.protocol import native
-    from storage.files import write_atomically
+    from storage.files import read_kept, write_atomically, write_json
     from storage.run_folder import find_policy, policy_path
 
     file, folder = find_policy(locate(options.run), trust=options.trust)
@@ -112,7 +113,21 @@ def _open(options: CompressOptions) -> _Teacher:
         raise UsageError(
             f"{out} holds variants of another policy; name another folder with --out, or remove it"
         )
+    made = {
+        "keep": options.keep,
+        "train_env_steps": options.train_env_steps,
+        "calibration": options.calibration and str(options.calibration.resolve()),
+    }
+    before = read_kept(out / _OPTIONS, _MOST_BYTES, {}) if path.exists() else {}
+    for name, value in made.items():
+        if before.get(name, value) != value:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{out} holds variants that were made with {flag} {before[name]}; use the same, or "
+                "name another folder with --out"
+            )
     write_atomically(path, content)
+    write_json(out / _OPTIONS, made)
     return _Teacher(options=options, file=file, path=path, config=config, out=out)
 
 

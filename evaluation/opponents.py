@@ -271,6 +271,14 @@ class OpponentEnvs(SharedVectorEnv):
         assert actions is not None, "a group has at least one match"
         return actions
 
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step every environment once; see `SharedVectorEnv.step`."""
+        *result, infos = super().step(actions)
+        for lane in np.flatnonzero(infos.get("_final_obs", ())):
+            parts = own_parts(infos["final_obs"][lane])
+            infos["final_obs"][lane] = parts.get("obs", parts)
+        return *result, infos
+
     def _views(self, lanes: slice) -> Transition:
         joint = super()._views(lanes)
         return joint._replace(obs=own_parts(joint.obs), final_obs=own_parts(joint.final_obs))

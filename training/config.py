@@ -201,6 +201,7 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT, MapT]):
         for remedy, is_needed in (
             ("add --num-groups 1", self.num_groups > 1),
             ("leave out --overlap", self.overlap),
+            ("leave out torchrun", self.num_ranks > 1),
             ("add --no-terminal-on-life-loss", self.env.terminal_on_life_loss),
             ("leave out --wrappers", bool(self.env.wrappers)),
             ("choose an agent of this project", self.agent_name in SB3_AGENTS),

@@ -193,12 +193,15 @@ class Pool:
         save_policy(path, policy, env=env, about=about, imports=imports)
         self._players[name] = _frozen(policy)
         self.records[name] = Record()
+        removed = []
         while len(self.records) > self._config.pool_size:
             older = self.names[:-1]
             easiest = max(older, key=lambda n: self.records[n].win_rate) if older else name
             del self.records[easiest], self._players[easiest]
-            (self._folder / f"{easiest}.safetensors").unlink(missing_ok=True)
+            removed.append(easiest)
         self.save()
+        for easiest in removed:  # Only now: the pool that is saved must have all of its files.
+            (self._folder / f"{easiest}.safetensors").unlink(missing_ok=True)
         return name
 
     def draw(self, lane: int) -> str:

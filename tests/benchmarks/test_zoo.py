@@ -32,8 +32,25 @@ def test_a_policy_that_is_there_already_is_not_scored_again(tmp_path, monkeypatc
     save(tmp_path / "basic" / "ppo-seed0", 1.0)
     (tmp_path / "zoo" / "basic").mkdir(parents=True)
     (tmp_path / "zoo" / "basic" / "policy.safetensors").write_bytes(b"policy")
+    (tmp_path / "zoo" / "basic" / "compare.json").write_text("{}")
     zoo.keep("basic", RunFolder(tmp_path / "basic" / "ppo-seed0"))
     assert "zoo/basic is " in capsys.readouterr().out
+
+
+def test_a_policy_whose_card_was_not_finished_is_scored_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, "ZOO", tmp_path / "zoo")
+    run = RunFolder(tmp_path / "basic" / "ppo-seed0")
+    save(run.path, 1.0)
+
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(zoo, "find_entries", interrupted)
+    monkeypatch.setattr(zoo, "command_anywhere", lambda training: "")
+    monkeypatch.setattr(RunFolder, "read_record", lambda folder: {"config": {}})
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            zoo.keep("basic", run)
 
 
 def test_the_page_of_the_zoo_is_the_programs_own():

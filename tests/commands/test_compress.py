@@ -53,6 +53,10 @@ def test_bad_arguments_get_one_line(capsys, tmp_path):
         ([run, "--keep", "1"], "shares must be between 0 and 1, got 1"),
         ([run, "--students", "0.5", "2"], "shares must be between 0 and 1, got 2"),
         ([run, "--out", out], f"{out} holds variants of another policy; name another folder"),
+        (
+            [tmp_path / "other", "--out", out, "--keep", "0.25"],
+            f"{out} holds variants that were made with --keep 0.5; use the same, or name another",
+        ),
         ([tmp_path / "policy.onnx"], "an ONNX file, which can be played but not changed"),
     ):
         assert expected in refused(capsys, evaluate, "compress", *arguments)

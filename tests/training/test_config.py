@@ -88,6 +88,10 @@ def test_the_presets_encoder_and_memory_are_those_that_are_not_given():
             {"eval_envs": "shared", "num_groups": 1, "overlap": True},
             "with eval_envs shared, leave out --overlap",
         ),
+        (
+            {"eval_envs": "shared", "num_groups": 1, "num_ranks": 2},
+            "with eval_envs shared, leave out torchrun",
+        ),
         ({"patience": 0}, "patience must be at least 1, got 0"),
         ({"num_envs": 3, "num_groups": 2}, "num_envs .3. must be a multiple of num_groups .2."),
         ({"hang_after_s": 0.0}, "hang_after_s must be greater than 0"),

@@ -94,6 +94,26 @@ def test_beyond_its_size_the_easiest_goes(tmp_path):
     assert pool.player(second) == pool.player(fourth)
 
 
+def test_a_pool_is_whole_whenever_it_is_saved(tmp_path, monkeypatch):
+    """A self is only removed after the pool without it has been saved."""
+    folder = tmp_path / "pool"
+    pool, policy = make(folder, pool_size=2), make_policy()
+    save, saved = pool.save, []
+
+    def save_and_look():
+        save()
+        files = {path.stem for path in folder.glob("*.safetensors")}
+        saved.append(set(json.loads((folder / "pool.json").read_text())) <= files)
+        # What was saved before had all of its files until now.
+        saved.append(before <= files)
+
+    monkeypatch.setattr(pool, "save", save_and_look)
+    for env_steps in range(4):
+        before = set(pool.names)
+        pool.freeze(policy, {}, About(env_steps=env_steps))
+    assert saved == [True] * 8
+
+
 def test_a_training_resumes_with_its_pool(tmp_path):
     pool, policy = make(tmp_path / "pool"), make_policy()
     pool.begin(policy, {}, About())

@@ -68,10 +68,10 @@ class Maze(Kind[MazeConfig]):
 
 
 def divide(rng: random.Random, grid: Rooms, count: int) -> None:
-    """Make a grid of one room one of several: a cell belongs to the nearest of random centres."""
-    height, width = grid.shape
-    centres = [(rng.uniform(0, height), rng.uniform(0, width)) for _ in range(count)]
-    for row, column in open_cells(grid):
+    """Make a grid of one room one of several: a cell belongs to the nearest of random cells."""
+    cells = open_cells(grid)
+    centres = rng.sample(cells, count)
+    for row, column in cells:
         away = [(row - y) ** 2 + (column - x) ** 2 for y, x in centres]
         grid[row, column] = away.index(min(away))
 

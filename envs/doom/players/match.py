@@ -174,6 +174,7 @@ class Match:
         self.players = [Player(config) for _ in range(count)]
         self.level: Level | None = None
         self.tics = 0
+        self._is_over = True  # Until the first reset.
         self._monsters = 0
         self._threads: list[ThreadPoolExecutor] = []
         self._barrier = threading.Barrier(count, timeout=_BARRIER_WITHIN_S)
@@ -200,7 +201,7 @@ class Match:
         except EnvError:
             self.close()
             raise
-        self.tics = 0
+        self.tics, self._is_over = 0, False
         self._first = self._before = self._counters()
         # A player who appears where another one stands kills it, also before the match starts.
         self._others_first = [player.frags_of_others() for player in self.players]
@@ -217,6 +218,8 @@ class Match:
         Raises:
             EnvError: If an engine died; `reset` starts others.
         """
+        if self._is_over:
+            raise EnvError("the match has ended; call reset() before step()")
         first = self.players[0]
         tics = first.frame_skip
         if first.time_limit is not None:
@@ -229,7 +232,9 @@ class Match:
         ]
         self._before = now
         terminated = self._is_won()
-        return rewards, terminated, not terminated and self.tics == first.time_limit
+        truncated = not terminated and self.tics == first.time_limit
+        self._is_over = terminated or truncated
+        return rewards, terminated, truncated
 
     def statistics(self, player: int) -> dict[str, float]:
         """Return what a player has done in this match: `result` is 1 if it won, 0.5 for a draw.

@@ -74,7 +74,7 @@ class PlayersEnv:
         """Start a match, and return observations and infos by player.
 
         Args:
-            seed: determines the map; None: one that is drawn.
+            seed: determines the map, and those that are drawn later; None: one that is drawn.
             options: unused.
 
         Raises:
@@ -82,6 +82,8 @@ class PlayersEnv:
         """
         if seed is None:
             seed = int(self._rng.integers(2**31))
+        else:
+            self._rng = np.random.default_rng(seed)
         self.match.reset(seed)
         self.agents = list(self.possible_agents)
         return self._observations(), {agent: {"episode_seed": seed} for agent in self.agents}

@@ -95,6 +95,13 @@ def test_everything_on_a_map_can_be_walked_to(kind: str):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_every_room_of_a_map_has_cells(kind: str):
+    for seed in range(100):
+        level = source(kind).level(seed)
+        assert set(level.rooms[level.rooms >= 0].tolist()) == set(range(len(level.looks))), seed
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_a_map_refers_to_exists(kind: str):
     for seed in range(5):
         text = source(kind).text(seed).decode()

@@ -110,6 +110,8 @@ def test_time_runs_out(match):
     ends = [match.advance([None, None])[1:] for _ in range(50)]
     assert ends == [(False, False)] * 49 + [(False, True)], "200 tics, 4 at a time"
     assert match.tics == 200
+    with pytest.raises(EnvError, match="the match has ended; call reset"):
+        match.advance([None, None])
 
 
 def test_an_engine_that_dies_ends_the_match_and_the_next_one_has_new_engines(match):

@@ -86,6 +86,17 @@ def test_every_player_gets_its_own():
 
 
 @pytest.mark.usefixtures("fake")
+def test_a_seed_determines_the_matches_that_follow():
+    drawn = []
+    for _ in range(2):
+        env = PlayersEnv(CONFIG)
+        seeds = [env.reset(seed=5)] + [env.reset() for _ in range(2)]
+        drawn.append([infos["player_0"]["episode_seed"] for _, infos in seeds])
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) == 3
+
+
+@pytest.mark.usefixtures("fake")
 def test_misuse():
     env = PlayersEnv(CONFIG)
     with pytest.raises(EnvError, match="call reset"):
