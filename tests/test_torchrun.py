@@ -36,8 +36,7 @@ COMMON = [
     "128",
     "--eval-episodes",
     "1",
-    "--eval-envs",
-    "shared",  # Without a picture of an episode, which takes seconds.
+    "--no-record",  # Without a picture of an episode, which takes seconds.
     "--normalize-obs",
     "--normalize-returns",
     "--minibatch-size",
