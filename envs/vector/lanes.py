@@ -161,6 +161,7 @@ class Lanes:
         self._discrete = isinstance(self._actions, spaces.Discrete)
         example.close()
         lanes = [lane for group in job.groups for lane in group]
+        self._attributes = job.attributes
         self._envs = {lane: self._make(lane) for lane in lanes}
         self._report_fault = report_fault
         # Lanes whose episode was lost with the worker's predecessor, which is not reported yet.
@@ -257,6 +258,7 @@ class Lanes:
                 env, name = self._envs[lane], question["name"]
                 if "value" in question:
                     answers[lane] = env.set_wrapper_attr(name, question["value"])
+                    self._attributes.setdefault(str(lane), {})[name] = question["value"]
                     continue
                 answer = env.get_wrapper_attr(name)
                 if callable(answer):
@@ -289,6 +291,8 @@ class Lanes:
         env.write_to({name: part[lane] for name, part in self._arrays.obs.items()})
         if doom := _doom_of(env):
             doom.draws_targets = draws_targets(lane, self._config.targets_every)
+        for name, value in self._attributes.get(str(lane), {}).items():
+            env.set_wrapper_attr(name, value)
         return env
 
     def _start(self, lane: int) -> None:

@@ -27,7 +27,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,8 @@ class Job:
         hang_after_s: seconds after which a step counts as hanging.
         seed_stride: difference between the seeds of an environment's consecutive episodes; 0: N.
         is_successor: whether it replaces a worker that died, so that its episodes were lost.
+        attributes: by lane, which JSON makes a string, and name: what was set in environments, and
+            is set again in those that replace them.
     """
 
     config: dict[str, Any]
@@ -58,6 +60,7 @@ class Job:
     hang_after_s: float = 30.0
     seed_stride: int = 0
     is_successor: bool = False
+    attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def as_json(content: Mapping[Any, Any]) -> bytes:
@@ -66,7 +69,7 @@ def as_json(content: Mapping[Any, Any]) -> bytes:
     Raises:
         EnvError: If a value cannot be written as JSON.
     """
-    payload = json.dumps(content, default=_to_builtin).encode()
+    payload = json.dumps(content, default=to_builtin).encode()
     return len(payload).to_bytes(_LENGTH_BYTES, "big") + payload
 
 
@@ -77,7 +80,7 @@ def receive_json(connection: socket.socket) -> dict[str, Any]:
     return content
 
 
-def _to_builtin(value: Any) -> Any:
+def to_builtin(value: Any) -> Any:
     """Return NumPy's arrays and numbers as lists and numbers of Python."""
     if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()

@@ -36,6 +36,7 @@ from envs.vector.messages import (
     STEP,
     Job,
     receive_json,
+    to_builtin,
 )
 from processes.child import start_python
 
@@ -104,7 +105,7 @@ class WorkerHandle:
         # Before its engines start, which inherit the core.
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(self.process.pid, {self._core})
-        self._transmit(json.dumps(asdict(job)).encode() + b"\n")
+        self._transmit(json.dumps(asdict(job), default=to_builtin).encode() + b"\n")
 
     def restart(self) -> None:
         """Replace a process that died or hangs, and send the new one what is unanswered."""

@@ -253,6 +253,10 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
             answers |= team.take_answers()
         if "error" in answers:
             raise EnvError(f"{name}: {answers['error']}")
+        if "value" in question:  # For workers that replace these.
+            for worker in self._workers:
+                for lane in {lane for group in worker.job.groups for lane in group} & set(lanes):
+                    worker.job.attributes.setdefault(str(lane), {})[name] = question["value"]
         return [answers[str(lane)] for lane in lanes]
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
@@ -264,7 +268,10 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         return self.call(name)
 
     def set_attr(self, name: str, values: Any) -> None:
-        """Set an attribute of every environment, to one value or to a list of them; see `ask`."""
+        """Set an attribute of every environment, to one value or to a list of them; see `ask`.
+
+        It is set again in environments that are restarted after a fault.
+        """
         if not isinstance(values, (list, tuple)):
             self.ask(range(self.num_envs), name, value=values)
             return

@@ -103,7 +103,7 @@ ATTACKS: dict[str, Attack] = {
 """Attacks and controls by name."""
 
 MEMORY_STEPS = 8
-"""Env steps through which gradients flow, with memory: two thirds of a second at frame_skip 4."""
+"""Env steps through which gradients flow, with memory: 0.9 seconds at frame_skip 4."""
 
 
 class Moment(NamedTuple):

@@ -485,6 +485,22 @@ def test_an_engine_that_dies_or_hangs_does_not_affect_others(open_envs, one_by_o
     assert envs.last_restart.startswith("the Doom engine died: ")
 
 
+@pytest.mark.parametrize("dies", ["worker", "engine"])
+def test_an_environment_that_replaces_another_has_the_same_attributes(open_envs, dies):
+    envs = open_envs(DOOM, 2, num_workers=1)
+    envs.reset(seed=0)
+    envs.set_attr("time_limit", [np.int64(48), 52])
+    worker = envs._workers[0]
+    if dies == "worker":
+        worker.process.kill()
+    else:
+        os.kill(engines_of(worker)[0], signal.SIGKILL)
+    for _ in range(2):
+        envs.step(np.zeros(2, int))
+    assert envs.num_restarts >= 1
+    assert envs.get_attr("time_limit") == (48, 52)
+
+
 @pytest.mark.parametrize("num_groups", [1, 4])  # in one team, and in two
 def test_attributes_and_methods_are_available_in_every_process(open_envs, num_groups):
     envs = open_envs(f"{TOY}:Shifted-v0", 8, num_workers=2, num_groups=num_groups)
