@@ -82,7 +82,7 @@ def keep(name: str, run: RunFolder) -> None:
         print_line(f"zoo/{name} is {run.path} already")
         return
     home.mkdir(parents=True, exist_ok=True)
-    scored.unlink(missing_ok=True)  # Written last, so that what is interrupted is begun again.
+    scored.unlink(missing_ok=True)  # Written last: without it, the next call starts over.
     shutil.copy(run.best_file, policy)
     assert policy.stat().st_size < _MAX_BYTES
     training = run.read_record()
