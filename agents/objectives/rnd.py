@@ -41,7 +41,8 @@ from perception.normalization import ObservationNormalizer, RunningMeanStd
 
 _CLIP = 5.0  # The paper's, of normalised observations.
 _LAMBDA = 0.95  # The paper's, of GAE.
-_REWARDS, _ADVANTAGES, _RETURNS = "rnd/rewards", "rnd/advantages", "rnd/returns"
+_NUMBERS, _REWARDS = "rnd/numbers", "rnd/rewards"
+_ADVANTAGES, _RETURNS = "rnd/advantages", "rnd/returns"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +117,7 @@ class RND(Objective[RNDConfig]):
         self, policy: Policy, output: PolicyOutput, batch: Minibatch
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Objective.loss`."""
-        with torch.no_grad():
-            normal = self.normalized(self.numbers(batch.obs))
+        normal = batch.targets[_NUMBERS]
         value_loss = (self.value(normal) - batch.targets[_RETURNS]).square().mean()
         return self.novelty(normal).mean() + value_loss, {
             "value_loss": value_loss,
@@ -127,6 +127,9 @@ class RND(Objective[RNDConfig]):
     @torch.no_grad()
     def targets_of(self, policy: Policy, rollout: Rollout) -> dict[str, Tensor]:
         """Return intrinsic rewards, their advantages by GAE, and their returns, (T, N) each.
+
+        Observations are returned as normalised numbers, (T, N, D), too: `loss` needs them in every
+        epoch.
 
         The reward of a step is the novelty of the observation that it led to; with the last step of
         an episode, that is the first observation of the next one.
@@ -160,7 +163,12 @@ class RND(Objective[RNDConfig]):
             gae_lambda=_LAMBDA,
         )
         returns = advantages + values[:-1]
-        return {_REWARDS: rewards, _ADVANTAGES: advantages, _RETURNS: returns}
+        return {
+            _NUMBERS: normal[:-1],
+            _REWARDS: rewards,
+            _ADVANTAGES: advantages,
+            _RETURNS: returns,
+        }
 
     def advantages(self, rollout: Rollout) -> Tensor:
         """See `Objective.advantages`."""
