@@ -48,6 +48,7 @@ FOREIGN = {
     "rdzv-backend",
     "rdzv-endpoint",
     "rdzv-id",
+    "shutdown-timeout",
 }
 # What is run is cut short: the last of two flags counts.
 SHORT = {
