@@ -42,7 +42,7 @@ _MEMORY_TASKS: dict[str, str] = {
     "--learning-rate 1e-3 --anneal-learning-rate --gamma 0.98 --entropy-coef 0 --target-kl 0.02 "
     "--reward-scale 0.05 --normalize-obs --hidden-sizes 64",
     "MiniGrid-MemoryS7-v0": "--total-env-steps 600000",
-    "MiniGrid-MemoryS11-v0": "--total-env-steps 400000",
+    "MiniGrid-MemoryS11-v0": "--total-env-steps 300000",
     # The message that names the monster to shoot is there for one env step.
     "basic_notifications": "--total-env-steps 250000",
 }
