@@ -485,8 +485,10 @@ class Agent(ABC, Generic[ConfigT]):
             The first version of the weights with statistics.
         """
         normalizers = [m for m in self.policy.modules() if isinstance(m, ObservationNormalizer)]
-        if all(bool(normalizer.count > 0) for normalizer in normalizers):
-            return 0  # The training was resumed, so that no rollout is older than the statistics.
+        has_any = [bool(normalizer.count > 0) for normalizer in normalizers]
+        # Frozen encoders may never have any, also in a training that was resumed.
+        if all(has_any) or (self.num_updates > 1 and any(has_any)):
+            return 0  # No rollout is older than the statistics.
         self.policy.observe(rollout.obs)
         return self.num_updates
 

@@ -117,7 +117,7 @@ def main() -> int:
         config.out.mkdir(parents=True, exist_ok=True)
         (config.out / "gpu.json").write_text(json.dumps(report, indent=2) + "\n")
         (config.out / "gpu.md").write_text(markdown(report))
-    statuses = [report.get(part, {}).get("status", 0) for part in ("tests", "ranks")]
+    statuses = [report.get(part, {}).get("status", 0) for part in ("tests", "training", "ranks")]
     reached = report.get("training", {}).get("reached", "training" not in config.parts)
     return int(any(statuses) or not reached)
 
@@ -155,13 +155,14 @@ def train_basic(out: Path) -> dict[str, Any]:
     try:
         done = subprocess.run(
             [*command, "--run-dir", str(folder)],
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,  # Where evaluations are shown.
             text=True,
             timeout=_TRAINING_S,
             cwd=Path(__file__).parents[1],
             check=False,
         )
-        output, status = done.stdout + done.stderr[-3000:], done.returncode
+        output, status = done.stdout, done.returncode
     except subprocess.TimeoutExpired as error:
         output = error.stdout.decode() if isinstance(error.stdout, bytes) else ""
         status = 124

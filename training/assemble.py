@@ -114,7 +114,10 @@ def open_training(
     say = functools.partial(print_line, file=sys.stderr)
     with contextlib.ExitStack() as stack:
         shares_envs = config.eval_envs == "shared"
-        played = replace(config, env=bounded(config.env)) if shares_envs else config
+        played = config
+        if shares_envs:  # Each episode must end.
+            limit = bounded(config.env).time_limit
+            played = replace(config, env=replace(config.env, time_limit=limit))
         # Ranks finish a rollout, because they can only be saved together.
         stops = never if ranks.size > 1 else stops_after(signals, _GRACE_S)
         pool = make_pool(config, folder, device)
@@ -208,6 +211,7 @@ def start_or_resume(
     """
     folder.remove_leftovers()
     teacher = take_teacher(config, folder, agent)
+    begins = config.fresh or not folder.checkpoints
     progress, collector_state = resume(folder, agent, config)
     if is_finished(config, progress):
         bring_policy_up_to_date(folder, agent, config, progress)
@@ -217,7 +221,7 @@ def start_or_resume(
         )
         return progress, {}
     # Nothing is removed before everything that can be refused has been checked.
-    if progress.env_steps == 0:
+    if begins:
         if config.init_from:
             say(initialize_from(config.init_from, agent, config))
         if config.perception_from:

@@ -10,7 +10,6 @@ shorter rollouts, so both are varied if neither is given, with as many env steps
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -23,11 +22,11 @@ from agents.agent import Agent
 from agents.collector import GroupedEnvs
 from agents.device import choose_device, choose_precision, keep_memory, precision_name, use_threads
 from agents.sampler import Sampler
-from envs import SharedVectorEnv
+from envs.vector.pool import usable_cores
 from evaluation.printing import print_line
 from storage.files import FileError
 from storage.tensor_file import one_line
-from training.assemble import make_agent
+from training.assemble import make_agent, make_envs
 from training.config import AnyTrainConfig, TrainConfig, with_values
 from training.presets import observes_little
 
@@ -117,9 +116,7 @@ def autotune(
                     envs = None
                 envs, opened = open_envs(setting), setting.env_counts
             assert envs is not None
-            measured.append(
-                Measurement(setting, _measure(envs, make_agent(envs, setting), setting))
-            )
+            measured.append(Measurement(setting, _measure(envs, make_agent, setting)))
     finally:
         if envs is not None:
             envs.close()
@@ -161,7 +158,7 @@ def _proposals(
     # Then the changes that need no new environments.
     for precision in ("bfloat16", "float32"):
         yield from changed(precision=precision)
-    cores = os.cpu_count() or 1
+    cores = len(usable_cores())
     for num_threads in (max(1, cores // 2), cores):
         yield from changed(num_threads=num_threads)
     for num_groups in groups:
@@ -171,10 +168,19 @@ def _proposals(
         yield from changed(num_workers=cores - 1)
 
 
-def _measure(envs: ClosableEnvs, agent: Agent[Any], setting: Setting) -> float:
+def _measure(
+    envs: EnvsT, make_agent: Callable[[EnvsT, Setting], Agent[Any]], setting: Setting
+) -> float:
     """Collect and update for a while, and return the speed in env steps per second."""
     with use_threads(setting.num_threads):
-        sampler = Sampler(envs, agent.policy, rollout_length=setting.rollout_length, seed=0)
+        agent = make_agent(envs, setting)  # It splits updates over the threads there are now.
+        sampler = Sampler(
+            envs,
+            agent.policy,
+            rollout_length=setting.rollout_length,
+            seed=0,
+            targets=agent.target_names,
+        )
         with contextlib.closing(sampler):
             agent.update(sampler.collect().rollout)
             started, updates = time.perf_counter(), 0
@@ -216,7 +222,7 @@ def fastest_setting(config: AnyTrainConfig, given: Collection[str] = ()) -> dict
     device = choose_device(config.device)
     first = Setting(
         num_envs=config.num_envs,
-        num_workers=min(config.num_workers or os.cpu_count() or 1, config.num_envs),
+        num_workers=min(config.num_workers or len(usable_cores()), config.num_envs),
         num_groups=config.num_groups,
         rollout_length=config.agent.rollout_length,
         num_threads=config.num_threads or torch.get_num_threads(),
@@ -224,7 +230,9 @@ def fastest_setting(config: AnyTrainConfig, given: Collection[str] = ()) -> dict
     )
     measured = autotune(
         first,
-        lambda setting: SharedVectorEnv(config.env, *setting.env_counts),
+        lambda setting: make_envs(
+            with_setting(config, asdict(setting)), setting.num_envs, setting.num_groups
+        ),
         lambda envs, setting: make_agent(with_setting(config, asdict(setting)), envs, device),
         shapes=other_shapes(config, given),
         groups=(1,) if config.eval_envs == "shared" else (2, 4, 1),

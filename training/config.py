@@ -181,6 +181,8 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT, MapT]):
             raise ValueError(
                 f"num_envs ({self.num_envs}) must be a multiple of num_groups ({self.num_groups})"
             )
+        if self.autotune and self.teacher is not None:
+            raise ValueError("autotune measures without a teacher: leave out one of the two")
         if self.agent_name in SB3_AGENTS and (self.overlap or self.autotune):
             raise ValueError(
                 f"{self.agent_name} has its own collector: leave out --overlap and --autotune"
@@ -198,12 +200,14 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT, MapT]):
 
     def _check_shared_environments(self) -> None:
         """Check that evaluations can be played in the training's environments."""
+        opponent = self.env.whole_games().opponent
         for remedy, is_needed in (
             ("add --num-groups 1", self.num_groups > 1),
             ("leave out --overlap", self.overlap),
             ("leave out torchrun", self.num_ranks > 1),
             ("add --no-terminal-on-life-loss", self.env.terminal_on_life_loss),
             ("leave out --wrappers", bool(self.env.wrappers)),
+            (f"add --opponent {opponent}", self.env.opponent not in ("self", opponent)),
             ("choose an agent of this project", self.agent_name in SB3_AGENTS),
         ):
             if is_needed:

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +23,7 @@ from storage.tensor_file import from_bytes, to_bytes
 from training.config import AnyTrainConfig, dotted, with_values
 from training.errors import TrainingError
 from training.progress import Progress
+from training.randomness import generator_of
 
 
 def with_ranks(config: AnyTrainConfig, ranks: Ranks | None) -> AnyTrainConfig:
@@ -113,13 +113,6 @@ def share_start(
         mine = {"generator": generator_of(config.seed, ranks.rank).get_state()}
     state, collector_state = restore_training(agent, tensors | mine, json.loads(description))
     return decode(Progress, state), dict(collector_state)
-
-
-def generator_of(seed: int, rank: int) -> torch.Generator:
-    """Return a new generator of a rank; those of different ranks or seeds are independent."""
-    # Not seeded by a sum of both: PyTorch's generator uses the low 32 bits only.
-    seeds = np.random.SeedSequence(seed, spawn_key=(rank,))
-    return torch.Generator().manual_seed(int(seeds.generate_state(1)[0]))
 
 
 def gather_states(agent: Agent[Any], collector_state: Mapping[str, Tensor]) -> dict[str, Tensor]:

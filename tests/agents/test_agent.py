@@ -596,7 +596,7 @@ def test_an_objective_with_coefficient_0_has_no_influence_on_the_policy():
 
 
 class Spy(Objective):
-    """An objective that keeps the shapes of its minibatches, and adds rewards of 2."""
+    """An objective that keeps the shapes of its minibatches, and adds advantages of 2."""
 
     def __init__(self, sequence_length, config=None, *, adds=False):
         super().__init__(None, config or ObjectiveConfig(), ())
@@ -606,7 +606,7 @@ class Spy(Objective):
         self.shapes.append(tuple(batch.actions.shape))
         return output.features.square().mean(), {}
 
-    def rewards(self, rollout):
+    def advantages(self, rollout):
         return torch.full_like(rollout.rewards, 2.0) if self.adds else None
 
 
@@ -709,18 +709,22 @@ def test_weights_follow_their_schedule():
 
 
 @pytest.mark.parametrize(("schedule", "factors"), [("constant", (1, 1)), ("linear", (1, 0.5))])
-def test_rewards_of_an_objective_are_added_for_learning_only(monkeypatch, schedule, factors):
+def test_advantages_of_an_objective_are_added(monkeypatch, schedule, factors):
     config = ObjectiveConfig(coef=0.1, coef_schedule=schedule)
-    agent = make_agent_with_spy(Spy(1, config, adds=True), total_updates=2, reward_scale=0.5)
+    agent = make_agent_with_spy(Spy(1, config, adds=True), total_updates=2)
     rollout = make_rollout(agent.policy, STEPS, NUM_ENVS)
-    native, learned = rollout.rewards.clone(), []
-    estimate = agent.estimate
-    monkeypatch.setattr(agent, "estimate", lambda r, x: learned.append(x) or estimate(r, x))
+    advantages, returns = agent.estimate(rollout, rollout.rewards)
+    learned = []
+
+    def spied(rollout, *estimated, **options):
+        learned.append(estimated)
+        return minibatches(rollout, *estimated, **options)
+
+    monkeypatch.setattr("agents.agent.minibatches", spied)
     for factor in factors:
-        metrics = agent.update(rollout)
-        assert metrics["objectives/spy/reward"] == 2.0
-        torch.testing.assert_close(learned.pop(), 0.5 * native + factor * 2.0)
-        assert torch.equal(rollout.rewards, native)
+        agent.update(rollout)
+        torch.testing.assert_close(learned[-1][0], advantages + factor * 2.0)
+        assert torch.equal(learned[-1][1], returns)
 
 
 def test_the_targets_of_all_objectives_are_named_once():

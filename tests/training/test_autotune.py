@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import functools
 from dataclasses import fields, replace
 
 import pytest
@@ -13,8 +13,15 @@ from storage.files import FileError
 from tests.agents.synthetic import make_policy
 from tests.agents.toy import LocalEnvs
 from training import autotune as module
-from training.autotune import Measurement, Setting, autotune, other_shapes, with_setting
-from training.config import default_config
+from training.autotune import (
+    Measurement,
+    Setting,
+    autotune,
+    fastest_setting,
+    other_shapes,
+    with_setting,
+)
+from training.config import default_config, with_values
 
 FIRST = Setting(
     num_envs=4,
@@ -65,7 +72,7 @@ class Workshop:
 @pytest.fixture(autouse=True)
 def _one_update_for_each_setting_on_two_cores(monkeypatch):
     monkeypatch.setattr(module, "_MEASURE_S", 0.0)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(module, "usable_cores", lambda: [0, 1])
 
 
 @pytest.mark.parametrize("memory", ["none", "lstm"])
@@ -161,7 +168,7 @@ def changes(one, other):
 
 
 def test_each_proposal_differs_in_one_value_from_the_best_so_far(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(module, "usable_cores", lambda: range(8))
 
     def speed(setting):
         faster = setting.num_groups * setting.num_workers
@@ -213,15 +220,15 @@ def test_the_shape_of_a_rollout_is_varied_only_for_memory_on_small_observations(
     assert all(s.num_envs == 8 for s in settings[1:])
 
 
-@pytest.mark.parametrize("cores", [1, 2, 3, 16, None])
+@pytest.mark.parametrize("cores", [1, 2, 3, 16])
 def test_proposals_fit_the_machine_and_the_groups_the_environments(monkeypatch, cores):
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(module, "usable_cores", lambda: range(cores))
     first = replace(FIRST, num_envs=6, num_workers=1)
     settings = [m.setting for m in propose(lambda setting: 1.0, first=first)]
     for setting in settings:
         assert setting.num_envs % setting.num_groups == 0
-        assert 1 <= setting.num_threads <= (cores or 1)
-        assert 1 <= setting.num_workers <= max(1, (cores or 1) - 1)
+        assert 1 <= setting.num_threads <= cores
+        assert 1 <= setting.num_workers <= max(1, cores - 1)
     assert {setting.num_groups for setting in settings} == {1, 2}
 
 
@@ -262,3 +269,25 @@ def test_a_run_that_was_tuned_before_keeps_its_setting():
 def test_a_setting_that_no_run_can_have_is_refused(values):
     with pytest.raises(FileError, match="the configuration of the run is damaged"):
         with_setting(default_config("CartPole-v1"), values)
+
+
+@pytest.mark.parametrize("objective", ["variables", "depth", "labels", "next_latent", "rnd"])
+def test_trainings_with_objectives_are_measured(monkeypatch, objective):
+    monkeypatch.setattr(module, "autotune", functools.partial(autotune, seconds=0.0))
+    config = default_config("basic", objectives=(objective,))
+    changes = {"num_envs": 2, "num_groups": 1, "agent.rollout_length": 8, "num_threads": 2}
+    best = fastest_setting(with_values(config, changes))
+    assert best["num_envs"] == 2
+
+
+def test_an_agent_is_made_for_the_threads_that_are_measured():
+    made = []
+
+    def make_agent(envs, setting):
+        made.append((setting.num_threads, torch.get_num_threads()))
+        return shop.make_agent(envs, setting)
+
+    shop = Workshop()
+    autotune(FIRST, shop.open_envs, make_agent)
+    assert len({threads for threads, _ in made}) == 2
+    assert all(ours == threads for ours, threads in made)

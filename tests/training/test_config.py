@@ -92,6 +92,10 @@ def test_the_presets_encoder_and_memory_are_those_that_are_not_given():
             {"eval_envs": "shared", "num_groups": 1, "num_ranks": 2},
             "with eval_envs shared, leave out torchrun",
         ),
+        (
+            {"autotune": True, "teacher": Path("zoo/basic")},
+            "autotune measures without a teacher: leave out one of the two",
+        ),
         ({"patience": 0}, "patience must be at least 1, got 0"),
         ({"num_envs": 3, "num_groups": 2}, "num_envs .3. must be a multiple of num_groups .2."),
         ({"hang_after_s": 0.0}, "hang_after_s must be greater than 0"),

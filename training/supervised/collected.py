@@ -68,11 +68,16 @@ class CollectedConfig(TaskConfig):
     frame_stack: int = 1
     """How many of the last screens are seen together, oldest first along the channels."""
 
+    @property
+    def fewest(self) -> int:
+        """The smallest number of examples of which each part gets one."""
+        return 6
+
     def __post_init__(self) -> None:
         """Check ranges."""
         number = getattr(self, self.what)
-        if not 1 <= number <= 2**20:
-            raise ValueError(f"{self.what} must be between 1 and 2^20, got {number}")
+        if not self.fewest <= number <= 2**20:
+            raise ValueError(f"{self.what} must be between {self.fewest} and 2^20, got {number}")
         playable = self.playable()
         if unknown := [name for name in self.scenarios if name not in playable]:
             raise ValueError(f"{self.lacking} {unknown[0]!r}; scenarios are {', '.join(playable)}")

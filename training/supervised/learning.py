@@ -32,6 +32,7 @@ from training.config import dotted, dotted_fields
 from training.errors import TrainingError
 from training.guard import continuing_without_disk
 from training.logger import RunLogger, Shown
+from training.randomness import generator_of
 from training.resume import check_same, load_newest
 from training.supervised import TASKS, Task
 from training.supervised.config import AnySeeConfig
@@ -128,8 +129,9 @@ class SupervisedTraining:
     def learn_epoch(self) -> bool:
         """Learn from each example once, and return whether there was no signal to stop."""
         progress, config = self.progress, self.config
-        generator = torch.Generator().manual_seed(2**32 * config.seed + progress.epoch)
-        order = torch.randperm(count(self.train), generator=generator)
+        order = torch.randperm(
+            count(self.train), generator=generator_of(config.seed, progress.epoch)
+        )
         batches = order.split(config.batch_size)
         self.network.train()
         for chosen in batches[progress.batch :]:
@@ -179,12 +181,14 @@ class SupervisedTraining:
         statistics = statistics_of(task, self.network, self.validation)
         measures = task.measure(statistics)
         score = measures[task.score]
-        is_best = progress.best_score is None or score > progress.best_score
+        best = progress.best_score
+        is_first = best is None or math.isnan(best)  # Not a number: nothing could be measured.
+        is_best = best is None or (is_first and not math.isnan(score)) or score > best
         progress.epoch += 1
         progress.epochs_since_best = 0 if is_best else progress.epochs_since_best + 1
         if is_best:
-            progress.best_score = score
-            self.save_best(score)
+            if self.save_best(score):
+                progress.best_score = score
             for name, picture in task.pictures(self.network, self.validation, statistics).items():
                 logger.record_picture(f"validation/{name}", picture, progress.examples)
         progress.seconds += time.perf_counter() - start
@@ -196,21 +200,22 @@ class SupervisedTraining:
         logger.record("train/loss", progress.loss / progress.batch)
         for name, value in measures.items():
             logger.record(f"validation/{name}", value)
-        logger.record(f"validation/best_{task.score}", progress.best_score)
+        if progress.best_score is not None:
+            logger.record(f"validation/best_{task.score}", progress.best_score)
         with continuing_without_disk(logger.progress.say):
             logger.dump(progress.examples)
         progress.batch, progress.loss = 0, 0.0
         self.save()
 
-    def save_best(self, score: float) -> None:
-        """Write the perception file."""
+    def save_best(self, score: float) -> bool:
+        """Write the perception file, and return whether it could be written."""
         trained = Trained(
             task=self.config.task_name,
             epoch=self.progress.epoch,
             score=score,
             source=self.source,
         )
-        with continuing_without_disk(self.logger.progress.say):
+        with continuing_without_disk(self.logger.progress.say) as written:
             save_perception(
                 self.folder.perception_file,
                 self.network.state_dict(),
@@ -220,6 +225,8 @@ class SupervisedTraining:
                 task=_json(as_named_dict(TASKS, self.config.task)),
                 trained=trained,
             )
+            written.append(True)
+        return bool(written)
 
     def save(self) -> None:
         """Write a checkpoint."""
@@ -229,7 +236,8 @@ class SupervisedTraining:
         tensors["generator"] = torch.get_rng_state()
         with continuing_without_disk(self.logger.progress.say):
             file = self.folder.checkpoint_file(self.progress.examples)
-            write_tensors(file, tensors, {"progress": asdict(self.progress)})
+            about = {"progress": asdict(self.progress), "source": self.source}
+            write_tensors(file, tensors, about)
             self.folder.keep_checkpoints(file)
 
 
@@ -279,7 +287,7 @@ def see(config: AnySeeConfig, folder: RunFolder, signals: Sequence[int]) -> None
     with folder.locked(say):
         folder.remove_leftovers()
         source = task.source()
-        progress = _resume(folder, config, network, optimizer, say)
+        progress = _resume(folder, config, network, optimizer, source, say)
         if is_finished(config, progress):
             print_line(
                 f"{folder.path} is already trained for {progress.epoch:,} epochs; raise --epochs, "
@@ -364,24 +372,43 @@ def _resume(
     config: AnySeeConfig,
     network: Network,
     optimizer: torch.optim.Optimizer,
+    source: str,
     say: Callable[[str], None],
 ) -> SeeProgress:
-    """Restore a training from the last undamaged checkpoint, or return a new progress."""
+    """Restore a training from the last undamaged checkpoint, or return a new progress.
+
+    Raises:
+        FileError: If the folder holds a perception but no checkpoint, or checkpoints but no
+            configuration, or only damaged ones; or if the data are others.
+    """
+    folder.check_complete()
     if config.fresh or not folder.checkpoints:
+        if folder.perception_file.exists() and not config.fresh:
+            raise FileError(
+                f"{folder.path} holds a perception but no checkpoint to resume from; choose "
+                "another --run-dir, or start over with --fresh"
+            )
         return SeeProgress()
-    progress = load_newest(folder, lambda file: _load(file, network, optimizer), say)
+    progress = load_newest(folder, lambda file: _load(file, network, optimizer, source), say)
     say(f"resuming at {progress.examples:,} examples in {folder.path}")
     return progress
 
 
-def _load(path: Path, network: Network, optimizer: torch.optim.Optimizer) -> SeeProgress:
+def _load(
+    path: Path, network: Network, optimizer: torch.optim.Optimizer, source: str
+) -> SeeProgress:
     """Restore a network and its optimiser from a checkpoint, and return the progress.
 
     Raises:
         DamagedError: If the file is not what was written.
-        FileError: If it belongs to another configuration.
+        FileError: If it belongs to another configuration, or to other data.
     """
     content = TensorFile(path)
+    if content.description.get("source", source) != source:
+        raise FileError(
+            f"{path} was trained with other data than those that are there now; restore them, or "
+            "use --fresh to start over"
+        )
     tensors = content.tensors()
     try:
         weights = under("network/", tensors)

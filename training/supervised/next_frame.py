@@ -69,11 +69,20 @@ class NextFrameConfig(ClipsConfig):
     def __post_init__(self) -> None:
         """Check ranges."""
         super().__post_init__()
+        if min(self.height, self.width) < _WINDOW and not self.moving_digits:
+            raise ValueError(
+                f"height and width must be at least {_WINDOW}, got {self.height} and {self.width}"
+            )
         channels = self.decoder_channels
         if not 2 <= channels <= 1_024 or channels % 2:
             raise ValueError(
                 f"decoder_channels must be even and between 2 and 1,024, got {channels}"
             )
+
+    @property
+    def fewest(self) -> int:
+        """See `CollectedConfig`; digits are there for any number."""
+        return 1 if self.moving_digits else super().fewest
 
     @property
     def num_known(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import signal
 from dataclasses import replace
@@ -14,10 +15,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from perception import ENCODERS, PerceptionConfig
 from storage.files import FileError
-from storage.perception_file import load_perception
+from storage.perception_file import load_perception, save_perception
 from storage.run_folder import RunFolder, find_policy
 from tests.training.supervised.data import idx, quadrants, write_quadrants
 from training.errors import TrainingError
+from training.randomness import generator_of
 from training.supervised.config import SeeConfig, default_see_config
 from training.supervised.digits import Digits, DigitsConfig
 from training.supervised.learning import check_resumable, see
@@ -71,7 +73,7 @@ def test_it_learns_and_is_scored_on_the_test_set(config, capsys):
     task, network = rebuild(load_perception(folder.perception_file), torch.device("cpu"))
     measures, test, statistics = score(task, network, task.source())
     measured = measures["accuracy"]
-    assert measured.value > 0.9
+    assert measured.value > 0.8
     assert measured.low <= measured.value <= measured.high
     assert measured.baseline == 0.25
     assert len(statistics["label"]) == len(test["label"]) == 40
@@ -136,7 +138,7 @@ def test_an_epoch_is_that_of_plain_pytorch(config, encoder, tmp_path):
     torch.manual_seed(config.seed)
     network = build_network(task.specs(train), config.perception, task.head)
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=0.1, fused=False)
-    order = torch.randperm(44, generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(44, generator=generator_of(0, 0))
     for i, chosen in enumerate(order.split(16)):
         optimizer.param_groups[0]["lr"] = 1e-3 * (1 - i / 3)
         features = network.perception.encode({"image": train["image"][chosen]})
@@ -194,6 +196,41 @@ def test_other_settings_do_not_resume_it(config):
     folder.config_file.write_text(json.dumps({"config": {"objectives": {}}}))
     with pytest.raises(FileError, match="holds the training of an agent"):
         check_resumable(folder, config)
+
+
+def test_other_data_do_not_resume_it(config):
+    run(replace(config, epochs=1))
+    write_quadrants(config.task.data, train=124)
+    with pytest.raises(FileError, match="was trained with other data than those that are there"):
+        run(config)
+
+
+def test_a_perception_without_checkpoints_is_not_erased(config):
+    folder = run(replace(config, epochs=1))
+    before = folder.perception_file.read_bytes()
+    for file in folder.checkpoints:
+        file.unlink()
+    with pytest.raises(FileError, match="holds a perception but no checkpoint to resume from"):
+        run(config)
+    assert folder.perception_file.read_bytes() == before
+
+
+def test_the_best_weights_are_those_that_could_be_written(config, monkeypatch):
+    """With a disk that is full after the first epoch, a worse epoch later is the best one."""
+    tried = []
+
+    def full(*arguments, **options):
+        tried.append(options["trained"].epoch)
+        if len(tried) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device", "perception.safetensors")
+        return save_perception(*arguments, **options)
+
+    monkeypatch.setattr("training.supervised.learning.save_perception", full)
+    scores = iter((0.9, 0.5, 0.4, 0.3))
+    monkeypatch.setattr(Digits, "measure", lambda task, statistics: {task.score: next(scores)})
+    folder = run(config)
+    assert tried == [1, 2]
+    assert load_perception(folder.perception_file).trained.score == 0.5
 
 
 def test_data_that_changed_are_not_scored(config):

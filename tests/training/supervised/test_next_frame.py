@@ -92,7 +92,8 @@ def test_the_past_is_followed_by_the_future():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"clips": 0}, "clips must be between 1 and"),
+        ({"clips": 5}, "clips must be between 6 and"),
+        ({"height": 10}, "height and width must be at least 11, got 10 and 64"),
         ({"decoder_channels": 3}, "decoder_channels must be even and between 2 and 1,024, got 3"),
     ],
 )

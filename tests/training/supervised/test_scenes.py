@@ -157,7 +157,7 @@ def test_damaged_and_foreign_files_get_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scenes": 0}, "scenes must be between 1 and 2^20, got 0"),
+        ({"scenes": 5}, "scenes must be between 6 and 2^20, got 5"),
         ({"scenarios": ("nowhere",)}, "there is no scenario 'nowhere'; scenarios are basic"),
         ({"scenarios": ()}, "scenarios must be named, each once"),
         ({"scenarios": ("basic", "basic")}, "scenarios must be named, each once"),
