@@ -7,6 +7,7 @@ which policies are scored.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,17 @@ _SAME = (
 
 
 def recorded(folder: Path) -> list[Path]:
-    """Return the recordings in a folder that do not come from `score`."""
-    return [path for path in sorted(folder.glob("*.npz")) if not path.name.startswith(_SCORED)]
+    """Return the recordings in a folder that do not come from `score`.
+
+    Those of the last evaluation come first: earlier policies have seen other things.
+    """
+    found = [path for path in sorted(folder.glob("*.npz")) if not path.name.startswith(_SCORED)]
+
+    def env_steps(path: Path) -> int:
+        number = re.match(r"evaluation-(\d+)", path.name)
+        return int(number[1]) if number else -1
+
+    return sorted(found, key=env_steps, reverse=True)
 
 
 def observed(

@@ -81,10 +81,11 @@ def test_without_recordings_it_plays_at_seeds_of_training(file):
     assert (found == first).all(1).any()
 
 
-def test_recordings_of_scores_are_left_out(tmp_path):
-    for name in ("score-sampled-000000001.npz", "training-first.npz", "evaluation-1-2.npz"):
+def test_recordings_of_the_last_evaluation_come_first_and_those_of_scores_are_left_out(tmp_path):
+    evaluated = [f"evaluation-{at:010d}-{seed:03d}.npz" for at in (900, 20) for seed in (0, 1)]
+    for name in ("score-sampled-000000001.npz", "training-first.npz", *evaluated):
         (tmp_path / name).touch()
-    assert [p.name for p in recorded(tmp_path)] == ["evaluation-1-2.npz", "training-first.npz"]
+    assert [p.name for p in recorded(tmp_path)] == [*evaluated, "training-first.npz"]
 
 
 def test_a_recording_of_another_environment_is_refused(file, tmp_path):

@@ -1,7 +1,7 @@
 """Supervised training of a perception: minibatches, validation, the best weights, checkpoints.
 
 The order of the examples is a function of seed and epoch, and the state of PyTorch's generator is
-in the checkpoints: a training that resumes continues bit for bit, also within an epoch.
+in the checkpoints: a training that resumes continues bit for bit on a CPU, also within an epoch.
 """
 
 from __future__ import annotations
