@@ -171,6 +171,7 @@ def test_the_backward_pass_stays_on_the_device(monkeypatch, name, encoder, memor
     policy = make_policy(encoder=encoder, memory=memory, normalize_obs=True)
     collected = make_rollout(policy, STEPS, NUM_ENVS, targets=TARGETS)
     for objective in all_objectives(policy).values():
+        objective.set_num_envs(NUM_ENVS)
         collected.targets.update(objective.targets_of(policy, collected))
     policy.to("meta")
     agent = make_agent(name, policy, all_objectives(policy))
