@@ -9,7 +9,7 @@ intrinsic returns, which do not end with episodes: otherwise, all novelty being 
 pay to avoid ends. The advantages of both kinds of rewards are added.
 
 Differences from the paper:
-- The critic of intrinsic rewards is a network of its own, of what the predictor sees, instead of a
+- The critic of intrinsic rewards is a separate network, of what the predictor sees, instead of a
   second head of the policy's network, which every policy would have to have for one objective.
 - The statistics of observations start with the first rollout instead of a random policy's steps.
 - Networks are small and fully connected, and images are thumbnails: novelty then costs a small
