@@ -10,7 +10,6 @@ that are there already are not repeated, so the command can be interrupted.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -18,14 +17,15 @@ from statistics import mean
 import tyro
 from matplotlib.figure import Figure
 
-from benchmarks.settings import run_program, with_interval
+from benchmarks.settings import run_program, with_interval, write_results
+from envs import folder_name
 from evaluation.entries import find_entries
 from evaluation.generalise import TRAINING, UNSEEN, generalise
 from evaluation.protocol import Protocol
 from evaluation.report.layout import rendered
 from evaluation.report.looks import COLOURS
+from evaluation.report.markdown import markdown_table
 from evaluation.statistics import over_seeds
-from storage.provenance import git_revision, hardware
 
 _MOST_MAPS = 1_000
 _FLAGS: dict[str, tuple[str, ...]] = {
@@ -87,7 +87,7 @@ def measure(study: Study, name: str, num_maps: int) -> Row:
     """Train and score one setting with all seeds, unless that has been done."""
     row = Row(name=name, num_maps=num_maps)
     for seed in study.seeds:
-        folder = study.runs.absolute() / study.env.replace(":", "_") / f"{name}-{num_maps}-{seed}"
+        folder = study.runs.absolute() / folder_name(study.env) / f"{name}-{num_maps}-{seed}"
         run_program(
             *("train.py", study.env, "--seed", str(seed), "--no-record", "--eval-envs", "none"),
             *("--num-maps", str(num_maps), "--first-map", str(seed * _MOST_MAPS)),
@@ -113,13 +113,14 @@ def measure(study: Study, name: str, num_maps: int) -> Row:
 def table(rows: list[Row]) -> list[str]:
     """Return the results as a Markdown table."""
     titles = ("", "training maps", "on them", "95 %", "on unseen maps", "95 %", "gap", "95 %")
-    lines = [f"| {' | '.join(titles)} |", "| --- |" + " ---: |" * (len(titles) - 1)]
-    for row in rows:
-        cells = [row.name, f"{row.num_maps:,}"]
-        for values in (row.training, row.unseen, row.gaps):
-            cells += with_interval(values, ".0f")
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    cells = [
+        [
+            *(row.name, f"{row.num_maps:,}", *with_interval(row.training, ".0f")),
+            *(*with_interval(row.unseen, ".0f"), *with_interval(row.gaps, ".0f")),
+        ]
+        for row in rows
+    ]
+    return markdown_table(titles, cells, text=(0,))
 
 
 def picture(study: Study, rows: list[Row]) -> Figure:
@@ -148,13 +149,8 @@ def main() -> None:
     """Train, score, and write the results."""
     study = tyro.cli(Study, description=__doc__)
     rows = [measure(study, name, count) for name in study.names for count in study.num_maps]
-    study.out.parent.mkdir(parents=True, exist_ok=True)
-    lines = table(rows)
-    study.out.with_suffix(".md").write_text("\n".join(lines) + "\n")
+    write_results(study.out, table(rows), [vars(row) for row in rows])
     study.out.with_suffix(".png").write_bytes(rendered(picture(study, rows), "png"))
-    facts = {"git": git_revision(), "hardware": hardware(), "results": [vars(row) for row in rows]}
-    study.out.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
-    print("\n".join(lines))
 
 
 if __name__ == "__main__":

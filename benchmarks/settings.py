@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import tyro
 
@@ -342,10 +342,21 @@ def main() -> None:
             name: [vars(each) | {"curve": each.curve[::10]} for each in trained]
             for name, trained in results.items()
         }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.with_suffix(".md").write_text("\n".join(lines) + "\n")
+    write_results(options.out, lines, data)
+
+
+def write_results(out: Path, lines: Sequence[str], data: Any) -> None:
+    """Write and print a table, and write the data that it is of.
+
+    Args:
+        out: path of both files, without extension.
+        lines: the table, in Markdown.
+        data: what can be written as JSON.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.with_suffix(".md").write_text("\n".join(lines) + "\n")
     facts = {"git": git_revision(), "hardware": hardware(), "results": data}
-    options.out.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
+    out.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
     print("\n".join(lines))
 
 

@@ -227,11 +227,11 @@ def _network(file: PlayableFile) -> object:
 
 def _settings(file: PlayableFile, folder: RunFolder) -> str:
     """Return how a policy was trained, as JSON; empty if its folder does not say."""
+    if not folder.holds_run:
+        return ""
     try:
-        stored = folder.read_config() if folder.holds_run else None
+        stored = folder.read_config()
     except FileError:
-        stored = None
-    if stored is None:
         return ""
     kind, _ = AGENTS.get(file.about.agent, (None, None))
     # A field that the folder lacks is newer than it: it was trained with the default.

@@ -36,7 +36,7 @@ COMMON = [
     "128",
     "--eval-episodes",
     "1",
-    "--no-record",  # Without a picture of an episode, which takes seconds.
+    "--no-record",  # Without drawing an episode, which takes seconds.
     "--normalize-obs",
     "--normalize-returns",
     "--minibatch-size",

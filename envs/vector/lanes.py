@@ -160,7 +160,7 @@ class Lanes:
         self._actions = example.action_space
         self._discrete = isinstance(self._actions, spaces.Discrete)
         example.close()
-        lanes = [lane for group in job.groups for lane in group]
+        lanes = job.lanes
         self._attributes = job.attributes
         self._envs = {lane: self._make(lane) for lane in lanes}
         self._report_fault = report_fault

@@ -62,6 +62,11 @@ class Job:
     is_successor: bool = False
     attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
 
+    @property
+    def lanes(self) -> list[int]:
+        """The lanes of all groups."""
+        return [lane for group in self.groups for lane in group]
+
 
 def as_json(content: Mapping[Any, Any]) -> bytes:
     """Return JSON preceded by its length; keys become strings, and arrays become lists.

@@ -255,7 +255,7 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
             raise EnvError(f"{name}: {answers['error']}")
         if "value" in question:  # For workers that replace these.
             for worker in self._workers:
-                for lane in {lane for group in worker.job.groups for lane in group} & set(lanes):
+                for lane in set(worker.job.lanes) & set(lanes):
                     worker.job.attributes.setdefault(str(lane), {})[name] = question["value"]
         return [answers[str(lane)] for lane in lanes]
 

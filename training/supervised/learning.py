@@ -182,8 +182,8 @@ class SupervisedTraining:
         measures = task.measure(statistics)
         score = measures[task.score]
         best = progress.best_score
-        is_first = best is None or math.isnan(best)  # Not a number: nothing could be measured.
-        is_best = best is None or (is_first and not math.isnan(score)) or score > best
+        # Not a number: nothing could be measured, and any other score is better.
+        is_best = best is None or score > best or (math.isnan(best) and not math.isnan(score))
         progress.epoch += 1
         progress.epochs_since_best = 0 if is_best else progress.epochs_since_best + 1
         if is_best:
