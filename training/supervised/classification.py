@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from perception.encoders import orthogonal
 from training.supervised.task import Examples, Statistics, Task, TaskConfig
 
+_LEAST = 1e-12  # Probability of a label: one that was thought impossible costs no more than this.
+
 ConfigT = TypeVar("ConfigT", bound=TaskConfig)
 
 
@@ -29,6 +31,11 @@ class Classification(Task[ConfigT]):
 
     score: ClassVar[str] = "accuracy"
     classes: Sequence[str]
+
+    @property
+    def chosen_by(self) -> str:
+        """The likelihood: of a few hundred images, equally many are right in several epochs."""
+        return "log_likelihood"
 
     def head(self, num_features: int) -> nn.Module:
         """Return a linear layer with K outputs."""
@@ -49,8 +56,16 @@ class Classification(Task[ConfigT]):
         }
 
     def measure(self, statistics: Statistics) -> dict[str, float]:
-        """Return the accuracy: the share of examples whose class is predicted."""
-        return {"accuracy": float((statistics["label"] == statistics["predicted"]).mean())}
+        """Return the accuracy, the share of examples whose class is predicted, and a likelihood.
+
+        `log_likelihood` is the mean logarithm of the probability of the label, in nats: minus the
+        cross-entropy.
+        """
+        probability = np.maximum(statistics["probability"], _LEAST)
+        return {
+            "accuracy": float((statistics["label"] == statistics["predicted"]).mean()),
+            "log_likelihood": float(np.log(probability).mean()),
+        }
 
     def baseline(self, train: Examples, examples: Examples) -> Statistics:
         """Return the statistics of always predicting the most frequent class of training."""

@@ -180,7 +180,7 @@ class SupervisedTraining:
         rate = self.optimizer.param_groups[0]["lr"]
         statistics = statistics_of(task, self.network, self.validation)
         measures = task.measure(statistics)
-        score = measures[task.score]
+        score = measures[task.chosen_by]
         best = progress.best_score
         # Not a number: nothing could be measured, and any other score is better.
         is_best = best is None or score > best or (math.isnan(best) and not math.isnan(score))
@@ -201,7 +201,7 @@ class SupervisedTraining:
         for name, value in measures.items():
             logger.record(f"validation/{name}", value)
         if progress.best_score is not None:
-            logger.record(f"validation/best_{task.score}", progress.best_score)
+            logger.record(f"validation/best_{task.chosen_by}", progress.best_score)
         with continuing_without_disk(logger.progress.say):
             logger.dump(progress.examples)
         progress.batch, progress.loss = 0, 0.0
@@ -333,7 +333,7 @@ def _logging(
     logger = RunLogger(folder.path, total=total, start=progress.examples, shown=shown)
     with contextlib.closing(logger):
         values = dotted(config.as_dict())
-        logger.record_config(values, {f"validation/best_{task.score}": 0.0})
+        logger.record_config(values, {f"validation/best_{task.chosen_by}": 0.0})
         yield logger
 
 
@@ -346,7 +346,7 @@ def _report(training: SupervisedTraining) -> None:
         f"{progress.seconds:,.0f} s"
     )
     if progress.best_score is not None:
-        print_line(f"best validation {training.task.score}: {progress.best_score:.4f}")
+        print_line(f"best validation {training.task.chosen_by}: {progress.best_score:.4f}")
         print_line(f"score it on the test set:  python evaluate.py score {folder.path}")
 
 

@@ -47,7 +47,7 @@ class Task(ABC, Generic[ConfigT]):
 
     Attributes:
         config: as above.
-        score: the measure by which the best weights are chosen; higher is better.
+        score: the measure that is shown while training; higher is better.
         unit: what is resampled for intervals: a name in the statistics, such as `episode`, whose
             examples are not independent of each other. Empty: single examples.
         presets: what differs from the defaults of `SeeConfig`, by dotted name.
@@ -59,6 +59,11 @@ class Task(ABC, Generic[ConfigT]):
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
+
+    @property
+    def chosen_by(self) -> str:
+        """The measure by which the best weights are chosen; higher is better."""
+        return self.score
 
     def collect(self, stops: Callable[[], bool]) -> None:
         """Collect the data if there are none yet; most tasks have theirs.
@@ -116,7 +121,7 @@ class Task(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def measure(self, statistics: Statistics) -> dict[str, float]:
-        """Return the measures of examples by name; `score` is one of them."""
+        """Return the measures of examples by name, `score` and `chosen_by` among them."""
 
     @abstractmethod
     def baseline(self, train: Examples, examples: Examples) -> Statistics:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, confusion_matrix
+from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
 
 from training.supervised.classification import confusion, stratified
 from training.supervised.digits import Digits, DigitsConfig
@@ -18,7 +18,9 @@ def test_measures_are_those_of_scikit_learn():
     logits = torch.randn(200, 10) + 2 * torch.nn.functional.one_hot(batch["label"], 10)
     statistics = task.statistics(logits, batch)
     labels, predicted = batch["label"], logits.argmax(1)
-    assert task.measure(statistics)["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
+    measures = task.measure(statistics)
+    assert measures["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
+    assert measures["log_likelihood"] == pytest.approx(-log_loss(labels, logits.double().softmax(1)))
     np.testing.assert_array_equal(confusion(statistics, 10), confusion_matrix(labels, predicted))
     expected = logits.softmax(1)[torch.arange(200), labels]
     np.testing.assert_allclose(statistics["probability"], expected)

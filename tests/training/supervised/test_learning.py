@@ -87,15 +87,15 @@ def test_everything_is_logged(config):
     assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4])
     assert [e.step for e in events.Scalars("train/loss")] == [112, 224, 336, 448]
     assert "validation/confusion" in events.Tags()["images"]
-    accuracies = [float(row["validation/accuracy"]) for row in rows(folder)]
-    best = [float(row["validation/best_accuracy"]) for row in rows(folder)]
-    assert best == [max(accuracies[: i + 1]) for i in range(4)]
+    scores = [float(row["validation/log_likelihood"]) for row in rows(folder)]
+    best = [float(row["validation/best_log_likelihood"]) for row in rows(folder)]
+    assert best == [max(scores[: i + 1]) for i in range(4)]
 
 
 def test_the_best_weights_are_kept_and_it_stops_when_it_stagnates(config):
     config = replace(config, learning_rate=0.2, schedule="constant", epochs=50, patience=3)
     folder = run(config)
-    scores = [float(row["validation/accuracy"]) for row in rows(folder)]
+    scores = [float(row["validation/log_likelihood"]) for row in rows(folder)]
     first_best = scores.index(max(scores))
     assert len(scores) == first_best + 1 + config.patience < 50
     trained = load_perception(folder.perception_file).trained
@@ -227,7 +227,7 @@ def test_the_best_weights_are_those_that_could_be_written(config, monkeypatch):
 
     monkeypatch.setattr("training.supervised.learning.save_perception", full)
     scores = iter((0.9, 0.5, 0.4, 0.3))
-    monkeypatch.setattr(Digits, "measure", lambda task, statistics: {task.score: next(scores)})
+    monkeypatch.setattr(Digits, "measure", lambda task, statistics: {task.chosen_by: next(scores)})
     folder = run(config)
     assert tried == [1, 2]
     assert load_perception(folder.perception_file).trained.score == 0.5
