@@ -20,7 +20,9 @@ def test_measures_are_those_of_scikit_learn():
     labels, predicted = batch["label"], logits.argmax(1)
     measures = task.measure(statistics)
     assert measures["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
-    assert measures["log_likelihood"] == pytest.approx(-log_loss(labels, logits.double().softmax(1)))
+    assert measures["log_likelihood"] == pytest.approx(
+        -log_loss(labels, logits.double().softmax(1))
+    )
     np.testing.assert_array_equal(confusion(statistics, 10), confusion_matrix(labels, predicted))
     expected = logits.softmax(1)[torch.arange(200), labels]
     np.testing.assert_allclose(statistics["probability"], expected)
