@@ -172,7 +172,7 @@ def learn(training: Training) -> None:
         TrainingError: If environments or updates fail repeatedly; the progress is saved.
     """
     with training.saving_at_the_end():
-        training.evaluate_if_due()  # The last part may have been interrupted during an evaluation.
+        training.repeat_evaluation()
         while not training.is_over:
             collected = training.collect()
             metrics = training.update(collected)

@@ -26,7 +26,6 @@ from agents.policy import Policy, PolicyOutput
 from agents.returns import explained_variance, gae, next_values
 from agents.rollout import Minibatch, Rollout, minibatches
 from agents.search_space import Choice, Range, SearchSpace
-from perception.normalization import ObservationNormalizer
 
 
 class NotFiniteError(ArithmeticError):
@@ -484,10 +483,7 @@ class Agent(ABC, Generic[ConfigT]):
         Returns:
             The first version of the weights with statistics.
         """
-        normalizers = [m for m in self.policy.modules() if isinstance(m, ObservationNormalizer)]
-        has_any = [bool(normalizer.count > 0) for normalizer in normalizers]
-        # Frozen encoders may never have any, also in a training that was resumed.
-        if all(has_any) or (self.num_updates > 1 and any(has_any)):
+        if self.policy.perception.has_statistics:
             return 0  # No rollout is older than the statistics.
         self.policy.observe(rollout.obs)
         return self.num_updates

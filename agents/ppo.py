@@ -31,7 +31,7 @@ class PPOConfig(AgentConfig):
     clip_coef: float = 0.2
     """Relative change of an action's probability in an update at which its gradient becomes 0."""
     value_clip_coef: float | None = None
-    """Largest change of a value in an update. None: unlimited."""
+    """Change of a value in an update at which its gradient becomes 0. None: never."""
     vtrace: bool = False
     """Estimate advantages by V-trace, which corrects for an older policy, as with --overlap."""
     target_kl: float | None = None

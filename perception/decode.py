@@ -123,11 +123,11 @@ class Decoder(nn.Module):
         super().__init__()
         self.block, self.by_plane = block, False
         self._palette_channels = list(spec.index_channels)
-        self._other_channels = [i for i in range(spec.shape[2]) if i not in spec.index_channels]
+        self._other_channels = sorted({*range(spec.shape[2])} - {*self._palette_channels})
         colours = torch.tensor(spec.palette or [(0, 0, 0)], dtype=torch.float32) / 255.0
         # Saved with the policy: indices have no meaning without their colours.
         self.register_buffer("palette", colours)
-        sizes = {"colours": 3 * bool(spec.index_channels), "others": len(self._other_channels)}
+        sizes = {"colours": 3 * bool(self._palette_channels), "others": len(self._other_channels)}
         self.seen = nn.ModuleDict(
             {k: ObservationNormalizer(size) for k, size in sizes.items() if normalize and size}
         )

@@ -275,11 +275,26 @@ class Perception(nn.Module):
 
         Those of frozen image encoders stay as they are: other statistics change their features.
         """
-        for name, encoder in self.encoders.items():
+        for name in self._observing():
+            encoder = self.encoders[name]
             assert isinstance(encoder, PartEncoder)
-            is_frozen = not any(p.requires_grad for p in encoder.parameters())
-            if not (is_frozen and name in self.image_names):
-                encoder.observe(obs[name])
+            encoder.observe(obs[name])
+
+    def _observing(self) -> list[str]:
+        """Return the parts whose statistics `observe` updates."""
+        frozen = [
+            name
+            for name in self.image_names
+            if not any(p.requires_grad for p in self.encoders[name].parameters())
+        ]
+        return [name for name in self.encoders if name not in frozen]
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether all statistics that `observe` updates are there."""
+        encoders = [self.encoders[name] for name in self._observing()]
+        modules = [m for encoder in encoders for m in encoder.modules()]
+        return all(bool(m.count > 0) for m in modules if isinstance(m, ObservationNormalizer))
 
     @property
     def image_names(self) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from agents.errors import AgentError
-from agents.policy import Policy
+from agents.policy import Policy, Specs
 
 MOST_WEIGHTS = 2**27
 """Numbers in a policy's tensors: 512 MiB in float32."""
@@ -41,7 +41,19 @@ def check_limits(policy: Policy) -> None:
         raise AgentError(
             f"observations have {len(policy.specs):,} parts; at most {MOST_PARTS} are possible"
         )
-    for name, spec in policy.specs.items():
+    check_observed(policy.specs)
+
+
+def check_observed(specs: Specs) -> None:
+    """Check that no part of an observation is too large.
+
+    Args:
+        specs: parts of an observation by name.
+
+    Raises:
+        AgentError: If one is.
+    """
+    for name, spec in specs.items():
         size = math.prod(spec.shape)
         if size > MOST_OBSERVED:
             raise AgentError(f"{name} of an observation is too large: {size:,} numbers")

@@ -34,7 +34,7 @@ from perception.encoders import VectorConfig
 from perception.lookup import UnknownNameError, check_name
 from storage.extensions import import_extensions
 from storage.files import FileError, decode
-from storage.limits import MOST_CHOICES, MOST_PARTS, check_limits
+from storage.limits import MOST_CHOICES, MOST_PARTS, check_limits, check_observed
 from storage.tensor_file import (
     FORMAT,
     TensorFile,
@@ -276,6 +276,7 @@ def parse_specs(description: Mapping[str, Any]) -> Specs:
     specs: Specs = {name: decode(_kind_of(spec), spec) for name, spec in description.items()}
     if not specs:
         raise ValueError("it observes nothing")
+    check_observed(specs)
     return specs
 
 

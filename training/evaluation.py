@@ -93,18 +93,20 @@ class PeriodicEvaluation:
 
         Args:
             config: the configuration of the training.
-            progress: progress of the training; best score and next evaluation are updated.
-            signals: as soon as it is not empty, the evaluation stops and changes nothing.
+            progress: progress of the training; what evaluations change is updated.
+            signals: as soon as it is not empty, the evaluation stops; it is then to be repeated.
 
         Returns:
             The policy's score; None if the evaluation was stopped.
         """
+        progress.lacks_evaluation = True
         try:
             episodes = self.play(signals)
         except StoppedError:
             return None
         if signals:
             return None
+        progress.lacks_evaluation = False
         score, say = score_episodes(episodes), self._logger.progress.say
         report_bound(episodes, self._config, self._say_once)
         behind = max(0, progress.env_steps - progress.next_evaluation + config.evaluation_interval)

@@ -9,7 +9,7 @@ from evaluation.seeds import TRAINING
 from training.config import AnyTrainConfig
 
 _LAST_SEED = 2**31
-EVALUATED = ("next_evaluation", "best_score", "evaluations_since_best")
+EVALUATED = ("next_evaluation", "best_score", "evaluations_since_best", "lacks_evaluation")
 """The attributes of `Progress` that evaluations change."""
 
 
@@ -30,6 +30,7 @@ class Progress:
         lengths: lengths of the last episodes, in env steps.
         best_score: mean return of the best evaluation.
         evaluations_since_best: evaluations without improvement.
+        lacks_evaluation: whether the last evaluation was interrupted, and is to be repeated.
 
     Raises:
         ValueError: If a value is out of range.
@@ -47,6 +48,7 @@ class Progress:
     lengths: list[float] = field(default_factory=list)
     best_score: float | None = None
     evaluations_since_best: int = 0
+    lacks_evaluation: bool = False
 
     def __post_init__(self) -> None:
         """Check ranges: a checkpoint may come from a stranger."""
@@ -62,11 +64,19 @@ class Progress:
 
 
 def is_finished(config: AnyTrainConfig, progress: Progress) -> bool:
-    """Return whether a training run has reached its total env steps, or has stopped improving."""
+    """Return whether a training run has reached its total env steps, or has stopped improving.
+
+    It is not finished before its last evaluation was made.
+    """
+    if progress.lacks_evaluation and config.eval_envs != "none":
+        return False
     return has_ended(progress, config.total_env_steps, config.patience)
 
 
 def has_ended(progress: Progress, total_env_steps: int, patience: int | None) -> bool:
-    """Return what `is_finished` returns; the arguments are those of the configuration."""
+    """Return the same as `is_finished`, whether or not an evaluation was interrupted.
+
+    Total env steps and patience are those of the configuration.
+    """
     stagnates = patience and progress.evaluations_since_best >= patience
     return progress.env_steps >= total_env_steps or bool(stagnates)

@@ -79,7 +79,8 @@ def is_complete(folder: RunFolder, total_env_steps: int) -> bool:
         progress, patience = decode(Progress, state), folder.read_config()["patience"]
         saved = TensorFile(folder.policy_file).description["about"]["env_steps"]
         is_saved = saved == progress.env_steps and folder.chosen_policy_file is not None
-        return is_saved and has_ended(progress, total_env_steps, patience)
+        has_all = has_ended(progress, total_env_steps, patience) and not progress.lacks_evaluation
+        return is_saved and has_all
     except (FileError, LookupError, TypeError):
         return False
 

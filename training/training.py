@@ -144,15 +144,24 @@ class Training:
         self.logger.record("train/policy_lag", lag)
         return metrics
 
-    def evaluate_if_due(self) -> None:
-        """Evaluate the policy if it is time to, and keep it if it is the best so far."""
+    def evaluate_if_due(self) -> bool:
+        """Evaluate the policy if it is time to, keep it if it is the best, and return whether."""
         due = min(self.progress.next_evaluation, self.config.total_env_steps)
+        score = None
         if self.evaluation and self.progress.env_steps >= due:
             score = self.evaluation.run(self.config, self.progress, self.signals)
             for callback in self.callbacks:
                 if score is not None:
                     callback.on_evaluation(self, score)
         self.collector.stopwatch.lap("evaluation")
+        return score is not None
+
+    def repeat_evaluation(self) -> None:
+        """Make the evaluation in which the last part of the training was interrupted, if it was."""
+        if self.evaluate_if_due():
+            self._record_counters()
+            with continuing_without_disk(self.logger.progress.say):
+                self.logger.dump(self.progress.env_steps)
 
     def log(self, collected: Collected, metrics: dict[str, float]) -> None:
         """Log an update, and record episodes."""
@@ -168,9 +177,7 @@ class Training:
         logger.record_update(metrics)
         logger.record("time/fps", self._frame_skip * env_steps_per_s)
         logger.record("time/env_steps_per_s", env_steps_per_s)
-        logger.record("time/total_timesteps", progress.env_steps)
-        logger.record("time/time_elapsed", progress.seconds)
-        logger.record("time/episodes", progress.episodes)
+        self._record_counters()
         for phase, share in stopwatch.shares().items():
             logger.record(f"time/share_{phase}", share)
         self._count_restarts()
@@ -285,6 +292,11 @@ class Training:
         )
         if isinstance(self.collector, OverlappedSampler):
             print_line(f"the sampler's thread: {self.collector.sampler_stopwatch.summary()}")
+
+    def _record_counters(self) -> None:
+        self.logger.record("time/total_timesteps", self.progress.env_steps)
+        self.logger.record("time/time_elapsed", self.progress.seconds)
+        self.logger.record("time/episodes", self.progress.episodes)
 
     def _count_restarts(self) -> None:
         """Count restarted environments, and report the first one."""

@@ -296,11 +296,9 @@ def _parse(path: Path) -> dict[str, str]:
         raise
     except (ValueError, OSError):
         raise EnvError(f"{path} is not a ViZDoom .cfg: it is not readable text") from None
-    text = re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE)
-    # Values in braces may span lines.
-    text = re.sub(r"\s*\{([^}]*)\}", lambda match: " " + " ".join(match.group(1).split()), text)
+    text = re.sub(r"^[^\S\n]*#.*$", "", text, flags=re.MULTILINE)
     values: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in _without_braces(text).splitlines():
         if not line.strip():
             continue
         match = re.fullmatch(r"\s*(\w+)\s*(\+?=)(.*)", line)
@@ -323,6 +321,20 @@ def _parse(path: Path) -> dict[str, str]:
     if not values:
         raise EnvError(f"{path} is not a ViZDoom .cfg: it sets nothing")
     return values
+
+
+def _without_braces(text: str) -> str:
+    """Return a text in which values in braces, which may span lines, are on the line before."""
+    first, *groups = text.split("{")
+    parts = [first]
+    for group in groups:
+        inside, closed, after = group.partition("}")
+        if closed:
+            parts[-1] = parts[-1].rstrip()
+            parts += [" " + " ".join(inside.split()), after]
+        else:
+            parts.append("{" + group)
+    return "".join(parts)
 
 
 def _decode(content: bytes) -> str:

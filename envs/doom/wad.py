@@ -28,8 +28,8 @@ _OF_A_MAP = {
 _PLAYER = 1  # the type of the thing at which a single player starts
 _MAX_TEXTURE = 2**24  # pixels, four times those of the largest textures in use
 _TEXTURE = re.compile(
-    rb"^\s*(?:WallTexture|Texture|Sprite|Flat|Graphic|Define)\s+(?:Optional\s+)?"
-    rb'("[^"\n]*"|[^\s,]+)\s*,?\s*(\d+)\s*,?\s*(\d+)',
+    rb"^[^\S\n]*(?:WallTexture|Texture|Sprite|Flat|Graphic|Define)\s+(?:Optional\s+)?"
+    rb'("[^"\n]*"|[^\s,]+)\s*(?:,\s*)?(\d+)\s*(?:,\s*)?(\d+)',
     re.IGNORECASE | re.MULTILINE,
 )
 

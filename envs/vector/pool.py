@@ -211,8 +211,8 @@ class Team:
     ) -> None:
         self.groups = list(holders)
         self._holders = holders
-        self._patience_s, self._count_restart = patience_s, count_restart
-        self._stops = stops
+        self._patience_s, self._more_patience_s = patience_s, 0.0
+        self._count_restart, self._stops = count_restart, stops
         self._workers: dict[int, WorkerHandle] = {}  # by file descriptor
         self._poll = select.poll()
         for worker in {id(w): w for group in holders.values() for w in group}.values():
@@ -232,8 +232,17 @@ class Team:
                 "receive() first"
             )
 
-    def command(self, command: int, group: int, payload: bytes = b"") -> None:
+    def command(
+        self, command: int, group: int, payload: bytes = b"", more_patience_s: float = 0.0
+    ) -> None:
         """Send a command to all workers of a group, without waiting for them.
+
+        Args:
+            command: one of `messages`.
+            group: the group.
+            payload: what follows the command.
+            more_patience_s: seconds that a reply to this command, or to one in flight, may take
+                beyond the usual ones.
 
         Raises:
             EnvError: If the group is in flight.
@@ -243,6 +252,7 @@ class Team:
         for worker in self._holders[group]:
             worker.send(message)
         self._unanswered[group] = len(self._holders[group])
+        self._more_patience_s = more_patience_s
 
     def take_answers(self) -> dict[str, Any]:
         """Return what environments answered to a question, by lane, and forget it."""
@@ -289,15 +299,15 @@ class Team:
         Raises:
             StoppedError: If they are no longer to be waited for.
         """
-        since = time.monotonic()
+        since, patience_s = time.monotonic(), self._patience_s + self._more_patience_s
         ready: list[tuple[int, int]] = []
-        while not ready and time.monotonic() - since < self._patience_s:
+        while not ready and time.monotonic() - since < patience_s:
             if self._stops():
                 raise StoppedError
-            ready = self._poll.poll(1000 * min(_CHECK_EVERY_S, self._patience_s))
+            ready = self._poll.poll(1000 * min(_CHECK_EVERY_S, patience_s))
         if not ready:
             for worker in [w for w in self._workers.values() if w.unanswered]:
-                self._replace(worker, f"a worker did not answer for {self._patience_s:g} s")
+                self._replace(worker, f"a worker did not answer for {patience_s:g} s")
         for connection, _ in ready:
             worker = self._workers[connection]
             try:

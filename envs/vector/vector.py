@@ -35,6 +35,7 @@ from processes.streams import say_once
 # Workers watch their own environments. A worker itself counts as hung if it does not reply within
 # the time that it needs to start every engine and to wait for two that hang.
 _START_WITHIN_S, _START_ENGINE_WITHIN_S = 60.0, 3.0
+_STEP_WITHIN_S = 1.0  # An env step of many that are taken again; one alone may take longer.
 _MINUTE_S = 60.0
 
 
@@ -229,7 +230,8 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         self._restore({lane: [] for lane in lanes})
 
     def _restore(self, actions: dict[int, list[Any]]) -> None:
-        self._command_all(RESTORE, as_json(actions))
+        num_steps = sum(len(taken) for taken in actions.values())  # A worker may take them all.
+        self._command_all(RESTORE, as_json(actions), more_patience_s=num_steps * _STEP_WITHIN_S)
 
     def ask(self, lanes: Sequence[int], name: str, **question: Any) -> list[Any]:
         """Read an attribute of some environments, set one, or call a method; all is sent as JSON.
@@ -278,11 +280,13 @@ class SharedVectorEnv(VectorEnv[Any, Any, Any]):
         for lane, value in enumerate(values):
             self.ask([lane], name, value=value)
 
-    def _command_all(self, command: int, payload: bytes = b"") -> None:
+    def _command_all(
+        self, command: int, payload: bytes = b"", more_patience_s: float = 0.0
+    ) -> None:
         if self._stops():
             raise pool.StoppedError  # Groups may be in flight.
         for group in range(self.num_groups):
-            self._team_of[group].command(command, group, payload)
+            self._team_of[group].command(command, group, payload, more_patience_s)
         for group in range(self.num_groups):
             self._team_of[group].finish(group)
 

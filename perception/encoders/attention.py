@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from perception.attention import MultiHeadAttention
-from perception.encoders.encoder import Encoder, EncoderConfig, orthogonal, output_size
+from perception.encoders.encoder import MAX_LAYERS, Encoder, EncoderConfig, orthogonal, output_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +38,13 @@ class AttentionConfig(EncoderConfig):
         """Check sizes.
 
         Raises:
-            ValueError: If a size is not positive, or tokens cannot be divided among the heads.
+            ValueError: If a size is out of range, or tokens cannot be divided among the heads.
         """
         super().__post_init__()
+        if self.token_layers > MAX_LAYERS:
+            raise ValueError(
+                f"token_layers must be at most {MAX_LAYERS}, got {self.token_layers:,}"
+            )
         if self.token_size % self.token_heads:
             raise ValueError(
                 f"token_size ({self.token_size}) must be a multiple of token_heads "

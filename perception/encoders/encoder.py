@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_MAX_LAYERS = 64  # Of one kind, in an encoder.
+MAX_LAYERS = 64
+"""Layers of one kind in an encoder; a stranger's file may ask for any number."""
 _MAX_SIZE = 2**20  # Of a layer.
 _MAX_OUTPUTS = 2**26  # Numbers that a layer computes from one image: 256 MiB in float32.
 
@@ -35,9 +36,9 @@ class EncoderConfig:
         for field in fields(self):
             value = getattr(self, field.name)
             sizes = value if isinstance(value, tuple) else (value,)
-            if len(sizes) > _MAX_LAYERS:
+            if len(sizes) > MAX_LAYERS:
                 raise ValueError(
-                    f"{field.name} must be at most {_MAX_LAYERS} layers, got {len(sizes):,}"
+                    f"{field.name} must be at most {MAX_LAYERS} layers, got {len(sizes):,}"
                 )
             if any(type(size) is int and size < 1 for size in sizes):
                 raise ValueError(f"{field.name} must be positive, got {value}")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from perception.attention import MultiHeadAttention
-from perception.memory.memory import Memory
+from perception.memory.memory import MAX_LAYERS, Memory
 from perception.memory.recurrent import RecurrentConfig
 
 _MAX_STATE = 2**22  # numbers in the window, for each environment
@@ -44,6 +44,10 @@ class AttentionMemoryConfig(RecurrentConfig):
         for name in ("memory_layers", "memory_heads", "memory_window"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.memory_layers > MAX_LAYERS:
+            raise ValueError(
+                f"memory_layers must be at most {MAX_LAYERS}, got {self.memory_layers:,}"
+            )
         if 2 * self.memory_window * self.memory_layers * self.memory_size > _MAX_STATE:
             raise ValueError(
                 f"a window of {self.memory_window:,} env steps in {self.memory_layers:,} layers of "

@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+MAX_LAYERS = 64
+"""Layers of a memory; a stranger's file may ask for any number."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryConfig:

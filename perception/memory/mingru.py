@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from perception.encoders.encoder import orthogonal
-from perception.memory.memory import Memory
+from perception.memory.memory import MAX_LAYERS, Memory
 from perception.memory.recurrent import RecurrentConfig
 
-_MAX_LAYERS = 64
 _LONGEST = 64  # Env steps that the slowest units remember at first.
 
 
@@ -36,9 +35,9 @@ class MinGRUConfig(RecurrentConfig):
             ValueError: If a size is not positive.
         """
         super().__post_init__()
-        if not 1 <= self.memory_layers <= _MAX_LAYERS:
+        if not 1 <= self.memory_layers <= MAX_LAYERS:
             raise ValueError(
-                f"memory_layers must be between 1 and {_MAX_LAYERS}, got {self.memory_layers}"
+                f"memory_layers must be between 1 and {MAX_LAYERS}, got {self.memory_layers}"
             )
 
 

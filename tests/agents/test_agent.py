@@ -394,6 +394,18 @@ def test_frozen_parameters_stay_and_others_change(later, name, memory):
         assert not torch.equal(after[key], before[key]), key
 
 
+@pytest.mark.parametrize("name", OUR_AGENTS)
+def test_a_frozen_encoder_without_statistics_costs_no_rollout(name):
+    """Nothing would ever give it any; neither at the beginning nor after resuming."""
+    kind, learner = AGENTS[name]
+    policy = make_policy(specs={"screen": SEEN["screen"]}, normalize_obs=True)
+    agent = learner(policy, kind(), num_envs=NUM_ENVS, total_updates=2)
+    agent.policy.perception.freeze_encoders()
+    for _ in range(2):
+        assert agent._first_statistics(make_rollout(agent.policy, STEPS, NUM_ENVS)) == 0
+        agent.num_updates += 1
+
+
 def test_frozen_parameters_do_not_count_for_the_norm_of_the_gradient():
     norms = {}
     for frozen in (False, True):

@@ -210,6 +210,14 @@ class Chaos(gym.Wrapper[Any, Any, Any, Any]):
         return obs, float(reward), terminated, truncated, info
 
 
+class Slow(Toy):
+    """Takes its time for an env step."""
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        time.sleep(0.1)
+        return super().step(action)
+
+
 class Lingering(Toy):
     """Never ends to be closed, in the process of the tests."""
 
@@ -278,6 +286,7 @@ gym.register(
     "OwnDoom-v0",
     entry_point=lambda **options: Tripled(gym.make("envs:doomgrad/Basic-v0", **options)),
 )
+gym.register("Slow-v0", entry_point=Slow, kwargs={"action": spaces.Discrete(2)})
 gym.register("Chaos-v0", entry_point=Chaos)
 for _kind in (Lingering, Broken):
     gym.register(f"{_kind.__name__}-v0", entry_point=_kind, kwargs={"action": spaces.Discrete(2)})

@@ -250,6 +250,17 @@ HUGE = {
         },
         "a layer computes",
     ),
+    "blocks without end": (
+        {},
+        {"encoder": {"name": "attention", "token_layers": 2**20}},
+        "at most 64",
+    ),
+    "layers of memory without end": (
+        {},
+        {"memory": {"name": "attention", "memory_layers": 2**20, "memory_window": 1}},
+        "at most 64",
+    ),
+    "channels without end": ({"shape": [1, 1, 2**40]}, {}, "is too large"),
     "parts without end": ("parts", {}, "observations have 20,000 parts"),
 }
 

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 from agents.agent import Agent
-from envs import EnvError
+from envs import EnvError, StoppedError
 from storage.checkpoint import load_training
 from storage.policy_file import load_policy
 from storage.run_folder import RunFolder
@@ -28,6 +28,8 @@ from training.assemble import make_agent, make_envs, open_training
 from training.callbacks import Callback
 from training.config import default_config, with_values
 from training.errors import TrainingError
+from training.evaluation import PeriodicEvaluation
+from training.resume import is_complete
 from training.training import Training
 
 SMALL = [
@@ -256,6 +258,33 @@ def test_an_evaluation_that_a_signal_interrupts_does_not_count(opened):
     assert training.progress.next_evaluation == before
     assert training.progress.best_score is None
     assert not training.folder.best_file.exists()
+
+
+def test_the_last_evaluation_is_made_after_resuming_if_it_was_interrupted(tmp_path, monkeypatch):
+    folder, config, signals = RunFolder(tmp_path / "run"), config_of(total_env_steps=16), []
+
+    def interrupted(evaluation, signals):
+        signals.append(15)
+        raise StoppedError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PeriodicEvaluation, "play", interrupted)
+        train.train(config, folder, signals)
+    assert signals
+    assert not folder.best_file.exists()
+    assert not is_complete(folder, 16)
+    train.train(config, folder, [])
+    assert load_policy(folder.best_file).about.env_steps == 16
+    assert is_complete(folder, 16)
+    (score,) = EventAccumulator(str(folder.path)).Reload().Scalars("eval/mean_reward")
+    assert score.step == 16
+
+
+def test_an_interrupted_evaluation_does_not_matter_where_none_is_made_any_more(opened):
+    training = opened(total_env_steps=16, eval_envs="none")
+    training.progress.lacks_evaluation = True
+    step(training)
+    assert training.is_over
 
 
 def test_of_equal_policies_the_later_one_is_kept(opened, monkeypatch):

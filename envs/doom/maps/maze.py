@@ -57,7 +57,7 @@ class Maze(Kind[MazeConfig]):
         start = rng.choice(_places(grid))
         away = {c: d for c, d in distances(grid, start).items() if c[0] % 2 and c[1] % 2}
         goal = rng.choice(sorted(c for c, d in away.items() if 2 * d >= max(away.values())))
-        count = rng.randint(*config.rooms)
+        count = min(rng.randint(*config.rooms), len(open_cells(grid)))
         divide(rng, grid, count)
         things = (
             Thing(kind=PLAYER, cell=start, angle=facing(rng, grid, start)),

@@ -1,6 +1,7 @@
 """Tests of `envs.doom.cfg`: ViZDoom's syntax, what files may not set, and playing them."""
 
 import codecs
+import contextlib
 import re
 
 import pytest
@@ -85,6 +86,13 @@ def test_settings_that_are_missing_have_the_engines_defaults(read):
 )
 def test_reads_lists_however_they_are_written(read, text):
     assert read(text).buttons == ("TURN_LEFT", "ATTACK")
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("text", [" ", "\n ", "{", "} {"])
+def test_reading_takes_time_in_proportion_to_the_length(read, text):
+    with contextlib.suppress(EnvError):
+        read(text * (60_000 // len(text)))
 
 
 def test_an_empty_list_leaves_the_next_line_alone(read):

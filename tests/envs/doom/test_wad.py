@@ -195,6 +195,9 @@ def test_a_texture_that_would_need_gigabytes_is_named(tmp_path, lump, content):
         ("TEXTURE1", b"\xff" * 50),
         ("TEXTURE1", b"\x01"),
         ("TEXTURES", b"\xff\0" * 50),
+        # Matching them must not take time that grows with the square of their length.
+        ("TEXTURES", b"\n" * 300_000),
+        ("TEXTURES", b"Texture A" + b" " * 300_000),
     ],
 )
 def test_other_textures_are_left_to_the_engine(tmp_path, lump, content):

@@ -223,6 +223,15 @@ def test_a_worker_that_hangs_is_replaced(open_envs):
     assert envs.step(np.full(2, 0))[1].tolist() == [1, 1]
 
 
+def test_taking_many_actions_again_takes_its_time(open_envs):
+    envs = open_envs(f"{TOY}:Slow-v0", 1)
+    envs.reset(seed=0)
+    envs._teams[0]._patience_s = 0.2
+    envs.restore([0], [np.zeros(5, np.int64)])  # Each takes 0.1 s.
+    assert envs.num_restarts == 0
+    assert envs.step(np.zeros(1, np.int64))[1].tolist() == [6]
+
+
 def test_the_engines_of_a_killed_worker_die_with_it(open_envs):
     before = set(processes.command_lines(os.environ[processes.MARKER]))
     envs = open_envs("basic", 2, num_workers=1)

@@ -16,7 +16,8 @@ from gymnasium.utils.env_checker import check_env
 from envs import EnvConfig, EnvError, make
 from envs.doom.env import DoomEnv
 from envs.doom.maps import MAPS, MapConfig, NoMap, map_options
-from envs.doom.maps.level import DOOR, PLAYER
+from envs.doom.maps.level import DOOR, PLAYER, SOLID
+from envs.doom.maps.maze import Maze, MazeConfig
 from envs.doom.maps.scripted import ScriptedPlayer, scripted_config
 from envs.doom.maps.source import MapSource
 
@@ -242,6 +243,11 @@ def test_options_of_another_kind_or_out_of_range_are_refused():
             EnvConfig(env="maps:maze", map=options)
     with pytest.raises(EnvError, match="there is no kind of maps 'castle'; choose from maze"):
         DoomEnv(EnvConfig(env="maps:castle"))
+
+
+def test_a_small_maze_has_as_many_rooms_as_cells_at_most():
+    level = Maze(MazeConfig(size=(2, 2), rooms=(16, 16))).level(0)
+    assert len(level.looks) == len(set(level.rooms[level.rooms != SOLID].tolist())) == 7
 
 
 @pytest.mark.slow
