@@ -67,7 +67,7 @@ install: $(INSTALLED)
 install-dev: $(INSTALLED_DEV)
 
 $(BIN)/python:
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; echo "python3 -m venv failed; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 
 $(INSTALLED): setup.cfg constraints.txt | $(BIN)/python
 	$(PIP) --constraint constraints.txt --editable .

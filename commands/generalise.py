@@ -29,6 +29,8 @@ class GeneraliseOptions(ScoringOptions):
         tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)"),
     ]
     """A run folder or policy file, or those of several training seeds."""
+    greedy: bool = False
+    """Take the most likely actions; by default, actions are sampled as in training."""
     out: Path | None = None
     """The folder to write to. None: the run folder; of several seeds, its name without the seed."""
 

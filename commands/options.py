@@ -26,7 +26,8 @@ class ReadingOptions:
     """How files are read."""
 
     trust: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Import modules that a file names: `package` of `package:Name-v0`, those of `--import`."""
+    """Import modules that a file names: `package` of `package:Name-v0`, those of `--import` and of
+    `--wrappers`."""
 
 
 @dataclass(frozen=True, kw_only=True)

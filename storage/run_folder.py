@@ -17,7 +17,9 @@ wandb/, trackio/     written by `--track`; kept by --fresh
 from __future__ import annotations
 
 import contextlib
+import difflib
 import fcntl
+import glob
 import os
 import platform
 import shlex
@@ -248,6 +250,15 @@ class RunFolder:
         }
         write_json(self.config_file, content)
 
+    @property
+    def is_of_perception(self) -> bool:
+        """Whether it is the run of a perception without an agent.
+
+        Raises:
+            FileError: If its record is missing or damaged.
+        """
+        return "task" in self.read_record()["config"]
+
     def read_config(self) -> dict[str, Any]:
         """Read the configuration that `write_config` wrote, in this version or an older one.
 
@@ -255,13 +266,12 @@ class RunFolder:
             FileError: If it is missing or damaged.
         """
         try:
-            config = self.read_record()["config"]
-            if "task" in config:
+            if self.is_of_perception:
                 raise FileError(
                     f"{self.path} holds a perception without an agent; choose another --run-dir, "
                     "or start over with --fresh"
                 )
-            config = upgraded_config(config)
+            config = upgraded_config(self.read_record()["config"])
         except (LookupError, TypeError) as error:
             raise FileError(f"{self.config_file} is damaged") from error
         if not isinstance(config.get("objectives"), dict):
@@ -280,6 +290,18 @@ class RunFolder:
         if not isinstance(record.get("config"), dict):
             raise FileError(f"{self.config_file} is damaged")
         return record
+
+
+def _hint_at_runs(run: Path) -> str:
+    """Return what to name instead of a run that does not exist."""
+    if glob.has_magic(str(run)) and (found := sorted(glob.glob(str(run)))):
+        return f"name one of those that the pattern fits, such as {found[0]}"
+    beside = [str(p.parent) for p in run.parent.glob("*/config.json")]
+    beside += [str(p.parent) for p in run.parent.glob(f"*/{POLICY}")]
+    if close := difflib.get_close_matches(str(run), beside, n=1):
+        return f"did you mean {close[0]}?"
+    known = sorted(str(p.parent) for p in Path("runs").glob("*/*/config.json"))
+    return f"there are {', '.join(known[:5])}" if known else "train one with train.py"
 
 
 def find_player(run: Path, *, trust: bool = False) -> tuple[PlayableFile, RunFolder]:
@@ -320,9 +342,7 @@ def policy_path(run: Path) -> Path:
         return run
     folder = RunFolder(run)
     if not run.is_dir():
-        known = sorted(str(p.parent) for p in Path("runs").glob("*/*/config.json"))
-        hint = f"there are {', '.join(known[:5])}" if known else "train one with train.py"
-        raise FileError(f"there is no run at {run}; {hint}")
+        raise FileError(f"there is no run at {run}; {_hint_at_runs(run)}")
     file = folder.chosen_policy_file
     if file is None and folder.perception_file.is_file():
         raise FileError(

@@ -113,7 +113,7 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT, MapT]):
     None: they average the gradients of every minibatch, and learn like one process."""
     # Annealing stretches over more env steps, too.
     total_env_steps: int = resumable(1_000_000, compares_trials=True)
-    """Length of the training, in env steps over all environments."""
+    """Length of the training, in env steps over all environments; whole rollouts are collected."""
     num_envs: int = 8
     """Number of environments that run in parallel, N; under torchrun, those of each rank."""
     num_workers: int | None = resumable(None)

@@ -66,10 +66,14 @@ def curves_of_runs(runs: Sequence[str], tag: str) -> dict[str, dict[str, list[Cu
         FileError: If a folder is no run.
     """
     missing: list[Path] = []
+    perceptions: list[Path] = []
     groups: dict[tuple[str, ...], dict[Path, Curve]] = {}
     seeds: dict[tuple[str, ...], set[int]] = {}
     for path in expand(runs, _holds_run):
         folder = RunFolder(path)
+        if folder.is_of_perception:
+            perceptions.append(path)
+            continue
         config = folder.read_config()
         env, seed = config["env"].get("env"), config.get("seed")
         if not (isinstance(env, str) and len(env) <= _LONGEST_NAME and isinstance(seed, int)):
@@ -84,6 +88,10 @@ def curves_of_runs(runs: Sequence[str], tag: str) -> dict[str, dict[str, list[Cu
             key = (*key, str(path))  # The same seed again is a separate entry.
         seeds.setdefault(key, set()).add(seed)
         groups.setdefault(key, {})[path] = curve
+    if perceptions and not (groups or missing):
+        raise EvaluationError(f"{perceptions[0]} holds a perception; only runs of agents are drawn")
+    for path in perceptions:
+        print_line(f"{path} is left out: it holds a perception without an agent", sys.stderr)
     if not groups:
         path = missing[0]
         raise EvaluationError(f"{path} has no curve of {tag}; {_there_is(path, tag)}")

@@ -16,6 +16,7 @@ from agents import observation_specs
 from commands.commandline import UsageError
 from commands.see import read_command_line
 from envs import SCENARIOS, DoomEnv
+from evaluation.errors import EvaluationError
 from perception import ImageSpec
 from perception.lookup import UnknownNameError
 from storage.checkpoint import under
@@ -69,6 +70,11 @@ def test_options_of_policies_are_refused(trained):
 def test_commands_of_policies_say_what_it_is(trained, command):
     with pytest.raises(FileError, match="holds a perception without an agent"):
         evaluate.main([command, str(trained)])
+
+
+def test_it_is_left_out_of_pictures_of_agents(trained):
+    with pytest.raises(EvaluationError, match="holds a perception; only runs of agents are drawn"):
+        evaluate.main(["plot", str(trained)])
 
 
 def test_an_agent_is_not_trained_in_its_folder(trained):

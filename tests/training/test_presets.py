@@ -10,6 +10,7 @@ from agents.ppo import PPO
 from envs import SCENARIOS, make
 from envs.doom.maps import MAPS
 from envs.doom.players.kinds import KINDS
+from envs.registry import needs_trust
 from perception import ENCODERS, MEMORIES
 from training.config import default_config, dotted, list_of
 from training.presets import _AGENTS, _DOOM_OBJECTIVES, _ENVS, preset
@@ -105,6 +106,7 @@ def test_grids_are_one_hot_with_large_batches_and_memory_where_it_is_needed():
     for env, memory in (("MiniGrid-MemoryS11-v0", "lstm"), ("MiniGrid-Empty-5x5-v0", "none")):
         config = default_config(env)
         assert config.env.wrappers == ("minigrid.wrappers:OneHotPartialObsWrapper",)
+        assert not needs_trust(config.env)  # Its policies can be scored as others are.
         assert (config.num_envs, config.agent.rollout_length) == (64, 64)
         assert config.perception.as_dict()["memory"]["name"] == memory
     given = {"memory": "gru"}
