@@ -38,7 +38,7 @@ class StepResult(Protocol):
 
     @property
     def rewards(self) -> Array:
-        """(n,) floating point, native rewards."""
+        """(n,) floating point, as the environments pay them."""
 
     @property
     def terminated(self) -> Array:

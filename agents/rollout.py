@@ -29,7 +29,7 @@ class Rollout:
         logprobs: (T, N) float32, of the actions, in nats.
         values: (T, N) float32, of `obs`.
         probabilities: (T, N, A) float32, of all choices; A is 0 if actions are continuous.
-        rewards: (T, N) float32, native.
+        rewards: (T, N) float32, as the environments pay them: native, unless wrappers change them.
         terminated: (T, N) bool, whether the environment ended the episode with this step.
         truncated: (T, N) bool, whether time ran out with this step.
         final_values: (T, N) float32, values of real last observations where truncated, else 0.

@@ -174,6 +174,7 @@ class Perception(nn.Module):
     ) -> None:
         super().__init__()
         self.precision = precision
+        self._has_cast: list[nn.Module] = []  # Those that need no autocast any more.
         self.encoders, self.norms = nn.ModuleDict(), nn.ModuleDict()
         self.num_image_features = 0
         size = 0
@@ -320,17 +321,21 @@ class Perception(nn.Module):
     def cast_weights(self) -> None:
         """Cast the weights of `heavy_modules` to `precision`, so that no forward pass casts them.
 
-        Only for a copy that does not learn: training needs float32 weights.
+        Only for a copy that does not learn: training needs float32 weights. Attention keeps them,
+        because autocast computes its LayerNorm and its sums in float32, as in learning.
         """
         for module in self.heavy_modules:
+            if any(isinstance(layer, nn.LayerNorm) for layer in module.modules()):
+                continue
+            self._has_cast.append(module)
             for tensor in (*module.parameters(), *module.buffers()):
                 if tensor.dtype == torch.float32:  # Statistics are kept in float64.
                     tensor.data = tensor.data.to(self.precision)
-        self.precision = torch.float32  # Autocast is no longer needed.
 
     def _autocast(
         self, tensor: Tensor, module: nn.Module
     ) -> contextlib.AbstractContextManager[torch.autocast | None]:
-        if self.precision == torch.float32 or module not in self.heavy_modules:
+        is_light = module in self._has_cast or module not in self.heavy_modules
+        if self.precision == torch.float32 or is_light:
             return contextlib.nullcontext()
         return torch.autocast(tensor.device.type, self.precision)

@@ -32,7 +32,7 @@ class Episode:
         seed: seed of the episode.
         greedy: whether the most likely actions were taken; otherwise they were sampled.
         actions: (T,) or (T, A), elements of the action space.
-        rewards: (T,) float64, native.
+        rewards: (T,) float64: native, unless the environment has wrappers that change them.
         values: (T,) float32, the critic's values of the observations, in native rewards.
         probabilities: (T, A) float32, of every choice; A is 0 where actions are continuous.
         terminated: whether the environment ended it; otherwise time ran out.
@@ -52,7 +52,7 @@ class Episode:
 
     @property
     def episode_return(self) -> float:
-        """The sum of native rewards."""
+        """The sum of the rewards."""
         return float(self.statistics["r"])
 
     @property

@@ -31,7 +31,7 @@ class Arrays:
         obs: the current observations, by part.
         final_obs: the last observations of the episodes that ended in this step, by part.
         actions: the actions to take.
-        rewards: (N,) float64, native.
+        rewards: (N,) float64, as the environments pay them.
         terminated: (N,) bool.
         truncated: (N,) bool.
         info: (N, I) float64, the numeric infos of the current observations.

@@ -47,7 +47,7 @@ class Transition(NamedTuple):
     Attributes:
         obs: current observations by part, each (n, ...); after the end of an episode, the first
             observation of the next one.
-        rewards: (n,) float64, native.
+        rewards: (n,) float64, as the environments pay them.
         terminated: (n,) bool, the environment ended the episode.
         truncated: (n,) bool, time ran out.
         final_obs: last observations of ended episodes by part, each (n, ...); valid where an

@@ -81,7 +81,7 @@ def test_loaded_weights_are_copied():
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("memory", MEMORIES)
-def test_a_bfloat16_copy_decides_nearly_like_its_policy(encoder, memory):
+def test_a_bfloat16_copy_decides_like_its_policy_or_nearly(encoder, memory):
     exact_policy = make_policy(specs=SPECS, memory=memory, encoder=encoder)
     change(exact_policy)
     change(exact_policy)
@@ -93,6 +93,8 @@ def test_a_bfloat16_copy_decides_nearly_like_its_policy(encoder, memory):
     player.take_weights()
     theirs, ours = decide(policy, policy), decide(player, policy)
     assert not torch.equal(theirs["values"], exact["values"])
+    if memory not in ("lstm", "gru"):  # Their products are arranged in another way in learning.
+        assert_same(ours, theirs)
     for name in ("probabilities", "values", "value", "memory_state"):
         assert ours[name].dtype == torch.float32
         scale = float(theirs[name].abs().max()) if theirs[name].numel() else 1.0

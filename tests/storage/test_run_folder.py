@@ -159,13 +159,9 @@ def test_a_missing_run_is_refused_with_the_names_of_those_that_exist(tmp_path, m
     folder.write_config({}, torch.float32)
     with pytest.raises(FileError, match="there is no run at nothing; there are runs/basic/ppo-"):
         find_policy(Path("nothing"))
-    with pytest.raises(
-        FileError, match=r"no run at \S+; did you mean runs/basic/ppo-seed0\?"
-    ):
+    with pytest.raises(FileError, match=r"no run at \S+; did you mean runs/basic/ppo-seed0\?"):
         find_policy(Path("runs/basic/ppo-sed0"))
-    with pytest.raises(
-        FileError, match=r"that the pattern fits, such as runs/basic/ppo-"
-    ):
+    with pytest.raises(FileError, match=r"that the pattern fits, such as runs/basic/ppo-"):
         find_policy(Path("runs/basic/*"))
     with pytest.raises(FileError, match=r"holds no policy\.safetensors"):
         find_policy(folder.path)

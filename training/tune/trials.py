@@ -225,8 +225,8 @@ def print_results(console: Console, results: SearchResults) -> None:
     for name in best[0].values:
         table.add_row(name, *(str(result.values[name]) for result in best))
     table.caption = (
-        f"over {best[0].episodes} fresh episodes not used for any selection; the best of many "
-        "trials is still partly luck"
+        f"over {best[0].episodes} episodes that chose no weights, but the order of the trials: the "
+        "best of many is partly luck"
     )
     table.caption_justify = "left"
     console.print(table)

@@ -21,7 +21,7 @@ class KeyConfig(MapConfig):
     """Options of the kind `key`."""
 
     size: tuple[int, int] = (2, 4)
-    """Cells on a side."""
+    """Places between walls on a side; with the walls, twice as many cells and one more."""
     loops: float = 0.0
     """Share of the inner walls that are removed, so that there are several ways; 0 to 1."""
 

@@ -16,6 +16,8 @@ from envs.doom.maps.looks import room_looks
 class MazeConfig(MapConfig):
     """Options of the kind `maze`."""
 
+    size: tuple[int, int] = (3, 5)
+    """Places between walls on a side; with the walls, twice as many cells and one more."""
     loops: float = 0.0
     """Share of the inner walls that are removed, so that there are several ways; 0 to 1."""
     rooms: tuple[int, int] = (1, 4)

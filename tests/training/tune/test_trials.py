@@ -148,7 +148,7 @@ def test_the_first_trial_is_shown_beside_the_best_ones():
     assert re.search(r"trial +┃ +5 ┃ +4 ┃ +3 ┃ +2 ┃ +start ┃", lines)
     assert re.search(r"mean return +│ +6\.00 │ +5\.00 │ +4\.00 │ +3\.00 │ +1\.00 │", lines)
     assert re.search(r"gamma +│ +0\.5 │ +0\.4 │ +0\.3 │ +0\.2 │ +0\.0 │", lines)
-    assert "over 50 fresh episodes not used for any selection" in lines
+    assert "over 50 episodes that chose no weights, but the order of the trials" in lines
 
 
 def test_without_a_complete_trial_their_states_are_printed():
