@@ -213,8 +213,7 @@ _ENVS: dict[str, dict[str, Any]] = {
         "env.variables": True,
         "total_env_steps": 150_000,
     },
-    # What was seen behind the last corner matters too, but without memory, much more is learned in
-    # as much time.
+    # What was seen behind the last corner matters too; memory has not been tried with the rest.
     "health_gathering_supreme": {
         **_HUNDREDS,
         **_ROOMS,
