@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from evaluation.replay.page import Event, page
+from evaluation.replay.page import Event, page, template_of
 from tests.evaluation.replay.tracks import FPS, HOSTILE, PICTURES, render, track
 
 
@@ -136,3 +136,10 @@ def test_a_map_from_above_is_a_picture_on_the_page():
     assert plain["map"] == ""
     (own,) = data_of(render(track(2, map=b"a picture")))["tracks"]
     assert base64.b64decode(own["map"].removeprefix("data:image/png;base64,")) == b"a picture"
+
+
+def test_no_style_is_overruled_by_another_of_the_same_name():
+    """Two things once shared a class, and the map from above covered the video."""
+    styles = re.findall(r"^(\.[\w-]+) \{", template_of("page.html"), re.MULTILINE)
+    assert len(styles) > 20
+    assert len(set(styles)) == len(styles)

@@ -7,6 +7,7 @@ import shutil
 import socket
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -375,6 +376,15 @@ def test_dragging_the_slider_scrubs(browser, videos):
     chain.move_to_element_with_offset(slider, round(-5 * step), 0).perform()
     assert browser.settle() == 15
     assert browser.picture() == 60
+
+
+def test_a_map_from_above_stands_beside_the_video(browser, videos):
+    picture = cv2.imencode(".png", np.zeros((300, 400, 3), np.uint8))[1].tobytes()
+    browser.open(track(4, video=videos(17), map=picture))
+    box = "return document.querySelector(arguments[0]).getBoundingClientRect().toJSON()"
+    map_, video = (browser.run(box, each) for each in (".from-above", "video"))
+    assert 0 < map_["width"] <= 400
+    assert map_["left"] >= video["right"] or map_["top"] >= video["bottom"]
 
 
 def test_two_tracks_are_synchronous_and_the_shorter_one_waits_at_its_end(browser, videos):
