@@ -54,7 +54,8 @@ It trains what is not trained yet, and uses finished runs as they are; `--seeds 
 same curves in TensorBoard: [board](commands/board.md). *Trained on* is the machine on which a
 training was last resumed: the first part of `deadly_corridor` and `predict_position` was trained
 on another one (`benchmarks/results/suite/README.md`). Generated maps (`maps:KIND`) are other ones
-in training, in evaluations and here.
+in training, in evaluations and here. `my_way_home` starts with an encoder that learned beforehand
+what is on the screen: `python train.py see:objects --like my_way_home`.
 
 """
 
