@@ -107,8 +107,8 @@ def test_a_file_is_read_as_it_was_written_or_refused(tmp_path, clips):
 
 
 def test_values_out_of_range_are_refused():
-    with pytest.raises(ValueError, match="no trained policy for 'my_way_home'"):
-        ClipsConfig(scenarios=("my_way_home",))
+    with pytest.raises(ValueError, match="no trained policy for 'deathmatch'"):
+        ClipsConfig(scenarios=("deathmatch",))
     with pytest.raises(ValueError, match="clips must be between"):
         ClipsConfig(clips=0)
     with pytest.raises(ValueError, match="frames must be between 1 and 8, got 9"):
