@@ -266,12 +266,13 @@ class RunFolder:
             FileError: If it is missing or damaged.
         """
         try:
-            if self.is_of_perception:
+            config = self.read_record()["config"]
+            if "task" in config:
                 raise FileError(
                     f"{self.path} holds a perception without an agent; choose another --run-dir, "
                     "or start over with --fresh"
                 )
-            config = upgraded_config(self.read_record()["config"])
+            config = upgraded_config(config)
         except (LookupError, TypeError) as error:
             raise FileError(f"{self.config_file} is damaged") from error
         if not isinstance(config.get("objectives"), dict):
