@@ -63,9 +63,9 @@ _NOT_IN_MATCHES = (
 )
 # Options of an environment that is Doom in a wrapper of its own.
 _OWN_DOOM_OPTIONS = ("env", "time_limit", "env_kwargs", "wrappers", "native_reward")
-# Names of Atari games before ALE/..., such as PongNoFrameskip-v4, Pong-ram-v0, Pong-v4 and pong.
 # A file may name these: those of our presets, from a package that making the environment imports.
 TRUSTED_WRAPPERS = ("minigrid.wrappers:OneHotPartialObsWrapper",)
+# Names of Atari games before ALE/..., such as PongNoFrameskip-v4, Pong-ram-v0, Pong-v4 and pong.
 _OLD_ATARI = re.compile(r"(\w+?)(-ram)?(Deterministic|NoFrameskip)?(-v\d+)?")
 
 

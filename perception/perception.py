@@ -335,7 +335,8 @@ class Perception(nn.Module):
     def _autocast(
         self, tensor: Tensor, module: nn.Module
     ) -> contextlib.AbstractContextManager[torch.autocast | None]:
-        is_light = module in self._has_cast or module not in self.heavy_modules
-        if self.precision == torch.float32 or is_light:
+        if self.precision == torch.float32 or module in self._has_cast:
+            return contextlib.nullcontext()
+        if module not in self.heavy_modules:
             return contextlib.nullcontext()
         return torch.autocast(tensor.device.type, self.precision)
