@@ -235,13 +235,12 @@ def test_the_printed_commands_can_be_pasted(
 
 def test_all_the_time_of_a_training_is_counted(opened):
     started = time.monotonic()
-    training = opened(eval_every=16)
+    training = opened(eval_every=16, checkpoint_every_s=0)
     with training.saving_at_the_end():
         began = time.monotonic()
         while not training.is_over:
             step(training)
-            training.save()
-        training.save()
+            training.save_if_due()
         took = time.monotonic() - began
     progress = training.progress
     counted = progress.seconds + progress.other_seconds
