@@ -37,6 +37,7 @@ from training.assemble import make_agent, make_collector, make_envs
 from training.config import AnyTrainConfig, default_config, with_values
 
 _SCENARIO = "health_gathering"
+_OTHERS = ("basic", "defend_the_center", "maps:arena")
 _TARGET = 75.0  # mean return in `basic`; a scripted player that sees everything reaches 80
 _TESTS_S, _TRAINING_S, _RANKS_S = 120.0, 120.0, 60.0
 _MEASURE_S = 3.0
@@ -47,6 +48,7 @@ _MODES: tuple[tuple[Inference, GradientMode], ...] = (
     ("cuda-graph", "eager"),
     ("cuda-graph", "cuda-graph"),
 )
+_GRADIENTS: tuple[GradientMode, ...] = ("eager", "cuda-graph")
 _SIZES = ((16, 2), (64, 2), (64, 4), (128, 4))  # environments, groups
 
 
@@ -69,10 +71,12 @@ class Row:
     Attributes:
         num_envs: environments in parallel.
         num_groups: groups that alternate.
+        env: the environment.
         memory: name of the policy's memory.
         inference: how the policy acts.
         gradients: how gradients are computed.
         precision: of image encoders and memory.
+        overlap: whether the next rollout is collected during an update.
         env_steps_per_s: speed of collecting and learning; None if it was not measured.
         collect_env_steps_per_s: speed of collecting without learning; None if not measured.
         shares: share of the training's time by phase.
@@ -81,10 +85,12 @@ class Row:
 
     num_envs: int
     num_groups: int
-    memory: str
+    env: str = _SCENARIO
+    memory: str = "none"
     inference: Inference = "cuda-graph"
     gradients: GradientMode = "eager"
     precision: Literal["auto", "float32"] = "auto"
+    overlap: bool = False
     env_steps_per_s: float | None = None
     collect_env_steps_per_s: float | None = None
     shares: dict[str, float] = field(default_factory=dict)
@@ -219,16 +225,23 @@ def settings() -> Iterator[Row]:
         )
     for memory in ("gru", "mingru", "attention"):
         yield Row(num_envs=32, num_groups=2, memory=memory, gradients="cuda-graph")
-    yield Row(num_envs=32, num_groups=2, memory="none", precision="float32")
-    both: tuple[GradientMode, ...] = ("eager", "cuda-graph")
-    for (num_envs, num_groups), gradients in itertools.product(_SIZES, both):
-        yield Row(num_envs=num_envs, num_groups=num_groups, memory="none", gradients=gradients)
-    yield Row(num_envs=32, num_groups=2, memory="none", inference="compiled")
+    yield Row(num_envs=32, num_groups=2, precision="float32", gradients="cuda-graph")
+    for memory, gradients in itertools.product(("none", "lstm"), _GRADIENTS):
+        yield Row(num_envs=32, num_groups=2, memory=memory, gradients=gradients, overlap=True)
+    for num_envs, num_groups in _SIZES:
+        yield Row(num_envs=num_envs, num_groups=num_groups, gradients="cuda-graph")
+        if num_envs == _SIZES[-1][0]:
+            yield Row(
+                num_envs=num_envs, num_groups=num_groups, gradients="cuda-graph", overlap=True
+            )
+    for env in _OTHERS:
+        yield Row(env=env, num_envs=64, num_groups=4, gradients="cuda-graph")
+    yield Row(num_envs=32, num_groups=2, inference="compiled")
 
 
 def throughput(deadline: float) -> Iterator[Row]:
     """Measure each setting until the deadline."""
-    by_envs = itertools.groupby(settings(), lambda row: (row.num_envs, row.num_groups))
+    by_envs = itertools.groupby(settings(), lambda row: (row.env, row.num_envs, row.num_groups))
     for _, group in by_envs:
         rows = list(group)
         if time.monotonic() > deadline:
@@ -251,17 +264,18 @@ def throughput(deadline: float) -> Iterator[Row]:
 
 
 def training_config(row: Row) -> AnyTrainConfig:
-    """Return the configuration of a setting: the scenario's preset with larger minibatches."""
+    """Return the configuration of a setting: the environment's preset with larger minibatches."""
     values = {
         "num_envs": row.num_envs,
         "num_groups": row.num_groups,
         "inference": row.inference,
         "gradients": row.gradients,
         "precision": row.precision,
+        "overlap": row.overlap,
         "device": "cuda",
         "agent.minibatch_size": _MINIBATCH_SIZE,
     }
-    return with_values(default_config(_SCENARIO, memory=row.memory), values)
+    return with_values(default_config(row.env, memory=row.memory), values)
 
 
 @contextlib.contextmanager
@@ -339,13 +353,13 @@ def markdown(report: dict[str, Any]) -> str:
 def table(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Return the measured settings as a Markdown table."""
     lines = [
-        f"PPO in `{_SCENARIO}` with its preset and minibatches of {_MINIBATCH_SIZE:,}: env steps "
-        "per second of training (collecting and learning) and of collecting only, and how the time "
-        "of training is shared.",
+        f"PPO with the environment's preset and minibatches of {_MINIBATCH_SIZE:,}: env steps per "
+        "second of training (collecting and learning) and of collecting only, and how the time of "
+        "training is shared. With overlap, collecting is what the update has to wait for.",
         "",
-        "| environments | groups | memory | precision | inference | gradients | training "
-        "| collecting | shares |",
-        "| ---: | ---: | --- | --- | --- | --- | ---: | ---: | --- |",
+        "| environment | number | groups | memory | precision | inference | gradients | overlap "
+        "| training | collecting | shares |",
+        "| --- | ---: | ---: | --- | --- | --- | --- | --- | ---: | ---: | --- |",
     ]
     for row in rows:
         if row["env_steps_per_s"] is None:
@@ -358,7 +372,8 @@ def table(rows: Sequence[dict[str, Any]]) -> list[str]:
                 ", ".join(f"{name} {100 * share:.0f} %" for name, share in named),
             ]
         names = ("num_envs", "num_groups", "memory", "precision", "inference", "gradients")
-        setting = [str(row[name]) for name in names]
+        overlap = "yes" if row["overlap"] else "no"
+        setting = [row["env"], *(str(row[name]) for name in names), overlap]
         lines.append(f"| {' | '.join([*setting, *figures])} |")
     return [*lines, ""]
 
