@@ -187,6 +187,11 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT, MapT]):
             raise ValueError(
                 f"{self.agent_name} has its own collector: leave out --overlap and --autotune"
             )
+        # With both, updates on large rollouts hung: benchmarks/results/gpu.md.
+        if self.overlap and self.gradients == "cuda-graph":
+            raise ValueError(
+                "gradients cuda-graph does not work with overlap: leave out one of them"
+            )
         if self.eval_envs == "none" and self.patience is not None:
             raise ValueError("patience counts evaluations, and eval_envs none makes none")
         if self.eval_envs == "shared":

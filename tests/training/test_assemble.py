@@ -211,7 +211,7 @@ def test_what_is_refused_changes_nothing(tmp_path):
         ("cuda", "ppo", {"gradients": "eager"}, ALONE, False),
         ("cuda", "ppo", {"overlap": True}, ALONE, False),
         ("cuda", "ppo", {}, Ranks(size=2), False),
-        ("cuda", "ppo", {"gradients": "cuda-graph", "overlap": True}, Ranks(size=2), True),
+        ("cuda", "ppo", {"gradients": "cuda-graph"}, Ranks(size=2), True),
         ("cuda", "sb3-ppo", {}, ALONE, False),
         ("cpu", "ppo", {}, ALONE, False),
     ],

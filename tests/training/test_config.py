@@ -100,6 +100,7 @@ def test_the_presets_encoder_and_memory_are_those_that_are_not_given():
         ({"num_envs": 3, "num_groups": 2}, "num_envs .3. must be a multiple of num_groups .2."),
         ({"hang_after_s": 0.0}, "hang_after_s must be greater than 0"),
         ({"seed": -1}, "seed must be between 0 and"),
+        ({"overlap": True, "gradients": "cuda-graph"}, "cuda-graph does not work with overlap"),
         ({"agent.gamma": 2.0}, "gamma must be between 0 and 1"),
         ({"env.height": 0}, "height must be at least 1"),
     ],
