@@ -86,7 +86,9 @@ class EnvConfig:
     """Not an option: the content of the user's own files, see `envs.moved.own_files`."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
+        """Check ranges, and make tuples of lists, which are what files hold."""
+        for name in ("extra_channels", "env_kwargs", "wrappers", "files"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         lowest = {"height": 1, "width": 1, "frame_stack": 1, "delta_bins": 3, "targets_every": 1}
         for name, low in lowest.items():
             if getattr(self, name) < low:

@@ -1,6 +1,7 @@
 """Tests of `envs.config`: the ranges of its values."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -33,6 +34,12 @@ def test_refuses_values_out_of_range(options, message):
 def test_smallest_values_are_in_range():
     config = EnvConfig(height=1, width=1, frame_stack=1, frame_skip=1, delta_bins=3, skill=1)
     assert (config.height, config.frame_skip, config.skill) == (1, 1, 1)
+
+
+def test_what_a_file_holds_is_the_same_configuration():
+    config = EnvConfig(env="CartPole-v1", env_kwargs=("sutton_barto_reward=True",))
+    stored = json.loads(json.dumps(dataclasses.asdict(config)))
+    assert EnvConfig(**stored) == config
 
 
 def test_is_frozen_and_takes_no_positional_arguments():
