@@ -17,7 +17,7 @@ from stable_baselines3 import PPO
 
 import evaluate
 import train
-from agents import AGENTS, OBJECTIVES
+from agents import AGENTS, OBJECTIVES, OUR_AGENTS
 from commands import see
 from commands.commandline import parse
 from docs import flags, results, scenarios
@@ -238,6 +238,21 @@ def test_every_flag_exists():
     for page in PAGES:
         named = set(re.findall(r"(?<![\w-])--([a-z][a-z.-]*[a-z])(?![\w=-])", page.read_text()))
         assert named <= known | FOREIGN, page
+
+
+def test_agents_encoders_memories_and_objectives_have_tables_of_their_options():
+    text = (ROOT / "docs" / "commands" / "train.md").read_text()
+    wanted = {f"--agent {name} --help: agent" for name in OUR_AGENTS}
+    wanted |= {f"--encoder {name} --help: perception.encoder" for name in ENCODERS}
+    wanted |= {f"--memory {name} --help: perception.memory" for name in MEMORIES}
+    wanted |= {f"--objectives {name} --help: {name.replace('_', '-')}" for name in OBJECTIVES}
+    # Those of the defaults stand under `basic`; without memory, there are no options.
+    defaults = {"ppo --help: agent", "nature --help: perception.encoder"}
+    missing = {each for each in wanted if f"<!-- python train.py basic {each} -->" not in text}
+    assert {each.split(" ", 1)[1] for each in missing} == {
+        *defaults,
+        "none --help: perception.memory",
+    }
 
 
 def test_tables_of_flags_are_those_of_help():
