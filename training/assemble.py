@@ -106,8 +106,6 @@ def open_training(
         for flag, others in (("inference", "eager or compiled"), ("gradients", "eager")):
             if getattr(config, flag) == "cuda-graph":
                 raise TrainingError(f"--{flag} cuda-graph needs a GPU; use {others}")
-    if config.gradients == "cuda-graph" and config.agent_name in SB3_AGENTS:
-        raise TrainingError(f"--gradients cuda-graph is not for {config.agent_name}; use eager")
     shares = ranks.local_size > 1
     threads = _share_of_cores(ranks) if shares else torch.get_num_threads()
     torch.set_num_threads(config.num_threads or threads)

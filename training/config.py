@@ -187,6 +187,10 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT, MapT]):
             raise ValueError(
                 f"{self.agent_name} has its own collector: leave out --overlap and --autotune"
             )
+        for flag in ("inference", "gradients"):
+            value = getattr(self, flag)
+            if self.agent_name in SB3_AGENTS and value not in ("auto", "eager"):
+                raise ValueError(f"{flag} {value} is not for {self.agent_name}; use eager")
         # With both, updates on large rollouts hung: benchmarks/results/gpu.md.
         if self.overlap and self.gradients == "cuda-graph":
             raise ValueError(

@@ -118,6 +118,13 @@ def test_agents_with_a_collector_of_their_own_refuse_what_it_lacks(agent, flag):
         with_values(default_config("basic", agent), {flag: True})
 
 
+@pytest.mark.parametrize("agent", SB3_AGENTS)
+@pytest.mark.parametrize("values", [{"inference": "compiled"}, {"gradients": "cuda-graph"}])
+def test_agents_of_stable_baselines3_act_and_learn_as_it_does(agent, values):
+    with pytest.raises(ValueError, match=f"is not for {agent}; use eager"):
+        with_values(default_config("basic", agent), values)
+
+
 def test_derived_values():
     config = with_values(default_config("freedoom2:MAP01", "a2c"), {"seed": 3, "num_envs": 6})
     assert config.env_steps_per_update == 6 * config.agent.rollout_length
