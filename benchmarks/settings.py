@@ -5,6 +5,8 @@
     nice -n 5 python -m benchmarks.settings objectives --envs basic --names none labels pretrained
     nice -n 5 python -m benchmarks.settings senses
     nice -n 5 python -m benchmarks.settings values
+    nice -n 5 python -m benchmarks.settings precision
+    nice -n 5 python -m benchmarks.settings ranks
 
 Each name is trained with otherwise the same settings and seeds, one training at a time, and its
 last policy plays held-out episodes. A training that is there already is not repeated, so the
@@ -75,6 +77,16 @@ _VALUES: dict[str, str] = {
     "symlog": "--import benchmarks/value_targets/symlog.py --reward-scale 1",
     "popart": "--import benchmarks/value_targets/popart.py --reward-scale 1",
 }
+# Ranks have half of the environments, and half of each minibatch, which leaves as many steps of the
+# optimiser.
+_HALF = "--num-envs 8 --minibatch-size 128"
+_RANKS: dict[str, str] = {
+    "alone": "",
+    "gradients": _HALF,
+    "weights-1": f"{_HALF} --sync-every 1",
+    "weights-4": f"{_HALF} --sync-every 4",
+    "weights-16": f"{_HALF} --sync-every 16",
+}
 _EPISODES = 100
 _MEAN_OVER = 100  # Training episodes; a mean over fewer does not count as reached.
 Point = tuple[float, float, float, float]  # seconds, env steps, mean return, episodes
@@ -110,6 +122,10 @@ class Comparison:
 
     def prepare(self, env: str, name: str) -> None:
         """Make what a training starts with, unless it is there."""
+
+    def num_ranks(self, name: str) -> int:
+        """Return the number of ranks that train together."""
+        return 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +217,32 @@ class Values(Comparison):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Precisions(Comparison):
+    """Compare precisions of image encoders and memory."""
+
+    kind = "precision"
+    names: tuple[str, ...] = ("float32", "bfloat16")
+    envs: tuple[str, ...] = ("basic", "health_gathering")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankSettings(Comparison):
+    """Compare one rank with two that average gradients, or weights every so many updates."""
+
+    kind = "ranks"
+    names: tuple[str, ...] = tuple(_RANKS)
+    envs: tuple[str, ...] = ("basic",)
+
+    def flags(self, env: str, name: str) -> list[str]:
+        """Return the flags of a training."""
+        return [*self.tasks[env].split(), *_RANKS[name].split()]
+
+    def num_ranks(self, name: str) -> int:
+        """Return the number of ranks that train together."""
+        return 2 if _RANKS[name] else 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trained:
     """What came of one training.
 
@@ -233,6 +275,7 @@ def train(options: Comparison, env: str, name: str, seed: int) -> Trained:
         run_program(
             *("train.py", env, "--seed", str(seed), "--no-record", "--eval-envs", "none"),
             *("--run-dir", str(folder.path), *options.flags(env, name)),
+            ranks=options.num_ranks(name),
         )
         run_program(
             *("evaluate.py", "score", str(folder.policy_file), "--trust"),
@@ -241,14 +284,21 @@ def train(options: Comparison, env: str, name: str, seed: int) -> Trained:
     return read(folder)
 
 
-def run_program(program: str, *arguments: str) -> None:
+def run_program(program: str, *arguments: str, ranks: int = 1) -> None:
     """Run one of the project's programs, silently.
+
+    Args:
+        program: its file.
+        arguments: its arguments.
+        ranks: more than 1: so many processes under torchrun.
 
     Raises:
         CalledProcessError: If it fails.
     """
     print(program, *arguments, file=sys.stderr, flush=True)
-    command = [sys.executable, str(_ROOT / program), *arguments]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    launcher = [sys.executable, *(torchrun if ranks > 1 else [])]
+    command = [*launcher, str(_ROOT / program), *arguments]
     subprocess.run(command, cwd=_ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
@@ -318,7 +368,9 @@ def main() -> None:
         | Annotated[Encoders, tyro.conf.subcommand("encoders")]
         | Annotated[Objectives, tyro.conf.subcommand("objectives")]
         | Annotated[Senses, tyro.conf.subcommand("senses")]
-        | Annotated[Values, tyro.conf.subcommand("values")],
+        | Annotated[Values, tyro.conf.subcommand("values")]
+        | Annotated[Precisions, tyro.conf.subcommand("precision")]
+        | Annotated[RankSettings, tyro.conf.subcommand("ranks")],
         description=__doc__,
     )
     columns = [
