@@ -10,6 +10,10 @@ turn.
 
 from __future__ import annotations
 
+from commands.start import prepare
+
+prepare("", THP_MEM_ALLOC_ENABLE="1")  # as train.py does
+
 import statistics
 import time
 from collections.abc import Callable

@@ -11,6 +11,10 @@ opened again, or exported and, in int8, quantised again. In a rollout, both add 
 
 from __future__ import annotations
 
+from commands.start import prepare
+
+prepare("", THP_MEM_ALLOC_ENABLE="1")  # as train.py does
+
 import argparse
 import statistics
 import time

@@ -10,6 +10,10 @@ measured because time ran out.
 
 from __future__ import annotations
 
+from commands.start import prepare
+
+prepare("", THP_MEM_ALLOC_ENABLE="1")  # as train.py does
+
 import contextlib
 import dataclasses
 import faulthandler
@@ -30,7 +34,6 @@ import tyro
 from agents.device import choose_precision, keep_memory, precision_name
 from agents.gradients import GradientMode
 from agents.inference import Inference
-from commands.commandline import UsageError
 from envs import SharedVectorEnv
 from envs.speed import random_env_steps_per_second
 from storage.provenance import git_revision, hardware, versions
@@ -53,6 +56,9 @@ _MODES: tuple[tuple[Inference, GradientMode], ...] = (
 _SIZES = ((16, 2), (64, 2), (64, 4), (256, 4), (128, 4))  # environments, groups
 
 
+Part = Literal["tests", "training", "ranks", "throughput"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Check:
     """The parts of the check, and where the report goes."""
@@ -61,7 +67,7 @@ class Check:
     """Folder of the report."""
     seconds: float = 480.0
     """Time limit; settings that have not started by then are not measured."""
-    parts: tuple[str, ...] = ("tests", "training", "ranks", "throughput")
+    parts: tuple[Part, ...] = ("tests", "training", "ranks", "throughput")
     """Parts to run."""
 
 
@@ -121,7 +127,7 @@ def main() -> int:
     return int(any(statuses) or not reached)
 
 
-def results(config: Check, deadline: float) -> Iterator[tuple[str, Any]]:
+def results(config: Check, deadline: float) -> Iterator[tuple[Part, Any]]:
     """Run the parts of the check; yield the name and the results so far of a part."""
     if "tests" in config.parts:
         yield "tests", run_tests()
@@ -386,7 +392,4 @@ def table(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UsageError as error:
-        sys.exit(f"gpu-check: {error}")
+    sys.exit(main())

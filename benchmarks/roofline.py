@@ -12,6 +12,10 @@ alternately; shares are medians over repetitions. Only for CPUs.
 
 from __future__ import annotations
 
+from commands.start import prepare
+
+prepare("", THP_MEM_ALLOC_ENABLE="1")  # as train.py does
+
 import contextlib
 import json
 import os

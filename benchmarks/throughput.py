@@ -10,14 +10,14 @@ fetched and dropped, in as many processes as there are cores.
 
 from __future__ import annotations
 
-import os
+from commands.start import prepare
 
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as train.py does
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+prepare("", THP_MEM_ALLOC_ENABLE="1")  # as train.py does
 
 import contextlib
 import itertools
 import json
+import os
 import subprocess
 import sys
 import time

@@ -96,7 +96,10 @@ def train_ours(env: str, seed: int, limit: float) -> dict[str, float | bool]:
 
             def read() -> Reading | None:
                 file = run_dir / "progress.csv"
-                rows = list(csv.DictReader(file.open())) if file.exists() else []
+                rows = []
+                if file.exists():
+                    with file.open(newline="") as lines:
+                        rows = list(csv.DictReader(lines))
                 rows = [row for row in rows if float(row["time/episodes"] or 0) >= _EPISODES]
                 if not rows:
                     return None

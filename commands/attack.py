@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,12 +13,9 @@ import tyro
 from commands.commandline import UsageError
 from commands.options import CONSOLE, ScoringOptions, check_folder
 from evaluation.printing import print_line
-from processes.streams import printable
 from storage.files import check_writable
 
 if TYPE_CHECKING:
-    from rich.status import Status
-
     from evaluation.entries import Contestant, Entry
     from evaluation.robustness.measure import Cell, Measured, Plan
     from evaluation.robustness.report import Row
@@ -203,12 +200,12 @@ def measured_rows(entry: Entry, plans: Mapping[Path, Plan]) -> list[Row]:
         finished = sum(plan.key(cell) in store.cells for cell in plan.cells(contestant))
         if finished:
             print_line(f"{name}: {finished} results are kept from an earlier command")
-        with CONSOLE.status("") as status:
+        with CONSOLE.progress() as show:
             each = measure(
                 contestant,
                 plan,
                 store,
-                starts=functools.partial(show_name, status, name),
+                starts=functools.partial(show_cell, show, name),
                 ends=functools.partial(print_measured, name),
             )
             for cell, measured in each:
@@ -216,9 +213,9 @@ def measured_rows(entry: Entry, plans: Mapping[Path, Plan]) -> list[Row]:
     return rows_of(entry.name, found)
 
 
-def show_name(status: Status, name: str, cell: Cell) -> None:
+def show_cell(show: Callable[[str], None], name: str, cell: Cell) -> None:
     """Show which cell is played."""
-    status.update(printable(f"{name}: {cell.key}"))
+    show(f"{name}: {cell.key}")
 
 
 def print_measured(name: str, cell: Cell, measured: Measured) -> None:

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.text import Text
 
 from commands.options import CONSOLE, ScoringOptions, check_folder
 from evaluation.printing import print_line
-from processes.streams import printable
 from storage.files import check_writable
 
 
@@ -65,13 +63,13 @@ def compare_all(options: CompareOptions) -> list[dict[str, Any]]:
     # The environments of two files may have the same name.
     names = report.folder_names(folder_name(entries[0].config.env) for entries in groups)
     for entries, name in zip(groups, names, strict=True):
-        with CONSOLE.status("") as status:
+        with CONSOLE.progress() as show:
             comparison = compare(
                 entries,
                 options.protocol,
                 modes=options.modes,
-                progress=lambda name: status.update(
-                    Text(printable(f"{name}: playing {counted(options.episodes, 'episode')}"))
+                progress=lambda name: show(
+                    f"{name}: playing {counted(options.episodes, 'episode')}"
                 ),
             )
         print_comparison(CONSOLE, comparison)

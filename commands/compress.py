@@ -35,6 +35,8 @@ class CompressOptions(ScoringOptions):
 
     run: RunPath
     """A run folder (its best policy is compressed), a policy file, or zoo/NAME."""
+    greedy: bool = False
+    """Take the most likely actions; by default, actions are sampled as in training."""
     students: tuple[float, ...] = (0.5, 0.25, 0.0625)
     """Students, as shares of the teacher's parameters that each may have."""
     keep: float = 0.5
@@ -50,6 +52,8 @@ class CompressOptions(ScoringOptions):
         """Check ranges."""
         super().__post_init__()
         check_at_least_one(self, "train_env_steps")
+        if self.device == "cuda":
+            raise ValueError("variants are compared on the CPU: leave out --device")
         for share in (self.keep, *self.students):
             if not 0 < share < 1:
                 raise ValueError(f"shares must be between 0 and 1, got {share}")

@@ -107,4 +107,4 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}.")
         else:
-            yield prefix + name, tuple(value) if isinstance(value, list) else value
+            yield f"{prefix}{name}", tuple(value) if isinstance(value, list) else value

@@ -14,7 +14,7 @@ from commands.options import (
     RunPath,
     check_at_least_one,
     check_folder,
-    check_seed,
+    check_seeds,
 )
 from evaluation.printing import print_line
 from evaluation.seeds import SCORING
@@ -50,7 +50,7 @@ class ExplainOptions(ReadingOptions):
     def __post_init__(self) -> None:
         """Check ranges."""
         check_at_least_one(self, "states", "steps")
-        check_seed(self.seed)
+        check_seeds(self.seed, self.episodes)
         if self.episodes < 2:
             raise ValueError(f"episodes must be at least 2, got {self.episodes}")
         if self.out is not None:

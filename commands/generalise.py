@@ -8,11 +8,9 @@ from typing import Annotated
 
 import tyro
 from rich.table import Table
-from rich.text import Text
 
 from commands.options import CONSOLE, ScoringOptions, check_folder
 from evaluation.printing import print_line
-from processes.streams import printable
 from storage.files import check_writable
 
 
@@ -69,17 +67,17 @@ def run(options: GeneraliseOptions) -> None:
     check_writable(out)
     out.mkdir(parents=True, exist_ok=True)
     file = out / "generalise.json"
-    with CONSOLE.status("") as status:
+    with CONSOLE.progress() as show:
         outcomes = generalise(
             entry,
             options.protocol,
             greedy=options.greedy,
             file=file,
-            progress=lambda name: status.update(Text(printable(f"{entry.name}: {name}"))),
+            progress=lambda name: show(f"{entry.name}: {name}"),
         )
     title = f"{entry.config.env}: generalisation of {entry.name}"
     columns, rows = generalisation.table(outcomes)
-    shown = Table(title=Text(printable(title)), title_justify="left")
+    shown = Table(title=title, title_justify="left")
     for column in columns:
         shown.add_column(column, justify="left" if column == columns[0] else "right")
     for row in rows:

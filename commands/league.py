@@ -8,12 +8,10 @@ from typing import Annotated, Literal
 
 import tyro
 from rich.table import Table
-from rich.text import Text
 
-from commands.options import CONSOLE, ReadingOptions, check_at_least_one, check_folder, check_seed
+from commands.options import CONSOLE, ReadingOptions, check_at_least_one, check_folder, check_seeds
 from evaluation.printing import print_line
 from evaluation.seeds import SCORING
-from processes.streams import printable
 from storage.files import check_writable
 
 
@@ -43,7 +41,7 @@ class LeagueOptions(ReadingOptions):
     def __post_init__(self) -> None:
         """Check ranges."""
         check_at_least_one(self, "matches", "num_envs")
-        check_seed(self.seed)
+        check_seeds(self.seed, self.matches)
         if not self.runs:
             raise ValueError("name at least one run")
         if self.out is not None:
@@ -73,16 +71,13 @@ def run(options: LeagueOptions) -> None:
     config = contestants[0][1].config
     out = options.out or Path("runs", "league", folder_name(config.env))
     check_writable(out)
-    with CONSOLE.status("") as status:
-        league = play_league(
-            contestants, protocol, progress=lambda line: status.update(Text(printable(line)))
-        )
-    title = Text(printable(f"{league.env}: league"))
-    shown = Table(title=title, title_justify="left")
+    with CONSOLE.progress() as show:
+        league = play_league(contestants, protocol, progress=show)
+    shown = Table(title=f"{league.env}: league", title_justify="left")
     for column in report.COLUMNS:
         shown.add_column(column, justify="left" if column == "player" else "right")
     for row in report.table(league):
-        shown.add_row(*map(printable, row))
+        shown.add_row(*row)
     CONSOLE.print(shown)
     notes = report.notes(protocol, config)
     print_line(notes)

@@ -50,7 +50,7 @@ class ScoringOptions(ReadingOptions):
     def __post_init__(self) -> None:
         """Check ranges."""
         check_at_least_one(self, "episodes", "num_envs")
-        check_seed(self.seed)
+        check_seeds(self.seed, self.episodes)
         if self.json is not None and self.json.is_dir():
             raise ValueError(f"--json {self.json} is a folder; name a file")
 
@@ -80,14 +80,19 @@ class ScoringOptions(ReadingOptions):
         return ["greedy"] if self.greedy else list(MODES)
 
 
-def check_seed(seed: int) -> None:
-    """Check that a seed is one of scoring.
+def check_seeds(first: int, count: int = 1) -> None:
+    """Check that the seeds of consecutive episodes are seeds of scoring.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If one is not.
     """
-    if not SCORING <= seed <= MAX_SCORING:
-        raise ValueError(f"seed must be between {SCORING} and 2^29 - 1, got {seed}")
+    if not SCORING <= first <= MAX_SCORING:
+        raise ValueError(f"seed must be between {SCORING} and 2^29 - 1, got {first}")
+    if first + count - 1 > MAX_SCORING:
+        raise ValueError(
+            f"{count:,} episodes from seed {first} on would be beyond 2^29 - 1, the last one for "
+            "scoring"
+        )
 
 
 def check_at_least_one(options: Any, *names: str) -> None:

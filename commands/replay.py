@@ -19,6 +19,7 @@ from storage.files import check_writable
 if TYPE_CHECKING:
     from evaluation.replay.recorded import ShownEpisode
 
+_MOST_SECONDS = 86_400.0
 _STANDSTILL_S = 0.5  # How long the last picture of an episode is shown.
 
 
@@ -56,8 +57,10 @@ class ReplayOptions(ReadingOptions):
         if self.out is not None and self.out.suffix not in suffixes:
             kind = "a page is an .html file" if self.html else "a video is an .mp4 or .gif file"
             raise ValueError(f"--out {self.out}: {kind}")
-        if self.seconds is not None and not self.seconds > 0:
-            raise ValueError(f"seconds must be greater than 0, got {self.seconds}")
+        if self.seconds is not None and not 0 < self.seconds <= _MOST_SECONDS:
+            raise ValueError(
+                f"seconds must be greater than 0 and at most {_MOST_SECONDS:,}, got {self.seconds}"
+            )
         if self.explain and not self.html:
             raise ValueError("--explain shows maps on a page: add --html")
         if self.html and (self.count > 1 or self.seconds):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from commands.commandline import UsageError
-from commands.options import ReadingOptions, RunPath, check_at_least_one, check_seed
+from commands.options import ReadingOptions, RunPath, check_at_least_one, check_seeds
 from evaluation.printing import print_line
 from evaluation.seeds import MAX_SCORING
 from processes.streams import lost_output
@@ -42,7 +42,7 @@ class WatchOptions(ReadingOptions):
         if self.episodes is not None:
             check_at_least_one(self, "episodes")
         if self.seed is not None:
-            check_seed(self.seed)
+            check_seeds(self.seed)
         if not self.speed > 0:
             raise ValueError(f"speed must be greater than 0, got {self.speed}")
 

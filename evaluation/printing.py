@@ -6,7 +6,9 @@ line feeds, which forge lines. Nothing else in the packages prints.
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -43,3 +45,9 @@ class PlainConsole(Console):
         """Show a line while something is done."""
         shown = Text(printable(status)) if isinstance(status, str) else status
         return super().status(shown, **options)
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[Callable[[str], None]]:
+        """Show the line that the yielded function was given last, while something is done."""
+        with self.status("") as status:
+            yield lambda line: status.update(Text(printable(line)))

@@ -14,6 +14,7 @@ import uuid
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from envs.vector import pool
 
@@ -26,6 +27,12 @@ import train
 from tests.envs import processes
 from tests.programs import SHARED, contents
 from training import assemble, evaluation
+
+# The same examples in every run, however long one takes.
+settings.register_profile(
+    "tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tests")
 
 # What a training does beside learning takes longest, and does not matter here: the speed of the
 # environments alone, and pictures of whole episodes.

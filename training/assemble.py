@@ -142,7 +142,7 @@ def open_training(
         limit = sum(ranks.exchange(random_env_steps_per_second(envs, _LIMIT_STEPS)))
         if pool is not None:
             about = about_policy(config, agent, progress.env_steps)
-            pool.begin(agent.policy, asdict(config.env), about)
+            pool.begin(agent.policy, asdict(config.env), about, config.import_)
             every = config.self_play.freeze_every or max(1, config.total_env_steps // _SELVES)
             callbacks = (*callbacks, SelfPlay(pool, every))
             assert isinstance(envs, OpponentEnvs)

@@ -28,7 +28,7 @@ from agents.inference import InferencePolicy
 from agents.policy import Player, Policy
 from envs.doom.players import players_kind
 from evaluation.statistics import Score
-from storage.files import FileError, read_json, write_json
+from storage.files import FileError, decode, read_json, write_json
 from storage.policy_file import About, load_policy, save_policy
 from storage.run_folder import RunFolder
 from training.about import about_policy
@@ -134,13 +134,16 @@ class Pool:
         """The names of the selves, oldest first."""
         return sorted(self.records)
 
-    def begin(self, policy: Policy, env: Mapping[str, Any], about: About) -> None:
+    def begin(
+        self, policy: Policy, env: Mapping[str, Any], about: About, imports: Sequence[str] = ()
+    ) -> None:
         """Read the pool of a training that resumes, or start one with a new policy.
 
         Args:
             policy: the policy.
             env: fields of its environment's configuration.
             about: how far it is trained.
+            imports: see `PolicyFile`.
 
         Raises:
             FileError: If the pool is damaged.
@@ -151,7 +154,7 @@ class Pool:
         else:
             self._load()
         if not self.records:
-            self.freeze(policy, env, about)
+            self.freeze(policy, env, about, imports)
 
     def _load(self) -> None:
         state = self._folder / _STATE
@@ -159,8 +162,8 @@ class Pool:
             return
         try:
             saved = read_json(state, _LARGEST)
-            self.records = {name: Record(**record) for name, record in saved.items()}
-        except (FileError, TypeError) as error:
+            self.records = {name: decode(Record, record) for name, record in saved.items()}
+        except FileError as error:
             raise FileError(
                 f"{state} is damaged; start over with --fresh, or remove it to start a new pool"
             ) from error

@@ -19,6 +19,7 @@ from evaluation.replay.recorded import (
     read,
     recorded_episodes,
 )
+from evaluation.seeds import MAX_SCORING
 from storage.onnx_file import PlayableFile
 from storage.run_folder import RunFolder, find_player
 
@@ -50,10 +51,7 @@ def chosen_episodes(
             return [read(named, name=name, trust=trust)], folder
         recorded = recorded_episodes(folder.episodes, name=name, trust=trust)
         if not recorded:
-            raise EvaluationError(
-                f"{name} holds no recorded episodes; record some: "
-                f"python evaluate.py score {shlex.quote(name)}"
-            )
+            raise _nothing_recorded(name)
         return choose(recorded, wanted, count), folder
     if wanted == HIGHLIGHT and count == 1:
         return [_first_long(file, run, trust=trust)], folder
@@ -62,8 +60,17 @@ def chosen_episodes(
             f"--episode {wanted}: {name} has no recorded episodes; give a seed, as in --episode 17"
         )
     seed = int(wanted) if wanted.isdecimal() else 0
+    if seed > MAX_SCORING:
+        raise EvaluationError(f"--episode {wanted}: seeds of episodes are at most 2^29 - 1")
     protocol = Protocol(episodes=count, seed=seed, num_envs=1)
     return play_new(file, run, protocol, greedy=False, trust=trust), folder
+
+
+def _nothing_recorded(name: str) -> EvaluationError:
+    return EvaluationError(
+        f"{name} holds no recorded episodes; record some: "
+        f"python evaluate.py score {shlex.quote(name)}"
+    )
 
 
 def _first_long(file: PlayableFile, run: Path, *, trust: bool) -> ShownEpisode:
@@ -114,8 +121,5 @@ def story_of(run: Path, *, trust: bool) -> list[tuple[str, ShownEpisode]]:
         elif stem in named:
             story.append((caption, read(named[stem], name=name, trust=trust)))
     if not story:
-        raise EvaluationError(
-            f"{name} holds no recorded episodes; record some: "
-            f"python evaluate.py score {shlex.quote(name)}"
-        )
+        raise _nothing_recorded(name)
     return story

@@ -118,14 +118,21 @@ def _holds_run(path: Path) -> bool:
 
 def _there_is(path: Path, tag: str) -> str:
     """Return what can be drawn of a run."""
-    try:
-        lines = read_regular(path / "progress.csv", _MAX_BYTES).decode().splitlines()
-        columns = next(csv.reader(lines))
-    except (OSError, ValueError, StopIteration, csv.Error):
+    rows = read_progress(path / "progress.csv")
+    if not rows:
         return "it has no progress.csv yet"
-    if tag in columns:
+    if tag in rows[0]:
         return "it has no value of it yet"
-    return f"choose --tag from {', '.join(sorted(columns))}"
+    return f"choose --tag from {', '.join(sorted(rows[0]))}"
+
+
+def read_progress(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a progress.csv by column; none if it does not exist or is damaged."""
+    try:
+        lines = read_regular(path, _MAX_BYTES).decode().splitlines(keepends=True)
+        return list(csv.DictReader(lines))
+    except (OSError, ValueError, csv.Error):
+        return []
 
 
 def read_curve(path: Path, tag: str = RETURN) -> Curve | None:
@@ -135,11 +142,10 @@ def read_curve(path: Path, tag: str = RETURN) -> Curve | None:
         path: the progress.csv.
         tag: its column.
     """
+    rows = [row for row in read_progress(path) if row.get(tag)]
     try:
-        lines = read_regular(path, _MAX_BYTES).decode().splitlines(keepends=True)
-        rows = [row for row in csv.DictReader(lines) if row.get(tag)]
         curve = np.array([[float(row[_STEPS]), float(row[tag])] for row in rows])
-    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+    except (ValueError, KeyError, TypeError):
         return None
     if not len(curve):
         return None

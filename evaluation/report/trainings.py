@@ -7,13 +7,12 @@ after the run folders are gone.
 from __future__ import annotations
 
 import contextlib
-import csv
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from evaluation.report.curves import read_curve
+from evaluation.report.curves import read_curve, read_progress
 from evaluation.statistics import Floats
 from storage.files import FileError
 from storage.run_folder import RunFolder
@@ -55,12 +54,8 @@ def _stored(steps: Floats, returns: Floats) -> dict[str, list[float]]:
 def _last_row(path: Path) -> dict[str, float]:
     """Return the last value of the counters of a progress.csv."""
     found: dict[str, float] = {}
-    try:
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                for name in ("time/total_timesteps", "time/time_elapsed"):
-                    if row.get(name):
-                        found[name] = float(row[name])
-    except (OSError, ValueError, csv.Error):
-        return {}
+    for row in read_progress(path):
+        for name in ("time/total_timesteps", "time/time_elapsed"):
+            with contextlib.suppress(ValueError, TypeError):
+                found[name] = float(row.get(name) or "")
     return found

@@ -16,7 +16,9 @@ def by_name(folder=SHARED_MEMORY):
     return {name: (passed, text) for passed, name, text in check_engines(folder)}
 
 
-def test_a_usual_machine_passes_every_check():
+def test_a_usual_machine_passes_every_check(monkeypatch):
+    usage = shutil._ntuple_diskusage(total=2**30, used=0, free=2**30)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     checks = by_name()
     assert list(checks) == ["shared memory", "setpriv", "engine", "sound", "leftovers"]
     assert all(passed for passed, _ in checks.values())

@@ -96,7 +96,7 @@ def test_a_process_ends_with_the_one_that_started_it(tmp_path, name):
         os.kill(pid, signal.SIGSTOP)
     owner.kill()
     owner.communicate()
-    assert processes.wait_until(lambda: not processes.is_running(pid), 2.0)
+    assert processes.wait_until(lambda: not processes.is_running(pid), 30.0)
 
 
 def test_a_process_whose_parent_died_at_once_ends(monkeypatch):

@@ -59,7 +59,7 @@ def test_a_reader_that_does_not_read_is_waited_for_once(pipe):
     stream = LossyStream(writing, 0.2)
     started = time.monotonic()
     assert [stream.write(b"nothing") for _ in range(50)] == [7] * 50
-    assert 0.2 <= time.monotonic() - started < 1.0
+    assert 0.2 <= time.monotonic() - started < 5.0  # Each time would take 10.
     assert stream.lost.errno == errno.ETIMEDOUT
     os.read(reading, 10**6)
     assert stream.write(b"again") == 5

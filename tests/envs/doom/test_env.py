@@ -699,7 +699,7 @@ class TestLife:
             owner.send_signal(signal.SIGKILL)
             owner.communicate()
         (pid,) = engines
-        died = processes.wait_until(lambda: not processes.is_running(pid), 2.0)
+        died = processes.wait_until(lambda: not processes.is_running(pid), 30.0)
         processes.remove_traces(engines.values())
         assert died
 

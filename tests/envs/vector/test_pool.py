@@ -1,10 +1,9 @@
 """Tests of `envs.vector.pool`: who gets which environments, teams, and workers that die or hang."""
 
+import itertools
 import os
 import signal
 import socket
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -226,9 +225,11 @@ def test_a_worker_that_hangs_is_replaced(open_envs):
 def test_taking_many_actions_again_takes_its_time(open_envs):
     envs = open_envs(f"{TOY}:Slow-v0", 1)
     envs.reset(seed=0)
+    patience = envs._teams[0]._patience_s
     envs._teams[0]._patience_s = 0.2
     envs.restore([0], [np.zeros(5, np.int64)])  # Each takes 0.1 s.
     assert envs.num_restarts == 0
+    envs._teams[0]._patience_s = patience
     assert envs.step(np.zeros(1, np.int64))[1].tolist() == [6]
 
 
@@ -241,13 +242,13 @@ def test_the_engines_of_a_killed_worker_die_with_it(open_envs):
     assert len(engines) == 2
     for worker in envs._workers:
         worker.process.send_signal(signal.SIGKILL)
-    died = processes.wait_until(lambda: not any(map(processes.is_running, engines)), 2.0)
+    died = processes.wait_until(lambda: not any(map(processes.is_running, engines)), 30.0)
     processes.remove_traces(engines.values())
     assert died
 
 
 def test_closing_ends_every_worker_and_may_be_done_twice(open_envs, monkeypatch):
-    monkeypatch.setattr("envs.vector.pool.CLOSE_WITHIN_S", 3.0)
+    monkeypatch.setattr("envs.vector.pool.CLOSE_WITHIN_S", 60.0)
     envs = open_envs("basic", 2, num_workers=2)
     envs.reset(seed=0)
     envs.send(0, np.zeros(2, int))
@@ -259,7 +260,7 @@ def test_closing_ends_every_worker_and_may_be_done_twice(open_envs, monkeypatch)
 
 
 def test_closing_kills_a_worker_that_hangs(open_envs, monkeypatch):
-    monkeypatch.setattr("envs.vector.pool.CLOSE_WITHIN_S", 1.0)
+    monkeypatch.setattr("envs.vector.pool.CLOSE_WITHIN_S", 5.0)
     envs = open_envs(f"{TOY}:Shifted-v0", 2, num_workers=2)
     envs.reset(seed=0)
     hanging = envs._workers[0].process
@@ -291,23 +292,24 @@ def test_a_failure_is_reported_although_commands_of_other_groups_are_not_read(
 
 
 def test_environments_that_are_slow_are_not_waited_for_after_a_signal(open_envs):
-    told = []
-    envs = open_envs(f"{TOY}:Shifted-v0", 2, num_workers=2, num_groups=2, stops=lambda: bool(told))
+    times = itertools.repeat(0)
+    envs = open_envs(
+        f"{TOY}:Shifted-v0", 2, num_workers=2, num_groups=2, stops=lambda: next(times) > 3
+    )
     envs.reset(seed=0)
     process = envs._workers[0].process
     process.send_signal(signal.SIGSTOP)
     envs.send(0, np.array([0]))
-    threading.Timer(0.3, told.append, [True]).start()
-    started = time.monotonic()
+    times = itertools.count()
     with pytest.raises(StoppedError):
         envs.receive(0)
-    assert 0.3 <= time.monotonic() - started < 1.5
+    assert next(times) > 4
     envs.close()
     assert process.poll() == -signal.SIGKILL
-    assert time.monotonic() - started < 4.0
 
 
-def test_environments_that_are_fast_are_not_waited_for_after_a_signal(open_envs):
+def test_environments_that_are_fast_are_not_waited_for_after_a_signal(open_envs, monkeypatch):
+    monkeypatch.setattr("envs.vector.pool.HURRY_S", 60.0)
     told = []
     envs = open_envs(f"{TOY}:Shifted-v0", 1, stops=lambda: bool(told))
     envs.reset(seed=0)

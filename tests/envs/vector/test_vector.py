@@ -465,7 +465,7 @@ def parent(pid):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_an_engine_that_dies_or_hangs_does_not_affect_others(open_envs, one_by_one, how):
-    envs = open_envs(DOOM, 2, num_workers=1, hang_after_s=1.0)
+    envs = open_envs(DOOM, 2, num_workers=1, hang_after_s=4.0)
     envs.reset(seed=20)
     one_by_one.reset(seed=20)
     for step, actions in enumerate(random_batches(envs, 8)):

@@ -22,7 +22,7 @@ def test_workers_and_engines_die_with_the_main_process(tmp_path, how):
     finally:
         owner.send_signal(how)
         owner.communicate()
-    gone = processes.wait_until(lambda: not any(map(processes.is_running, running)), 2.0)
+    gone = processes.wait_until(lambda: not any(map(processes.is_running, running)), 30.0)
     left = processes.shared_memory(running.values())
     assert gone
     # Workers are not killed: they notice that the main process is gone, and remove everything.
