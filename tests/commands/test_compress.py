@@ -50,6 +50,7 @@ def test_bad_arguments_get_one_line(capsys, tmp_path):
     (tmp_path / "policy.onnx").touch()
     for arguments, expected in (
         (["nowhere"], "there is no run at nowhere"),
+        ([run, "--device", "cuda"], "variants are compared on the CPU: leave out --device"),
         ([run, "--keep", "1"], "shares must be between 0 and 1, got 1"),
         ([run, "--students", "0.5", "2"], "shares must be between 0 and 1, got 2"),
         ([run, "--out", out], f"{out} holds variants of another policy; name another folder"),

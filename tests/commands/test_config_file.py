@@ -92,6 +92,7 @@ def test_a_printed_configuration_is_read_back(file, capsys, arguments):
         ('run-dir: "a\\0b"', "'run-dir' has a character that no setting may have"),
         ("\n".join(f"k{i}: 1" for i in range(501)), "has 501 settings; at most 500 are possible"),
         ("x: " + "[" * 1500, "is not YAML of flags and values"),
+        ("labels:\n  1: 2", "no --labels.1"),
         ("", "is not YAML of flags and values"),
     ],
 )

@@ -46,6 +46,10 @@ def test_options_make_a_protocol():
         (["--num-envs", "-3"], "num_envs must be at least 1, got -3"),
         (["--seed", "-1"], "seed must be between 0 and 2^29 - 1, got -1"),
         (["--seed", str(EVALUATION)], "seed must be between 0 and 2^29 - 1, got 536870912"),
+        (
+            ["--seed", str(EVALUATION - 2), "--episodes", "3"],
+            "3 episodes from seed 536870910 on would be beyond 2^29 - 1, the last one for scoring",
+        ),
         (["--json", "."], "--json . is a folder; name a file"),
     ],
     ids=" ".join,

@@ -136,6 +136,12 @@ def test_sizes_are_even():
             parse_size(text)
 
 
+def test_a_seed_beyond_those_of_episodes_gets_one_line(capsys, cartpole_run):
+    file = cartpole_run / "best.safetensors"
+    said = refused(capsys, evaluate, "replay", file, "--episode", str(10**20))
+    assert "seeds of episodes are at most 2^29 - 1" in said
+
+
 def test_bad_options_get_one_line(capsys, doom_run, cartpole_run):
     for arguments, expected in (
         (["--episode", "999"], "no episode '999'"),
@@ -144,6 +150,7 @@ def test_bad_options_get_one_line(capsys, doom_run, cartpole_run):
         (["--html", "--out", "page.mp4"], "--out page.mp4: a page is an .html file"),
         (["--html", "--count", "2"], "a page shows one whole episode: leave out --count and --sec"),
         (["--seconds", "0"], "seconds must be greater than 0"),
+        (["--seconds", "inf"], "and at most 86400, got inf"),
         (["--count", "0"], "count must be at least 1"),
         (["--out", "clip.avi"], "--out clip.avi: a video is an .mp4 or .gif file"),
     ):

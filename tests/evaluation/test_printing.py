@@ -54,8 +54,11 @@ def test_tables_and_lines_of_a_console_show_text_as_it_is():
     console.print("line " + HOSTILE, highlight=False)
     with console.status("status [/nope] " + HOSTILE):
         pass
+    with console.progress() as show:
+        show("progress [/nope] " + HOSTILE)
     text = file.getvalue()
-    for word in ("column", "title", "caption", "cell", "line", "status [/nope]"):
+    words = ("column", "title", "caption", "cell", "line", "status [/nope]", "progress [/nope]")
+    for word in words:
         assert word + r" \x1b]0;title\x07\x1b[2Jerror" in text
     assert "\x1b]" not in text
     assert "\x07" not in text

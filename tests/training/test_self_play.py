@@ -194,3 +194,18 @@ def test_a_pool_is_json(tmp_path):
     assert json.loads((tmp_path / "pool" / "pool.json").read_text()) == {
         "000000000000": {"matches": 0.0, "won": 0.0}
     }
+
+
+@pytest.mark.parametrize("results", ['{"000000000000": {"matches": "many"}}', '{"0": 1}'])
+def test_a_damaged_pool_is_refused(tmp_path, results):
+    pool = make(tmp_path / "pool")
+    pool.begin(make_policy(), {}, About())
+    (tmp_path / "pool" / "pool.json").write_text(results)
+    with pytest.raises(FileError, match=r"pool.json is damaged; start over with --fresh"):
+        make(tmp_path / "pool").begin(make_policy(), {}, About(env_steps=100))
+
+
+def test_every_self_names_what_its_policy_imports(tmp_path):
+    make(tmp_path / "pool").begin(make_policy(), {}, About(), ("tests.agents.toy",))
+    (file,) = (tmp_path / "pool").glob("*.safetensors")
+    assert load_policy(file, trust=True).imports == ("tests.agents.toy",)

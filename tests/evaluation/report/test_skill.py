@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -84,6 +85,15 @@ def test_a_long_curve_is_stored_in_a_few_points(tmp_path):
     assert (steps[0], steps[-1]) == (1, 4999)
     assert returns == pytest.approx(np.sin(np.array(steps) / 300), abs=1e-4)
     assert (training["env_steps"], training["planned"]) == (4999, 6000)
+
+
+def test_a_curve_that_never_ends_is_not_read(tmp_path):
+    save_run(tmp_path / "run", 1.0)
+    (tmp_path / "run" / "progress.csv").unlink(missing_ok=True)
+    os.mkfifo(tmp_path / "run" / "progress.csv")
+    RunFolder(tmp_path / "run").config_file.write_text('{"config": {"total_env_steps": 6000}}')
+    training = training_of(tmp_path / "run")
+    assert (training["curve"], training["env_steps"], training["planned"]) == (None, None, 6000)
 
 
 def test_the_reference_and_baselines_are_lines():
