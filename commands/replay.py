@@ -19,7 +19,7 @@ from storage.files import check_writable
 if TYPE_CHECKING:
     from evaluation.replay.recorded import ShownEpisode
 
-_MOST_SECONDS = 86_400.0
+_MOST_SECONDS = 86_400
 _STANDSTILL_S = 0.5  # How long the last picture of an episode is shown.
 
 
@@ -59,7 +59,7 @@ class ReplayOptions(ReadingOptions):
             raise ValueError(f"--out {self.out}: {kind}")
         if self.seconds is not None and not 0 < self.seconds <= _MOST_SECONDS:
             raise ValueError(
-                f"seconds must be greater than 0 and at most {_MOST_SECONDS:.0f}, got {self.seconds}"
+                f"seconds must be greater than 0 and at most {_MOST_SECONDS}, got {self.seconds}"
             )
         if self.explain and not self.html:
             raise ValueError("--explain shows maps on a page: add --html")
