@@ -17,7 +17,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
@@ -116,7 +115,6 @@ def read_runs(folder: Path) -> dict[str, list[Run]]:
 def draw(groups: Mapping[str, Mapping[str, Sequence[Run]]]) -> Figure:
     """Plot the curve of every seed, with one panel for each scenario."""
     scenarios = [s for s in TARGETS if any(s in runs for runs in groups.values())]
-    mpl.rcParams["svg.fonttype"] = "none"
     lines = -(-len(scenarios) // _COLUMNS)
     figure = Figure(figsize=(4.2 * _COLUMNS, 3.0 * lines), layout="constrained")
     axes = figure.subplots(lines, _COLUMNS, squeeze=False).flat

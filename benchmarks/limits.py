@@ -105,7 +105,7 @@ def work_of(compute: Callable[[], Any]) -> Work:
 
 @contextmanager
 def whole_images(policy: Policy) -> Iterator[None]:
-    """Return a context in which images are not cut into blocks, which contain planes of zeros."""
+    """Decode whole images in this context: blocks would add planes of zeros."""
     decoders = [module for module in policy.modules() if isinstance(module, Decoder)]
     blocks = [decoder.block for decoder in decoders]
     for decoder in decoders:

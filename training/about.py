@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def about_policy(
     config: AnyTrainConfig, agent: Agent[Any], env_steps: int, seconds: float = 0.0
 ) -> About:
-    """Return how a policy is trained that is saved now.
+    """Return what the file of a policy that is saved now says about its training.
 
     Args:
         config: configuration of the training.

@@ -114,8 +114,8 @@ def open_training(
         shares_envs = config.eval_envs == "shared"
         played = config
         if shares_envs:  # Each episode must end.
-            limit = bounded(config.env).time_limit
-            played = replace(config, env=replace(config.env, time_limit=limit))
+            time_limit = bounded(config.env).time_limit
+            played = replace(config, env=replace(config.env, time_limit=time_limit))
         # Ranks finish a rollout, because they can only be saved together.
         stops = never if ranks.size > 1 else stops_after(signals, _GRACE_S)
         pool = make_pool(config, folder, device)
@@ -139,7 +139,7 @@ def open_training(
             yield None
             return
         agent.learn_together(Averaging(ranks, config.sync_every))
-        limit = sum(ranks.exchange(random_env_steps_per_second(envs, _LIMIT_STEPS)))
+        env_limit = sum(ranks.exchange(random_env_steps_per_second(envs, _LIMIT_STEPS)))
         if pool is not None:
             about = about_policy(config, agent, progress.env_steps)
             pool.begin(agent.policy, asdict(config.env), about, config.import_)
@@ -153,7 +153,7 @@ def open_training(
             say(lost_episodes(lost))
         logger = make_logger(config, folder, progress, writers) if ranks.is_first else silent()
         stack.enter_context(contextlib.closing(logger))
-        logger.record("time/limit_env_steps_per_s", limit)
+        logger.record("time/limit_env_steps_per_s", env_limit)
         evaluation = None
         if config.eval_envs != "none" and ranks.is_first:
             stops = stops_after(signals)
@@ -186,7 +186,7 @@ def open_training(
             recorder=make_recorder(config, folder, agent, progress) if ranks.is_first else None,
             progress=progress,
             signals=signals,
-            env_limit=limit,
+            env_limit=env_limit,
             callbacks=callbacks if ranks.is_first else (),
             ranks=ranks,
         )

@@ -74,7 +74,7 @@ def is_finished(config: AnyTrainConfig, progress: Progress) -> bool:
 
 
 def has_ended(progress: Progress, total_env_steps: int, patience: int | None) -> bool:
-    """Return the same as `is_finished`, whether or not an evaluation was interrupted.
+    """Return whether the env steps are done or the patience is used up.
 
     Total env steps and patience are those of the configuration.
     """

@@ -52,7 +52,7 @@ def save_all(
 def bring_policy_up_to_date(
     folder: RunFolder, agent: Agent[Any], config: AnyTrainConfig, progress: Progress
 ) -> None:
-    """Write the latest policy if a program was killed after its checkpoint, but before it."""
+    """Write the latest policy if the program was killed between the checkpoint and it."""
     try:
         written = load_policy(folder.policy_file).about.env_steps
     except FileError:

@@ -45,8 +45,6 @@ from perception import ImageSpec
 from storage.files import read_kept, write_json
 from storage.policy_file import PolicyFile, digest
 
-PARTS = ("maps", "checks", "interventions", "probes")
-"""What an explanation consists of."""
 _FORMAT = 1
 _MOST_BYTES = 2**28  # Of a part.
 _PICTURES = 8  # States of the episode that TensorBoard shows.
@@ -148,12 +146,12 @@ class Explainer:
                 found["randomisation"][name] = {**asdict(test), "fails": test.fails}
             every, episode = self._chosen()
             for name, areas in deletion(self.pixels, every, methods, TARGETS[0]).items():
-                better = areas.random_deletion - areas.deletion
-                worse = areas.insertion - areas.random_insertion
+                deletion_gain = areas.random_deletion - areas.deletion
+                insertion_gain = areas.insertion - areas.random_insertion
                 found["deletion"][name] = {
                     **{key: float(value.mean()) for key, value in asdict(areas).items()},
-                    "deletion_gain": asdict(over_episodes(better, episode)),
-                    "insertion_gain": asdict(over_episodes(worse, episode)),
+                    "deletion_gain": asdict(over_episodes(deletion_gain, episode)),
+                    "insertion_gain": asdict(over_episodes(insertion_gain, episode)),
                 }
             return found | {"deletion_states": len(every)}
 
@@ -187,7 +185,7 @@ class Explainer:
         """
         if not self.is_doom:
             return {}
-        steps = {f"{name}": file.about.env_steps for name, file in others.items()}
+        steps = {name: file.about.env_steps for name, file in others.items()}
         hashes = " ".join(key_of(file.policy, self._config, self._plan) for file in others.values())
 
         def compute() -> dict[str, Any]:

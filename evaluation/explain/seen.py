@@ -20,9 +20,10 @@ from torch import Tensor
 from agents.device import single_thread
 from agents.distributions import num_draws
 from agents.policy import Policy
-from envs import DoomEnv, EnvConfig, make
+from envs import EnvConfig, make
 from envs.doom.altered import AlteredDoom
 from envs.doom.sight import ITEM, MONSTER, PROJECTILE, bearing_of, class_of, distance_to
+from envs.registry import is_plain_doom
 from envs.spaces import as_parts, observation_parts
 from evaluation.errors import EvaluationError
 
@@ -89,10 +90,7 @@ def watch(
     Raises:
         EvaluationError: If the rewards differ from the recorded ones.
     """
-    plain = make(config)
-    plain.close()
-    env = AlteredDoom(config) if isinstance(plain, DoomEnv) else plain
-    env = make(config) if env is plain else env
+    env = AlteredDoom(config) if is_plain_doom(config) else make(config)
     with contextlib.closing(env), single_thread():
         return [_watch_one(policy, env, seed, recorded) for seed in seeds]
 

@@ -18,6 +18,7 @@ from evaluation.replay.recorded import (
     is_long,
     read,
     recorded_episodes,
+    showable,
 )
 from evaluation.seeds import MAX_SCORING
 from storage.onnx_file import PlayableFile
@@ -98,9 +99,7 @@ def story_of(run: Path, *, trust: bool) -> list[tuple[str, ShownEpisode]]:
         EvaluationError: If nothing is recorded.
     """
     folder, name = RunFolder(locate(run)).episodes, str(run)
-    videos = {video.stem for video in folder.glob("*.mp4")}
-    # Videos are kept if the environment is not deterministic: other recordings cannot be shown.
-    files = [f for f in sorted(folder.glob("*.npz")) if not videos or f.stem in videos]
+    files = showable(folder)
     evaluations: dict[int, list[Path]] = {}
     for file in files:
         if evaluated := re.match(r"evaluation-(\d+)-", file.stem):

@@ -81,6 +81,16 @@ class ShownEpisode:
             )
 
 
+def showable(folder: Path, pattern: str = "*.npz") -> list[Path]:
+    """Return the recordings in a folder that can be shown, in the order of their names.
+
+    Where the environment is not deterministic, videos are kept, and other recordings cannot be
+    shown.
+    """
+    videos = {video.stem for video in folder.glob("*.mp4")}
+    return [f for f in sorted(folder.glob(pattern)) if not videos or f.stem in videos]
+
+
 def recorded_episodes(folder: Path, *, name: str, trust: bool) -> list[ShownEpisode]:
     """Return the recordings of a run to choose from, by seed.
 
@@ -97,9 +107,7 @@ def recorded_episodes(folder: Path, *, name: str, trust: bool) -> list[ShownEpis
         FileError: If a recording is damaged.
     """
     kinds = ("score-sampled-*.npz", "score-*.npz", "evaluation-*.npz", "*.npz")
-    # Videos are kept if the environment is not deterministic: other recordings cannot be shown.
-    videos = [video.with_suffix(".npz") for video in sorted(folder.glob("*.mp4"))]
-    files = videos or next((found for kind in kinds if (found := sorted(folder.glob(kind)))), [])
+    files = next((found for kind in kinds if (found := showable(folder, kind))), [])
     return [read(file, name=name, trust=trust) for file in files]
 
 

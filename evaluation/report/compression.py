@@ -11,6 +11,7 @@ from matplotlib.ticker import FuncFormatter
 
 from evaluation.report.layout import GREY, SETTINGS
 from evaluation.report.looks import COLOURS
+from evaluation.report.markdown import markdown_table, plain
 from evaluation.report.tables import number, with_interval
 from evaluation.statistics import Interval, Score
 
@@ -97,13 +98,8 @@ def rows(variants: Sequence[Variant]) -> list[tuple[str, ...]]:
 
 def markdown(variants: Sequence[Variant], title: str, sentences: Sequence[str]) -> str:
     """Return the table with a title above it and sentences below it, as Markdown."""
-    lines = [f"# {title}", "", _line(COLUMNS), _line(["---", *["---:"] * (len(COLUMNS) - 1)])]
-    lines += [_line(row) for row in rows(variants)]
+    lines = [f"# {plain(title)}", "", *markdown_table(COLUMNS, rows(variants), text=(0,))]
     return "\n".join([*lines, "", *(f"- {sentence}" for sentence in sentences), ""])
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def picture(variants: Sequence[Variant], title: str) -> Figure:

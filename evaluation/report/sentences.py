@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evaluation.compare import Comparison, Pair, Result
+from evaluation.protocol import counted
 from evaluation.report.tables import number, reference, with_interval
 from evaluation.verdicts import AGENTS, ALPHA, EACH_POLICY, FEWEST_SEEDS, POLICIES, enough_seeds
 
@@ -147,13 +148,14 @@ def _about_verdicts(comparison: Comparison) -> str:
 
 
 def _about_few_seeds(comparison: Comparison) -> list[str]:
-    num, total = sum(not pair.evidence.can_decide for pair in comparison.pairs), comparison.pairs
+    total = len(comparison.pairs)
+    num = sum(not pair.evidence.can_decide for pair in comparison.pairs)
     if not num:
         return []
-    pairs = f"{len(total)} pair" if len(total) == 1 else f"{len(total)} pairs"
+    pairs = counted(total, "pair")
     enough = f"{enough_seeds(1)} seeds of each are enough if one pair is compared"
-    if len(total) > 1:
-        enough += f", {enough_seeds(len(total))} for any pair of this table"
+    if total > 1:
+        enough += f", {enough_seeds(total)} for any pair of this table"
     return [
         f"Too few training seeds: in {num} of {pairs}, the agents have so few seeds that no "
         "difference between them, however large, could be significant. This does not mean that "

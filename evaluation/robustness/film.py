@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -51,7 +52,7 @@ def attacked_page(contestant: Contestant, plan: Plan, cell: Cell) -> tuple[str, 
         seen.append((clean[part][0].cpu(), changed[part][0].cpu()))
 
     player = ChangedPlayer(policy, change_of(cell, contestant, plan), watch)
-    protocol = type(plan.protocol)(episodes=1, seed=plan.protocol.seed, num_envs=1)
+    protocol = replace(plan.protocol, episodes=1, num_envs=1)
     with contextlib.closing(SharedVectorEnv(contestant.config, 1)) as envs:
         (episode,) = played(player, envs, file, protocol, greedy=plan.greedy, device=device)
     planes, epsilon = Planes.of(spec), cell.epsilon

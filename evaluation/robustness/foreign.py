@@ -19,6 +19,7 @@ from torch import Tensor
 
 from agents import RandomPlayer
 from agents.collector import as_tensors
+from agents.distributions import num_draws
 from agents.policy import Decision, Obs, Policy
 from envs import EnvConfig
 from envs.doom.env import FRAMES_PER_SECOND
@@ -53,11 +54,10 @@ def foreign_images(config: EnvConfig, names: list[str]) -> dict[str, Tensor]:
     with vector_env(replace(config, env=other, time_limit=None), 1, 1) as envs:
         player = RandomPlayer(envs.single_action_space)
         envs.reset(seed=0)
-        draws = torch.zeros(1, *(envs.single_action_space.shape or (1,)))
         for _ in range(foreign_steps(config)):
             obs = as_tensors(envs.current_obs(0), torch.device("cpu"))
             images.append({name: obs[name][0].clone() for name in names})
-            draws = torch.rand(draws.shape, generator=generator)
+            draws = torch.rand(1, num_draws(envs.single_action_space), generator=generator)
             decision = player.act(obs, player.initial_state(1), torch.zeros(1).bool(), draws)
             envs.send(0, decision.actions.numpy())
             envs.receive(0)

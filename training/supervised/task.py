@@ -48,7 +48,7 @@ class Task(ABC, Generic[ConfigT]):
     Attributes:
         config: as above.
         score: the measure that is shown while training; higher is better.
-        unit: what is resampled for intervals: a name in the statistics, such as `episode`, whose
+        unit: what is resampled for intervals: a name in the examples, such as `episode`, whose
             examples are not independent of each other. Empty: single examples.
         presets: what differs from the defaults of `SeeConfig`, by dotted name.
     """

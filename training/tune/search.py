@@ -15,6 +15,7 @@ kernel releases the lock; another process may then resume the trial from its las
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +36,6 @@ _NEVER_PRUNED = 5  # Trials that are never stopped early; the others are compare
 _NEVER_PRUNED_SHARE = 1 / 3  # Share of a training run before which it is never stopped early.
 _MAX_STARTS = 3  # A trial has failed if its process died this many times.
 _MAX_JOURNAL_BYTES = 2**26  # A thousand trials take about a megabyte.
-_WARNING = 30  # The level of `logging`.
 
 _AT_WORK, _TAKING, _JOURNAL, _TRIALS = 0, 1, 2, 16  # Locks; the last one is that of trial 0.
 
@@ -187,7 +187,7 @@ class Study:
     def __init__(self, plan: Plan, locks: Locks) -> None:
         self.plan, self._locks = plan, locks
         self._optuna = import_extra("optuna", "tune")
-        self._optuna.logging.set_verbosity(_WARNING)
+        self._optuna.logging.set_verbosity(logging.WARNING)
         journal = plan.folder / "study.journal"
         _check_journal(journal)
         with locks.held(_TAKING):
