@@ -10,6 +10,8 @@ from commands.start import prepare
 
 prepare(__name__)
 
+import functools
+import operator
 import signal
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -36,41 +38,28 @@ from commands import (
 )
 from commands.commandline import execute, parse
 
-RUN: dict[type[Any], Callable[[Any], None]] = {
-    score.ScoreOptions: score.run,
-    replay.ReplayOptions: replay.run,
-    watch.WatchOptions: watch.run,
-    compare.CompareOptions: compare.run,
-    suite.SuiteOptions: suite.run,
-    generalise.GeneraliseOptions: generalise.run,
-    league.LeagueOptions: league.run,
-    plot.PlotOptions: plot.run,
-    board.BoardOptions: board.run,
-    gallery.GalleryOptions: gallery.run,
-    explain.ExplainOptions: explain.run,
-    compress.CompressOptions: compress.run,
-    attack.AttackOptions: attack.run,
-    export.ExportOptions: export.run,
-    push.PushOptions: push.run,
-    pull.PullOptions: pull.run,
+COMMANDS: dict[str, tuple[type[Any], Callable[[Any], None]]] = {
+    "score": (score.ScoreOptions, score.run),
+    "replay": (replay.ReplayOptions, replay.run),
+    "watch": (watch.WatchOptions, watch.run),
+    "compare": (compare.CompareOptions, compare.run),
+    "suite": (suite.SuiteOptions, suite.run),
+    "generalise": (generalise.GeneraliseOptions, generalise.run),
+    "league": (league.LeagueOptions, league.run),
+    "plot": (plot.PlotOptions, plot.run),
+    "board": (board.BoardOptions, board.run),
+    "gallery": (gallery.GalleryOptions, gallery.run),
+    "explain": (explain.ExplainOptions, explain.run),
+    "compress": (compress.CompressOptions, compress.run),
+    "attack": (attack.AttackOptions, attack.run),
+    "export": (export.ExportOptions, export.run),
+    "push": (push.PushOptions, push.run),
+    "pull": (pull.PullOptions, pull.run),
 }
-Command = (
-    Annotated[score.ScoreOptions, tyro.conf.subcommand("score")]
-    | Annotated[replay.ReplayOptions, tyro.conf.subcommand("replay")]
-    | Annotated[watch.WatchOptions, tyro.conf.subcommand("watch")]
-    | Annotated[compare.CompareOptions, tyro.conf.subcommand("compare")]
-    | Annotated[suite.SuiteOptions, tyro.conf.subcommand("suite")]
-    | Annotated[generalise.GeneraliseOptions, tyro.conf.subcommand("generalise")]
-    | Annotated[league.LeagueOptions, tyro.conf.subcommand("league")]
-    | Annotated[plot.PlotOptions, tyro.conf.subcommand("plot")]
-    | Annotated[board.BoardOptions, tyro.conf.subcommand("board")]
-    | Annotated[gallery.GalleryOptions, tyro.conf.subcommand("gallery")]
-    | Annotated[explain.ExplainOptions, tyro.conf.subcommand("explain")]
-    | Annotated[compress.CompressOptions, tyro.conf.subcommand("compress")]
-    | Annotated[attack.AttackOptions, tyro.conf.subcommand("attack")]
-    | Annotated[export.ExportOptions, tyro.conf.subcommand("export")]
-    | Annotated[push.PushOptions, tyro.conf.subcommand("push")]
-    | Annotated[pull.PullOptions, tyro.conf.subcommand("pull")]
+RUN = dict(COMMANDS.values())
+Command: Any = functools.reduce(
+    operator.or_,
+    (Annotated[kind, tyro.conf.subcommand(name)] for name, (kind, _) in COMMANDS.items()),
 )
 
 
