@@ -87,7 +87,7 @@ def test_the_table_compares_with_the_teacher():
     assert second[4:6] == ("125 (250) us, 8.0x", "1,250 (2,500) us, 8.0x")
     assert second[7].startswith("2.00 (")
     text = markdown([teacher, student], "a title", ["a sentence"])
-    assert "student $x\\|y$ (int8)" in text
+    assert "student &#36;x&#124;y&#36; (int8)" in text
     assert rendered(picture([teacher, student], "a $title$"), "png").startswith(b"\x89PNG")
     assert decode(Variant, json.loads(json.dumps(vars(teacher), default=vars))) is not None
 

@@ -11,11 +11,12 @@ import pytest
 import evaluate
 from agents import observation_specs
 from envs import EnvConfig, make
-from evaluation.explain.explain import PARTS
 from storage.policy_file import About, save_policy
 from tests.agents.synthetic import make_policy
 from tests.evaluation.policies import save_run
 from tests.programs import refused, succeed
+
+PARTS = ("maps", "checks", "interventions", "probes")
 
 CONFIG = EnvConfig(env="basic", height=36, width=48, time_limit=32)
 
