@@ -244,7 +244,7 @@ def settings() -> Iterator[Row]:
         yield Row(num_envs=32, num_groups=2, memory=memory, overlap=True)
     for num_envs, num_groups in _SIZES:
         yield Row(num_envs=num_envs, num_groups=num_groups, gradients="cuda-graph")
-    yield Row(num_envs=128, num_groups=4, overlap=True)
+    yield Row(num_envs=128, num_groups=4, overlap=True)  # In the environments of the last size.
     for env in _OTHERS:
         yield Row(env=env, num_envs=64, num_groups=4, gradients="cuda-graph")
     yield Row(num_envs=32, num_groups=2, inference="compiled")

@@ -22,7 +22,8 @@ def test_it_holds_the_scenarios_of_the_readme():
     readme = (ROOT / "README.md").read_text()
     assert NAMES
     for name in NAMES:
-        assert f"`](zoo/{name}/README.md) |" in readme
+        env = load_policy(ZOO / name / "policy.safetensors").env["env"]
+        assert f"| [`{env}`](zoo/{name}/README.md) |" in readme
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -183,14 +183,8 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT, MapT]):
             )
         if self.autotune and self.teacher is not None:
             raise ValueError("autotune measures without a teacher: leave out one of the two")
-        if self.agent_name in SB3_AGENTS and (self.overlap or self.autotune):
-            raise ValueError(
-                f"{self.agent_name} has its own collector: leave out --overlap and --autotune"
-            )
-        for flag in ("inference", "gradients"):
-            value = getattr(self, flag)
-            if self.agent_name in SB3_AGENTS and value not in ("auto", "eager"):
-                raise ValueError(f"{flag} {value} is not for {self.agent_name}; use eager")
+        if self.agent_name in SB3_AGENTS:
+            self._check_what_sb3_agents_lack()
         # With both, updates on large rollouts hung: benchmarks/results/gpu.md.
         if self.overlap and self.gradients == "cuda-graph":
             raise ValueError(
@@ -206,6 +200,17 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT, MapT]):
             raise ValueError(f"hang_after_s must be greater than 0, got {self.hang_after_s}")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"seed must be between 0 and 2^31 - 1, got {self.seed}")
+
+    def _check_what_sb3_agents_lack(self) -> None:
+        """Check that agents of Stable-Baselines3 collect, act and learn as it does."""
+        if self.overlap or self.autotune:
+            raise ValueError(
+                f"{self.agent_name} has its own collector: leave out --overlap and --autotune"
+            )
+        for flag in ("inference", "gradients"):
+            value = getattr(self, flag)
+            if value not in ("auto", "eager"):
+                raise ValueError(f"{flag} {value} is not for {self.agent_name}; use eager")
 
     def _check_shared_environments(self) -> None:
         """Check that evaluations can be played in the training's environments."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -142,7 +142,12 @@ def read_curve(path: Path, tag: str = RETURN) -> Curve | None:
         path: the progress.csv.
         tag: its column.
     """
-    rows = [row for row in read_progress(path) if row.get(tag)]
+    return curve_of(read_progress(path), tag)
+
+
+def curve_of(progress: Sequence[Mapping[str, str]], tag: str = RETURN) -> Curve | None:
+    """Return a curve in the rows of a progress.csv; see `read_curve`."""
+    rows = [row for row in progress if row.get(tag)]
     try:
         curve = np.array([[float(row[_STEPS]), float(row[tag])] for row in rows])
     except (ValueError, KeyError, TypeError):

@@ -7,12 +7,13 @@ after the run folders are gone.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from evaluation.report.curves import read_curve, read_progress
+from evaluation.report.curves import curve_of, read_progress
 from evaluation.statistics import Floats
 from storage.files import FileError
 from storage.run_folder import RunFolder
@@ -33,7 +34,8 @@ def training_of(run: Path) -> dict[str, Any] | None:
     record: dict[str, Any] = {"config": {}}
     with contextlib.suppress(FileError):
         record = RunFolder(run).read_record()
-    curve, end = read_curve(run / "progress.csv"), _last_row(run / "progress.csv")
+    progress = read_progress(run / "progress.csv")
+    curve, end = curve_of(progress), _last_values(progress)
     if curve is None and not record["config"]:
         return None
     return {
@@ -51,10 +53,10 @@ def _stored(steps: Floats, returns: Floats) -> dict[str, list[float]]:
     return {"env_steps": [int(step) for step in steps[places]], "returns": rounded}
 
 
-def _last_row(path: Path) -> dict[str, float]:
-    """Return the last value of the counters of a progress.csv."""
+def _last_values(progress: Sequence[Mapping[str, str]]) -> dict[str, float]:
+    """Return the last values of the counters in the rows of a progress.csv."""
     found: dict[str, float] = {}
-    for row in read_progress(path):
+    for row in progress:
         for name in ("time/total_timesteps", "time/time_elapsed"):
             with contextlib.suppress(ValueError, TypeError):
                 found[name] = float(row.get(name) or "")

@@ -120,7 +120,7 @@ def test_length_of_training_and_speed_are_averaged_over_seeds(folder):
         for result in comparison.results
     ]
     assert all(each > 0 for each in seconds)
-    assert sum(seconds) < elapsed
+    assert 0.1 * elapsed < sum(seconds) < elapsed
     random = by_name(comparison)["random"]
     assert (random.env_steps, random.seconds, random.contestants) == (0, 0, ())
 
