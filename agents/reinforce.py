@@ -12,11 +12,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from agents.a2c import policy_gradient_loss
-from agents.agent import Agent, AgentConfig, following_values
+from agents.agent import Agent, AgentConfig
 from agents.gradients import Metrics
 from agents.policy import PolicyOutput
-from agents.returns import discounted_returns
-from agents.rollout import Minibatch, Rollout
+from agents.rollout import Minibatch
 from agents.search_space import Choice, SearchSpace
 
 
@@ -28,6 +27,8 @@ class ReinforceConfig(AgentConfig):
     """Env steps in each environment between two updates, T."""
     learning_rate: float = 1e-3
     """Step size of the optimiser."""
+    gae_lambda: float = 1.0
+    """Generalised advantage estimation: 1 is the discounted return less the value."""
 
     search_space: ClassVar[SearchSpace] = {
         **AgentConfig.search_space,
@@ -38,12 +39,6 @@ class ReinforceConfig(AgentConfig):
 
 class Reinforce(Agent[ReinforceConfig]):
     """Learns from discounted returns, with values as a baseline and for what follows a rollout."""
-
-    def estimate(self, rollout: Rollout, rewards: Tensor) -> tuple[Tensor, Tensor]:
-        """Return discounted returns minus the baseline, and the returns; see `Agent.estimate`."""
-        following = following_values(rollout)
-        returns = discounted_returns(rewards, following, rollout.dones, gamma=self.config.gamma)
-        return returns - rollout.values, returns
 
     def loss(self, output: PolicyOutput, batch: Minibatch) -> tuple[Tensor, Metrics]:
         """See `Agent.loss` and `policy_gradient_loss`."""

@@ -136,31 +136,6 @@ def vtrace(
     return rewards + gamma * next_targets - values, values + corrections[:-1], rho
 
 
-def discounted_returns(
-    rewards: Tensor, following: Tensor, dones: Tensor, *, gamma: float
-) -> Tensor:
-    """Return the Monte Carlo returns: the discounted sums of rewards until the end of the episode.
-
-    If the rollout stops before the end of the episode, or if the episode was truncated, the value
-    of the last state replaces the rewards that would have followed.
-
-    Args:
-        rewards: (T, N) float32.
-        following: (T, N) float32 from `next_values`.
-        dones: (T, N) bool, whether an episode ended with the step, in either way.
-        gamma: discount of an env step.
-
-    Returns:
-        (T, N) float32.
-    """
-    returns = torch.empty_like(rewards)
-    rest = following[-1]
-    for t in reversed(range(len(rewards))):
-        rest = rewards[t] + gamma * torch.where(dones[t], following[t], rest)
-        returns[t] = rest
-    return returns
-
-
 def explained_variance(predictions: Tensor, targets: Tensor) -> Tensor:
     """Return the share of the targets' variance that predictions explain.
 

@@ -200,7 +200,7 @@ def probability_of_improvement(ours: Strata, theirs: Strata) -> Interval:
     left, right = _together(ours), _together(theirs)
     samples = _share_above(left, right, _resampled(ours, rng), _resampled(theirs, rng))
     once = _share_above(left, right, np.ones((1, len(left)), int), np.ones((1, len(right)), int))
-    low, high = _percentiles(samples)
+    low, high = percentile_interval(samples)
     return Interval(estimate=float(once[0]), low=float(low), high=float(high))
 
 
@@ -247,7 +247,8 @@ def _share_above(
     return np.asarray(halves / (2 * len(ours) * len(theirs)), np.float64)
 
 
-def _percentiles(samples: Floats) -> Floats:
+def percentile_interval(samples: Floats | Sequence[float]) -> Floats:
+    """Return the ends of the 95 % interval of resampled estimates, (2, ...), from (R, ...)."""
     return np.percentile(samples, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)], axis=0)
 
 
@@ -267,7 +268,7 @@ def performance_profile(strata: Strata, thresholds: Floats) -> tuple[Floats, Flo
     scores = _together(strata)
     above = np.searchsorted(np.sort(scores), thresholds, "right")
     counts = _resampled(strata, np.random.default_rng(0))
-    low, high = _percentiles((len(scores) - _below(scores, counts)[:, above]) / len(scores))
+    low, high = percentile_interval((len(scores) - _below(scores, counts)[:, above]) / len(scores))
     return (len(scores) - above) / len(scores), low, high
 
 

@@ -20,7 +20,7 @@ from scipy import stats
 from agents.device import single_thread
 from agents.policy import Policy
 from evaluation.explain.seen import Seen
-from evaluation.statistics import CONFIDENCE, Interval
+from evaluation.statistics import Interval, percentile_interval
 
 Floats = NDArray[np.float64]
 _FOLDS = 5
@@ -111,7 +111,7 @@ def probe(features: Floats, fact: Floats, episode: NDArray[np.int64]) -> Probe |
         drawn = np.concatenate([rows[i] for i in rng.integers(len(rows), size=len(rows))])
         if fact[drawn].min() < fact[drawn].max():
             scores.append(score(fact[drawn], predicted[drawn]))
-    low, high = np.percentile(scores, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
+    low, high = percentile_interval(scores)
     return Probe(
         score=Interval(estimate=score(fact, predicted), low=float(low), high=float(high)),
         states=len(fact),

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.statistics import percentile_interval
+
 Floats = NDArray[np.float64]
 Pair = tuple[int, int]
 SCALE = 400.0  # Elo: a difference of 400 means that the stronger one wins ten of eleven.
@@ -114,7 +116,7 @@ def rate(
         again[pair] = len(each) * shares @ _RESULTS
     drawn = _anchored(bradley_terry(_tables(again, lengths, count)), anchor)
     # Where one player has won all matches, the estimate is at one end of what can be drawn.
-    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+    low, high = percentile_interval(drawn)
     low, high = np.minimum(low, estimate), np.maximum(high, estimate)
     return [
         Rating(rating=float(r), low=float(a), high=float(b))

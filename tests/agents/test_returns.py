@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.utils import explained_variance as sb3_explained_variance
 
-from agents.returns import discounted_returns, explained_variance, gae, next_values, vtrace
+from agents.returns import explained_variance, gae, next_values, vtrace
 
 
 def column(*numbers):
@@ -171,6 +171,15 @@ def test_gae_equals_stable_baselines3(seed):
     np.testing.assert_allclose(advantages + values, buffer.returns, rtol=1e-4, atol=1e-5)
 
 
+def discounted_returns(rewards, following, dones, *, gamma):
+    """Return the discounted sums of rewards until the end of each episode, (T, N)."""
+    returns, rest = torch.empty_like(rewards), following[-1]
+    for t in reversed(range(len(rewards))):
+        rest = rewards[t] + gamma * torch.where(dones[t], following[t], rest)
+        returns[t] = rest
+    return returns
+
+
 def test_gae_with_lambda_0_is_the_td_error_and_with_1_the_return_less_the_value():
     generator = torch.Generator().manual_seed(3)
     rewards, values, following = torch.randn(3, 20, 2, generator=generator)
@@ -305,27 +314,16 @@ def test_a_wrong_shape_is_an_error_that_names_the_argument(name):
         next_values(**arguments)
 
 
-def test_discounted_returns_equal_hand_worked_numbers():
+def test_gae_with_lambda_1_equals_hand_worked_returns():
     # gamma 0.5; rewards 1 2 4 8; the episode terminates with step 1; the value after the rollout is
     # 16.
     # R_3 = 8 + 0.5 * 16 = 16;  R_2 = 4 + 0.5 * 16 = 12;  R_1 = 2;  R_0 = 1 + 0.5 * 2 = 2
     # With a truncation at step 1 and a value of 6: R_1 = 2 + 0.5 * 6 = 5;  R_0 = 1 + 0.5 * 5 = 3.5
-    rewards, dones = column(1, 2, 4, 8), flags(0, 1, 0, 0)
+    rewards, values, dones = column(1, 2, 4, 8), column(5, 7, 3, 6), flags(0, 1, 0, 0)
     for value, expected in ((0, [2, 2, 12, 16]), (6, [3.5, 5, 12, 16])):
-        following = column(9, value, 9, 16)
-        returns = discounted_returns(rewards, following, dones, gamma=0.5)
-        assert returns.flatten().tolist() == expected
-
-
-def test_returns_are_computed_lane_by_lane():
-    generator = torch.Generator().manual_seed(0)
-    rewards, following = torch.randn(2, 9, 3, generator=generator)
-    dones = torch.rand(9, 3, generator=generator) < 0.3
-    together = discounted_returns(rewards, following, dones, gamma=0.9)
-    for n in range(3):
-        lane = slice(n, n + 1)
-        alone = discounted_returns(rewards[:, lane], following[:, lane], dones[:, lane], gamma=0.9)
-        assert torch.equal(together[:, lane], alone)
+        following = column(7, value, 6, 16)
+        advantages = gae(rewards, values, following, dones, gamma=0.5, gae_lambda=1.0)
+        assert (advantages + values).flatten().tolist() == expected
 
 
 def test_explained_variance_of_perfect_useless_and_harmful_predictions():
