@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import difflib
 import functools
 import importlib
@@ -13,6 +14,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
 
 from envs.actions import check_actions, with_plain_actions
 from envs.config import EnvConfig
@@ -35,6 +37,13 @@ _PACKAGES = {
 }
 # Gymnasium's own environments that need another package: pattern -> this project's extra.
 _EXTRAS = {r"(CarRacing|LunarLander|BipedalWalker)": "box2d"}
+_CAR_RACING = "CarRacing-v3"
+# Environments that hold an action for several frames themselves, and need not return each of them:
+# pattern -> names of their arguments for the frames of a step and for the time limit in frames.
+_HOLDING = {
+    r"ALE/": ("frameskip", "max_num_frames_per_episode"),
+    _CAR_RACING: ("frame_skip", "time_limit"),
+}
 # Options that only Doom environments have, and options that they do not have.
 _DOOM_OPTIONS = (
     "extra_channels",
@@ -251,7 +260,7 @@ def make(config: EnvConfig, render_mode: str | None = None) -> gym.Env[Any, Any]
         _refuse_options(decided, config, f"decided by {config.env} itself; leave it out")
         env.unwrapped.time_limit = config.time_limit or env.unwrapped.time_limit
         return _wrapped_doom(env, config)
-    if name.startswith("ALE/"):
+    if _holds_actions(name):
         frames = frames_per_env_step(config) if _needs_frames(config) else 1
         config = replace(config, frame_skip=frames)
     native = Native(env, name)
@@ -267,20 +276,16 @@ def _make_other(name: str, config: EnvConfig, render_mode: str | None = None) ->
     # Not every environment takes a render mode.
     options: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     options |= parse_kwargs(config.env_kwargs)
-    if name.startswith("ALE/"):
-        # The emulator itself skips frames, which is faster, unless they are needed here.
-        options["frameskip"] = 1 if _needs_frames(config) else frames_per_env_step(config)
+    frame_skip, time_limit = _holds_actions(name) or ("", "max_episode_steps")
+    if frame_skip:
+        options[frame_skip] = 1 if _needs_frames(config) else frames_per_env_step(config)
     if config.time_limit is not None:
-        # The emulator counts frames. Gymnasium counts steps, which are frames elsewhere.
-        is_atari = name.startswith("ALE/")
-        options["max_num_frames_per_episode" if is_atari else "max_episode_steps"] = (
-            config.time_limit
-        )
+        options[time_limit] = config.time_limit
     if render_mode == "rgb_array":
         # SDL, which draws the classic environments, must not look for a display.
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     try:
-        return gym.make(name, **options)
+        return gym.make(_faster(name) or name, **options)
     except gym.error.DependencyNotInstalled as error:
         extra = next((e for pattern, e in _EXTRAS.items() if re.match(pattern, name)), None)
         command = f'pip install -e ".[{extra}]"' if extra else str(error)
@@ -289,8 +294,24 @@ def _make_other(name: str, config: EnvConfig, render_mode: str | None = None) ->
         raise EnvError(f"{name} could not be made: {' '.join(str(error).split())}") from error
 
 
+def _holds_actions(name: str) -> tuple[str, str] | None:
+    """Return the arguments of an environment that holds actions itself, see `_HOLDING`."""
+    return next((names for pattern, names in _HOLDING.items() if re.match(pattern, name)), None)
+
+
+def _faster(name: str) -> EnvSpec | None:
+    """Return the specification of our faster version of an environment, None if there is none."""
+    if name != _CAR_RACING:
+        return None
+    spec = copy.deepcopy(gym.spec(name))
+    spec.entry_point = "envs.car_racing:CarRacing"
+    # It counts frames itself, because several of them are one step.
+    spec.kwargs["time_limit"], spec.max_episode_steps = spec.max_episode_steps, None
+    return spec
+
+
 def _needs_frames(config: EnvConfig) -> bool:
-    """Return whether an Atari game's frames are stepped here, not by the emulator."""
+    """Return whether frames are stepped here, one by one, although the environment could."""
     return config.max_pool or config.noop_max > 0
 
 
