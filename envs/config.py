@@ -9,6 +9,7 @@ from envs.own import check_wrappers, parse_kwargs
 
 Observation = Literal["palette", "rgb", "gray"]
 ExtraChannel = Literal["depth", "labels", "automap"]
+ShapingName = Literal["new_places", "damage"]
 Actions = Literal["auto", "combinations", "groups"]
 Opponent = Literal["self", "bot", "random", "still"]
 
@@ -76,6 +77,8 @@ class EnvConfig:
     """Matches only: who the other players are. self: policies; scores then play against bots."""
     env_kwargs: tuple[str, ...] = ()
     """Not in Doom: arguments with which the environment is made, as KEY=VALUE KEY=VALUE ..."""
+    shaping: tuple[ShapingName, ...] = ()
+    """Doom only: rewards that are added for learning, see `envs.doom.shaping`."""
     wrappers: tuple[str, ...] = ()
     """Wrappers around the environment, as MODULE:NAME ..., the first innermost, for learning."""
     native_reward: bool = False
@@ -87,7 +90,7 @@ class EnvConfig:
 
     def __post_init__(self) -> None:
         """Check ranges, and make tuples of lists, which are what files hold."""
-        for name in ("extra_channels", "env_kwargs", "wrappers", "files"):
+        for name in ("extra_channels", "env_kwargs", "shaping", "wrappers", "files"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         lowest = {"height": 1, "width": 1, "frame_stack": 1, "delta_bins": 3, "targets_every": 1}
         for name, low in lowest.items():
@@ -112,8 +115,10 @@ class EnvConfig:
             raise ValueError(f"noop_max must be between 0 and {_MAX_NOOPS:,}, got {self.noop_max}")
         if self.skill is not None and not 1 <= self.skill <= 5:
             raise ValueError(f"skill must be between 1 and 5, got {self.skill}")
-        if len(set(self.extra_channels)) != len(self.extra_channels):
-            raise ValueError(f"extra_channels lists a channel twice: {self.extra_channels}")
+        for name in ("extra_channels", "shaping"):
+            listed = getattr(self, name)
+            if len(set(listed)) != len(listed):
+                raise ValueError(f"{name} lists one twice: {' '.join(listed)}")
         # Not imported above, because Doom's environment imports this module.
         from envs.doom.maps import map_options
 
@@ -137,6 +142,7 @@ class EnvConfig:
         return replace(
             self,
             terminal_on_life_loss=False,
+            shaping=(),
             native_reward=bool(self.wrappers) or is_imported(self.env),
             opponent=opponent,
         )

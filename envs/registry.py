@@ -24,6 +24,7 @@ from envs.doom.maps import MAPS, PREFIX
 from envs.doom.players import players_kind
 from envs.doom.players.single import MatchEnv
 from envs.doom.scenarios import FREEDOOM_MAPS, SCENARIOS, camel_case, name_here
+from envs.doom.shaping import shaped
 from envs.errors import EnvError
 from envs.native import Native, Reported
 from envs.observations import Checked
@@ -58,6 +59,7 @@ _DOOM_OPTIONS = (
     "actions",
     "delta_bins",
     "opponent",
+    "shaping",
 )
 _OTHER_OPTIONS = ("max_pool", "noop_max", "fire_reset", "terminal_on_life_loss", "env_kwargs")
 # Options of single-player Doom that matches do not have.
@@ -68,10 +70,11 @@ _NOT_IN_MATCHES = (
     "enemy_in_view",
     "depth_targets",
     "kind_targets",
+    "shaping",
     "wrappers",
 )
 # Options of an environment that is Doom in a wrapper of its own.
-_OWN_DOOM_OPTIONS = ("env", "time_limit", "env_kwargs", "wrappers", "native_reward")
+_OWN_DOOM_OPTIONS = ("env", "time_limit", "env_kwargs", "shaping", "wrappers", "native_reward")
 # A file may name these: those of our presets, from a package that making the environment imports.
 TRUSTED_WRAPPERS = ("minigrid.wrappers:OneHotPartialObsWrapper",)
 # Names of Atari games before ALE/..., such as PongNoFrameskip-v4, Pong-ram-v0, Pong-v4 and pong.
@@ -118,7 +121,8 @@ def make_doom(*, env: str, render_mode: str | None = None, **options: Any) -> Do
         EnvError: If an option does not exist, or does not apply to Doom.
     """
     config = doom_config(env, options)
-    _refuse_options(("wrappers",), config, "for `train.py`; wrap what gymnasium.make returns")
+    for_training = "for `train.py`; wrap what gymnasium.make returns"
+    _refuse_options(("shaping", "wrappers"), config, for_training)
     return DoomEnv(config, render_mode)
 
 
@@ -252,7 +256,7 @@ def make(config: EnvConfig, render_mode: str | None = None) -> gym.Env[Any, Any]
             return MatchEnv(replace(config, env=name), render_mode)
         _refuse_options(("opponent",), config, f"an option of matches; {name} is not one")
         doom = DoomEnv(replace(config, env=name), render_mode)
-        return _wrapped_doom(doom, config) if config.wrappers else doom
+        return _wrapped_doom(doom, config) if config.wrappers or config.shaping else doom
     _refuse_options(_DOOM_OPTIONS, config, f"an option of Doom environments; {name} is not one")
     env = _make_other(name, config, render_mode)
     if isinstance(env.unwrapped, DoomEnv):
@@ -316,14 +320,14 @@ def _needs_frames(config: EnvConfig) -> bool:
 
 
 def _wrapped_doom(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[Any, Any]:
-    """Return Doom in a user's wrappers.
+    """Return Doom with shaped rewards, in a user's wrappers.
 
     Raises:
         EnvError: If a wrapper fails, or changes the observation space.
     """
     doom = env.unwrapped
     assert isinstance(doom, DoomEnv)
-    env = wrapped(env, config.wrappers)
+    env = wrapped(shaped(env, config.shaping), config.wrappers)
     if env.observation_space != doom.observation_space:
         raise EnvError(
             f"{config.env} wraps Doom so that it observes {env.observation_space}; wrappers may "
@@ -336,13 +340,14 @@ def _wrapped_doom(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[Any, Any
 
 
 def is_plain_doom(config: EnvConfig) -> bool:
-    """Return whether an environment is Doom for one player, without wrappers: deterministic.
+    """Return whether an environment is Doom for one player, not wrapped: deterministic.
 
     Raises:
         EnvError: If it names a file or a map that does not exist.
     """
     is_match = players_kind(config.env) is not None
-    return game_spec(config.env) is not None and not is_match and not config.wrappers
+    is_changed = bool(config.wrappers or config.shaping)
+    return game_spec(config.env) is not None and not is_match and not is_changed
 
 
 def own_time_limit(env: str, env_kwargs: tuple[str, ...] = ()) -> int | None:

@@ -23,7 +23,8 @@ from envs import EnvConfig
         ({"targets_every": 0}, "targets_every must be at least 1, got 0"),
         ({"skill": 0}, "skill must be between 1 and 5"),
         ({"skill": 6}, "skill must be between 1 and 5"),
-        ({"extra_channels": ("depth", "depth")}, "extra_channels lists a channel twice"),
+        ({"extra_channels": ("depth", "depth")}, "extra_channels lists one twice"),
+        ({"shaping": ("damage", "damage")}, "shaping lists one twice"),
     ],
 )
 def test_refuses_values_out_of_range(options, message):

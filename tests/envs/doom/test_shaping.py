@@ -1,0 +1,98 @@
+"""Tests of `envs.doom.shaping`."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import get_args
+
+import gymnasium as gym
+import pytest
+
+from envs.config import EnvConfig, ShapingName
+from envs.doom.players import KINDS
+from envs.doom.shaping import SHAPING, Damage, NewPlaces
+from envs.errors import EnvError
+from envs.registry import canonical_name, is_plain_doom, make
+
+SMALL = {"height": 30, "width": 40}
+
+
+def played(config, seed=3):
+    """Play an episode of random actions, and return what was paid, and facts of each env step."""
+    with contextlib.closing(make(config)) as env:
+        env.reset(seed=seed)
+        env.action_space.seed(seed)
+        doom = env.unwrapped
+        facts, rewards, ended = [(doom.pose(), doom.episode_statistics())], [], False
+        while not ended:
+            _, reward, terminated, truncated, info = env.step(env.action_space.sample())
+            rewards.append(reward)
+            facts.append((doom.pose(), doom.episode_statistics()))
+            ended = terminated or truncated
+    return rewards, facts, info["statistics"]["r"]
+
+
+def test_every_name_can_be_given():
+    assert set(get_args(ShapingName)) == set(SHAPING)
+
+
+def test_new_places_are_paid_once():
+    plain = EnvConfig(env="maps:maze", **SMALL)
+    native, facts, total = played(plain)
+    rewards, _, reported = played(EnvConfig(env="maps:maze", shaping=("new_places",), **SMALL))
+    entered, expected = set(), []
+    for pose, _ in facts:
+        place = int(pose.x // NewPlaces.side), int(pose.y // NewPlaces.side)
+        expected.append(0.0 if place in entered else NewPlaces.reward)
+        entered.add(place)
+    assert len(entered) > 3
+    added = [got - paid for got, paid in zip(rewards, native, strict=True)]
+    assert added == pytest.approx(expected[1:])  # The start is not paid.
+    assert reported == total, "what is reported is native"
+
+
+def test_damage_is_paid_when_dealt_and_costs_when_taken():
+    native, facts, total = played(EnvConfig(env="defend_the_line", **SMALL))
+    rewards, _, reported = played(EnvConfig(env="defend_the_line", shaping=("damage",), **SMALL))
+    last = facts[-1][1]
+    assert last["damage"] > 0
+    assert last["damage_taken"] > 0
+    added = sum(rewards) - sum(native)
+    expected = Damage.dealt * last["damage"] - Damage.taken * last["damage_taken"]
+    assert added == pytest.approx(expected)
+    assert reported == total == pytest.approx(sum(native))
+
+
+@pytest.mark.parametrize("name", SHAPING)
+def test_evaluations_are_without_it(name):
+    config = EnvConfig(env="maps:arena", shaping=(name,), **SMALL)
+    assert not is_plain_doom(config)
+    scored = config.whole_games()
+    assert scored == EnvConfig(env="maps:arena", **SMALL).whole_games()
+    assert is_plain_doom(scored)
+
+
+def test_all_are_added():
+    plain, both = (
+        played(EnvConfig(env="maps:arena", shaping=names, **SMALL))[0]
+        for names in ((), ("new_places", "damage"))
+    )
+    (places, damage) = (
+        played(EnvConfig(env="maps:arena", shaping=(name,), **SMALL))[0]
+        for name in ("new_places", "damage")
+    )
+    one, other = sum(places) - sum(plain), sum(damage) - sum(plain)
+    assert one > 0
+    assert other != 0
+    assert sum(both) - sum(plain) == pytest.approx(one + other)
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", f"players:{next(iter(KINDS))}"])
+def test_elsewhere_it_is_refused(env):
+    with pytest.raises(EnvError, match="shaping is "):
+        make(EnvConfig(env=canonical_name(env), shaping=("damage",)))
+
+
+def test_gymnasium_refuses_it():
+    with pytest.raises(EnvError, match=r"shaping is for `train.py`"):
+        gym.make("envs:doomgrad/Basic-v0", shaping=("damage",))
