@@ -271,7 +271,9 @@ def given_values(arguments: Sequence[str], name: str) -> list[str]:
     return values
 
 
-_REPEATED = ("import", "objectives", "extra_channels", "env_kwargs", "shaping", "wrappers")
+_REPEATED = (
+    *("import", "objectives", "extra_channels", "buttons", "env_kwargs", "shaping", "wrappers"),
+)
 
 
 def join_repeated(arguments: Sequence[str]) -> list[str]:

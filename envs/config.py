@@ -65,6 +65,8 @@ class EnvConfig:
     screen; takes time."""
     targets_every: int = 8
     """Doom only: one of this many environments reports these targets, the others -1."""
+    buttons: tuple[str, ...] = ()
+    """Doom only: which of the scenario's buttons the agent has, such as ATTACK; by default all."""
     actions: Actions = "auto"
     """Doom only: button combinations, or one choice per group. auto: combinations if at most 24."""
     delta_bins: int = 5
@@ -90,7 +92,7 @@ class EnvConfig:
 
     def __post_init__(self) -> None:
         """Check ranges, and make tuples of lists, which are what files hold."""
-        for name in ("extra_channels", "env_kwargs", "shaping", "wrappers", "files"):
+        for name in ("extra_channels", "buttons", "env_kwargs", "shaping", "wrappers", "files"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         lowest = {"height": 1, "width": 1, "frame_stack": 1, "delta_bins": 3, "targets_every": 1}
         for name, low in lowest.items():

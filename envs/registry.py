@@ -56,6 +56,7 @@ _DOOM_OPTIONS = (
     "kind_targets",
     "targets_every",
     "skill",
+    "buttons",
     "actions",
     "delta_bins",
     "opponent",
@@ -70,6 +71,7 @@ _NOT_IN_MATCHES = (
     "enemy_in_view",
     "depth_targets",
     "kind_targets",
+    "buttons",
     "shaping",
     "wrappers",
 )

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from vizdoom import GameVariable
 
 from envs.config import EnvConfig
-from envs.doom.actions import ActionSet
+from envs.doom.actions import ActionSet, chosen_buttons
 from envs.doom.cfg import GameSpec, game_spec
 from envs.doom.engine import (
     ENGINE_ERRORS,
@@ -129,6 +129,7 @@ class DoomEnv(gym.Env[Any, Any]):
         if isinstance(config.map, MapConfig):
             self.maps = MapSource(config.env, config.map)
             spec = replace(spec, settings={**spec.settings, "render_hud": config.map.hud})
+        spec = replace(spec, buttons=chosen_buttons(spec.buttons, config.buttons))
         self.game_spec: GameSpec = spec
         self.frame_skip = config.frame_skip or FRAME_SKIP
         self.time_limit = config.time_limit or spec.time_limit

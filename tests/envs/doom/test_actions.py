@@ -1,5 +1,7 @@
 """Tests of `envs.doom.actions`: buttons exclude each other, and no two actions are equal."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import vizdoom
@@ -7,8 +9,17 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.doom.actions import AUTO_COMBINATIONS, MAX_COMBINATIONS, ActionSet, group_buttons
+from envs.config import EnvConfig
+from envs.doom.actions import (
+    AUTO_COMBINATIONS,
+    MAX_COMBINATIONS,
+    ActionSet,
+    chosen_buttons,
+    group_buttons,
+)
 from envs.doom.scenarios import FREEDOOM_BUTTONS, SCENARIOS
+from envs.errors import EnvError
+from envs.registry import make
 
 BUTTONS = sorted(vizdoom.Button.__members__)
 DELTAS = [button for button in BUTTONS if button.endswith("_DELTA")]
@@ -161,3 +172,33 @@ def test_no_two_actions_press_the_same_buttons_and_none_opposite_ones(buttons, k
 def test_sizes_of_groups_do_not_depend_on_the_order_of_the_buttons(buttons):
     sizes = sorted(len(group.choices) for group in group_buttons(buttons, 5))
     assert sizes == sorted(len(g.choices) for g in group_buttons(sorted(buttons), 5))
+
+
+def test_chosen_buttons_keep_the_engines_order():
+    buttons = SCENARIOS["deathmatch"].buttons
+    assert chosen_buttons(buttons, ()) == buttons
+    assert chosen_buttons(buttons, ("TURN_LEFT", "ATTACK")) == ("ATTACK", "TURN_LEFT")
+    with pytest.raises(EnvError, match=r"there is no button JUMP; choose from ATTACK SPEED "):
+        chosen_buttons(buttons, ("ATTACK", "JUMP"))
+
+
+def test_an_agent_with_fewer_buttons_plays_the_same_game():
+    """What it can do is what an agent with all buttons does that leaves the others alone."""
+    size = {"env": "deadly_corridor", "actions": "groups", "height": 30, "width": 40}
+    fewer = ("MOVE_FORWARD", "TURN_LEFT", "TURN_RIGHT", "ATTACK")
+    with (
+        contextlib.closing(make(EnvConfig(**size))) as whole,
+        contextlib.closing(make(EnvConfig(buttons=fewer, **size))) as restricted,
+    ):
+        assert restricted.action_space.nvec.tolist() == [3, 2, 2]
+        assert whole.action_space.nvec.tolist() == [3, 3, 3, 2]
+        np.testing.assert_array_equal(restricted.reset(seed=7)[0], whole.reset(seed=7)[0])
+        restricted.action_space.seed(7)
+        done = False
+        while not done:
+            turn, move, attack = restricted.action_space.sample()
+            got = restricted.step((turn, move, attack))
+            expected = whole.step((turn, move, 0, attack))
+            np.testing.assert_array_equal(got[0], expected[0])
+            assert got[1:] == expected[1:]
+            done = got[2] or got[3]
