@@ -73,7 +73,7 @@ _ATARI_PPO: dict[str, Any] = {
 
 # Where what was seen matters long after, the gradient must reach back to it; rare rewards need
 # larger batches, since a rollout without any holds little but noise.
-_LONG_PPO: dict[str, Any] = {"agent.rollout_length": 128, "agent.minibatch_size": 512}
+_RARE_PPO: dict[str, Any] = {"agent.rollout_length": 128, "agent.minibatch_size": 512}
 
 # What an objective needs of Doom, which is only reported if it is asked for. Whether an enemy is in
 # view is the most useful of the variables to predict.
@@ -165,9 +165,9 @@ _FAMILIES: tuple[tuple[str, dict[str, Any]], ...] = (
 # Rewards of hundreds are scaled to about 1, so that the value loss does not dominate the policy's.
 _HUNDREDS: dict[str, Any] = {"agent.reward_scale": 0.01}
 
-# Long episodes that differ much, by their rooms or by where things lie: of 16 environments, batches
-# would differ too much.
-_ROOMS: dict[str, Any] = {
+# Long episodes that differ much, by their rooms, by where things lie, or by who attacks: of 16
+# environments, batches would differ too much.
+_LONG: dict[str, Any] = {
     "agent.normalize_obs": True,
     "agent.gamma": 0.995,
     "num_envs": 32,
@@ -186,7 +186,7 @@ _ENVS: dict[str, dict[str, Any]] = {
     "basic": _BASIC,
     "simpler_basic": _BASIC,
     "learning": _BASIC,
-    "rocket_basic": {**_HUNDREDS, "total_env_steps": 500_000},
+    "rocket_basic": _BASIC,
     # The monster is heard, not seen.
     "basic_audio": {**_BASIC, "env.sound": True},
     # The message that names the target is there for one env step.
@@ -217,19 +217,19 @@ _ENVS: dict[str, dict[str, Any]] = {
     # Health is not on the screen: a policy that cannot see it does not know how long it will live.
     "health_gathering": {
         **_HUNDREDS,
-        **_ROOMS,
+        **_LONG,
         "env.variables": True,
         "total_env_steps": 150_000,
     },
     # What was seen behind the last corner matters too; memory has not been tried with the rest.
     "health_gathering_supreme": {
         **_HUNDREDS,
-        **_ROOMS,
+        **_LONG,
         "env.variables": True,
         "total_env_steps": 600_000,
     },
     # One frame does not show where a fireball flies.
-    "take_cover": {**_HUNDREDS, "env.frame_stack": 2, "total_env_steps": 400_000},
+    "take_cover": {**_HUNDREDS, **_LONG, "env.frame_stack": 2, "total_env_steps": 300_000},
     # Each room looks different, so that no memory is needed. An action that is held for 8 tics, a
     # quarter of a second, leads farther, and the vest is fewer decisions away.
     "my_way_home": {
@@ -262,9 +262,9 @@ _ENVS: dict[str, dict[str, Any]] = {
     "maps:maze": _RECURRENT,
     # Health is not on the screen, and a tic pays 1: as in health_gathering. Where medikits are left
     # could be remembered, but without memory, much more is learned in as much time.
-    "maps:gather": {**_HUNDREDS, **_ROOMS, "env.variables": True},
+    "maps:gather": {**_HUNDREDS, **_LONG, "env.variables": True},
     # Ammunition and health are not on the screen.
-    "maps:arena": {**_ROOMS, "env.variables": True},
+    "maps:arena": {**_LONG, "env.variables": True},
     # Where the items are seen, what tells the right one is not: without memory, the mean return is
     # at most 0.8. The reward comes 100 env steps after the cue, so it is discounted less.
     "maps:two_colours": {**_RECURRENT, "agent.gamma": 0.995, "total_env_steps": 1_000_000},
@@ -288,7 +288,7 @@ _AGENTS: dict[tuple[str, str], dict[str, Any]] = {
         "agent.learning_rate": 3e-4,
     },
     **{
-        (env, "ppo"): _LONG_PPO
+        (env, "ppo"): _RARE_PPO
         for env in (
             *("my_way_home", "maps:two_colours", "maps:key"),
             *("players:duel", "players:deathmatch", "players:cooperation"),
@@ -297,7 +297,7 @@ _AGENTS: dict[tuple[str, str], dict[str, Any]] = {
     **{
         (env, "ppo"): {"agent.minibatch_size": 512}
         for env in (
-            *("health_gathering", "health_gathering_supreme"),
+            *("health_gathering", "health_gathering_supreme", "take_cover"),
             *("maps:gather", "maps:arena"),
         )
     },
