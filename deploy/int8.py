@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
+from agents.distributions import num_draws
 from agents.extras import import_extra
 from agents.policy import Policy
 from deploy.errors import DeployError
@@ -28,7 +30,8 @@ Inputs = Mapping[str, NDArray[Any]]
 """The inputs of an exported policy for a batch of N observations, by name."""
 
 LARGEST_CHANGE = 0.1
-"""Largest mean change of a probability; above it, no file is written."""
+"""Largest share of decisions that change, or change of a mean action; above it, no file is written.
+"""
 WEIGHTS = "int8"
 """The type of the weights, in the file's metadata."""
 
@@ -60,12 +63,14 @@ def save_int8(
     original = translate(policy)
     model = quantize(original, policy, batches[::2])
     found = changes(original, model, batches[1::2])
-    for name in {"probabilities", "mean"} & found.keys():
-        if not found[name] <= LARGEST_CHANGE:  # Also true if the change is NaN.
-            raise DeployError(
-                f"8 bits change {name} by {found[name]:.2g} on average; at most {LARGEST_CHANGE} "
-                "is acceptable, so no file was written: calibrate on more episodes"
-            )
+    change, what = found.get("mean", 0.0), "mean actions by"
+    if "probabilities" in found:
+        change, what = changed_decisions(found["probabilities"], policy), "a share of decisions of"
+    if not change <= LARGEST_CHANGE:  # Also true if the change is NaN.
+        raise DeployError(
+            f"8 bits change {what} {change:.2g}; at most {LARGEST_CHANGE} is acceptable, so no "
+            "file was written: calibrate on more episodes"
+        )
     write_model(path, model, file, env=env, parity=found, weights=WEIGHTS)
     return found
 
@@ -128,6 +133,19 @@ def changes(original: Any, quantized: Any, batches: Sequence[Inputs]) -> dict[st
             change = one != other if name == ACTIONS else np.abs(one - other)
             found[name].append(float(np.mean(change)))
     return {name: float(np.mean(each)) for name, each in found.items()}
+
+
+def changed_decisions(change: float, policy: Policy) -> float:
+    """Return the total variation distance: the least share of decisions that must change.
+
+    Args:
+        change: the mean change of a probability.
+        policy: the policy. Its actions may consist of several decisions.
+    """
+    choices, decisions = policy.actor.num_choices, num_draws(policy.action_space)
+    # Of a button that is pressed or not, there is one probability; of choices, there are all.
+    is_button = isinstance(policy.action_space, spaces.MultiBinary)
+    return change if is_button else change * choices / decisions / 2
 
 
 class _Reader:

@@ -6,12 +6,13 @@ import itertools
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 from onnx import numpy_helper
 
 from agents import Policy
 from deploy import int8
 from deploy.errors import DeployError
-from deploy.int8 import changes, quantize, save_int8
+from deploy.int8 import changed_decisions, changes, quantize, save_int8
 from deploy.onnx import draw_inputs, translate
 from perception import ENCODERS, MEMORIES, PerceptionConfig
 from perception.encoders import VectorConfig
@@ -88,9 +89,32 @@ def test_what_changes_too_much_is_not_written(quantized, tmp_path, monkeypatch):
     monkeypatch.setattr(int8, "quantize", lambda *arguments: None)
     monkeypatch.setattr(int8, "changes", lambda *models: found)
     file = PolicyFile(policy=policy, env={}, about=About())
-    with pytest.raises(DeployError, match=r"8 bits change probabilities by .* calibrate on more"):
+    with pytest.raises(DeployError, match=r"8 bits change a share of decisions of .* calibrate on"):
         save_int8(tmp_path / "policy.onnx", file, [], env=ENV)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("space", "decisions"),
+    [
+        (spaces.Discrete(24), [slice(0, 24)]),
+        (spaces.MultiDiscrete([3, 9, 2]), [slice(0, 3), slice(3, 12), slice(12, 14)]),
+        (spaces.MultiBinary(4), None),
+    ],
+)
+def test_changed_decisions_are_the_total_variation_distance(space, decisions):
+    rng = np.random.default_rng(0)
+    policy = Policy({"obs": VECTOR}, space, PerceptionConfig())
+    if decisions is None:
+        ours, theirs = rng.random((2, 50, 4))
+        distances = [np.abs(ours - theirs)]
+    else:
+        draws = [rng.dirichlet(np.ones(part.stop - part.start), (2, 50)) for part in decisions]
+        ours, theirs = np.concatenate(draws, axis=-1)
+        # The largest difference of the probability of any set of choices.
+        distances = [np.maximum(pair[0] - pair[1], 0).sum(-1) for pair in draws]
+    change = float(np.abs(ours - theirs).mean())
+    assert changed_decisions(change, policy) == pytest.approx(float(np.mean(distances)))
 
 
 def test_a_policy_without_layers_is_refused():
