@@ -39,7 +39,7 @@ from training.assemble import make_agent, make_collector
 from training.config import AnyTrainConfig
 
 _CPU = torch.device("cpu")
-_REPEATS = 3  # Updates, of which the first one is not counted.
+_WARM_UP, _REPEATS = 3, 3  # The first ones take memory from the operating system.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +113,12 @@ def operations(compute: Callable[[], Any], env_steps: int) -> list[Row]:
         compute: the computation, which must run in the calling thread. It is run several times.
         env_steps: the number of env steps that it is of.
     """
-    compute()
+    for _ in range(_WARM_UP):
+        compute()
     with _Timed() as timed:
-        for _ in range(_REPEATS - 1):
+        for _ in range(_REPEATS):
             compute()
-    count = env_steps * (_REPEATS - 1)
+    count = env_steps * _REPEATS
     rows = [
         Row(name=name, shapes=shapes, seconds=seconds / count, multiply_adds=products / count)
         for (name, shapes), (seconds, products) in timed.totals.items()
