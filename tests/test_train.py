@@ -294,7 +294,7 @@ def test_a_signal_interrupts_an_evaluation_which_is_repeated(tmp_path):
         (["basic", "--agent", "sb3-ppo", "--overlap"], "sb3-ppo has its own collector"),
         (["basic", "--conv-strides", "4", "0", "1"], "must be positive"),
         (["basic", "--memory", "lstm", "--memory-size", "0"], "memory_size must be at least 1"),
-        (["deathmatch", "--actions", "combinations"], "use --actions groups"),
+        (["freedoom2:MAP01", "--actions", "combinations"], "use --actions groups"),
         (["CartPole-v1", "--variables"], "variables is an option of Doom environments"),
         (["CartPole-v1", "--actions", "groups"], "actions is an option of Doom environments"),
         (
