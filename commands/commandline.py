@@ -272,7 +272,13 @@ def given_values(arguments: Sequence[str], name: str) -> list[str]:
 
 
 _REPEATED = (
-    *("import", "objectives", "extra_channels", "buttons", "env_kwargs", "shaping", "wrappers"),
+    "import",
+    "objectives",
+    "extra_channels",
+    "buttons",
+    "env_kwargs",
+    "shaping",
+    "wrappers",
 )
 
 

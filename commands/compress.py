@@ -82,6 +82,7 @@ class _Teacher:
 
 def run(options: CompressOptions) -> None:
     """Compress a policy in every way that it can be, and report the variants."""
+    from deploy.errors import DeployError
     from evaluation.report.terminal import print_variants
 
     options.check_writable()
@@ -89,7 +90,12 @@ def run(options: CompressOptions) -> None:
     variants: list[Variant] = []
     for (network, runtime), make in _recipes(teacher).items():
         with CONSOLE.status(f"{network} ({runtime})"):
-            variants.append(_measured(teacher, network, runtime, make(), variants))
+            try:
+                path = make()
+            except DeployError as error:
+                print_line(f"no {network} ({runtime}): {error}")
+                continue
+            variants.append(_measured(teacher, network, runtime, path, variants))
         print_line(f"{variants[-1].name}: mean return {variants[-1].score.mean:,.2f}")
     _report(teacher, variants)
     print_variants(CONSOLE, variants)

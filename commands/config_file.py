@@ -50,7 +50,7 @@ def with_config_file(arguments: Sequence[str]) -> list[str]:
     flags: list[str] = []
     env = values.pop("env", None)
     for name, value in values.items():
-        if name.replace("-", "_") not in given and value != ():
+        if name.replace("-", "_") not in given:
             flags += as_flag(name, value)
     if arguments and not arguments[0].startswith("-"):
         return [arguments[0], *flags, *arguments[1:]]
@@ -67,8 +67,8 @@ def as_yaml(env: str, *configs: Any) -> str:
     values: dict[str, Any] = {"env": env}
     for config in configs:
         values |= flag_values(config)
-    # What is asked of one command only is not repeated; an empty list has no flag.
-    kept = {n: v for n, v in values.items() if n not in _ONCE and v != ()}
+    # What is asked of one command only is not repeated.
+    kept = {n: v for n, v in values.items() if n not in _ONCE}
     return msgspec.yaml.encode(kept, enc_hook=str).decode()
 
 

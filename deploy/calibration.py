@@ -47,6 +47,7 @@ _SAME = (
     "variables",
     "sound",
     "notifications",
+    "buttons",
     "actions",
     "delta_bins",
     "env_kwargs",

@@ -30,8 +30,7 @@ Inputs = Mapping[str, NDArray[Any]]
 """The inputs of an exported policy for a batch of N observations, by name."""
 
 LARGEST_CHANGE = 0.1
-"""Largest share of decisions that change, or change of a mean action; above it, no file is written.
-"""
+"""Above this share of changed decisions, or this change of a mean action, no file is written."""
 WEIGHTS = "int8"
 """The type of the weights, in the file's metadata."""
 
@@ -63,13 +62,16 @@ def save_int8(
     original = translate(policy)
     model = quantize(original, policy, batches[::2])
     found = changes(original, model, batches[1::2])
-    change, what = found.get("mean", 0.0), "mean actions by"
     if "probabilities" in found:
-        change, what = changed_decisions(found["probabilities"], policy), "a share of decisions of"
+        change = changed_decisions(found["probabilities"], policy)
+        what, most = f"{change:.0%} of decisions", f"{LARGEST_CHANGE:.0%}"
+    else:
+        change = found["mean"]
+        what, most = f"mean actions by {change:.2g}", f"{LARGEST_CHANGE}"
     if not change <= LARGEST_CHANGE:  # Also true if the change is NaN.
         raise DeployError(
-            f"8 bits change {what} {change:.2g}; at most {LARGEST_CHANGE} is acceptable, so no "
-            "file was written: calibrate on more episodes"
+            f"8 bits change {what}; at most {most} is acceptable, so no file was written: "
+            "calibrate on more episodes"
         )
     write_model(path, model, file, env=env, parity=found, weights=WEIGHTS)
     return found
@@ -143,9 +145,9 @@ def changed_decisions(change: float, policy: Policy) -> float:
         policy: the policy. Its actions may consist of several decisions.
     """
     choices, decisions = policy.actor.num_choices, num_draws(policy.action_space)
-    # Of a button that is pressed or not, there is one probability; of choices, there are all.
-    is_button = isinstance(policy.action_space, spaces.MultiBinary)
-    return change if is_button else change * choices / decisions / 2
+    # Of a switch, there is the probability of being on; of choices, there are all probabilities.
+    is_switch = isinstance(policy.action_space, spaces.MultiBinary)
+    return change if is_switch else change * choices / decisions / 2
 
 
 class _Reader:

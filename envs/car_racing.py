@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium.envs.box2d import car_racing
+from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 
 _OBSERVED = "state_pixels"  # Gymnasium's name of the render mode of observations.
@@ -28,6 +29,7 @@ class CarRacing(car_racing.CarRacing):
 
     def __init__(self, *, frame_skip: int = 1, time_limit: int, **options: Any) -> None:
         super().__init__(**options)
+        EzPickle.__init__(self, frame_skip=frame_skip, time_limit=time_limit, **options)
         self._frame_skip, self._time_limit = frame_skip, time_limit
         self._frames = 0
         self._is_observed, self._shown_reward = True, 0.0
@@ -38,8 +40,7 @@ class CarRacing(car_racing.CarRacing):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Hold an action, or draw the first frame if it is None, which Gymnasium's `reset` does."""
         if action is None:
-            self._frames = 0
-            self._road_corners = np.array([corners for corners, _ in self.road_poly])
+            self._frames, self._is_observed = 0, True
             first: tuple[Any, float, bool, bool, dict[str, Any]] = super().step(None)  # type: ignore[arg-type] # as Gymnasium does
             return first
         total = 0.0
@@ -57,6 +58,12 @@ class CarRacing(car_racing.CarRacing):
             self.state = self._render(_OBSERVED)
             self.reward = reward
         return self.state, total, terminated, truncated, info
+
+    def _create_track(self) -> bool:
+        is_complete: bool = super()._create_track()  # type: ignore[no-untyped-call] # Gymnasium's
+        if is_complete:
+            self._road_corners = np.array([corners for corners, _ in self.road_poly])
+        return is_complete
 
     def _render(self, mode: str) -> Any:
         if mode == _OBSERVED and not self._is_observed:

@@ -9,7 +9,6 @@ from envs.own import check_wrappers, parse_kwargs
 
 Observation = Literal["palette", "rgb", "gray"]
 ExtraChannel = Literal["depth", "labels", "automap"]
-ShapingName = Literal["new_places", "damage"]
 Actions = Literal["auto", "combinations", "groups"]
 Opponent = Literal["self", "bot", "random", "still"]
 
@@ -79,8 +78,8 @@ class EnvConfig:
     """Matches only: who the other players are. self: policies; scores then play against bots."""
     env_kwargs: tuple[str, ...] = ()
     """Not in Doom: arguments with which the environment is made, as KEY=VALUE KEY=VALUE ..."""
-    shaping: tuple[ShapingName, ...] = ()
-    """Doom only: rewards that are added for learning, see `envs.doom.shaping`."""
+    shaping: tuple[str, ...] = ()
+    """Doom only: rewards that are added for learning, of: new_places, damage."""
     wrappers: tuple[str, ...] = ()
     """Wrappers around the environment, as MODULE:NAME ..., the first innermost, for learning."""
     native_reward: bool = False
@@ -117,13 +116,18 @@ class EnvConfig:
             raise ValueError(f"noop_max must be between 0 and {_MAX_NOOPS:,}, got {self.noop_max}")
         if self.skill is not None and not 1 <= self.skill <= 5:
             raise ValueError(f"skill must be between 1 and 5, got {self.skill}")
-        for name in ("extra_channels", "shaping"):
+        for name in ("extra_channels", "buttons", "shaping"):
             listed = getattr(self, name)
             if len(set(listed)) != len(listed):
                 raise ValueError(f"{name} lists one twice: {' '.join(listed)}")
+        object.__setattr__(
+            self, "buttons", tuple(sorted(self.buttons))
+        )  # Their order is no choice.
         # Not imported above, because Doom's environment imports this module.
         from envs.doom.maps import map_options
+        from envs.doom.shaping import check_shaping
 
+        check_shaping(self.shaping)
         object.__setattr__(self, "map", map_options(self.env, self.map))
         parse_kwargs(self.env_kwargs)
         check_wrappers(self.wrappers)

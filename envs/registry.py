@@ -42,7 +42,7 @@ _CAR_RACING = "CarRacing-v3"
 # Environments that hold an action for several frames themselves, and need not return each of them:
 # pattern -> names of their arguments for the frames of a step and for the time limit in frames.
 _HOLDING = {
-    r"ALE/": ("frameskip", "max_num_frames_per_episode"),
+    r"ALE/.*": ("frameskip", "max_num_frames_per_episode"),
     _CAR_RACING: ("frame_skip", "time_limit"),
 }
 # Options that only Doom environments have, and options that they do not have.
@@ -76,7 +76,7 @@ _NOT_IN_MATCHES = (
     "wrappers",
 )
 # Options of an environment that is Doom in a wrapper of its own.
-_OWN_DOOM_OPTIONS = ("env", "time_limit", "env_kwargs", "shaping", "wrappers", "native_reward")
+_OWN_DOOM_OPTIONS = ("env", "time_limit", "env_kwargs", "wrappers", "native_reward")
 # A file may name these: those of our presets, from a package that making the environment imports.
 TRUSTED_WRAPPERS = ("minigrid.wrappers:OneHotPartialObsWrapper",)
 # Names of Atari games before ALE/..., such as PongNoFrameskip-v4, Pong-ram-v0, Pong-v4 and pong.
@@ -123,8 +123,7 @@ def make_doom(*, env: str, render_mode: str | None = None, **options: Any) -> Do
         EnvError: If an option does not exist, or does not apply to Doom.
     """
     config = doom_config(env, options)
-    for_training = "for `train.py`; wrap what gymnasium.make returns"
-    _refuse_options(("shaping", "wrappers"), config, for_training)
+    _refuse_options(("wrappers",), config, "for `train.py`; wrap what gymnasium.make returns")
     return DoomEnv(config, render_mode)
 
 
@@ -150,6 +149,7 @@ def doom_config(env: str, options: Mapping[str, Any]) -> EnvConfig:
             raise EnvError(f"{name} is not an option of Doom environments; {hint}")
     config = EnvConfig(env=env, **options)
     _refuse_options(_OTHER_OPTIONS, config, f"not an option of {env}, which is Doom")
+    _refuse_options(("shaping",), config, "for `train.py`; envs.doom.shaping has the wrappers")
     return config
 
 
@@ -281,7 +281,11 @@ def _make_other(name: str, config: EnvConfig, render_mode: str | None = None) ->
     """
     # Not every environment takes a render mode.
     options: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
-    options |= parse_kwargs(config.env_kwargs)
+    given = parse_kwargs(config.env_kwargs)
+    if name == _CAR_RACING and (own := given.keys() & {*_HOLDING[name]}):
+        flag = min(own).replace("_", "-")
+        raise EnvError(f"{name} has no argument {min(own)}; use --{flag}")
+    options |= given
     frame_skip, time_limit = _holds_actions(name) or ("", "max_episode_steps")
     if frame_skip:
         options[frame_skip] = 1 if _needs_frames(config) else frames_per_env_step(config)
@@ -302,7 +306,7 @@ def _make_other(name: str, config: EnvConfig, render_mode: str | None = None) ->
 
 def _holds_actions(name: str) -> tuple[str, str] | None:
     """Return the arguments of an environment that holds actions itself, see `_HOLDING`."""
-    return next((names for pattern, names in _HOLDING.items() if re.match(pattern, name)), None)
+    return next((names for kind, names in _HOLDING.items() if re.fullmatch(kind, name)), None)
 
 
 def _faster(name: str) -> EnvSpec | None:
@@ -318,7 +322,9 @@ def _faster(name: str) -> EnvSpec | None:
 
 def _needs_frames(config: EnvConfig) -> bool:
     """Return whether frames are stepped here, one by one, although the environment could."""
-    return config.max_pool or config.noop_max > 0
+    # Gymnasium's CarRacing returns every frame to a user's wrappers; Atari's emulator does not.
+    wraps_frames = config.env == _CAR_RACING and bool(config.wrappers)
+    return config.max_pool or config.noop_max > 0 or wraps_frames
 
 
 def _wrapped_doom(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[Any, Any]:

@@ -63,9 +63,9 @@ class Protocol:
         """Return the rules in an environment, for JSON."""
         spec = game_spec(config.env)
         skill = config.skill or (spec.settings.get("doom_skill", 3) if spec else None)
-        made = {"env_kwargs": list(config.env_kwargs)} if config.env_kwargs else {}
+        chosen = {"env_kwargs": list(config.env_kwargs), "buttons": list(config.buttons)}
         return {
-            **made,
+            **{name: values for name, values in chosen.items() if values},
             "episodes": self.episodes,
             "seeds": [self.seed, self.seed + self.episodes - 1],
             "num_envs": parallel_envs(config, self.num_envs, self.episodes),
@@ -85,6 +85,7 @@ class Protocol:
         seeds = f"seed {first}" if first == last else f"seeds {first} to {last}"
         kwargs = " ".join(config.env_kwargs)
         made = f"an environment made with {kwargs}; " if kwargs else ""
+        made += f"the buttons {' '.join(config.buttons)}; " if config.buttons else ""
         return (
             f"Protocol: {counted(self.episodes, 'episode')} at {seeds}, which training never "
             f"uses; {made}native reward{at_skill}; frame_skip {facts['frame_skip']}; an episode "

@@ -366,8 +366,11 @@ def make_evaluation_envs(
 def make_recorder(
     config: AnyTrainConfig, folder: RunFolder, agent: Agent[Any], progress: Progress
 ) -> TrainingRecorder | None:
-    """Return what records episodes of training, or None if nothing is to be recorded."""
-    if not config.record:
+    """Return what records episodes of training, or None if nothing is to be recorded.
+
+    Shaped rewards are not recorded: a replay could not compare them with those of the engine.
+    """
+    if not config.record or config.env.shaping:
         return None
     return TrainingRecorder(
         folder.episodes,

@@ -221,6 +221,7 @@ class TrainConfig(Generic[AgentT, EncoderT, MemoryT, ObjectivesT, MapT]):
             ("leave out torchrun", self.num_ranks > 1),
             ("add --no-terminal-on-life-loss", self.env.terminal_on_life_loss),
             ("leave out --wrappers", bool(self.env.wrappers)),
+            ("leave out --shaping", bool(self.env.shaping)),
             (f"add --opponent {opponent}", self.env.opponent not in ("self", opponent)),
             ("choose an agent of this project", self.agent_name in SB3_AGENTS),
         ):

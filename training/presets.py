@@ -103,7 +103,7 @@ _CAR_RACING: dict[str, Any] = {
     "agent.normalize_returns": True,
     "agent.anneal_learning_rate": True,
     "num_envs": 16,
-    "total_env_steps": 200_000,
+    "total_env_steps": 150_000,
 }
 _CAR_RACING_PPO: dict[str, Any] = {
     "agent.rollout_length": 128,
@@ -281,8 +281,12 @@ _ENVS: dict[str, dict[str, Any]] = {
         **_LONG,
         "env.buttons": (
             "ATTACK",
-            *("MOVE_FORWARD", "MOVE_BACKWARD", "MOVE_LEFT", "MOVE_RIGHT"),
-            *("TURN_LEFT", "TURN_RIGHT"),
+            "MOVE_FORWARD",
+            "MOVE_BACKWARD",
+            "MOVE_LEFT",
+            "MOVE_RIGHT",
+            "TURN_LEFT",
+            "TURN_RIGHT",
         ),
         "env.shaping": ("damage",),
         "env.variables": True,

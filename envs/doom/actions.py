@@ -76,19 +76,22 @@ def button_name(button: str) -> str:
     return button.lower().replace("_", " ")
 
 
-def chosen_buttons(buttons: Sequence[str], chosen: Sequence[str]) -> tuple[str, ...]:
+def chosen_buttons(buttons: Sequence[str], chosen: Sequence[str], scenario: str) -> tuple[str, ...]:
     """Return the buttons that an agent has, in the engine's order.
 
     Args:
         buttons: names of the scenario's buttons.
         chosen: names of some of them. Empty: all.
+        scenario: its name, for the message.
 
     Raises:
         EnvError: If the scenario has no such button.
     """
     unknown = [name for name in chosen if name not in buttons]
     if unknown:
-        raise EnvError(f"there is no button {unknown[0]}; choose from {' '.join(buttons)}")
+        raise EnvError(
+            f"buttons: {scenario} has no button {unknown[0]}; choose from {' '.join(buttons)}"
+        )
     return tuple(name for name in buttons if name in chosen or not chosen)
 
 

@@ -129,7 +129,11 @@ class DoomEnv(gym.Env[Any, Any]):
         if isinstance(config.map, MapConfig):
             self.maps = MapSource(config.env, config.map)
             spec = replace(spec, settings={**spec.settings, "render_hud": config.map.hud})
-        spec = replace(spec, buttons=chosen_buttons(spec.buttons, config.buttons))
+        # Only a player that can walk swings its weapon.
+        moves = any(button.startswith("MOVE_") for button in spec.buttons)
+        self._swings = moves and spec.settings.get("render_weapon", True)
+        buttons = chosen_buttons(spec.buttons, config.buttons, config.env)
+        spec = replace(spec, buttons=buttons)
         self.game_spec: GameSpec = spec
         self.frame_skip = config.frame_skip or FRAME_SKIP
         self.time_limit = config.time_limit or spec.time_limit
@@ -183,9 +187,6 @@ class DoomEnv(gym.Env[Any, Any]):
         self._game: Any = None
         self.level: Level | None = None
         self._done, self._return, self._untaken = True, 0.0, 0.0
-        # Only a player that can walk swings its weapon.
-        moves = any(button.startswith("MOVE_") for button in spec.buttons)
-        self._swings = moves and spec.settings.get("render_weapon", True)
         self._swing = 0  # of the weapon, in units: at most this many
 
     def reset(
@@ -299,7 +300,7 @@ class DoomEnv(gym.Env[Any, Any]):
         return info
 
     def episode_statistics(self) -> dict[str, float]:
-        """Return an ended episode's statistics by name (`episode_keys`)."""
+        """Return the episode's statistics so far by name (`episode_keys`)."""
         now = self._counters()
         return {
             "r": self._return,

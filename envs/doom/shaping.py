@@ -71,6 +71,17 @@ class Damage(Shaping):
 SHAPING: dict[str, type[Shaping]] = {"new_places": NewPlaces, "damage": Damage}
 
 
+def check_shaping(names: tuple[str, ...]) -> None:
+    """Check that there are such rewards.
+
+    Raises:
+        ValueError: If there are not.
+    """
+    unknown = [name for name in names if name not in SHAPING]
+    if unknown:
+        raise ValueError(f"unknown shaping {unknown[0]!r}; choose from {', '.join(SHAPING)}")
+
+
 def shaped(env: gym.Env[Any, Any], names: tuple[str, ...]) -> gym.Env[Any, Any]:
     """Return a Doom environment with rewards added, the first of them innermost."""
     for name in names:

@@ -25,6 +25,8 @@ from envs import EnvConfig
         ({"skill": 6}, "skill must be between 1 and 5"),
         ({"extra_channels": ("depth", "depth")}, "extra_channels lists one twice"),
         ({"shaping": ("damage", "damage")}, "shaping lists one twice"),
+        ({"shaping": ("harm",)}, "unknown shaping 'harm'; choose from new_places, damage"),
+        ({"buttons": ("ATTACK", "ATTACK")}, "buttons lists one twice"),
     ],
 )
 def test_refuses_values_out_of_range(options, message):

@@ -176,29 +176,34 @@ def test_sizes_of_groups_do_not_depend_on_the_order_of_the_buttons(buttons):
 
 def test_chosen_buttons_keep_the_engines_order():
     buttons = SCENARIOS["deathmatch"].buttons
-    assert chosen_buttons(buttons, ()) == buttons
-    assert chosen_buttons(buttons, ("TURN_LEFT", "ATTACK")) == ("ATTACK", "TURN_LEFT")
-    with pytest.raises(EnvError, match=r"there is no button JUMP; choose from ATTACK SPEED "):
-        chosen_buttons(buttons, ("ATTACK", "JUMP"))
+    assert chosen_buttons(buttons, (), "deathmatch") == buttons
+    chosen = chosen_buttons(buttons, ("TURN_LEFT", "ATTACK"), "deathmatch")
+    assert chosen == ("ATTACK", "TURN_LEFT")
+    message = r"^buttons: deathmatch has no button JUMP; choose from ATTACK SPEED "
+    with pytest.raises(EnvError, match=message):
+        chosen_buttons(buttons, ("ATTACK", "JUMP"), "deathmatch")
 
 
-def test_an_agent_with_fewer_buttons_plays_the_same_game():
+@pytest.mark.parametrize("walks", [True, False])
+def test_an_agent_with_fewer_buttons_plays_the_same_game(walks):
     """What it can do is what an agent with all buttons does that leaves the others alone."""
     size = {"env": "deadly_corridor", "actions": "groups", "height": 30, "width": 40}
-    fewer = ("MOVE_FORWARD", "TURN_LEFT", "TURN_RIGHT", "ATTACK")
+    fewer = ("TURN_LEFT", "TURN_RIGHT", "ATTACK", *(("MOVE_FORWARD",) if walks else ()))
     with (
         contextlib.closing(make(EnvConfig(**size))) as whole,
         contextlib.closing(make(EnvConfig(buttons=fewer, **size))) as restricted,
     ):
-        assert restricted.action_space.nvec.tolist() == [3, 2, 2]
+        assert restricted.action_space.nvec.tolist() == ([3, 2, 2] if walks else [3, 2])
         assert whole.action_space.nvec.tolist() == [3, 3, 3, 2]
-        np.testing.assert_array_equal(restricted.reset(seed=7)[0], whole.reset(seed=7)[0])
         restricted.action_space.seed(7)
-        done = False
-        while not done:
-            turn, move, attack = restricted.action_space.sample()
-            got = restricted.step((turn, move, attack))
-            expected = whole.step((turn, move, 0, attack))
-            np.testing.assert_array_equal(got[0], expected[0])
-            assert got[1:] == expected[1:]
-            done = got[2] or got[3]
+        for seed in (7, 8):
+            np.testing.assert_array_equal(restricted.reset(seed=seed)[0], whole.reset(seed=seed)[0])
+            done = False
+            while not done:
+                action = restricted.action_space.sample()
+                turn, *move, attack = action
+                got = restricted.step(action)
+                expected = whole.step((turn, *(move or [0]), 0, attack))
+                np.testing.assert_array_equal(got[0], expected[0])
+                assert got[1:] == expected[1:]
+                done = got[2] or got[3]
