@@ -70,6 +70,8 @@ def test_the_command_line_takes_precedence(file):
         ("basic", "--objectives", "variables", "contrastive", "--memory", "lstm"),
         ("CartPole-v1", "--agent", "vtrace", "--no-record", "--seed", "7", "--run-dir", "a b"),
         ("deadly_corridor", "--no-normalize-obs", "--no-anneal-learning-rate"),
+        ("deathmatch", "--shaping", "--buttons"),  # Without those of the preset.
+        ("maps:arena", "--shaping", "new_places", "damage"),
     ],
     ids=str,
 )

@@ -92,6 +92,7 @@ def test_a_recording_of_another_environment_is_refused(file, tmp_path):
     for other, reason in (
         (EnvConfig(env="MountainCar-v0"), "env MountainCar-v0, and the policy acts with CartPole"),
         (EnvConfig(env="CartPole-v1", frame_skip=3), "frame_skip 3, and the policy acts with None"),
+        (EnvConfig(env="CartPole-v1", buttons=("USE",)), "buttons .'USE',., and the policy"),
     ):
         path = record(tmp_path / "training-first.npz", [0], other)
         with pytest.raises(DeployError, match=reason):

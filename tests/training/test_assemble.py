@@ -149,6 +149,8 @@ def test_nothing_is_recorded_unless_asked_for(tmp_path):
     folder = RunFolder(tmp_path)
     assert make_recorder(small(values={"record": False}), folder, agent, Progress()) is None
     assert make_recorder(small(), folder, agent, Progress()) is not None
+    shaped = small("basic", values={"env.shaping": ("damage",)})
+    assert make_recorder(shaped, folder, agent, Progress()) is None
 
 
 # Opening a training.

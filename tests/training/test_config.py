@@ -111,6 +111,12 @@ def test_ranges_are_checked(values, message):
         with_values(default_config("basic"), values)
 
 
+def test_evaluations_do_not_share_environments_with_shaped_rewards():
+    config = with_values(default_config("basic"), {"num_groups": 1, "env.shaping": ("damage",)})
+    with pytest.raises(ValueError, match="with eval_envs shared, leave out --shaping"):
+        with_values(config, {"eval_envs": "shared"})
+
+
 @pytest.mark.parametrize("agent", SB3_AGENTS)
 @pytest.mark.parametrize("flag", ["overlap", "autotune"])
 def test_agents_with_a_collector_of_their_own_refuse_what_it_lacks(agent, flag):
