@@ -24,7 +24,6 @@ from envs.doom.maps import MAPS, PREFIX
 from envs.doom.players import players_kind
 from envs.doom.players.single import MatchEnv
 from envs.doom.scenarios import FREEDOOM_MAPS, SCENARIOS, camel_case, name_here
-from envs.doom.shaping import shaped
 from envs.errors import EnvError
 from envs.native import Native, Reported
 from envs.observations import Checked
@@ -149,7 +148,6 @@ def doom_config(env: str, options: Mapping[str, Any]) -> EnvConfig:
             raise EnvError(f"{name} is not an option of Doom environments; {hint}")
     config = EnvConfig(env=env, **options)
     _refuse_options(_OTHER_OPTIONS, config, f"not an option of {env}, which is Doom")
-    _refuse_options(("shaping",), config, "for `train.py`; envs.doom.shaping has the wrappers")
     return config
 
 
@@ -258,7 +256,7 @@ def make(config: EnvConfig, render_mode: str | None = None) -> gym.Env[Any, Any]
             return MatchEnv(replace(config, env=name), render_mode)
         _refuse_options(("opponent",), config, f"an option of matches; {name} is not one")
         doom = DoomEnv(replace(config, env=name), render_mode)
-        return _wrapped_doom(doom, config) if config.wrappers or config.shaping else doom
+        return _wrapped_doom(doom, config) if config.wrappers else doom
     _refuse_options(_DOOM_OPTIONS, config, f"an option of Doom environments; {name} is not one")
     env = _make_other(name, config, render_mode)
     if isinstance(env.unwrapped, DoomEnv):
@@ -328,14 +326,14 @@ def _needs_frames(config: EnvConfig) -> bool:
 
 
 def _wrapped_doom(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[Any, Any]:
-    """Return Doom with shaped rewards, in a user's wrappers.
+    """Return Doom in a user's wrappers.
 
     Raises:
         EnvError: If a wrapper fails, or changes the observation space.
     """
     doom = env.unwrapped
     assert isinstance(doom, DoomEnv)
-    env = wrapped(shaped(env, config.shaping), config.wrappers)
+    env = wrapped(env, config.wrappers)
     if env.observation_space != doom.observation_space:
         raise EnvError(
             f"{config.env} wraps Doom so that it observes {env.observation_space}; wrappers may "
@@ -348,14 +346,13 @@ def _wrapped_doom(env: gym.Env[Any, Any], config: EnvConfig) -> gym.Env[Any, Any
 
 
 def is_plain_doom(config: EnvConfig) -> bool:
-    """Return whether an environment is Doom for one player, not wrapped: deterministic.
+    """Return whether an environment is Doom for one player, without wrappers: deterministic.
 
     Raises:
         EnvError: If it names a file or a map that does not exist.
     """
     is_match = players_kind(config.env) is not None
-    is_changed = bool(config.wrappers or config.shaping)
-    return game_spec(config.env) is not None and not is_match and not is_changed
+    return game_spec(config.env) is not None and not is_match and not config.wrappers
 
 
 def own_time_limit(env: str, env_kwargs: tuple[str, ...] = ()) -> int | None:

@@ -137,8 +137,8 @@ _RECURRENT_CLASSIC_PPO: dict[str, Any] = {"agent.rollout_length": 32, "agent.min
 _FAMILIES: tuple[tuple[str, dict[str, Any]], ...] = (
     (r"ALE/", _ATARI),
     (r"CarRacing", _CAR_RACING),
-    # Which way to turn was shown at the start.
-    (r"MiniGrid-Memory", {**_GRID, **_RECURRENT}),
+    # Which way to turn was shown at the start, and a window of 64 env steps holds whole episodes.
+    (r"MiniGrid-Memory", {**_GRID, "memory": "attention"}),
     (r"MiniGrid-", _GRID),
     # Every episode is on another map, so learning takes longer than on one.
     (r"maps:", {**_DOOM, "total_env_steps": 2_000_000}),
@@ -281,8 +281,8 @@ _ENVS: dict[str, dict[str, Any]] = {
         **_LONG,
         "env.buttons": (
             "ATTACK",
-            "MOVE_FORWARD",
             "MOVE_BACKWARD",
+            "MOVE_FORWARD",
             "MOVE_LEFT",
             "MOVE_RIGHT",
             "TURN_LEFT",

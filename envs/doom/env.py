@@ -35,6 +35,7 @@ from envs.doom.maps.level import Level
 from envs.doom.maps.looks import colour_shift
 from envs.doom.maps.source import WAD_NAME, MapSource
 from envs.doom.senses import check_openal, sound_space, text_space, write_sound, write_text
+from envs.doom.shaping import SHAPING
 from envs.doom.sight import (
     DEPTH_KEYS,
     KIND_KEYS,
@@ -88,7 +89,7 @@ class DoomEnv(gym.Env[Any, Any]):
     The values of a `palette` screen are indices of colours, so wrappers must not resize or average
     them; those of `rgb` and `gray` screens they may. Action space: Discrete or MultiDiscrete, see
     `ActionSet`; `action_names` names the choices. Reward: the scenario's native reward over the env
-    step.
+    step, and with `shaping` what that adds.
 
     An episode is `terminated` by death or by the scenario's goal, and `truncated` when its time
     runs out; then the last observation is the real last frame. After death the engine draws no
@@ -187,6 +188,7 @@ class DoomEnv(gym.Env[Any, Any]):
         self._game: Any = None
         self.level: Level | None = None
         self._done, self._return, self._untaken = True, 0.0, 0.0
+        self._shaping = [SHAPING[name]() for name in config.shaping]
         self._swing = 0  # of the weapon, in units: at most this many
 
     def reset(
@@ -230,6 +232,8 @@ class DoomEnv(gym.Env[Any, Any]):
         except ENGINE_ERRORS as error:
             raise self._died(error) from error
         self._done, self._tics, self._return, self._length = False, 0, 0.0, 0
+        for shaping in self._shaping:
+            shaping.start(self)
         return self._observation(), {**self.info(), "episode_seed": seed}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -239,7 +243,7 @@ class DoomEnv(gym.Env[Any, Any]):
             action: an element of the action space.
 
         Returns:
-            observation, native reward, terminated, truncated, info.
+            observation, reward, terminated, truncated, info.
         """
         reward, terminated, truncated = self.advance(action)
         info: dict[str, Any] = dict(self.info())
@@ -251,7 +255,7 @@ class DoomEnv(gym.Env[Any, Any]):
         """Step like `step`, but leave the observation in the arrays given to `write_to`.
 
         Returns:
-            native reward, terminated, truncated.
+            reward, terminated, truncated.
 
         Raises:
             EnvError: If the engine died; reset() starts another one.
@@ -272,6 +276,7 @@ class DoomEnv(gym.Env[Any, Any]):
             truncated = not terminated and self._tics == self.time_limit
             if not terminated:
                 self._observe()
+            reward += sum(shaping.reward(self) for shaping in self._shaping)
         except ENGINE_ERRORS as error:
             raise self._died(error) from error
         self._done = terminated or truncated
@@ -310,7 +315,7 @@ class DoomEnv(gym.Env[Any, Any]):
         }
 
     def take_reward(self) -> float:
-        """Return the sum of the rewards since the last call, also across episodes."""
+        """Return the sum of the native rewards since the last call, also across episodes."""
         taken, self._untaken = self._untaken, 0.0
         return taken
 

@@ -7,54 +7,48 @@ without them. To add one, write a subclass of `Shaping` and add a line to `SHAPI
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import gymnasium as gym
+if TYPE_CHECKING:
+    from envs.doom.env import DoomEnv
 
-from envs.doom.env import DoomEnv
 
+class Shaping(ABC):
+    """A measure of progress in an episode, whose growth is added to rewards."""
 
-class Shaping(gym.Wrapper[Any, Any, Any, Any], ABC):
-    """Adds to each reward by how much a measure of progress has grown.
+    _made = 0.0
 
-    Args:
-        env: a Doom environment.
-    """
+    def start(self, doom: DoomEnv) -> None:
+        """Start an episode."""
+        self._made = self.progress(doom)
+
+    def reward(self, doom: DoomEnv) -> float:
+        """Return how much progress the last env step has made."""
+        before, self._made = self._made, self.progress(doom)
+        return self._made - before
 
     @abstractmethod
     def progress(self, doom: DoomEnv) -> float:
         """Return the progress in this episode, in units of reward; called once an env step."""
 
-    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        """Start an episode."""
-        result = self.env.reset(**kwargs)
-        self._made = self.progress(cast(DoomEnv, self.unwrapped))
-        return result
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Step, and add the progress to the reward."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        made = self.progress(cast(DoomEnv, self.unwrapped))
-        reward, self._made = float(reward) + made - self._made, made
-        return observation, reward, terminated, truncated, info
-
 
 class NewPlaces(Shaping):
     """Pays 0.02 for each square of 96 x 96 map units that is entered for the first time."""
 
-    reward = 0.02
+    each = 0.02
     side = 96.0  # As generated maps' cells.
 
-    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+    def start(self, doom: DoomEnv) -> None:
         """Start an episode, in which no place has been entered."""
         self._entered: set[tuple[float, float]] = set()
-        return super().reset(**kwargs)
+        super().start(doom)
 
     def progress(self, doom: DoomEnv) -> float:
         """See `Shaping.progress`."""
         pose = doom.pose()
         self._entered.add((pose.x // self.side, pose.y // self.side))
-        return self.reward * len(self._entered)
+        return self.each * len(self._entered)
 
 
 class Damage(Shaping):
@@ -71,7 +65,7 @@ class Damage(Shaping):
 SHAPING: dict[str, type[Shaping]] = {"new_places": NewPlaces, "damage": Damage}
 
 
-def check_shaping(names: tuple[str, ...]) -> None:
+def check_shaping(names: Sequence[str]) -> None:
     """Check that there are such rewards.
 
     Raises:
@@ -80,10 +74,3 @@ def check_shaping(names: tuple[str, ...]) -> None:
     unknown = [name for name in names if name not in SHAPING]
     if unknown:
         raise ValueError(f"unknown shaping {unknown[0]!r}; choose from {', '.join(SHAPING)}")
-
-
-def shaped(env: gym.Env[Any, Any], names: tuple[str, ...]) -> gym.Env[Any, Any]:
-    """Return a Doom environment with rewards added, the first of them innermost."""
-    for name in names:
-        env = SHAPING[name](env)
-    return env

@@ -103,7 +103,7 @@ def test_families_are_recognised():
 
 
 def test_grids_are_one_hot_with_large_batches_and_memory_where_it_is_needed():
-    for env, memory in (("MiniGrid-MemoryS11-v0", "lstm"), ("MiniGrid-Empty-5x5-v0", "none")):
+    for env, memory in (("MiniGrid-MemoryS11-v0", "attention"), ("MiniGrid-Empty-5x5-v0", "none")):
         config = default_config(env)
         assert config.env.wrappers == ("minigrid.wrappers:OneHotPartialObsWrapper",)
         assert not needs_trust(config.env)  # Its policies can be scored as others are.

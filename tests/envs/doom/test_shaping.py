@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from itertools import pairwise
 
-import gymnasium as gym
 import pytest
 
 from envs.config import EnvConfig
 from envs.doom.players import KINDS
 from envs.doom.shaping import SHAPING, Damage, NewPlaces
 from envs.errors import EnvError
-from envs.registry import canonical_name, is_plain_doom, make
+from envs.registry import canonical_name, make
 
 SMALL = {"height": 30, "width": 40}
 
@@ -39,7 +39,7 @@ def test_new_places_are_paid_once():
     entered, expected = set(), []
     for pose, _ in facts:
         place = int(pose.x // NewPlaces.side), int(pose.y // NewPlaces.side)
-        expected.append(0.0 if place in entered else NewPlaces.reward)
+        expected.append(0.0 if place in entered else NewPlaces.each)
         entered.add(place)
     assert len(entered) > 3
     added = [got - paid for got, paid in zip(rewards, native, strict=True)]
@@ -65,10 +65,7 @@ def test_damage_is_paid_when_dealt_and_costs_when_taken():
 @pytest.mark.parametrize("name", SHAPING)
 def test_evaluations_are_without_it(name):
     config = EnvConfig(env="maps:arena", shaping=(name,), **SMALL)
-    assert not is_plain_doom(config)
-    scored = config.whole_games()
-    assert scored == EnvConfig(env="maps:arena", **SMALL).whole_games()
-    assert is_plain_doom(scored)
+    assert config.whole_games() == EnvConfig(env="maps:arena", **SMALL).whole_games()
 
 
 def test_all_are_added():
@@ -92,7 +89,9 @@ def test_elsewhere_it_is_refused(env):
         make(EnvConfig(env=canonical_name(env), shaping=("damage",)))
 
 
-@pytest.mark.parametrize("make", [gym.make, gym.make_vec])
-def test_gymnasium_refuses_it(make):
-    with pytest.raises(EnvError, match=r"shaping is for `train.py`"):
-        make("envs:doomgrad/Basic-v0", shaping=("damage",))
+def test_what_is_reported_beneath_a_wrapper_is_native():
+    config = EnvConfig(env="maps:maze", shaping=("new_places",), **SMALL)
+    wrapped = replace(config, wrappers=("gymnasium.wrappers:OrderEnforcing",))
+    assert played(wrapped) == played(config)
+    native = played(replace(wrapped, native_reward=True))
+    assert native[0] == played(replace(config, shaping=()))[0]
