@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import sys
@@ -22,6 +23,7 @@ from envs import SCENARIOS, DoomEnv, EnvConfig, Scenario
 from envs.doom.actions import ActionSet
 from envs.doom.scenarios import camel_case
 from evaluation.report.tables import with_interval
+from training.config import default_config
 from training.presets import preset
 
 DOCS = Path(__file__).resolve().parent
@@ -102,10 +104,13 @@ def section(scenario: Scenario) -> str:
     """Return the section about a scenario."""
     name = scenario.name
     space = ActionSet(scenario.buttons, "auto", EnvConfig().delta_bins).space
+    with contextlib.closing(DoomEnv(default_config(name).env)) as env:
+        chosen = env.action_space
+    actions = _describe(space) + ("" if chosen == space else f"; preset: {_describe(chosen)}")
     facts = {
         "native reward": scenario.rewards,
         "buttons": ", ".join(f"`{button}`" for button in scenario.buttons),
-        "actions": _describe(space),
+        "actions": actions,
         "time limit": f"{scenario.time_limit:,} tics ({scenario.time_limit / 35:.0f} s)",
         "native skill": f"{scenario.skill} of 5",
         "no-op": f"{scenario.noop:,g}",

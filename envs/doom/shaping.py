@@ -66,10 +66,10 @@ SHAPING: dict[str, type[Shaping]] = {"new_places": NewPlaces, "damage": Damage}
 
 
 def check_shaping(names: Sequence[str]) -> None:
-    """Check that there are such rewards.
+    """Check names of rewards.
 
     Raises:
-        ValueError: If there are not.
+        ValueError: If one is unknown.
     """
     unknown = [name for name in names if name not in SHAPING]
     if unknown:

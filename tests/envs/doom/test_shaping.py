@@ -44,7 +44,7 @@ def test_new_places_are_paid_once():
     assert len(entered) > 3
     added = [got - paid for got, paid in zip(rewards, native, strict=True)]
     assert added == pytest.approx(expected[1:])  # The start is not paid.
-    assert reported == total, "what is reported is native"
+    assert reported == total, "statistics are native"
 
 
 def test_damage_is_paid_when_dealt_and_costs_when_taken():
