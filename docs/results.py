@@ -2,7 +2,8 @@
 
     python -m docs.results
 
-`tests/test_docs.py` fails if the page is out of date. `benchmarks/skill.py` keeps the comparisons.
+The README's table is written, too: a row for each policy of the zoo. `tests/test_docs.py` fails if
+the page or the table is out of date. `benchmarks/skill.py` keeps the comparisons.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ PAGE, PICTURES = DOCS / "results.md", DOCS / "images" / "results"
 RESULTS = DOCS.parent / "benchmarks" / "results" / "suite"
 TARGETS = DOCS.parent / "benchmarks" / "results" / "targets.json"
 ZOO = DOCS.parent / "zoo"
+README = DOCS.parent / "README.md"
+_TO = "\N{EN DASH}"
+_TABLE = re.compile(r"^\| scenario \| zoo .*?\n\n", re.MULTILINE | re.DOTALL)
 _UNIT = "mean return of the last 100 episodes"
 
 _HEAD = """\
@@ -158,12 +162,39 @@ def picture(document: Document) -> bytes:
     return rendered(figure, "svg")
 
 
+def readme() -> str:
+    """Return the README with the current table of the policies in the zoo."""
+    documents = {document["env"]: document for document in read_documents([RESULTS])}
+    lines = [
+        "| scenario | zoo | all seeds | random | reference |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for of_zoo in ordered(read_documents([ZOO])):
+        env, beside = str(of_zoo["env"]), lines_of(of_zoo)
+        scored, seeds = (
+            next(row.result for row in rows_of(document) if row.mode == "sampled")
+            for document in (of_zoo, documents[env])
+        )
+        interval = _TO.join(number(scored[end]) for end in ("ci_low", "ci_high"))
+        cells = (
+            f"[`{env}`](zoo/{folder_name(env)}/README.md)",
+            f"**{number(scored['mean'])}** ({interval})",
+            number(seeds["mean"]),
+            number(beside["random"]),
+            number(beside["reference"]) if "reference" in beside else _TO,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    table = "\n".join(lines)
+    return _TABLE.sub(lambda _: f"{table}\n\n", README.read_text())
+
+
 def main() -> None:
-    """Write the page and the pictures."""
+    """Write the page, the pictures and the README's table."""
     for document in read_documents([RESULTS]):
         if curves_of(document):
             write_atomically(PICTURES / f"{folder_name(document['env'])}.svg", picture(document))
     write_atomically(PAGE, page().encode())
+    write_atomically(README, readme().encode())
 
 
 if __name__ == "__main__":

@@ -287,6 +287,7 @@ def test_the_page_about_scenarios_is_the_programs_own():
 
 def test_the_page_about_results_is_the_programs_own():
     assert results.PAGE.read_text() == results.page(), "it is old: make docs"
+    assert results.README.read_text() == results.readme(), "its table is old: make docs"
     assert len(list(results.PICTURES.glob("*.svg"))) == len(list(results.RESULTS.glob("*.json")))
 
 
