@@ -35,7 +35,7 @@ class Demo:
     """Run folders or policy files, or patterns for them in quotes."""
     out: Path = IMAGES / "demo.gif"
     """The file to write: .gif or .mp4."""
-    size: tuple[int, int] = (200, 150)
+    size: tuple[int, int] = (160, 120)
     """Width and height of each picture in pixels."""
     seconds: float = 7.0
     """Length."""
