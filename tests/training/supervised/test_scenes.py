@@ -25,7 +25,7 @@ from training.supervised.scenes import (
     write_scenes,
 )
 
-SMALL = ScenesConfig(scenes=60, scenarios=("basic", "defend_the_line"), height=30, width=40)
+SMALL = ScenesConfig(scenes=60, scenarios=("basic", "deathmatch"), height=30, width=40)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_parts_have_their_shares_and_no_episode_or_screen_in_common(collected):
     assert sum(map(len, seeds)) == len(set().union(*seeds))
     screens = {frame.tobytes() for frame in collected.frames}
     assert len(screens) == len(collected.frames) == 60
-    # Basic is played at random and by its policy; there is no policy of defend_the_line.
+    # Basic is played at random and by its policy; there is no policy of deathmatch.
     players = set(zip(collected.scenario.tolist(), collected.trained.tolist(), strict=True))
     assert players == {(0, False), (0, True), (1, False)}
 
@@ -64,7 +64,7 @@ def test_frames_are_what_agents_observe(collected):
     of_episode = (collected.scenario == 1) & (collected.part == 0) & (collected.seed == 0)
     expected = dict(zip(collected.step[of_episode], collected.frames[of_episode], strict=True))
     assert len(expected) > 3
-    env = DoomEnv(EnvConfig(env="defend_the_line", height=30, width=40))
+    env = DoomEnv(EnvConfig(env="deathmatch", height=30, width=40))
     try:
         obs, _ = env.reset(seed=0)
         actions = RandomPlayer(env.action_space).play(0)
